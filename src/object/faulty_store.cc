@@ -1,0 +1,132 @@
+#include "object/faulty_store.h"
+
+#include <fmt/core.h>
+
+namespace headrace {
+
+namespace {
+
+constexpr size_t kFormer = 64;              // versions remembered for stale reads
+constexpr size_t kFormerBytes = 64 * kKiB;  // of at most this size
+
+// Faults at the end of an upload; the parts themselves go through.
+class FaultyUpload final : public Upload {
+ public:
+  FaultyUpload(std::unique_ptr<Upload> inner, Error* fault) : inner_(std::move(inner)) {
+    if (fault != nullptr) fault_ = std::make_unique<Error>(std::move(*fault));
+  }
+  Task<Result<void>> part(Buffer bytes) override { return inner_->part(std::move(bytes)); }
+  Task<Result<ObjectInfo>> finish(PutCondition condition) override {
+    Result<ObjectInfo> done = co_await inner_->finish(std::move(condition));
+    if (done.ok() && fault_ != nullptr) co_return std::move(*fault_);
+    co_return done;
+  }
+  Task<void> abort() override { return inner_->abort(); }
+
+ private:
+  std::unique_ptr<Upload> inner_;
+  std::unique_ptr<Error> fault_;
+};
+
+}  // namespace
+
+FaultyStore::FaultyStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random, FaultRates rates,
+                         std::shared_ptr<FaultCounts> counts)
+    : inner_(std::move(inner)), clock_(clock), random_(random), rates_(rates), counts_(std::move(counts)) {
+  HR_ASSERT(inner_ != nullptr);
+  if (counts_ == nullptr) counts_ = std::make_shared<FaultCounts>();
+}
+
+bool FaultyStore::roll(uint32_t per_million, const char* name) {
+  if (per_million == 0 || !random_.chance(per_million, 1'000'000)) return false;
+  ++(*counts_)[name];
+  return true;
+}
+
+Task<Result<void>> FaultyStore::before() {
+  if (down_) {
+    ++(*counts_)["bucket_down"];
+    co_return Error(Code::kUnavailable, "the bucket does not answer (injected)");
+  }
+  if (roll(rates_.slow, "bucket_slow")) co_await clock_.sleep(rates_.slow_for);
+  if (roll(rates_.unavailable, "bucket_unavailable")) co_return Error(Code::kUnavailable, "503 SlowDown (injected)");
+  if (roll(rates_.timeout_before, "bucket_timeout_before")) {
+    co_await clock_.sleep(rates_.timeout);
+    co_return Error(Code::kTimeout, "no answer in time (injected)");
+  }
+  co_return {};
+}
+
+Task<Result<void>> FaultyStore::after() {
+  if (!roll(rates_.timeout_after, "bucket_timeout_after")) co_return {};
+  co_await clock_.sleep(rates_.timeout);
+  co_return Error(Code::kTimeout, "no answer in time (injected, it happened)");
+}
+
+Buffer FaultyStore::flipped(const Buffer& body) {
+  Buffer copy = Buffer::copy_of(body.view());
+  const uint64_t bit = random_.below(copy.size() * 8);
+  copy.data()[bit / 8] ^= std::byte{static_cast<unsigned char>(1U << (bit % 8))};
+  return copy;
+}
+
+Task<Result<ObjectInfo>> FaultyStore::put(std::string key, Buffer body, PutCondition condition) {
+  HR_CO_TRY(co_await before());
+  if (rates_.stale > 0 && (former_.contains(key) || former_.size() < kFormer)) {
+    Result<Got> now = co_await inner_->get_with_etag(key);
+    if (now.ok() && now->body.size() <= kFormerBytes) former_[key] = *std::move(now);
+  }
+  Result<ObjectInfo> done = co_await inner_->put(std::move(key), std::move(body), std::move(condition));
+  HR_CO_TRY(co_await after());
+  co_return done;
+}
+
+Task<Result<Got>> FaultyStore::get_with_etag(std::string key) {
+  HR_CO_TRY(co_await before());
+  auto former = former_.find(key);
+  if (former != former_.end() && roll(rates_.stale, "bucket_stale")) co_return former->second;
+  HR_CO_TRY(Got got, co_await inner_->get_with_etag(key));
+  if (!got.body.empty()) {
+    if (roll(rates_.truncated, "bucket_truncated")) got.body = got.body.slice(0, random_.below(got.body.size()));
+    else if (roll(rates_.corrupt, "bucket_corrupt")) got.body = flipped(got.body);
+  }
+  co_return got;
+}
+
+Task<Result<Buffer>> FaultyStore::get_range(std::string key, uint64_t offset, uint64_t size, std::string if_match_etag) {
+  HR_CO_TRY(co_await before());
+  HR_CO_TRY(Buffer body, co_await inner_->get_range(std::move(key), offset, size, std::move(if_match_etag)));
+  if (roll(rates_.truncated, "bucket_truncated"))
+    co_return Error(Code::kDisconnected, "the connection broke inside the body (injected)");
+  if (roll(rates_.corrupt, "bucket_corrupt")) body = flipped(body);
+  co_return body;
+}
+
+Task<Result<ObjectInfo>> FaultyStore::head(std::string key) {
+  HR_CO_TRY(co_await before());
+  Result<ObjectInfo> info = co_await inner_->head(std::move(key));
+  co_return info;
+}
+
+Task<Result<std::vector<RemoveFailure>>> FaultyStore::remove_batch(std::vector<std::string> keys) {
+  HR_CO_TRY(co_await before());
+  Result<std::vector<RemoveFailure>> done = co_await inner_->remove_batch(std::move(keys));
+  HR_CO_TRY(co_await after());
+  co_return done;
+}
+
+Task<Result<Listing>> FaultyStore::list(std::string prefix, std::string continuation, size_t limit) {
+  HR_CO_TRY(co_await before());
+  Result<Listing> listing = co_await inner_->list(std::move(prefix), std::move(continuation), limit);
+  co_return listing;
+}
+
+Task<Result<std::unique_ptr<Upload>>> FaultyStore::begin_upload(std::string key) {
+  HR_CO_TRY(co_await before());
+  HR_CO_TRY(std::unique_ptr<Upload> upload, co_await inner_->begin_upload(std::move(key)));
+  Error fault(Code::kTimeout, "no answer in time (injected, it happened)");
+  const bool faulty = roll(rates_.timeout_after, "bucket_timeout_after");
+  co_return std::unique_ptr<Upload>(std::make_unique<FaultyUpload>(std::move(upload), faulty ? &fault : nullptr));
+}
+
+}  // namespace headrace

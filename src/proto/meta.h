@@ -1,0 +1,451 @@
+// What clients ask of a partition. A mutation carries a Ticket; its result is journaled with the change, so that
+// the same ticket again gives the same reply: it takes effect exactly once.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "proto/header.h"
+#include "proto/placement.h"
+
+namespace headrace {
+
+enum class FileType : uint8_t { kNone = 0, kFile = 1, kDirectory = 2, kSymlink = 3, kFifo = 4, kSocket = 5, kCharDevice = 6, kBlockDevice = 7 };
+
+// Times are nanoseconds since 1970.
+struct Attributes {
+  FileId id;
+  uint64_t generation = 0;      // namespace epoch of its birth
+  FileType type = FileType::kNone;
+  uint32_t mode = 0;            // permission bits and suid, sgid, sticky
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  uint32_t links = 0;
+  uint64_t size = 0;
+  uint64_t bytes = 0;           // allocated
+  uint64_t rdev = 0;
+  int64_t atime = 0;
+  int64_t mtime = 0;
+  int64_t ctime = 0;
+  int64_t btime = 0;
+  uint64_t change = 0;          // grows with each change
+  FileId parent;                // directories: their parent
+  void fields(this auto& self, auto& v) {
+    v(self.id, self.generation, self.type, self.mode, self.uid, self.gid, self.links, self.size, self.bytes, self.rdev, self.atime,
+      self.mtime, self.ctime, self.btime, self.change, self.parent);
+  }
+};
+
+struct Ticket {
+  SessionId session;
+  uint64_t sequence = 0;          // from 1, per session
+  uint64_t lowest_unanswered = 0; // results below it may be forgotten
+  void fields(this auto& self, auto& v) { v(self.session, self.sequence, self.lowest_unanswered); }
+};
+
+// What a client may cache or do alone. On a file, read: attributes and data; write: also change data, size and
+// times before the partition knows. On a directory, read: its attributes and dentries, positive and negative.
+enum class GrantKind : uint8_t { kNone = 0, kRead = 1, kWrite = 2 };
+struct Grant {
+  FileId file;
+  GrantKind kind = GrantKind::kNone;
+  GrantId id;
+  void fields(this auto& self, auto& v) { v(self.file, self.kind, self.id); }
+};
+
+// ---- sessions ----
+struct SessionOpenReply {
+  SessionId session;
+  uint32_t lease_ms = 10'000;
+  void fields(this auto& self, auto& v) { v(self.session, self.lease_ms); }
+};
+// One session per (client, partition). Re-opening with `again` after a leader change keeps the session while it lives (kStale otherwise).
+struct SessionOpen {
+  static constexpr MessageType kType = MessageType::kSessionOpen;
+  using Reply = SessionOpenReply;
+  ClientId client;
+  SessionId again;
+  std::vector<Grant> claims;    // held before: granted again or the session is stale
+  void fields(this auto& self, auto& v) { v(self.client, self.again, self.claims); }
+};
+struct SessionRenew {           // keeps the lease; also sent as the client's heartbeat
+  static constexpr MessageType kType = MessageType::kSessionRenew;
+  using Reply = Empty;
+  SessionId session;
+  void fields(this auto& self, auto& v) { v(self.session); }
+};
+struct SessionClose {
+  static constexpr MessageType kType = MessageType::kSessionClose;
+  using Reply = Empty;
+  SessionId session;
+  void fields(this auto& self, auto& v) { v(self.session); }
+};
+
+// ---- grants ----
+struct GrantAcquireReply {
+  Grant grant;
+  Attributes attributes;
+  void fields(this auto& self, auto& v) { v(self.grant, self.attributes); }
+};
+struct GrantAcquire {           // waits while conflicting grants are recalled
+  static constexpr MessageType kType = MessageType::kGrantAcquire;
+  using Reply = GrantAcquireReply;
+  SessionId session;
+  FileId file;
+  GrantKind kind = GrantKind::kRead;
+  void fields(this auto& self, auto& v) { v(self.session, self.file, self.kind); }
+};
+struct GrantRelease {
+  static constexpr MessageType kType = MessageType::kGrantRelease;
+  using Reply = Empty;
+  SessionId session;
+  std::vector<GrantId> grants;
+  void fields(this auto& self, auto& v) { v(self.session, self.grants); }
+};
+// Partition → client. The client flushes what is dirty under it, drops what it cached, then answers; `keep` says how
+// much it may keep (kRead: a writer may go on caching). The answer ends the grant down to `keep`.
+struct Recall {
+  static constexpr MessageType kType = MessageType::kRecall;
+  using Reply = Empty;
+  SessionId session;
+  Grant grant;
+  GrantKind keep = GrantKind::kNone;
+  void fields(this auto& self, auto& v) { v(self.session, self.grant, self.keep); }
+};
+// Partition → client at spin-down: flush everything, release all grants, end.
+struct Closing {
+  static constexpr MessageType kType = MessageType::kClosing;
+  using Reply = Empty;
+  SessionId session;
+  void fields(this auto& self, auto& v) { v(self.session); }
+};
+
+// ---- names ----
+struct EntryReply {             // grants that came with it (empty where none was free to give)
+  Attributes attributes;
+  std::optional<Grant> file_grant;
+  std::optional<Grant> directory_grant;  // on the parent
+  void fields(this auto& self, auto& v) { v(self.attributes, self.file_grant, self.directory_grant); }
+};
+// The child's inode may live in another partition: then attributes.type and id are set, generation is 0, and the caller
+// asks GetAttributes there. Absent: kNotFound.
+struct Lookup {
+  static constexpr MessageType kType = MessageType::kLookup;
+  using Reply = EntryReply;
+  SessionId session;            // zero: no grants wanted
+  FileId parent;
+  std::string name;
+  void fields(this auto& self, auto& v) { v(self.session, self.parent, self.name); }
+};
+struct GetAttributes {
+  static constexpr MessageType kType = MessageType::kGetAttributes;
+  using Reply = EntryReply;
+  SessionId session;
+  FileId file;
+  GrantKind want = GrantKind::kNone;
+  void fields(this auto& self, auto& v) { v(self.session, self.file, self.want); }
+};
+// Bits of SetAttributes.mask.
+enum SetMask : uint32_t { kSetMode = 1, kSetUid = 2, kSetGid = 4, kSetSize = 8, kSetAtime = 16, kSetMtime = 32, kSetCtime = 64 };
+struct SetAttributes {
+  static constexpr MessageType kType = MessageType::kSetAttributes;
+  using Reply = EntryReply;
+  Ticket ticket;
+  FileId file;
+  uint32_t mask = 0;
+  uint32_t mode = 0;
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  uint64_t size = 0;
+  int64_t atime = 0;            // INT64_MIN: now
+  int64_t mtime = 0;
+  int64_t ctime = 0;
+  void fields(this auto& self, auto& v) {
+    v(self.ticket, self.file, self.mask, self.mode, self.uid, self.gid, self.size, self.atime, self.mtime, self.ctime);
+  }
+};
+// create, mkdir, mknod, symlink.
+struct Make {
+  static constexpr MessageType kType = MessageType::kMake;
+  using Reply = EntryReply;
+  Ticket ticket;
+  FileId parent;
+  std::string name;
+  FileType type = FileType::kFile;
+  uint32_t mode = 0;
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  uint64_t rdev = 0;
+  std::string target;           // of a symlink, ≤ 4095 bytes
+  bool want_write_grant = false;  // files: about to be written
+  bool keep_open = false;       // as OpenKept
+  void fields(this auto& self, auto& v) {
+    v(self.ticket, self.parent, self.name, self.type, self.mode, self.uid, self.gid, self.rdev, self.target, self.want_write_grant,
+      self.keep_open);
+  }
+};
+struct UnlinkReply {
+  FileId file;
+  uint32_t links = 0;           // left
+  void fields(this auto& self, auto& v) { v(self.file, self.links); }
+};
+struct Unlink {                 // unlink and, with `directory`, rmdir
+  static constexpr MessageType kType = MessageType::kUnlink;
+  using Reply = UnlinkReply;
+  Ticket ticket;
+  FileId parent;
+  std::string name;
+  bool directory = false;
+  uint32_t uid = 0;             // who asks: sticky bit checks happen in the kernel (default_permissions)
+  void fields(this auto& self, auto& v) { v(self.ticket, self.parent, self.name, self.directory, self.uid); }
+};
+struct Rename {                 // sent to the partition of the source's parent
+  static constexpr MessageType kType = MessageType::kRename;
+  using Reply = UnlinkReply;    // the replaced file, if any
+  Ticket ticket;
+  FileId from_parent;
+  std::string from_name;
+  FileId to_parent;
+  std::string to_name;
+  bool no_replace = false;
+  void fields(this auto& self, auto& v) {
+    v(self.ticket, self.from_parent, self.from_name, self.to_parent, self.to_name, self.no_replace);
+  }
+};
+struct Link {                   // sent to the partition of the new name's parent
+  static constexpr MessageType kType = MessageType::kLink;
+  using Reply = EntryReply;
+  Ticket ticket;
+  FileId file;
+  FileId parent;
+  std::string name;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.parent, self.name); }
+};
+struct DirectoryEntry {
+  std::string name;
+  FileId id;
+  FileType type = FileType::kNone;
+  uint64_t cookie = 0;          // > 2; ask again with it to continue behind this entry
+  std::optional<Attributes> attributes;  // when its inode is in the same partition and `plus` was asked
+  void fields(this auto& self, auto& v) { v(self.name, self.id, self.type, self.cookie, self.attributes); }
+};
+struct ReadDirectoryReply {
+  std::vector<DirectoryEntry> entries;
+  bool end = false;
+  void fields(this auto& self, auto& v) { v(self.entries, self.end); }
+};
+struct ReadDirectory {
+  static constexpr MessageType kType = MessageType::kReadDirectory;
+  using Reply = ReadDirectoryReply;
+  SessionId session;
+  FileId directory;
+  uint64_t after = 0;           // cookie
+  uint32_t limit = 512;
+  bool plus = false;
+  void fields(this auto& self, auto& v) { v(self.session, self.directory, self.after, self.limit, self.plus); }
+};
+struct TextReply {
+  std::string text;
+  void fields(this auto& self, auto& v) { v(self.text); }
+};
+struct GetXattr {               // name "" with a symlink: its target
+  static constexpr MessageType kType = MessageType::kGetXattr;
+  using Reply = TextReply;
+  FileId file;
+  std::string name;
+  void fields(this auto& self, auto& v) { v(self.file, self.name); }
+};
+struct SetXattr {
+  static constexpr MessageType kType = MessageType::kSetXattr;
+  using Reply = Empty;
+  Ticket ticket;
+  FileId file;
+  std::string name;             // ≤ 255 bytes
+  std::string value;            // ≤ 64 KiB
+  bool must_create = false;
+  bool must_replace = false;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.name, self.value, self.must_create, self.must_replace); }
+};
+struct ListXattrReply {
+  std::vector<std::string> names;
+  void fields(this auto& self, auto& v) { v(self.names); }
+};
+struct ListXattr {
+  static constexpr MessageType kType = MessageType::kListXattr;
+  using Reply = ListXattrReply;
+  FileId file;
+  void fields(this auto& self, auto& v) { v(self.file); }
+};
+struct RemoveXattr {
+  static constexpr MessageType kType = MessageType::kRemoveXattr;
+  using Reply = Empty;
+  Ticket ticket;
+  FileId file;
+  std::string name;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.name); }
+};
+// The client has the file open: while the session lives it survives its last unlink. Forget ends that.
+struct OpenKept {
+  static constexpr MessageType kType = MessageType::kOpenKept;
+  using Reply = Empty;
+  Ticket ticket;
+  FileId file;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.file); }
+};
+struct Forget {
+  static constexpr MessageType kType = MessageType::kForget;
+  using Reply = Empty;
+  Ticket ticket;
+  std::vector<FileId> files;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.files); }
+};
+
+// ---- data ----
+struct Reservation {
+  SegmentId segment;
+  Placement placement;          // one target per fragment
+  std::vector<TargetId> spares;
+  Capability capability;        // kRead | kWrite of the whole segment
+  void fields(this auto& self, auto& v) { v(self.segment, self.placement, self.spares, self.capability); }
+};
+struct ReserveReply {
+  std::vector<Reservation> reservations;
+  void fields(this auto& self, auto& v) { v(self.reservations); }
+};
+// Ids and placements that belong to the session until committed or given back by its end. kNoSpace / kUnavailable (fewer than P+1 targets).
+struct Reserve {
+  static constexpr MessageType kType = MessageType::kReserve;
+  using Reply = ReserveReply;
+  SessionId session;
+  Slot slot;                    // of the files that will name them: the segments' home
+  uint32_t count = 1;
+  void fields(this auto& self, auto& v) { v(self.session, self.slot, self.count); }
+};
+// One file's part of a commit: replaces what the ranges of `extents` held. Times and size are set when given.
+struct CommitFile {
+  FileId file;
+  GrantId grant;                // write grant of the session on the file
+  std::vector<Extent> extents;  // kSegment (of `segments`, or already in this file) or kHole
+  uint64_t size = 0;            // file size afterwards
+  int64_t mtime = 0;
+  void fields(this auto& self, auto& v) { v(self.file, self.grant, self.extents, self.size, self.mtime); }
+};
+struct CommitSegment {          // written whole, all fragments durable
+  SegmentId segment;
+  uint64_t length = 0;
+  Placement placement;          // as written: spares may stand in
+  void fields(this auto& self, auto& v) { v(self.segment, self.length, self.placement); }
+};
+struct CommitReply {
+  std::vector<uint16_t> codes;  // a Code per file; a failed one (kStale, kNotFound) changes nothing of that file
+  void fields(this auto& self, auto& v) { v(self.codes); }
+};
+struct Commit {                 // files of one partition
+  static constexpr MessageType kType = MessageType::kCommit;
+  using Reply = CommitReply;
+  Ticket ticket;
+  std::vector<CommitSegment> segments;
+  std::vector<CommitFile> files;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.segments, self.files); }
+};
+// Bytes that must be durable now, ≤ 64 KiB in all, into the journal and a staged row.
+struct StagePiece {
+  uint64_t offset = 0;
+  std::string bytes;
+  void fields(this auto& self, auto& v) { v(self.offset, self.bytes); }
+};
+struct Stage {
+  static constexpr MessageType kType = MessageType::kStage;
+  using Reply = Empty;
+  Ticket ticket;
+  FileId file;
+  GrantId grant;
+  std::vector<StagePiece> pieces;
+  uint64_t size = 0;
+  int64_t mtime = 0;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.grant, self.pieces, self.size, self.mtime); }
+};
+struct StagedBytes {
+  uint64_t staged = 0;
+  Buffer bytes;                 // whole staged row
+  void fields(this auto& self, auto& v) { v(self.staged, self.bytes); }
+};
+struct GetExtentsReply {
+  uint64_t size = 0;
+  std::vector<Extent> extents;  // cover [offset, min(offset+length, size)) without gaps; holes explicit
+  std::vector<Location> locations;        // of the segments named, each once
+  std::vector<Capability> capabilities;   // kRead, same order as locations
+  std::vector<StagedBytes> staged;
+  void fields(this auto& self, auto& v) { v(self.size, self.extents, self.locations, self.capabilities, self.staged); }
+};
+struct GetExtents {
+  static constexpr MessageType kType = MessageType::kGetExtents;
+  using Reply = GetExtentsReply;
+  SessionId session;
+  FileId file;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  void fields(this auto& self, auto& v) { v(self.session, self.file, self.offset, self.length); }
+};
+struct LocateReply {
+  Location location;
+  Capability capability;
+  void fields(this auto& self, auto& v) { v(self.location, self.capability); }
+};
+struct Locate {                 // current placement, after kNoFragment. kNotFound: the segment is dead
+  static constexpr MessageType kType = MessageType::kLocate;
+  using Reply = LocateReply;
+  SegmentId segment;
+  void fields(this auto& self, auto& v) { v(self.segment); }
+};
+struct Punch {                  // a hole in [offset, offset+length), size unchanged. (Truncation is SetAttributes.)
+  static constexpr MessageType kType = MessageType::kPunch;
+  using Reply = Empty;
+  Ticket ticket;
+  FileId file;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.offset, self.length); }
+};
+struct StatisticsReply {        // of this partition; the client adds them up
+  uint64_t files = 0;
+  uint64_t bytes = 0;
+  void fields(this auto& self, auto& v) { v(self.files, self.bytes); }
+};
+struct Statistics {
+  static constexpr MessageType kType = MessageType::kStatistics;
+  using Reply = StatisticsReply;
+  PartitionId partition;
+  void fields(this auto& self, auto& v) { v(self.partition); }
+};
+
+// ---- node services ----
+struct GetMapReply {
+  std::string map;              // encode_durable(ClusterMap)
+  bool read_only = false;       // another cluster owns the namespace now
+  std::string why;
+  void fields(this auto& self, auto& v) { v(self.map, self.read_only, self.why); }
+};
+struct GetMap {
+  static constexpr MessageType kType = MessageType::kGetMap;
+  using Reply = GetMapReply;
+  uint64_t newer_than = 0;
+  void fields(this auto& self, auto& v) { v(self.newer_than); }
+};
+// Bytes of a segment that is in the bucket only, through a node's cache. `crc` is over the payload.
+struct ColdReadReply {
+  uint32_t crc = 0;
+  Buffer payload;
+  void fields(this auto& self, auto& v) { v(self.crc); }
+};
+struct ColdRead {
+  static constexpr MessageType kType = MessageType::kColdRead;
+  using Reply = ColdReadReply;
+  Location location;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  void fields(this auto& self, auto& v) { v(self.location, self.offset, self.length); }
+};
+
+}  // namespace headrace

@@ -1,0 +1,38 @@
+// ThreadPool: the real Blocking. A fixed number of threads takes jobs in order of submission.
+//
+// The queue holds at most one job per waiting task: what bounds tasks bounds it. All signals are blocked in
+// the threads, so that signals go to whoever catches them. Destruction finishes jobs that run and drops
+// those that have not begun.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "runtime/blocking.h"
+
+namespace headrace {
+
+class Reactor;
+
+class ThreadPool final : public Blocking {
+ public:
+  ThreadPool(Reactor& reactor, unsigned threads);
+  ~ThreadPool() override;
+  void submit(std::shared_ptr<BlockingJob> job) override;
+
+ private:
+  void work();
+
+  Reactor& reactor_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::shared_ptr<BlockingJob>> queue_;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace headrace
