@@ -1,16 +1,14 @@
 #include "base/bytes.h"
 
-#include <new>
+#include "base/block_cache.h"
 
 namespace headrace {
 
 Buffer Buffer::allocate(size_t size) {
   Buffer out;
   if (size == 0) return out;
-  size_t capacity = round_up(size, kBlock);
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kBlock, capacity));
-  if (memory == nullptr) throw std::bad_alloc();
-  out.owner_ = std::shared_ptr<std::byte>(memory, [](std::byte* p) { std::free(p); });
+  std::byte* memory = take_block(size);
+  out.owner_ = std::shared_ptr<std::byte>(memory, [size](std::byte* p) { give_block(p, size); });
   out.data_ = memory;
   out.size_ = size;
   return out;
@@ -25,6 +23,16 @@ Buffer Buffer::zeroed(size_t size) {
 Buffer Buffer::copy_of(ByteView bytes) {
   Buffer out = allocate(bytes.size());
   if (!bytes.empty()) std::memcpy(out.data_, bytes.data(), bytes.size());
+  return out;
+}
+
+Buffer Buffer::adopt(std::string text) {
+  Buffer out;
+  if (text.empty()) return out;
+  auto owner = std::make_shared<std::string>(std::move(text));
+  out.data_ = reinterpret_cast<std::byte*>(owner->data());
+  out.size_ = owner->size();
+  out.owner_ = std::shared_ptr<std::byte>(std::move(owner), out.data_);
   return out;
 }
 

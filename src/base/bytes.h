@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "base/result.h"
@@ -39,6 +40,8 @@ class Buffer {
   [[nodiscard]] static Buffer allocate(size_t size);
   [[nodiscard]] static Buffer zeroed(size_t size);
   [[nodiscard]] static Buffer copy_of(ByteView bytes);
+  // Takes over a string's bytes without copying them; not aligned: for heads of messages, not for devices.
+  [[nodiscard]] static Buffer adopt(std::string text);
 
   [[nodiscard]] std::byte* data() { return data_; }
   [[nodiscard]] const std::byte* data() const { return data_; }

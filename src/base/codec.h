@@ -224,6 +224,7 @@ template <Fielded T>
 }
 
 // kCorrupt when the bytes do not hold a T.
+// DECODER: codec
 template <Fielded T>
 [[nodiscard]] Result<T> decode(ByteView bytes) {
   T value{};

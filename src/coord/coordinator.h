@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/task.h"
+#include "runtime/timers.h"
 
 namespace headrace {
 
@@ -27,10 +28,13 @@ class Coordinator {
   [[nodiscard]] virtual Task<Result<std::vector<std::pair<std::string, CoordRecord>>>> list(std::string prefix) = 0;
   // Returns when anything changed since `revision` (or at once when it has), with the present revision; at most after ~5 s.
   [[nodiscard]] virtual Task<Result<uint64_t>> changed_since(uint64_t revision) = 0;
-  // A node's life: true while it was renewed within the lease (5 s). Renewing a lease of another incarnation is kStale.
+  // A node's life: alive while it was renewed within kLease. Renewing is kStale while another incarnation's lease lives (a
+  // restarted node waits for that of its previous life), and for ever for one that another has replaced.
   [[nodiscard]] virtual Task<Result<void>> renew_lease(std::string holder, uint64_t incarnation) = 0;
   [[nodiscard]] virtual Task<Result<bool>> lease_alive(std::string holder) = 0;
 };
+
+inline constexpr Nanos kLease = seconds(5);  // of a node, from its last renewal
 
 // Keys.
 inline constexpr const char* kMapKey = "map";                    // encode_durable(ClusterMap)

@@ -82,4 +82,17 @@ inline Key partition_row_key(Slot first_slot, std::string_view name) { return Ke
 }
 inline constexpr size_t kKeyPrefix = 3;  // slot and table
 
+// The parts of keys that workers walk.
+[[nodiscard]] inline Slot slot_of(std::string_view key) { return Slot(static_cast<uint16_t>(key_number(key, 0, 2))); }
+[[nodiscard]] inline SegmentId segment_of(std::string_view key, NamespaceId ns, size_t offset = kKeyPrefix) {
+  return SegmentId(ns, slot_of(key), NamespaceEpoch(static_cast<uint16_t>(key_number(key, offset, 2))), key_number(key, offset + 2, 6));
+}
+[[nodiscard]] inline TransactionId transaction_of(std::string_view key) {
+  TransactionId id;
+  id.coordinator = PartitionId(static_cast<uint16_t>(key_number(key, kKeyPrefix, 2)));
+  id.epoch = PartitionEpoch(key_number(key, kKeyPrefix + 2, 8));
+  id.number = key_number(key, kKeyPrefix + 10, 8);
+  return id;
+}
+
 }  // namespace headrace

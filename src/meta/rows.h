@@ -86,7 +86,7 @@ struct SessionRow {
   NamespaceEpoch namespace_epoch;
   void fields(this auto& self, auto& v) { v(self.client, self.namespace_epoch); }
 };
-struct ResultRow {              // what a mutation answered
+struct ResultRow {              // what a mutation answered; at the partition's first slot
   static constexpr uint8_t kFormat = 1;
   Code code = Code::kOk;
   std::string message;

@@ -97,10 +97,12 @@ class Semaphore {
    public:
     Acquire(Semaphore& semaphore, uint64_t units) : semaphore_(semaphore), units_(units) {}
     ~Acquire() {
-      if (granted_) return semaphore_.release(units_);
-      if (!linked()) return;
-      unlink();
-      semaphore_.grant();  // whom it kept waiting
+      if (granted_) {
+        semaphore_.release(units_);
+      } else if (linked()) {
+        unlink();
+        semaphore_.grant();  // whom it kept waiting
+      }
     }
     [[nodiscard]] bool await_ready() {
       if (!semaphore_.waiting_.empty() || semaphore_.free_ < units_) return false;

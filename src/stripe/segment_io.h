@@ -53,6 +53,15 @@ class SegmentIo {
   [[nodiscard]] std::vector<Damage> take_damage();
 
  private:
+  struct Gathering;
+  struct Writing;
+  Task<void> fetch(std::shared_ptr<Gathering> g, uint8_t index, bool degraded);
+  Task<Result<std::vector<Buffer>>> reconstruct_range(std::shared_ptr<Gathering> g, uint64_t begin, uint64_t end,
+                                                      std::vector<uint8_t> wanted);
+  Task<void> write_fragment(std::shared_ptr<Writing> w, FragmentWrite request);
+  [[nodiscard]] Error lost(const Gathering& g, size_t good) const;
+  void note_damage(Damage damage);
+
   Env env_;
   FragmentPort& port_;
   SegmentIoCounters counters_;

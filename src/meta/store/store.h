@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,9 @@ struct RowChange {
   void fields(this auto& self, auto& v) { v(self.key, self.value); }
 };
 
+// Keys with this prefix (table 0xff of slot 0xffff) are the store's own: never given in, never seen in a scan.
+inline constexpr std::string_view kStoreReservedPrefix = "\xff\xff\xff";
+
 enum class Found : uint8_t { kRow, kAbsent, kNeedsDisk };
 
 struct StoreFiles {
@@ -41,11 +45,13 @@ class Store {
   [[nodiscard]] virtual Task<Result<std::optional<RowValue>>> get(Key key) = 0;
   // Rows with from <= key < to, ascending, at most limit.
   [[nodiscard]] virtual Task<Result<std::vector<std::pair<Key, RowValue>>>> scan(Key from, Key to, size_t limit) = 0;
-  // Atomic. `at` is kept as a row of its own (applied()).
+  // Atomic, in the order of the calls. `at` never decreases and is kept as a row of its own (applied()).
   [[nodiscard]] virtual Task<Result<void>> apply(std::vector<RowChange> changes, Position at) = 0;
   [[nodiscard]] virtual Position applied() const = 0;
-  // Flushes all that was applied into immutable files and lists the whole set; they stay readable until release(tag).
+  // Flushes all that was applied into immutable files and lists the whole set; they stay readable until release(tag),
+  // which may come twice. A tag names one checkpoint at a time (kExists).
   [[nodiscard]] virtual Task<Result<StoreFiles>> checkpoint(uint64_t tag) = 0;
+  // Fewer bytes only at the end of the file. kNotFound: no such tag or name.
   [[nodiscard]] virtual Task<Result<Buffer>> read_file(uint64_t tag, std::string name, uint64_t offset, uint64_t length) = 0;
   [[nodiscard]] virtual Task<Result<void>> release(uint64_t tag) = 0;
 };

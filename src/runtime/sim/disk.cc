@@ -534,6 +534,8 @@ void SimDisk::lose_power() {
   for (const auto& [path, inode] : durable_.files) durable_.add_ancestors(path);
   for (const std::string& path : std::set(durable_.directories)) durable_.add_ancestors(path);
   now_ = durable_;
+  for (const auto& [path, inode] : now_.files) inodes.erase(inode->number());
+  for (const auto& [number, lost] : inodes) lost->kill();
   core_.record(SimEvent::kDisk, now_.files.size(), kept, "power lost");
 }
 

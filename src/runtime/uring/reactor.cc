@@ -87,6 +87,7 @@ Result<void> Reactor::open_ring() {
   };
   int failure = -EINVAL;
   for (unsigned flags : kChoices) {
+    if (options_.plain_ring && flags != kAlways) continue;
     io_uring_params params{};
     params.flags = flags;
     params.cq_entries = options_.entries * 4;

@@ -25,6 +25,7 @@ struct ReactorOptions {
   unsigned entries = 1024;        // of the submission ring; more requests than that may be in flight
   Nanos spin = microseconds(30);  // at most, before sleeping
   unsigned blocking_threads = 8;
+  bool plain_ring = false;        // without what newer kernels offer; for tests
 };
 
 class Reactor final : public Scheduler, public Clock {

@@ -1,0 +1,334 @@
+#include "client/files.h"
+
+#include <algorithm>
+
+namespace headrace {
+
+Turn::~Turn() {
+  if (file_ == nullptr) return;
+  if (file_->turn != number_) {  // given up before it came
+    file_->abandoned_turns.insert(number_);
+    return;
+  }
+  do {
+    ++file_->turn;
+  } while (file_->abandoned_turns.erase(file_->turn) > 0);
+  if (Scheduler::present()) Scheduler::current().wake_all(file_->turns);
+}
+
+Task<void> Turn::come() {
+  while (file_->turn != number_) co_await ListWait(file_->turns);
+}
+
+FileRef FileTable::get(FileId file) {
+  FileRef& slot = files_[file];
+  if (slot == nullptr) {
+    slot = std::make_shared<FileState>(file);
+    slot->version = slot->data_version = last_erase_;
+  }
+  slot->last_use = env_.clock.now();
+  return slot;
+}
+
+FileRef FileTable::find(FileId file) const {
+  auto found = files_.find(file);
+  return found == files_.end() ? nullptr : found->second;
+}
+
+std::vector<FileRef> FileTable::all() const {
+  std::vector<FileRef> out;
+  out.reserve(files_.size());
+  for (const auto& [id, file] : files_) out.push_back(file);
+  std::sort(out.begin(), out.end(), [](const FileRef& a, const FileRef& b) { return a->id < b->id; });
+  return out;
+}
+
+Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    if (usable(*file) >= kind && file->size_known) co_return Result<void>();
+    if (file->recalling) {
+      co_await ListWait(file->recalled);
+      continue;
+    }
+    Mutex::Guard guard = co_await file->acquiring.lock();
+    if (file->recalling || (usable(*file) >= kind && file->size_known)) continue;
+    HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file->id.slot()));
+    if (file->recalling || (usable(*file) >= kind && file->size_known)) continue;
+    GrantRequest request(session);
+    const uint64_t asked_at = asked();
+    if (usable(*file) >= kind) {
+      Result<EntryReply> reply =
+          co_await sessions_.ask_under(session, GetAttributes{.file = file->id, .want = GrantKind::kRead});
+      if (session->lost) continue;
+      if (!reply.ok()) co_return std::move(reply).error();
+      take(file, reply->file_grant, &reply->attributes, request, asked_at);
+    } else {
+      ++counters_.acquired;
+      Result<GrantAcquireReply> reply = co_await sessions_.ask_under(session, GrantAcquire{.file = file->id, .kind = kind});
+      if (session->lost) continue;
+      if (!reply.ok()) co_return std::move(reply).error();
+      take(file, reply->grant, &reply->attributes, request, asked_at);
+    }
+  }
+  co_return Error(Code::kUnavailable, "the grant on file " + to_string(file->id) + " was recalled over and over");
+}
+
+void FileTable::take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes,
+                     const GrantRequest& request, uint64_t asked_at) {
+  const ClientSessionRef& session = request.session();
+  if (session->lost || file->recalling) return;
+  if (grant && grant->file == file->id) {
+    const GrantKind kind = session->still(*grant, request.number());
+    if (kind > file->held.kind) {
+      file->session = session;
+      file->held = {file->id, kind, grant->id};
+      file->usable = kind;
+    }
+  }
+  if (attributes == nullptr || attributes->generation == 0) return;
+  if (file->held.kind == GrantKind::kNone || file->session != session || !fresh(*file, asked_at)) return;
+  file->attributes = *attributes;
+  if (file->size_known) return;
+  file->size = file->committed_size = attributes->size;
+  file->size_known = true;
+}
+
+Attributes FileTable::present(FileState& file) const {
+  HR_ASSERT(file.attributes.has_value());
+  ++file.served;
+  return present(file, *file.attributes);
+}
+
+Attributes FileTable::present(const FileState& file, Attributes attributes) const {
+  if (file.held.kind != GrantKind::kWrite || !file.size_known) return attributes;
+  attributes.size = file.size;
+  if (file.dirty.empty()) return attributes;
+  attributes.mtime = file.mtime;
+  attributes.ctime = std::max(attributes.ctime, file.mtime);
+  attributes.bytes = std::max(attributes.bytes, round_up(file.dirty.bytes(), 512));
+  return attributes;
+}
+
+void FileTable::remember_name(FileState& directory, const std::string& name, CachedName what, uint64_t asked_at) {
+  if (!readable(directory) || directory.recalling || !fresh(directory, asked_at)) return;
+  DirectoryState& state = directory.as_directory();
+  if (!state.changing.contains(name)) state.names[name] = what;
+}
+
+// What is dirty stays: it is the owner of a grant's business.
+void FileTable::forget_knowledge(FileState& file) {
+  bump(file);
+  bump_data(file);
+  file.attributes.reset();
+  if (file.dirty.empty()) file.size_known = false;
+  file.extents.clear();
+  file.xattrs.clear();
+  file.no_xattrs = false;
+  if (file.directory != nullptr) {
+    file.directory->names.clear();
+    file.directory->complete = false;
+  }
+}
+
+void FileTable::end_recall(FileState& file) {
+  file.recalling = false;
+  Scheduler::current().wake_all(file.recalled);
+}
+
+// ---- recalls ----
+
+Task<Result<Empty>> FileTable::recall(Recall request) {
+  ++counters_.recalls;
+  auto done = std::make_shared<Event>();
+  FileRef file = find(request.grant.file);
+  if (file == nullptr || file->held.kind == GrantKind::kNone || file->session->id != request.session) {
+    for (const ClientSessionRef& session : sessions_.all()) {
+      if (session->id == request.session) session->end_grant(request.grant.id, request.keep);
+    }
+    co_return Empty{};
+  }
+  // Owned by the client's scope, not by the connection that brought it.
+  if (!scope_.spawn(run_recall(std::move(file), request, done))) co_return Error(Code::kCancelled, "the client is shutting down");
+  co_await done->wait();
+  co_return Empty{};
+}
+
+Task<void> FileTable::run_recall(FileRef file, Recall request, std::shared_ptr<Event> done) {
+  while (file->recalling) co_await ListWait(file->recalled);
+  ClientSessionRef session = file->session;
+  if (session != nullptr && session->id == request.session) {
+    // Whatever we hold on the file under that session, be it by another id: never answer and go on caching.
+    if (file->held.kind > request.keep) {
+      co_await give_up(file, request.keep);
+      end_recall(*file);
+    }
+    session->end_grant(request.grant.id, request.keep);
+  }
+  done->set();
+}
+
+// Down to `keep`. The caller then ends the recall.
+Task<void> FileTable::give_up(FileRef file, GrantKind keep) {
+  HR_ASSERT(!file->recalling);
+  file->recalling = true;
+  ClientSessionRef session = file->session;
+  if (keep == GrantKind::kNone && invalidate) {
+    for (int round = 0; round < 4; ++round) {
+      const uint64_t served = file->served;
+      co_await drop_kernel_caches(file);
+      if (file->served == served) break;
+    }
+  }
+  file->usable = std::min(file->usable, keep);
+  if (file->held.kind == GrantKind::kWrite && !file->dirty.empty() && !session->lost) {
+    const Nanos deadline = env_.clock.now() + options_.recall_flush_timeout;
+    for (;;) {
+      Result<void> flushed = co_await flush(file);
+      if (file->dirty.empty() || session->lost) break;
+      if (env_.clock.now() >= deadline || (!flushed.ok() && flushed.code() == Code::kReadOnly)) {
+        drop_dirty(file, flushed.ok() ? Error(Code::kIo, "the grant was recalled before the data could be written")
+                                      : Error(flushed.code(), flushed.error().message()));
+        break;
+      }
+      co_await env_.clock.sleep(milliseconds(100));
+    }
+  }
+  if (!session->lost) {
+    session->end_grant(file->held.id, keep);
+    if (keep == GrantKind::kNone) {
+      forget_knowledge(*file);
+      file->held = {};
+      file->usable = GrantKind::kNone;
+    } else {
+      file->held.kind = std::min(file->held.kind, keep);
+    }
+  }
+}
+
+Task<void> FileTable::drop_kernel_caches(FileRef file) {
+  auto done = std::make_shared<Event>();
+  if (!scope_.spawn(invalidate_now(file, done))) co_return;
+  // The kernel may hold a page for a write of ours that waits for this very recall.
+  (void)co_await done->wait_until(env_.clock, env_.clock.now() + options_.invalidate_timeout);
+}
+
+Task<void> FileTable::invalidate_now(FileRef file, std::shared_ptr<Event> done) {
+  if (file->directory != nullptr) {
+    std::vector<std::pair<std::string, FileId>> names;
+    for (const auto& [name, what] : file->directory->names) names.emplace_back(name, what.file);
+    std::sort(names.begin(), names.end());
+    for (auto& [name, child] : names) {
+      co_await invalidate(FileSystem::Invalidation{.file = child, .parent = file->id, .name = name});
+    }
+  }
+  co_await invalidate(FileSystem::Invalidation{.file = file->id, .attributes = true, .data = true});
+  done->set();
+}
+
+Task<void> FileTable::invalidate_all(std::vector<FileRef> files) {
+  for (const FileRef& file : files) co_await invalidate_now(file, std::make_shared<Event>());
+}
+
+std::vector<Grant> FileTable::claims(const ClientSession& session) const {
+  std::vector<Grant> out;
+  for (const FileRef& file : all()) {
+    if (file->session.get() == &session && file->held.kind != GrantKind::kNone) out.push_back(file->held);
+  }
+  return out;
+}
+
+void FileTable::session_lost(const ClientSessionRef& session) {
+  std::vector<FileRef> under;
+  for (const FileRef& file : all()) {
+    if (file->session != session) continue;
+    if (!file->dirty.empty()) {
+      drop_dirty(file, Error(Code::kStale,
+                             "unsynced data was lost: this client was not heard of for longer than its lease and was evicted"));
+    }
+    if (file->held.kind != GrantKind::kNone) under.push_back(file);
+    file->session.reset();
+    file->held = {};
+    file->usable = GrantKind::kNone;
+    file->kept = false;
+    forget_knowledge(*file);
+  }
+  if (invalidate && !under.empty()) scope_.spawn(invalidate_all(std::move(under)));
+}
+
+void FileTable::session_expired(const ClientSessionRef& session) {
+  if (!invalidate) return;
+  std::vector<FileRef> under;
+  for (const FileRef& file : all()) {
+    if (file->session == session && file->held.kind != GrantKind::kNone) under.push_back(file);
+  }
+  if (!under.empty()) scope_.spawn(invalidate_all(std::move(under)));
+}
+
+// ---- giving back ----
+
+Task<void> FileTable::release(std::vector<FileRef> files) {
+  struct Batch {
+    ClientSessionRef session;
+    std::vector<GrantId> grants;
+    std::vector<FileRef> files;
+  };
+  std::map<PartitionId, Batch> batches;
+  for (const FileRef& file : files) {
+    if (file->recalling || file->held.kind == GrantKind::kNone) continue;
+    ClientSessionRef session = file->session;
+    const GrantId id = file->held.id;
+    co_await give_up(file, GrantKind::kNone);
+    Batch& batch = batches[session->partition];
+    batch.files.push_back(file);
+    if (session->lost) continue;
+    if (batch.session != nullptr && batch.session != session) batch.grants.clear();
+    batch.session = session;
+    batch.grants.push_back(id);
+  }
+  for (auto& [partition, batch] : batches) {
+    if (batch.session != nullptr && !batch.session->lost && !batch.grants.empty()) {
+      counters_.released += batch.grants.size();
+      GrantRelease request;
+      request.grants = batch.grants;
+      // Unanswered: the partition will recall what it believes held.
+      (void)co_await sessions_.ask_under(batch.session, std::move(request));
+      // Until here the partition may have named them in answers again.
+      for (GrantId id : batch.grants) batch.session->end_grant(id, GrantKind::kNone);
+    }
+    for (const FileRef& file : batch.files) end_recall(*file);
+  }
+}
+
+Task<void> FileTable::trim() {
+  const Nanos now = env_.clock.now();
+  std::vector<FileRef> idle;
+  std::vector<FileId> gone;
+  for (const auto& [id, file] : files_) {
+    if (file.use_count() > 1 || file->opens > 0 || file->kept || !file->dirty.empty() || file->recalling || file->error) continue;
+    if (file->held.kind == GrantKind::kNone) {
+      gone.push_back(id);
+    } else {
+      idle.push_back(file);
+    }
+  }
+  if (!gone.empty()) last_erase_ = ++clock_;
+  for (FileId id : gone) files_.erase(id);
+  std::sort(idle.begin(), idle.end(), [](const FileRef& a, const FileRef& b) {
+    return a->last_use != b->last_use ? a->last_use < b->last_use : a->id < b->id;
+  });
+  const size_t over = files_.size() > options_.max_files ? files_.size() - options_.max_files + options_.max_files / 10 : 0;
+  size_t count = 0;
+  while (count < idle.size() && (count < over || idle[count]->last_use + options_.idle < now)) ++count;
+  idle.resize(std::min<size_t>(count, 8192));
+  if (!idle.empty()) co_await release(std::move(idle));
+}
+
+Task<void> FileTable::release_all() {
+  std::vector<FileRef> held;
+  for (FileRef& file : all()) {
+    if (file->held.kind != GrantKind::kNone) held.push_back(std::move(file));
+  }
+  co_await release(std::move(held));
+}
+
+}  // namespace headrace

@@ -1,0 +1,209 @@
+// FileState: all that this client knows of one file or directory. FileTable: all of them, and their grants.
+//
+// A grant is `held` until the partition has our answer; `usable` is what new operations may rely on. They differ while
+// a recall is at work: its order is (1) the gateway drops what the kernel cached, operations go on; (2) usable falls:
+// no operation begins under the grant any more; (3) what is dirty is flushed under the grant still held; (4) caches go,
+// the grant ends, the recall is answered. An operation checks usable() and acts without awaiting in between, or
+// checks again.
+//
+// Knowledge is versioned by one counter: bump() marks that what was asked before is outdated (an own change, the end of
+// a grant). A reply is remembered only if nothing was bumped since it was asked for (asked() before, fresh() after).
+// Under a write grant `size` and `mtime` are the truth and the partition lags behind; without dirty bytes both agree.
+// Owner: Client. FileState is shared; frames that hold one touch nothing else when they are destroyed.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "client/dirty_map.h"
+#include "client/extent_cache.h"
+#include "client/file_system.h"
+#include "client/sessions.h"
+
+namespace headrace {
+
+struct CachedName {
+  FileId file;  // zero: known to be absent
+  FileType type = FileType::kNone;
+};
+
+struct DirectoryState {
+  std::unordered_map<std::string, CachedName> names;
+  bool complete = false;  // every name that exists is in names
+  struct Changing {
+    uint32_t count = 0;
+    bool overlapped = false;
+  };
+  std::unordered_map<std::string, Changing> changing;  // own mutations in progress
+};
+
+struct FileState {
+  explicit FileState(FileId file) : id(file) {}
+
+  const FileId id;
+
+  // ---- grant ----
+  ClientSessionRef session;       // that holds it
+  Grant held;                     // kNone: none
+  GrantKind usable = GrantKind::kNone;
+  bool recalling = false;
+  WaitList recalled;              // woken when recalling ends
+  Mutex acquiring;
+  uint64_t served = 0;            // answers given that a kernel may have cached
+
+  // ---- what is known, while usable ----
+  uint64_t version = 0;
+  std::optional<Attributes> attributes;  // as the partition said
+  bool size_known = false;
+  uint64_t size = 0;
+  uint64_t committed_size = 0;    // as the partition has it
+  int64_t mtime = 0;              // of the newest dirty byte
+  std::unique_ptr<DirectoryState> directory;
+  std::map<std::string, std::optional<std::string>> xattrs;  // nullopt: known to be absent
+  bool no_xattrs = false;         // none but those in xattrs
+  std::string link_target;        // symlinks: never changes
+
+  // ---- data ----
+  DirtyMap dirty;
+  ExtentCache extents;
+  uint64_t data_version = 0;      // as version, of extents
+  Nanos dirty_since{};
+  bool queued = false;            // in the write-back's queue
+  uint64_t next_full_check = 0;
+  Nanos retry_at{};               // after a failed flush
+  uint32_t failures = 0;
+  uint64_t put_backs = 0;         // flushes that failed and left their bytes dirty
+  uint64_t drops = 0;             // times that all dirty bytes were given up
+  std::optional<Error> error;     // lost dirty bytes; reported once by sync
+  bool resizing = false;          // a truncation or punch is at work: writers wait
+  WaitList resized;
+  // Commits, in the order in which their bytes were taken.
+  uint64_t next_turn = 0;
+  uint64_t turn = 0;
+  std::set<uint64_t> abandoned_turns;
+  WaitList turns;
+
+  // ---- opens ----
+  uint32_t opens = 0;
+  bool kept = false;              // the partition knows that we have it open
+  bool forgetting = false;        // Forget is queued or under way
+  Mutex opening;
+  Nanos last_use{};
+
+  [[nodiscard]] DirectoryState& as_directory() {
+    if (directory == nullptr) directory = std::make_unique<DirectoryState>();
+    return *directory;
+  }
+};
+using FileRef = std::shared_ptr<FileState>;
+
+// A place in a file's order of commits. Others wait until it is gone.
+class Turn {
+ public:
+  explicit Turn(FileRef file) : file_(std::move(file)), number_(file_->next_turn++) {}
+  Turn(Turn&& other) noexcept : file_(std::move(other.file_)), number_(other.number_) {}
+  Turn& operator=(Turn&&) = delete;
+  ~Turn();
+  [[nodiscard]] Task<void> come();
+
+ private:
+  FileRef file_;
+  uint64_t number_;
+};
+
+class FileTable {
+ public:
+  struct Options {
+    size_t max_files = 65'536;             // grants over it are given back, the least used first
+    Nanos idle = seconds(600);             // grants unused for longer are given back
+    Nanos invalidate_timeout = seconds(2);
+    Nanos recall_flush_timeout = seconds(30);
+  };
+  FileTable(Env env, ClientSessions& sessions, Scope& scope, Options options)
+      : env_(env), sessions_(sessions), scope_(scope), options_(options) {}
+
+  // Set before use.
+  std::function<Task<Result<void>>(FileRef)> flush;       // everything dirty becomes durable
+  std::function<void(const FileRef&, Error)> drop_dirty;  // it is lost; recorded in error
+  FileSystem::Invalidate invalidate;
+
+  [[nodiscard]] FileRef get(FileId file);
+  [[nodiscard]] FileRef find(FileId file) const;  // null: nothing known
+  [[nodiscard]] size_t size() const { return files_.size(); }
+
+  // ---- versions ----
+  [[nodiscard]] uint64_t asked() const { return clock_; }
+  [[nodiscard]] static bool fresh(const FileState& file, uint64_t asked) { return file.version <= asked; }
+  void bump(FileState& file) { file.version = ++clock_; }
+  void bump_data(FileState& file) { file.data_version = ++clock_; }
+  // An own change of its attributes began or ended.
+  void changed(FileState& file) {
+    bump(file);
+    file.attributes.reset();
+  }
+
+  // ---- grants ----
+  [[nodiscard]] GrantKind usable(const FileState& file) const {
+    return file.usable != GrantKind::kNone && sessions_.alive(*file.session) ? file.usable : GrantKind::kNone;
+  }
+  [[nodiscard]] bool readable(const FileState& file) const { return usable(file) >= GrantKind::kRead; }
+  [[nodiscard]] bool writable(const FileState& file) const { return usable(file) >= GrantKind::kWrite; }
+  // On return the grant is usable and the size known. kUnavailable while the partition gives none (closing).
+  [[nodiscard]] Task<Result<void>> acquire(FileRef file, GrantKind kind);
+  // What a reply brought: a grant, and attributes (null: none) as of then.
+  void take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes, const GrantRequest& request,
+            uint64_t asked);
+  // Attributes with this client's own size and times; from cache, hence readable() and attributes there.
+  [[nodiscard]] Attributes present(FileState& file) const;
+  // `attributes` as some reply had them, with own size and times where a write grant makes them the truth.
+  [[nodiscard]] Attributes present(const FileState& file, Attributes attributes) const;
+
+  // ---- names ----
+  void remember_name(FileState& directory, const std::string& name, CachedName what, uint64_t asked);
+
+  // ---- the partition's side ----
+  [[nodiscard]] Task<Result<Empty>> recall(Recall request);
+  [[nodiscard]] std::vector<Grant> claims(const ClientSession& session) const;
+  void session_lost(const ClientSessionRef& session);
+  void session_expired(const ClientSessionRef& session);
+
+  // Gives back grants that are idle or too many, and forgets files of which nothing is left to know.
+  [[nodiscard]] Task<void> trim();
+  [[nodiscard]] Task<void> release_all();
+  [[nodiscard]] std::vector<FileRef> all() const;
+
+  struct Counters {
+    uint64_t recalls = 0;
+    uint64_t acquired = 0;
+    uint64_t released = 0;
+  };
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+
+ private:
+  [[nodiscard]] Task<void> run_recall(FileRef file, Recall request, std::shared_ptr<Event> done);
+  [[nodiscard]] Task<void> give_up(FileRef file, GrantKind keep);
+  [[nodiscard]] Task<void> drop_kernel_caches(FileRef file);
+  [[nodiscard]] Task<void> invalidate_now(FileRef file, std::shared_ptr<Event> done);
+  [[nodiscard]] Task<void> invalidate_all(std::vector<FileRef> files);
+  [[nodiscard]] Task<void> release(std::vector<FileRef> files);
+  void forget_knowledge(FileState& file);
+  void end_recall(FileState& file);
+
+  Env env_;
+  ClientSessions& sessions_;
+  Scope& scope_;
+  Options options_;
+  uint64_t clock_ = 0;
+  uint64_t last_erase_ = 0;
+  std::unordered_map<FileId, FileRef> files_;
+  Counters counters_;
+};
+
+}  // namespace headrace

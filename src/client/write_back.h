@@ -1,0 +1,155 @@
+// WriteBack: dirty bytes on their way into segments and commits. Where data would get lost.
+//
+// Job: bytes of up to 1,000 files of one partition, at most 64 MiB: written as segments of up to 16 MiB (one file's long
+// runs alone; small files packed together), all fragments durable, then named in one Commit. Staging: up to
+// stage_limit bytes of one file that must be durable now, in one message.
+//
+// Invariants
+//  1. Bytes leave a file's DirtyMap only when a Commit or Stage that holds them was answered, when the file is gone, or
+//     by drop(), which records an error that the next sync reports. A failed job puts them back.
+//  2. Commits of one file happen in the order in which their bytes were taken (Turn), each under the write grant held at
+//     that moment; what was taken before a drop() is never committed after it.
+//  3. A commit says how long the file is as far as it was ever committed: unwritten bytes never show as zeros.
+//  4. At most dirty_limit bytes are dirty (plus one write per writer): further writers wait.
+// Jobs run in the client's scope, so that whoever waits for one may go away.
+// Owner: Client.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "client/files.h"
+#include "client/segment_reader.h"
+#include "client/sessions.h"
+#include "stripe/segment_io.h"
+
+namespace headrace {
+
+class WriteBack {
+ public:
+  struct Options {
+    uint64_t dirty_limit = kGiB;
+    Nanos flush_after = seconds(5);
+    uint64_t stage_limit = 64 * kKiB;
+  };
+  static constexpr uint64_t kSegment = kMaxSegment;
+  static constexpr uint64_t kJobBytes = 4 * kMaxSegment;
+  static constexpr size_t kJobFiles = 1000;
+  static constexpr size_t kJobPieces = 8192;
+  static constexpr size_t kStagePieces = 64;
+  static constexpr size_t kBackgroundJobs = 8;
+  static constexpr uint64_t kSegmentsInFlight = 6;
+
+  WriteBack(Env env, ClientSessions& sessions, FileTable& files, SegmentIo& io, SegmentReader& reader, Scope& scope, Options options)
+      : env_(env), sessions_(sessions), files_(files), io_(io), reader_(reader), scope_(scope), options_(options) {}
+
+  void start();  // the background flusher, until the scope ends
+
+  // Waits while too much is dirty. kNoSpace, kReadOnly: nothing can be written at present.
+  [[nodiscard]] Task<Result<void>> admit();
+  [[nodiscard]] bool admits() const { return dirty_bytes_ < options_.dirty_limit && !refusing_; }
+  // The caller holds the write grant, checked without awaiting since. Extends the file.
+  void add(const FileRef& file, uint64_t offset, Buffer bytes);
+  // Everything dirty in the file when called is durable on return.
+  [[nodiscard]] Task<Result<void>> flush(FileRef file);
+  [[nodiscard]] Task<Result<void>> flush_all();
+  // No commit of bytes taken before the call is under way any more.
+  [[nodiscard]] Task<void> settle(FileRef file);
+  void drop(const FileRef& file, std::optional<Error> error);
+
+  struct Counters {
+    uint64_t jobs = 0;
+    uint64_t segments = 0;
+    uint64_t segment_bytes = 0;
+    uint64_t commits = 0;
+    uint64_t committed_files = 0;
+    uint64_t stages = 0;
+    uint64_t put_back = 0;
+    uint64_t dropped_bytes = 0;
+  };
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+  [[nodiscard]] uint64_t dirty_bytes() const { return dirty_bytes_; }
+
+ private:
+  struct Part {
+    Part(FileRef f, uint64_t n) : file(f), flush(n), drops(f->drops), turn(std::move(f)) {}
+    FileRef file;
+    uint64_t flush;
+    uint64_t drops;
+    std::vector<DirtyPiece> pieces;
+    std::vector<Extent> extents;   // where the pieces went
+    std::optional<Error> error;
+    Turn turn;
+  };
+  struct Job {
+    ClientSessionRef session;
+    bool stage = false;
+    bool background = false;
+    std::vector<Part> parts;
+    uint64_t bytes = 0;
+    size_t pieces = 0;
+    Event done;
+  };
+  using JobRef = std::shared_ptr<Job>;
+  struct Written {
+    CommitSegment segment;
+    Capability capability;
+  };
+  struct Planned {                 // one segment to be
+    Buffer data;
+    uint64_t filled = 0;
+  };
+
+  template <class F>
+  auto account(FileState& file, F change);
+  void enqueue(const FileRef& file);
+  void kick() { kicked_.set(); }
+
+  // ---- choosing ----
+  [[nodiscard]] JobRef new_job(const FileState& file) const;
+  bool take_into(Job& job, const FileRef& file, uint64_t max_bytes);
+  bool take_runs_into(Job& job, const FileRef& file);
+  [[nodiscard]] Task<void> flusher();
+  bool pump(std::deque<FileRef>& queue);
+  [[nodiscard]] bool pressed() const { return dirty_bytes_ > options_.dirty_limit / 4 * 3; }
+  [[nodiscard]] JobRef stage_job(const FileRef& file);
+  [[nodiscard]] std::vector<JobRef> jobs_of(const FileRef& file);
+  [[nodiscard]] bool launch(JobRef job);
+
+  // ---- running ----
+  [[nodiscard]] Task<void> run(JobRef job);
+  [[nodiscard]] Task<void> run_stage(JobRef job);
+  [[nodiscard]] Task<void> run_commit(JobRef job);
+  [[nodiscard]] Task<Result<std::vector<Written>>> write_segments(JobRef job);
+  [[nodiscard]] Task<Result<Written>> write_segment(ClientSessionRef session, Slot home, Buffer data);
+  [[nodiscard]] Task<Result<Reservation>> reserve(ClientSessionRef session, Slot home);
+  [[nodiscard]] bool may_commit(const Job& job, const Part& part) const;
+  [[nodiscard]] static uint64_t size_after(const Part& part);
+  void committed(const Job& job, Part& part);
+  void failed(Part& part, Error error);
+  void fail_all(Job& job, const Error& error);
+  void note(Code code);
+
+  Env env_;
+  ClientSessions& sessions_;
+  FileTable& files_;
+  SegmentIo& io_;
+  SegmentReader& reader_;
+  Scope& scope_;
+  Options options_;
+  uint64_t dirty_bytes_ = 0;
+  uint64_t added_ = 0;             // since the flusher last looked
+  uint64_t next_flush_ = 1;
+  size_t background_jobs_ = 0;
+  std::optional<Error> refusing_;  // the last commit failed for want of space, or of the namespace
+  WaitList writers_;
+  Event kicked_;
+  std::map<PartitionId, std::deque<FileRef>> queues_;  // by age of their oldest bytes
+  std::shared_ptr<Semaphore> slots_ = std::make_shared<Semaphore>(kSegmentsInFlight);
+  Counters counters_;
+};
+
+}  // namespace headrace

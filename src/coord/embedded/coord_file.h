@@ -1,0 +1,16 @@
+// The embedded coordinator's file: every record of a cluster of one machine. docs/formats/coordinator.md has the bytes.
+#pragma once
+
+#include <string>
+
+#include "base/bytes.h"
+#include "coord/table.h"
+
+namespace headrace {
+
+[[nodiscard]] std::string encode_coord_file(const CoordTable& table);
+// kCorrupt or kUnsupportedFormat, saying what does not fit.
+// DECODER: coord_file
+[[nodiscard]] Result<CoordTable> decode_coord_file(ByteView bytes);
+
+}  // namespace headrace

@@ -1,0 +1,59 @@
+// FuseGateway: one FileSystem at one mount point: Mount + DevFuseTransport + FuseSession, with a
+// clean end.
+//
+// Lifecycle: mount(); serve() until it returns; unmount() at any time from another task makes it
+// return. The caller then calls FileSystem::shut_down(). Whoever kills the process instead leaves a
+// dead mount that the next mount() clears. Owner: the process's main. One core. `notifiers` is a
+// pool for this gateway alone (ThreadPool with 2 to 4 threads) that is destroyed after the gateway.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "client/file_system.h"
+#include "gateway/fuse/mount.h"
+#include "gateway/fuse/session.h"
+#include "gateway/fuse/transport.h"
+#include "runtime/scope.h"
+
+namespace headrace {
+
+struct FuseGatewayOptions {
+  MountOptions mount;
+  FuseSessionOptions session;
+  uint32_t read_ahead_kib = 1024;
+};
+
+class FuseGateway {
+ public:
+  FuseGateway(Env env, FileSystem& files, DevFuseTransport::Poll poll, Blocking& notifiers,
+              FuseGatewayOptions options = {});
+
+  // On return the directory is mounted; programs that use it wait for serve().
+  [[nodiscard]] Task<Result<void>> mount(std::string directory);
+  // ok when unmounted, by whomever. Afterwards nothing is mounted and no request runs.
+  [[nodiscard]] Task<Result<void>> serve();
+  // Needs serve() to run. While files are open it tries again until `grace` has passed, then writes
+  // dirty pages back and ends the connection: whoever still has files open gets ENOTCONN.
+  [[nodiscard]] Task<Result<void>> unmount(Nanos grace);
+
+  [[nodiscard]] const std::string& directory() const { return mount_->directory(); }
+  [[nodiscard]] FuseStatistics statistics() const { return session_->statistics(); }
+  [[nodiscard]] FuseSession& session() { return *session_; }
+
+ private:
+  Task<void> set_read_ahead();
+
+  Env env_;
+  FileSystem& files_;
+  DevFuseTransport::Poll poll_;
+  Blocking& notifiers_;
+  FuseGatewayOptions options_;
+  std::shared_ptr<Mount> mount_;  // shared with system calls that still run in the pool
+  std::optional<DevFuseTransport> transport_;
+  std::optional<FuseSession> session_;
+  Scope scope_;
+};
+
+}  // namespace headrace

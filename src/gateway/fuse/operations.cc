@@ -1,0 +1,788 @@
+// FuseSession's answers, one per operation of the kernel's.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <limits>
+
+#include "gateway/fuse/session.h"
+
+namespace headrace {
+
+namespace {
+
+// Of <linux/fs.h>, <linux/falloc.h> and <linux/stat.h>, which clash with libc's.
+constexpr uint32_t kRenameNoReplace = 1;
+constexpr uint32_t kAllocateKeepSize = 1;
+constexpr uint32_t kAllocatePunchHole = 2;
+constexpr uint32_t kStatxBasic = 0x7ff;
+constexpr uint32_t kStatxBirth = 0x800;
+
+constexpr size_t kMaxName = 255;
+constexpr size_t kMaxTarget = 4095;
+constexpr size_t kMaxXattrValue = 64 * kKiB;
+constexpr uint64_t kMaxFileSize = std::numeric_limits<int64_t>::max();
+constexpr size_t kMaxReadPieces = 512;
+constexpr uint32_t kMaxEntries = 1024;  // asked for at once
+constexpr uint64_t kSectorSize = 512;   // of st_blocks
+constexpr const char* kCapability = "security.capability";
+
+FuseAnswer failed(const Error& error) {
+  return FuseAnswer(error);
+}
+FuseAnswer failed(int error) {
+  return FuseAnswer(error);
+}
+
+FuseAnswer outcome(const Result<void>& result) {
+  return result.ok() ? FuseAnswer() : FuseAnswer(result.error());
+}
+
+// 0, or the errno that says what is wrong with it as a new or sought name.
+int check_name(const std::string& name) {
+  if (name.size() > kMaxName) return ENAMETOOLONG;
+  return name == "." || name == ".." ? EINVAL : 0;
+}
+
+mode_t type_bits(FileType type) {
+  switch (type) {
+    case FileType::kDirectory:
+      return S_IFDIR;
+    case FileType::kSymlink:
+      return S_IFLNK;
+    case FileType::kFifo:
+      return S_IFIFO;
+    case FileType::kSocket:
+      return S_IFSOCK;
+    case FileType::kCharDevice:
+      return S_IFCHR;
+    case FileType::kBlockDevice:
+      return S_IFBLK;
+    case FileType::kFile:
+    case FileType::kNone:
+      break;
+  }
+  return S_IFREG;
+}
+
+FileType type_of(mode_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFREG:
+    case 0:
+      return FileType::kFile;
+    case S_IFDIR:
+      return FileType::kDirectory;
+    case S_IFLNK:
+      return FileType::kSymlink;
+    case S_IFIFO:
+      return FileType::kFifo;
+    case S_IFSOCK:
+      return FileType::kSocket;
+    case S_IFCHR:
+      return FileType::kCharDevice;
+    case S_IFBLK:
+      return FileType::kBlockDevice;
+    default:
+      return FileType::kNone;
+  }
+}
+
+OpenMode open_mode(uint32_t flags) {
+  uint32_t access = flags & O_ACCMODE;
+  return {.read = access != O_WRONLY,
+          .write = access == O_WRONLY || access == O_RDWR,
+          .append = (flags & O_APPEND) != 0,
+          .truncate = (flags & O_TRUNC) != 0,
+          .direct = (flags & O_DIRECT) != 0,
+          .sync = (flags & O_DSYNC) != 0};  // O_SYNC contains it
+}
+
+struct Time {
+  int64_t seconds;
+  uint32_t nanoseconds;
+};
+Time split(int64_t nanos) {
+  constexpr int64_t kSecond = 1'000'000'000;
+  int64_t seconds = nanos / kSecond;
+  int64_t rest = nanos % kSecond;
+  if (rest < 0) {
+    rest += kSecond;
+    --seconds;
+  }
+  return {seconds, static_cast<uint32_t>(rest)};
+}
+// What does not fit (years before 1678, after 2262) becomes the nearest that does.
+int64_t join(uint64_t seconds, uint32_t nanoseconds) {
+  constexpr int64_t kSecond = 1'000'000'000;
+  constexpr int64_t kMax = std::numeric_limits<int64_t>::max() / kSecond - 1;
+  int64_t whole = std::clamp(static_cast<int64_t>(seconds), -kMax, kMax);
+  return whole * kSecond + nanoseconds;
+}
+
+uint64_t whole_seconds(Nanos time) {
+  return static_cast<uint64_t>(time.count / 1'000'000'000);
+}
+uint32_t rest_of_second(Nanos time) {
+  return static_cast<uint32_t>(time.count % 1'000'000'000);
+}
+
+// 4 KiB-aligned; what READ has in more pieces than one system call takes.
+Buffer joined(const std::vector<Buffer>& pieces, size_t size) {
+  Buffer out = Buffer::allocate(size);
+  size_t at = 0;
+  for (const Buffer& piece : pieces) {
+    std::memcpy(out.data() + at, piece.data(), piece.size());
+    at += piece.size();
+  }
+  return out;
+}
+
+uint32_t without_privileges(uint32_t mode) {
+  mode &= ~uint32_t{S_ISUID};
+  if ((mode & S_IXGRP) != 0)
+    mode &= ~uint32_t{S_ISGID};  // without it the bit means mandatory locking
+  return mode;
+}
+
+AttributeChange change_of(const fuse_setattr_in& in) {
+  constexpr int64_t kNow = std::numeric_limits<int64_t>::min();
+  AttributeChange change;
+  if ((in.valid & FATTR_MODE) != 0) {
+    change.mask |= kSetMode;
+    change.mode = in.mode & 07777;
+  }
+  if ((in.valid & FATTR_UID) != 0) {
+    change.mask |= kSetUid;
+    change.uid = in.uid;
+  }
+  if ((in.valid & FATTR_GID) != 0) {
+    change.mask |= kSetGid;
+    change.gid = in.gid;
+  }
+  if ((in.valid & FATTR_SIZE) != 0) {
+    change.mask |= kSetSize;
+    change.size = in.size;
+  }
+  if ((in.valid & FATTR_ATIME) != 0) {
+    change.mask |= kSetAtime;
+    change.atime = (in.valid & FATTR_ATIME_NOW) != 0 ? kNow : join(in.atime, in.atimensec);
+  }
+  if ((in.valid & FATTR_MTIME) != 0) {
+    change.mask |= kSetMtime;
+    change.mtime = (in.valid & FATTR_MTIME_NOW) != 0 ? kNow : join(in.mtime, in.mtimensec);
+  }
+  if ((in.valid & FATTR_CTIME) != 0) {
+    change.mask |= kSetCtime;
+    change.ctime = join(in.ctime, in.ctimensec);
+  }
+  return change;
+}
+
+// ACLs are not enforced, so they are not stored either.
+bool unsupported_xattr(const std::string& name) {
+  return name.starts_with("system.");
+}
+
+// Value of GETXATTR and LISTXATTR: its length when nothing else was asked for.
+FuseAnswer xattr_answer(std::string_view value, uint32_t asked) {
+  FuseAnswer answer;
+  if (asked == 0) {
+    answer.append(fuse_getxattr_out{.size = static_cast<uint32_t>(value.size()), .padding = 0});
+  } else if (value.size() > asked) {
+    answer.error = ERANGE;
+  } else if (!value.empty()) {
+    answer.bulk.push_back(Buffer::copy_of(bytes_of(value)));
+  }
+  return answer;
+}
+
+// Directory entries of one READDIR or READDIRPLUS.
+class EntryList {
+ public:
+  EntryList(uint32_t size, bool plus) : out_(Buffer::allocate(size)), plus_(plus) {}
+
+  [[nodiscard]] bool room_for(const std::string& name) const {
+    return at_ + size_of(name) <= out_.size();
+  }
+  // At most so many more can fit.
+  [[nodiscard]] uint32_t room() const {
+    size_t smallest = size_of("x");
+    return static_cast<uint32_t>((out_.size() - at_) / smallest) + 1;
+  }
+  void add(const std::string& name, uint64_t id, FileType type, uint64_t cookie,
+           const fuse_entry_out& entry) {
+    std::byte* to = out_.data() + at_;
+    std::memset(to, 0, size_of(name));
+    if (plus_) {
+      std::memcpy(to, &entry, sizeof entry);
+      to += sizeof entry;
+    }
+    fuse_dirent head{.ino = id,
+                     .off = cookie,
+                     .namelen = static_cast<uint32_t>(name.size()),
+                     .type = type_bits(type) >> 12};
+    std::memcpy(to, &head, FUSE_NAME_OFFSET);
+    std::memcpy(to + FUSE_NAME_OFFSET, name.data(), name.size());
+    at_ += size_of(name);
+  }
+  [[nodiscard]] bool empty() const { return at_ == 0; }
+  [[nodiscard]] Buffer take() { return out_.slice(0, at_); }
+
+ private:
+  [[nodiscard]] size_t size_of(std::string_view name) const {
+    return FUSE_REC_ALIGN((plus_ ? sizeof(fuse_entry_out) : 0) + FUSE_NAME_OFFSET + name.size());
+  }
+  Buffer out_;
+  size_t at_ = 0;
+  bool plus_;
+};
+
+}  // namespace
+
+FuseAnswer::FuseAnswer(const Error& cause) : error(to_errno(cause.code())) {
+  if (error == 0) error = EIO;
+}
+
+// --- What several share ---
+
+CachePolicy::Times FuseSession::times(const Attributes& attributes) {
+  CachePolicy::Times times = policy_.times(attributes);
+  caches_entries_ |= times.entry.count > 0;
+  caches_attributes_ |= times.attributes.count > 0;
+  return times;
+}
+
+fuse_attr FuseSession::attributes_out(const Attributes& attributes) const {
+  Time atime = split(attributes.atime);
+  Time mtime = split(attributes.mtime);
+  Time ctime = split(attributes.ctime);
+  return {.ino = attributes.id.packed(),
+          .size = attributes.size,
+          .blocks = divide_up(attributes.bytes, kSectorSize),
+          .atime = static_cast<uint64_t>(atime.seconds),
+          .mtime = static_cast<uint64_t>(mtime.seconds),
+          .ctime = static_cast<uint64_t>(ctime.seconds),
+          .atimensec = atime.nanoseconds,
+          .mtimensec = mtime.nanoseconds,
+          .ctimensec = ctime.nanoseconds,
+          .mode = type_bits(attributes.type) | (attributes.mode & 07777),
+          .nlink = attributes.links,
+          .uid = attributes.uid,
+          .gid = attributes.gid,
+          .rdev = static_cast<uint32_t>(attributes.rdev),
+          .blksize = options_.block_size,
+          .flags = 0};
+}
+
+fuse_entry_out FuseSession::entry_out(const Attributes& attributes) {
+  CachePolicy::Times valid = times(attributes);
+  return {.nodeid = attributes.id.packed(),
+          .generation = attributes.generation,
+          .entry_valid = whole_seconds(valid.entry),
+          .attr_valid = whole_seconds(valid.attributes),
+          .entry_valid_nsec = rest_of_second(valid.entry),
+          .attr_valid_nsec = rest_of_second(valid.attributes),
+          .attr = attributes_out(attributes)};
+}
+
+void FuseSession::enter(FuseAnswer& answer, const Attributes& attributes) {
+  ++nodes_[attributes.id].lookups;
+  answer.entered = attributes.id;
+}
+
+FuseAnswer FuseSession::entry(Result<Attributes> attributes) {
+  if (!attributes.ok()) return failed(attributes.error());
+  FuseAnswer answer;
+  answer.append(entry_out(*attributes));
+  enter(answer, *attributes);
+  return answer;
+}
+
+FuseAnswer FuseSession::attributes(Result<Attributes> attributes) {
+  if (!attributes.ok()) return failed(attributes.error());
+  CachePolicy::Times valid = times(*attributes);
+  FuseAnswer answer;
+  answer.append(fuse_attr_out{.attr_valid = whole_seconds(valid.attributes),
+                              .attr_valid_nsec = rest_of_second(valid.attributes),
+                              .dummy = 0,
+                              .attr = attributes_out(*attributes)});
+  return answer;
+}
+
+FuseSession::HandleRef FuseSession::handle(uint64_t fh) const {
+  auto found = handles_.find(fh);
+  return found == handles_.end() ? nullptr : found->second;
+}
+
+uint64_t FuseSession::add_handle(FileId id, OpenMode mode, OpenFileRef file) {
+  mode.truncate = false;
+  auto handle = std::make_shared<Handle>();
+  handle->id = id;
+  handle->mode = mode;
+  handle->file = std::move(file);
+  // The kernel puts appended bytes into pages where it believes the end to be; another client may
+  // have moved it.
+  handle->pages = !mode.direct && !mode.append;
+  uint64_t fh = next_handle_++;
+  handles_.emplace(fh, std::move(handle));
+  return fh;
+}
+
+fuse_open_out FuseSession::open_out(uint64_t fh, FileId id) {
+  HandleRef opened = handle(fh);
+  uint32_t flags = 0;
+  if (!opened->pages) flags |= FOPEN_DIRECT_IO;
+  if (opened->mode.direct) flags |= FOPEN_PARALLEL_DIRECT_WRITES;
+  if (opened->pages && policy_.keep_pages(id)) flags |= FOPEN_KEEP_CACHE;
+  return {.fh = fh, .open_flags = flags, .padding = 0};
+}
+
+// fcntl(F_SETFL) may have changed O_APPEND since the open; pages written back never append.
+Task<Result<OpenFileRef>> FuseSession::file_for(HandleRef handle, bool append) {
+  if (append == handle->mode.append) co_return handle->file;
+  if (handle->other == nullptr) {
+    OpenMode mode = handle->mode;
+    mode.append = append;
+    HR_CO_TRY(OpenFileRef file, co_await files_.open(handle->id, mode));
+    if (handle->other == nullptr) {
+      handle->other = std::move(file);
+    } else {
+      (void)co_await files_.close(std::move(file));  // two came at once
+    }
+  }
+  co_return handle->other;
+}
+
+Task<Result<bool>> FuseSession::has_capability(FileId file) {
+  auto node = nodes_.find(file);
+  if (node != nodes_.end() && node->second.capability == Node::kNone) co_return false;
+  Result<std::string> value = co_await files_.get_xattr(file, kCapability);
+  if (!value.ok() && value.code() != Code::kNoAttribute && value.code() != Code::kNotSupported)
+    co_return std::move(value).error();
+  node = nodes_.find(file);
+  if (node != nodes_.end()) node->second.capability = value.ok() ? Node::kSome : Node::kNone;
+  co_return value.ok();
+}
+
+// What the kernel leaves to us by HANDLE_KILLPRIV_V2: whoever changes a program takes its
+// privileges away.
+Task<Result<void>> FuseSession::drop_privileges(FileId file) {
+  HR_CO_TRY(Attributes now, co_await files_.get_attributes(file));
+  if (now.type == FileType::kDirectory) co_return Result<void>();
+  uint32_t mode = without_privileges(now.mode);
+  if (mode != now.mode)
+    HR_CO_TRY(co_await files_.set_attributes(file, {.mask = kSetMode, .mode = mode}));
+  HR_CO_TRY(bool capable, co_await has_capability(file));
+  if (!capable) co_return Result<void>();
+  Result<void> removed = co_await files_.remove_xattr(file, kCapability);
+  if (!removed.ok() && removed.code() != Code::kNoAttribute) co_return removed;
+  auto node = nodes_.find(file);
+  if (node != nodes_.end()) node->second.capability = Node::kUnknown;
+  co_return Result<void>();
+}
+
+// --- Names ---
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLookup request) {
+  if (int error = check_name(request.name)) co_return failed(error);
+  Result<Attributes> found = co_await files_.lookup(header.node, request.name);
+  if (!found.ok() && found.code() == Code::kNotFound) {
+    Nanos valid = policy_.absent(header.node, request.name);
+    if (valid.count > 0) {
+      caches_entries_ = true;
+      FuseAnswer answer;
+      answer.append(fuse_entry_out{.nodeid = 0,
+                                   .entry_valid = whole_seconds(valid),
+                                   .entry_valid_nsec = rest_of_second(valid)});
+      co_return answer;
+    }
+  }
+  co_return entry(std::move(found));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSymlink request) {
+  if (int error = check_name(request.name)) co_return failed(error);
+  if (request.target.size() > kMaxTarget) co_return failed(ENAMETOOLONG);
+  MakeOptions options{
+      .type = FileType::kSymlink, .mode = 0777, .rdev = 0, .target = std::move(request.target)};
+  co_return entry(co_await files_.make(header.node, std::move(request.name), std::move(options),
+                                       {header.uid, header.gid}));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseMakeNode request) {
+  if (int error = check_name(request.name)) co_return failed(error);
+  FileType type = type_of(request.mode);
+  if (type == FileType::kNone || type == FileType::kDirectory || type == FileType::kSymlink)
+    co_return failed(EINVAL);
+  MakeOptions options{
+      .type = type, .mode = request.mode & 07777, .rdev = request.rdev, .target = {}};
+  co_return entry(co_await files_.make(header.node, std::move(request.name), std::move(options),
+                                       {header.uid, header.gid}));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseMakeDirectory request) {
+  if (int error = check_name(request.name)) co_return failed(error);
+  MakeOptions options{
+      .type = FileType::kDirectory, .mode = request.mode & 07777, .rdev = 0, .target = {}};
+  co_return entry(co_await files_.make(header.node, std::move(request.name), std::move(options),
+                                       {header.uid, header.gid}));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseUnlink request) {
+  if (int error = check_name(request.name)) co_return failed(error);
+  co_return outcome(co_await files_.unlink(header.node, std::move(request.name)));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRemoveDirectory request) {
+  if (int error = check_name(request.name)) co_return failed(error);
+  co_return outcome(co_await files_.remove_directory(header.node, std::move(request.name)));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRename request) {
+  if (int error = check_name(request.from_name)) co_return failed(error);
+  if (int error = check_name(request.to_name)) co_return failed(error);
+  if ((request.flags & ~kRenameNoReplace) != 0) co_return failed(EINVAL);  // exchange, whiteout
+  FileSystem::RenameOptions options{.from_parent = header.node,
+                                    .from_name = std::move(request.from_name),
+                                    .to_parent = request.to_parent,
+                                    .to_name = std::move(request.to_name),
+                                    .no_replace = (request.flags & kRenameNoReplace) != 0};
+  co_return outcome(co_await files_.rename(std::move(options)));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLink request) {
+  if (int error = check_name(request.name)) co_return failed(error);
+  co_return entry(co_await files_.link(request.file, header.node, std::move(request.name)));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadLink) {
+  Result<std::string> target = co_await files_.read_link(header.node);
+  if (!target.ok()) co_return failed(target.error());
+  FuseAnswer answer;
+  if (!target->empty()) answer.bulk.push_back(Buffer::copy_of(headrace::bytes_of(*target)));
+  co_return answer;
+}
+
+// --- Attributes ---
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseGetAttributes) {
+  co_return attributes(co_await files_.get_attributes(header.node));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseStatx) {
+  Result<Attributes> found = co_await files_.get_attributes(header.node);
+  if (!found.ok()) co_return failed(found.error());
+  CachePolicy::Times valid = times(*found);
+  fuse_attr basic = attributes_out(*found);
+  Time birth = split(found->btime);
+  FuseStatxOut out{};
+  out.attr_valid = whole_seconds(valid.attributes);
+  out.attr_valid_nsec = rest_of_second(valid.attributes);
+  out.mask = kStatxBasic | kStatxBirth;
+  out.blksize = basic.blksize;
+  out.nlink = basic.nlink;
+  out.uid = basic.uid;
+  out.gid = basic.gid;
+  out.mode = static_cast<uint16_t>(basic.mode);
+  out.ino = basic.ino;
+  out.size = basic.size;
+  out.blocks = basic.blocks;
+  out.atime = {static_cast<int64_t>(basic.atime), basic.atimensec, 0};
+  out.mtime = {static_cast<int64_t>(basic.mtime), basic.mtimensec, 0};
+  out.ctime = {static_cast<int64_t>(basic.ctime), basic.ctimensec, 0};
+  out.btime = {birth.seconds, birth.nanoseconds, 0};
+  // As the kernel packs device numbers into 32 bits: minor's low 8, major's 12, minor's upper 12.
+  out.rdev_major = (basic.rdev & 0xfff00) >> 8;
+  out.rdev_minor = (basic.rdev & 0xff) | (basic.rdev >> 12 & 0xfff00);
+  FuseAnswer answer;
+  answer.append(out);
+  co_return answer;
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSetAttributes request) {
+  const fuse_setattr_in& in = request.in;
+  if ((in.valid & FATTR_SIZE) != 0 && in.size > kMaxFileSize) co_return failed(EFBIG);
+  bool owner_changes = (in.valid & (FATTR_UID | FATTR_GID)) != 0;
+  if (kills_privileges_ && (owner_changes || (in.valid & FATTR_KILL_SUIDGID) != 0)) {
+    Result<void> dropped = co_await drop_privileges(header.node);
+    if (!dropped.ok()) co_return failed(dropped.error());
+  }
+  AttributeChange change = change_of(request.in);
+  if (change.mask == 0) co_return attributes(co_await files_.get_attributes(header.node));
+  co_return attributes(co_await files_.set_attributes(header.node, change));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseStatFileSystem) {
+  Result<FileSystemStatistics> found = co_await files_.statistics();
+  if (!found.ok()) co_return failed(found.error());
+  constexpr uint64_t kFreeFiles = uint64_t{1} << 40;  // bounded by space alone
+  fuse_statfs_out out{};
+  out.st.bsize = options_.block_size;
+  out.st.frsize = kBlock;
+  out.st.blocks = found->total_bytes / kBlock;
+  out.st.bfree = found->free_bytes / kBlock;
+  out.st.bavail = out.st.bfree;
+  out.st.files = found->files + kFreeFiles;
+  out.st.ffree = kFreeFiles;
+  out.st.namelen = kMaxName;
+  FuseAnswer answer;
+  answer.append(out);
+  co_return answer;
+}
+
+// --- Extended attributes ---
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseGetXattr request) {
+  if (unsupported_xattr(request.name)) co_return failed(EOPNOTSUPP);
+  Result<std::string> value = co_await files_.get_xattr(header.node, std::move(request.name));
+  if (!value.ok()) co_return failed(value.error());
+  co_return xattr_answer(*value, request.size);
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSetXattr request) {
+  if (unsupported_xattr(request.name)) co_return failed(EOPNOTSUPP);
+  if (request.name.empty() || request.name.size() > kMaxName) co_return failed(ERANGE);
+  if (request.value.size() > kMaxXattrValue) co_return failed(E2BIG);
+  bool capability = request.name == kCapability;
+  Result<void> set = co_await files_.set_xattr(
+      header.node, std::move(request.name), std::move(request.value),
+      (request.flags & XATTR_CREATE) != 0, (request.flags & XATTR_REPLACE) != 0);
+  auto node = nodes_.find(header.node);
+  if (capability && node != nodes_.end()) node->second.capability = Node::kUnknown;
+  if (!set.ok() && set.code() == Code::kTooLarge) co_return failed(E2BIG);
+  co_return outcome(set);
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseListXattr request) {
+  Result<std::vector<std::string>> names = co_await files_.list_xattr(header.node);
+  if (!names.ok()) co_return failed(names.error());
+  std::string list;
+  for (const std::string& name : *names) {
+    list += name;
+    list += '\0';
+  }
+  if (list.size() > kMaxXattrValue) co_return failed(E2BIG);
+  co_return xattr_answer(list, request.size);
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRemoveXattr request) {
+  if (unsupported_xattr(request.name)) co_return failed(EOPNOTSUPP);
+  co_return outcome(co_await files_.remove_xattr(header.node, std::move(request.name)));
+}
+
+// --- Open files ---
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseOpen request) {
+  OpenMode mode = open_mode(request.flags);
+  if (kills_privileges_ && (request.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) {
+    Result<void> dropped = co_await drop_privileges(header.node);
+    if (!dropped.ok()) co_return failed(dropped.error());
+  }
+  Result<OpenFileRef> file = co_await files_.open(header.node, mode);
+  if (!file.ok()) co_return failed(file.error());
+  FuseAnswer answer;
+  answer.opened = add_handle(header.node, mode, *std::move(file));
+  answer.append(open_out(answer.opened, header.node));
+  // Another client may have given the program a capability since.
+  if (mode.write) nodes_[header.node].capability = Node::kUnknown;
+  co_return answer;
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreate request) {
+  if (int error = check_name(request.name)) co_return failed(error);
+  OpenMode mode = open_mode(request.flags);
+  Result<FileSystem::Created> created = co_await files_.create(
+      header.node, std::move(request.name), request.mode & 07777, mode, {header.uid, header.gid});
+  if (!created.ok()) {
+    // Made elsewhere since the kernel looked. ESTALE makes it look again, check permissions and
+    // open; opening it here would skip them.
+    if (created.code() == Code::kExists && (request.flags & O_EXCL) == 0) co_return failed(ESTALE);
+    co_return failed(created.error());
+  }
+  FuseAnswer answer;
+  answer.append(entry_out(created->attributes));
+  enter(answer, created->attributes);
+  FileId id = created->attributes.id;
+  nodes_[id].capability = Node::kNone;
+  answer.opened = add_handle(id, mode, std::move(created->file));
+  answer.append(open_out(answer.opened, id));
+  co_return answer;
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRead request) {
+  HandleRef opened = handle(request.fh);
+  if (opened == nullptr || opened->id != header.node) co_return failed(EBADF);
+  if (request.offset > kMaxFileSize) co_return failed(EINVAL);
+  if (opened->pages) nodes_[header.node].pages = true;
+  uint64_t wanted = std::min<uint64_t>(request.size, kFuseMaxWrite);
+  Result<std::vector<Buffer>> pieces = co_await files_.read(opened->file, request.offset, wanted);
+  if (opened->pages)
+    nodes_[header.node].pages = true;  // again: an invalidation may have passed meanwhile
+  if (!pieces.ok()) co_return failed(pieces.error());
+  size_t size = 0;
+  for (const Buffer& piece : *pieces) size += piece.size();
+  HR_ASSERT(size <= wanted);
+  FuseAnswer answer;
+  if (pieces->size() > kMaxReadPieces) {
+    answer.bulk.push_back(joined(*pieces, size));
+  } else {
+    answer.bulk = *std::move(pieces);
+  }
+  co_return answer;
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseWrite request) {
+  HandleRef opened = handle(request.fh);
+  if (opened == nullptr || opened->id != header.node) co_return failed(EBADF);
+  if (request.offset > kMaxFileSize - request.data.size()) co_return failed(EFBIG);
+  if (opened->pages) nodes_[header.node].pages = true;
+  if (kills_privileges_ && (request.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0) {
+    Result<void> dropped = co_await drop_privileges(header.node);
+    if (!dropped.ok()) co_return failed(dropped.error());
+  }
+  bool from_pages = (request.write_flags & FUSE_WRITE_CACHE) != 0;
+  bool append = !from_pages && (request.flags & O_APPEND) != 0;
+  Result<OpenFileRef> file = co_await file_for(opened, append);
+  if (!file.ok()) co_return failed(file.error());
+  Result<uint64_t> written =
+      co_await files_.write(*std::move(file), request.offset, std::move(request.data));
+  if (opened->pages) nodes_[header.node].pages = true;
+  if (!written.ok()) co_return failed(written.error());
+  FuseAnswer answer;
+  answer.append(fuse_write_out{.size = static_cast<uint32_t>(*written), .padding = 0});
+  co_return answer;
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseFlush) {
+  // close(2) starts no flush (FileSystem says so); after this answer the kernel does not ask again.
+  co_return failed(ENOSYS);
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseRelease request) {
+  HandleRef opened = handle(request.fh);
+  if (opened == nullptr) co_return failed(EBADF);
+  handles_.erase(request.fh);
+  Result<void> closed = co_await files_.close(std::move(opened->file));
+  if (opened->other != nullptr) (void)co_await files_.close(std::move(opened->other));
+  co_return outcome(closed);
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSync) {
+  co_return outcome(co_await files_.sync(header.node));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseSyncFileSystem) {
+  co_return outcome(co_await files_.sync_all());
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseAllocate request) {
+  HandleRef opened = handle(request.fh);
+  if (opened == nullptr || opened->id != header.node || !opened->mode.write)
+    co_return failed(EBADF);
+  if (request.length == 0) co_return failed(EINVAL);
+  if (request.offset > kMaxFileSize || request.length > kMaxFileSize - request.offset)
+    co_return failed(EFBIG);
+  uint64_t end = request.offset + request.length;
+  if (request.mode == (kAllocatePunchHole | kAllocateKeepSize))
+    co_return outcome(co_await files_.punch(opened->file, request.offset, request.length));
+  if (request.mode == kAllocateKeepSize)
+    co_return FuseAnswer();  // space is allocated where data is written, never before
+  if (request.mode != 0) co_return failed(EOPNOTSUPP);
+  Result<Attributes> now = co_await files_.get_attributes(header.node);
+  if (!now.ok()) co_return failed(now.error());
+  if (now->size >= end) co_return FuseAnswer();
+  Result<Attributes> grown =
+      co_await files_.set_attributes(header.node, {.mask = kSetSize, .size = end});
+  if (!grown.ok()) co_return failed(grown.error());
+  co_return FuseAnswer();
+}
+
+// --- Directories ---
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseOpenDirectory) {
+  // No state: cookies say everything. FOPEN_CACHE_DIR stays off, names change elsewhere.
+  FuseAnswer answer;
+  answer.append(fuse_open_out{.fh = 0, .open_flags = 0, .padding = 0});
+  co_return answer;
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory request) {
+  constexpr uint64_t kDot = 1;
+  constexpr uint64_t kDotDot = 2;
+  EntryList list(std::min(request.size, kFuseMaxWrite), request.plus);
+  uint64_t after = request.offset;
+  FuseAnswer answer;
+  if (after < kDotDot) {
+    Result<Attributes> self = co_await files_.get_attributes(header.node);
+    if (!self.ok()) co_return failed(self.error());
+    FileId parent = self->parent ? self->parent : header.node;
+    // A node id of 0: the kernel learns nothing about them.
+    if (after < kDot && list.room_for("."))
+      list.add(".", header.node.packed(), FileType::kDirectory, kDot, {});
+    if (list.room_for("..")) list.add("..", parent.packed(), FileType::kDirectory, kDotDot, {});
+    after = kDotDot;
+  }
+  bool full = false;
+  bool end = false;
+  while (!full && !end) {
+    uint32_t limit = std::min(list.room(), kMaxEntries);
+    uint64_t cookie = after == kDotDot ? 0 : after;
+    Result<ReadDirectoryReply> reply =
+        co_await files_.read_directory(header.node, cookie, limit, request.plus);
+    if (!reply.ok()) {
+      if (!list.empty()) break;  // the error comes again for the next call
+      co_return failed(reply.error());
+    }
+    end = reply->end || reply->entries.empty();
+    for (DirectoryEntry& found : reply->entries) {
+      full = !list.room_for(found.name);
+      if (full) break;
+      fuse_entry_out entry{};
+      if (request.plus && found.attributes) {
+        entry = entry_out(*found.attributes);
+        ++nodes_[found.id].lookups;
+        answer.all_entered.push_back(found.id);
+      }
+      list.add(found.name, found.id.packed(), found.type, found.cookie, entry);
+      after = found.cookie;
+    }
+  }
+  answer.bulk.push_back(list.take());
+  co_return answer;
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseReleaseDirectory) {
+  co_return FuseAnswer();
+}
+
+// --- The rest ---
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseUnsupported) {
+  switch (header.opcode) {
+    case FUSE_IOCTL:
+      co_return failed(ENOTTY);
+    case FUSE_TMPFILE:
+      co_return failed(EOPNOTSUPP);
+    default:
+      co_return failed(ENOSYS);  // the kernel falls back, and does not ask again
+  }
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseDestroy) {
+  co_return FuseAnswer();
+}
+
+// Taken before they come here.
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseInit) {
+  co_return failed(EINVAL);
+}
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseForget) {
+  co_return failed(EINVAL);
+}
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseInterrupt) {
+  co_return failed(EINVAL);
+}
+
+}  // namespace headrace

@@ -1,0 +1,323 @@
+#include "gateway/fuse/session.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <limits>
+
+namespace headrace {
+
+namespace {
+
+constexpr uint32_t kReceiveBurst = 32;      // requests taken before others of this core get a turn
+constexpr size_t kMaxNotifications = 1024;  // waiting for the kernel
+constexpr size_t kMaxName = 255;
+constexpr Nanos kNotifySlice = milliseconds(20);
+
+uint64_t bytes_of(const FuseBody& body) {
+  if (auto* write = std::get_if<FuseWrite>(&body)) return write->data.size();
+  if (auto* read = std::get_if<FuseRead>(&body)) return read->size;
+  return 0;
+}
+
+}  // namespace
+
+// Registers a request while it runs.
+class FuseSession::Running {
+ public:
+  Running(FuseSession& session, const FuseHeader& header, uint64_t bytes)
+      : session_(session), unique_(header.unique), node_(header.node), bytes_(bytes) {
+    session_.active_.try_emplace(unique_);
+    ++session_.nodes_[node_].busy;
+    session_.bytes_ += bytes_;
+  }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  ~Running() {
+    session_.active_.erase(unique_);
+    session_.bytes_ -= bytes_;
+    --session_.nodes_[node_].busy;
+    session_.forget_if_unused(node_);
+    if (!session_.room_.empty()) Scheduler::current().wake_all(session_.room_);
+    session_.check_idle();
+  }
+
+ private:
+  FuseSession& session_;
+  uint64_t unique_;
+  FileId node_;
+  uint64_t bytes_;
+};
+
+FuseSession::FuseSession(Env env, FileSystem& files, Transport& transport,
+                         FuseSessionOptions options)
+    : env_(env),
+      files_(files),
+      transport_(transport),
+      options_(options),
+      policy_(options.policy != nullptr ? *options.policy : nothing_cached_) {
+  files_.on_invalidate(
+      [this](FileSystem::Invalidation what) { return invalidate(std::move(what)); });
+}
+
+FuseSession::~FuseSession() {
+  files_.on_invalidate({});
+}
+
+FuseStatistics FuseSession::statistics() const {
+  FuseStatistics statistics = statistics_;
+  statistics.nodes = nodes_.size();
+  statistics.open_files = handles_.size();
+  statistics.in_flight = active_.size();
+  return statistics;
+}
+
+// --- The loop ---
+
+Task<Result<void>> FuseSession::run() {
+  receiver_.spawn(receive_all());
+  co_await ended_.wait();
+  requests_.token().cancel();
+  Nanos deadline = env_.clock.now() + options_.drain;
+  bool idle = active_.empty() && notifying_ == 0;
+  while (!idle) {
+    idle_.reset();
+    if (active_.empty() && notifying_ == 0) break;
+    idle = co_await idle_.wait_until(env_.clock, deadline);
+    if (!idle && outcome_.ok())
+      co_return Error(Code::kTimeout, "fuse: " + std::to_string(active_.size()) +
+                                          " requests were not answered in time at the end");
+  }
+  co_return std::move(outcome_);
+}
+
+void FuseSession::check_idle() {
+  if (active_.empty() && notifying_ == 0) idle_.set();
+}
+
+bool FuseSession::room_for(uint64_t bytes) const {
+  return active_.size() < options_.max_requests &&
+         (bytes_ == 0 || bytes_ + bytes <= options_.max_bytes);
+}
+
+Task<void> FuseSession::receive_all() {
+  uint32_t burst = 0;
+  while (!ended_.is_set()) {
+    Result<Buffer> bytes = co_await transport_.receive();
+    if (!bytes.ok()) {
+      if (bytes.code() != Code::kCancelled) outcome_ = std::move(bytes).error();
+      ended_.set();
+      co_return;
+    }
+    Result<FuseRequest> request = decode_fuse_request(*bytes);
+    if (!request.ok()) {
+      ++statistics_.malformed;
+      Result<FuseHeader> header = decode_fuse_header(bytes->view());
+      if (header.ok()) finish(header->unique, FuseAnswer(EINVAL));
+      continue;
+    }
+    *bytes = {};
+    if (take_at_once(*request)) continue;
+    uint64_t size = bytes_of(request->body);
+    while (!room_for(size)) co_await ListWait(room_);
+    ++statistics_.requests;
+    auto running = std::make_unique<Running>(*this, request->header, size);
+    requests_.spawn(serve(std::move(*request), std::move(running)));
+    if (++burst % kReceiveBurst == 0) co_await yield();
+  }
+}
+
+// What needs no answer, or must be done before the next request is looked at.
+bool FuseSession::take_at_once(const FuseRequest& request) {
+  if (auto* forgotten = std::get_if<FuseForget>(&request.body)) {
+    for (auto [id, lookups] : forgotten->nodes) forget(id, lookups);
+    return true;
+  }
+  if (auto* interrupted = std::get_if<FuseInterrupt>(&request.body)) {
+    interrupt(interrupted->unique);
+    return true;
+  }
+  if (auto* init = std::get_if<FuseInit>(&request.body)) {
+    initialise(request.header, *init);
+    return true;
+  }
+  return false;
+}
+
+Task<void> FuseSession::serve(FuseRequest request, std::unique_ptr<Running> running) {
+  uint64_t unique = request.header.unique;
+  const FuseHeader& header = request.header;
+  Task<FuseAnswer> work =
+      std::visit([&](auto& body) { return this->answer(header, std::move(body)); }, request.body);
+  FuseAnswer answer = co_await std::move(work);
+  finish(unique, std::move(answer));
+  running.reset();
+}
+
+void FuseSession::finish(uint64_t unique, FuseAnswer answer) {
+  if (answer.error != 0 && answer.error != ENOENT) ++statistics_.errors;
+  auto active = active_.find(unique);
+  bool answered = active != active_.end() && active->second.answered;
+  if (!answered) {
+    Result<void> sent =
+        transport_.reply(unique, answer.error, {answer.head.data(), answer.size}, answer.bulk);
+    if (sent.ok()) return;
+  }
+  ++statistics_.unwanted_answers;
+  take_back(answer);
+}
+
+void FuseSession::take_back(const FuseAnswer& answer) {
+  if (answer.error != 0) return;
+  if (answer.entered) forget(answer.entered, 1);
+  for (FileId id : answer.all_entered) forget(id, 1);
+  if (answer.opened != 0) handles_.erase(answer.opened);
+}
+
+void FuseSession::forget(FileId id, uint64_t lookups) {
+  auto node = nodes_.find(id);
+  if (node == nodes_.end()) return;
+  node->second.lookups -= std::min(node->second.lookups, lookups);
+  forget_if_unused(id);
+}
+
+void FuseSession::forget_if_unused(FileId id) {
+  auto node = nodes_.find(id);
+  if (node != nodes_.end() && node->second.lookups == 0 && node->second.busy == 0 &&
+      id != kRootFile)
+    nodes_.erase(node);
+}
+
+void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
+  fuse_init_out out{};
+  out.major = kFuseMajor;
+  out.minor = std::min(init.minor, kFuseMinor);
+  FuseAnswer answer;
+  if (init.major > kFuseMajor) {  // it asks again, in our version
+    answer.append(out);
+    finish(header.unique, std::move(answer));
+    return;
+  }
+  if (init.major < kFuseMajor || init.minor < kFuseOldestMinor) {
+    outcome_ = Error(Code::kNotSupported,
+                     "fuse: the kernel speaks FUSE " + std::to_string(init.major) + "." +
+                         std::to_string(init.minor) + "; 7.31 (Linux 5.4) or newer is needed");
+    finish(header.unique, FuseAnswer(EPROTO));
+    ended_.set();
+    return;
+  }
+  // No writeback cache: with it a size that grew elsewhere is not seen. No POSIX ACLs: they would
+  // not be enforced on other clients. Locks stay with the kernel, local to this mount. Symlinks
+  // never change, so they may be cached.
+  uint64_t wanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS |
+                    FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
+                    FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |
+                    FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | kFuseDirectIoAllowMmap;
+  wanted |= options_.trust_invalidation ? uint64_t{FUSE_EXPLICIT_INVAL_DATA}
+                                        : uint64_t{FUSE_AUTO_INVAL_DATA};
+  uint64_t agreed = wanted & init.flags;
+  kills_privileges_ = (agreed & FUSE_HANDLE_KILLPRIV_V2) != 0;
+  out.max_readahead = init.max_readahead;
+  out.flags = static_cast<uint32_t>(agreed);
+  out.flags2 = (agreed & FUSE_INIT_EXT) != 0 ? static_cast<uint32_t>(agreed >> 32) : 0;
+  out.max_background = 64;
+  out.congestion_threshold = 48;
+  out.max_write = kFuseMaxWrite;
+  out.max_pages = kFuseMaxPages;
+  out.time_gran = 1;
+  answer.append(out);
+  finish(header.unique, std::move(answer));
+  initialised_.set();
+}
+
+// The kernel passes on any signal of the caller. What runs goes on; only who has waited long is let
+// go, so that a process that was killed does not hang with a file system that does.
+void FuseSession::interrupt(uint64_t unique) {
+  auto active = active_.find(unique);
+  if (active == active_.end() || active->second.interrupted) return;
+  active->second.interrupted = true;
+  requests_.spawn(answer_interrupted(unique));
+}
+
+Task<void> FuseSession::answer_interrupted(uint64_t unique) {
+  bool slept = co_await requests_.token().sleep(env_.clock, options_.interrupt_patience);
+  auto active = active_.find(unique);
+  if (!slept || active == active_.end() || active->second.answered) co_return;
+  active->second.answered = true;
+  (void)transport_.reply(unique, EINTR, {}, {});
+}
+
+// --- Invalidation ---
+
+bool FuseSession::busy(FileId id) const {
+  auto node = nodes_.find(id);
+  return node != nodes_.end() && node->second.busy > 0;
+}
+
+Task<void> FuseSession::invalidate(FileSystem::Invalidation what) {
+  auto node = nodes_.find(what.file);
+  if (node != nodes_.end()) {
+    if (what.attributes || what.data) node->second.capability = Node::kUnknown;
+    bool pages = what.data && node->second.pages;
+    if (pages || (what.attributes && caches_attributes_)) {
+      if (pages) node->second.pages = false;
+      fuse_notify_inval_inode_out out{.ino = what.file.packed(), .off = pages ? 0 : -1, .len = 0};
+      std::string body(reinterpret_cast<const char*>(&out), sizeof out);
+      co_await notify(FUSE_NOTIFY_INVAL_INODE, std::move(body), what.file);
+    }
+  }
+  if (what.name.empty() || what.name.size() > kMaxName || !caches_entries_ ||
+      !nodes_.contains(what.parent))
+    co_return;
+  fuse_notify_inval_entry_out out{.parent = what.parent.packed(),
+                                  .namelen = static_cast<uint32_t>(what.name.size()),
+                                  .flags = 0};
+  std::string body(reinterpret_cast<const char*>(&out), sizeof out);
+  body += what.name;
+  body += '\0';
+  co_await notify(FUSE_NOTIFY_INVAL_ENTRY, std::move(body), what.parent);
+}
+
+// The kernel may need a page or directory that a request holds which waits, in the end, for whoever
+// waits here. So it is not waited for long while there is such a request; the notification itself
+// stays with the kernel and is done next.
+Task<void> FuseSession::notify(int code, std::string body, FileId node) {
+  ++statistics_.invalidations;
+  auto notification = std::make_shared<Notification>();
+  Nanos start = env_.clock.now();
+  while (notifying_ >= kMaxNotifications) {
+    if (env_.clock.now() - start > options_.patience) {
+      ++statistics_.late_invalidations;
+      co_return;
+    }
+    co_await env_.clock.sleep(kNotifySlice);
+  }
+  requests_.spawn(send_notification(code, std::move(body), notification));
+  for (;;) {
+    bool done = co_await notification->done.wait_until(env_.clock, env_.clock.now() + kNotifySlice);
+    if (done) co_return;
+    if (!busy(node) && env_.clock.now() - start < options_.patience) continue;
+    ++statistics_.late_invalidations;
+    co_return;
+  }
+}
+
+Task<void> FuseSession::send_notification(int code, std::string body,
+                                          std::shared_ptr<Notification> notification) {
+  struct Count {
+    FuseSession& session;
+    explicit Count(FuseSession& s) : session(s) { ++session.notifying_; }
+    Count(const Count&) = delete;
+    Count& operator=(const Count&) = delete;
+    ~Count() {
+      --session.notifying_;
+      session.check_idle();
+    }
+  } count(*this);
+  (void)co_await transport_.notify(code,
+                                   std::move(body));  // unknown to the kernel: nothing to drop
+  notification->done.set();
+}
+
+}  // namespace headrace

@@ -1,0 +1,225 @@
+// FuseSession: answers the kernel's requests from a FileSystem.
+//
+// Invariants
+//  1. Every request is answered once; a WRITE only after FileSystem::write has returned.
+//  2. Node ids are packed FileIds (the root is both 1), so the kernel's inode numbers are the
+//  files' ids.
+//  3. Attributes in an answer were asked for after the request arrived: the kernel would take older
+//  ones for a truncation.
+//  4. The kernel may use what it cached only as long as CachePolicy said; by default it asks every
+//  time. Its pages are
+//     dropped when the file's mtime or size changed, and by FileSystem's invalidations.
+// Requests run as children of a Scope, bounded in number and in bytes; at the bound nothing more is
+// taken from the kernel. Owner: the mount (FuseGateway). One core. The FileSystem and Transport
+// outlive it.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <unordered_map>
+#include <vector>
+
+#include "client/file_system.h"
+#include "gateway/fuse/protocol.h"
+#include "gateway/fuse/transport.h"
+#include "runtime/scope.h"
+#include "runtime/timers.h"
+
+namespace headrace {
+
+// How long the kernel may answer by itself; asked for each reply. Grants will lengthen these.
+class CachePolicy {
+ public:
+  virtual ~CachePolicy() = default;
+  struct Times {
+    Nanos entry{};  // the name
+    Nanos attributes{};
+  };
+  virtual Times times(const Attributes&) { return {}; }
+  virtual Nanos absent(FileId /*parent*/, const std::string& /*name*/) { return {}; }
+  virtual bool keep_pages(FileId) { return false; }  // over an open(2)
+};
+
+struct FuseSessionOptions {
+  size_t max_requests = 256;         // running at once
+  uint64_t max_bytes = 128 * kMiB;   // of data of the WRITEs and READs among them
+  uint32_t block_size = 128 * kKiB;  // st_blksize: what programs use for their buffers
+  CachePolicy* policy = nullptr;     // none: nothing is cached without asking
+  // The kernel keeps a file's pages until FileSystem invalidates them, without comparing mtime and
+  // size before each read. Right only where every page that the kernel holds is under a grant.
+  bool trust_invalidation = false;
+  Nanos patience = seconds(1);             // for the kernel to drop what it cached
+  Nanos interrupt_patience = seconds(10);  // a caller that was signalled gets EINTR after so long
+  Nanos drain = seconds(10);               // for running requests, at the end
+};
+
+struct FuseStatistics {
+  uint64_t requests = 0;
+  uint64_t errors = 0;  // answered with an errno other than ENOENT
+  uint64_t malformed = 0;
+  uint64_t unwanted_answers = 0;  // whoever asked was gone
+  uint64_t invalidations = 0;
+  uint64_t late_invalidations =
+      0;  // not done within patience, because the kernel waits for a request of the same file
+  uint64_t nodes = 0;  // that the kernel knows
+  uint64_t open_files = 0;
+  uint64_t in_flight = 0;
+};
+
+// What goes back to the kernel.
+struct FuseAnswer {
+  int error = 0;
+  uint32_t size = 0;
+  alignas(8) std::array<std::byte, sizeof(FuseStatxOut)> head;
+  std::vector<Buffer> bulk;
+  // Taken back when nobody receives the answer.
+  FileId entered;
+  std::vector<FileId> all_entered;
+  uint64_t opened = 0;
+
+  FuseAnswer() {}  // NOLINT: head stays uninitialised on purpose
+  explicit FuseAnswer(int error) : error(error) {}
+  explicit FuseAnswer(const Error& error);
+  template <class T>
+    requires std::is_trivially_copyable_v<T>
+  void append(const T& out) {
+    HR_ASSERT(size + sizeof(T) <= head.size());
+    std::memcpy(head.data() + size, &out, sizeof(T));
+    size += sizeof(T);
+  }
+};
+
+class FuseSession {
+ public:
+  FuseSession(Env env, FileSystem& files, Transport& transport, FuseSessionOptions options = {});
+  ~FuseSession();
+
+  // Serves until the kernel has unmounted or aborted (ok), stop() was called (ok), or the device
+  // failed. Returns after the running requests were answered, or after options.drain. Once.
+  [[nodiscard]] Task<Result<void>> run();
+  void stop() { ended_.set(); }  // takes no more requests
+  [[nodiscard]] Event& initialised() { return initialised_; }
+  [[nodiscard]] FuseStatistics statistics() const;
+  [[nodiscard]] size_t in_flight() const { return active_.size(); }
+
+ private:
+  struct Node {
+    uint64_t lookups = 0;  // that the kernel has and has not forgotten
+    uint32_t busy = 0;     // requests running
+    bool pages = false;    // the kernel may hold pages of it
+    enum : uint8_t { kUnknown, kNone, kSome } capability = kUnknown;  // security.capability
+  };
+  struct Handle {
+    FileId id;
+    OpenMode mode;
+    OpenFileRef file;
+    OpenFileRef other;  // with O_APPEND the other way round; fcntl can change it
+    bool pages = true;  // through the page cache
+  };
+  using HandleRef = std::shared_ptr<Handle>;
+  struct Active {
+    bool answered = false;
+    bool interrupted = false;
+  };
+  class Running;  // one request's share of the bounds
+  struct Notification {
+    Event done;
+  };
+
+  Task<void> receive_all();
+  [[nodiscard]] bool take_at_once(const FuseRequest& request);
+  [[nodiscard]] bool room_for(uint64_t bytes) const;
+  Task<void> serve(FuseRequest request, std::unique_ptr<Running> running);
+  void finish(uint64_t unique, FuseAnswer answer);
+  void take_back(const FuseAnswer& answer);
+  void forget(FileId id, uint64_t lookups);
+  void forget_if_unused(FileId id);
+  void check_idle();
+  void initialise(const FuseHeader& header, const FuseInit& init);
+  void interrupt(uint64_t unique);
+  Task<void> answer_interrupted(uint64_t unique);
+
+  Task<void> invalidate(FileSystem::Invalidation what);
+  Task<void> notify(int code, std::string body, FileId node);
+  Task<void> send_notification(int code, std::string body,
+                               std::shared_ptr<Notification> notification);
+
+  [[nodiscard]] bool busy(FileId id) const;
+  [[nodiscard]] HandleRef handle(uint64_t fh) const;
+  [[nodiscard]] uint64_t add_handle(FileId id, OpenMode mode, OpenFileRef file);
+  [[nodiscard]] fuse_attr attributes_out(const Attributes& attributes) const;
+  [[nodiscard]] fuse_entry_out entry_out(const Attributes& attributes);
+  [[nodiscard]] fuse_open_out open_out(uint64_t fh, FileId id);
+  void enter(FuseAnswer& answer, const Attributes& attributes);
+  [[nodiscard]] FuseAnswer entry(Result<Attributes> attributes);
+  [[nodiscard]] FuseAnswer attributes(Result<Attributes> attributes);
+  [[nodiscard]] CachePolicy::Times times(const Attributes& attributes);
+  Task<Result<void>> drop_privileges(FileId file);
+  Task<Result<bool>> has_capability(FileId file);
+  Task<Result<OpenFileRef>> file_for(HandleRef handle, bool append);
+
+  // One per operation.
+  Task<FuseAnswer> answer(FuseHeader header, FuseUnsupported request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseInit request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseLookup request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseForget request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseGetAttributes request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseStatx request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseSetAttributes request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseReadLink request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseSymlink request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseMakeNode request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseMakeDirectory request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseUnlink request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseRemoveDirectory request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseRename request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseLink request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseOpen request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseOpenDirectory request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseCreate request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseRead request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseWrite request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseReadDirectory request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseFlush request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseRelease request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseReleaseDirectory request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseSync request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseSyncFileSystem request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseStatFileSystem request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseSetXattr request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseGetXattr request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseListXattr request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseRemoveXattr request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseAllocate request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseInterrupt request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseDestroy request);
+
+  Env env_;
+  FileSystem& files_;
+  Transport& transport_;
+  FuseSessionOptions options_;
+  CachePolicy nothing_cached_;
+  CachePolicy& policy_;
+  bool kills_privileges_ = false;  // HANDLE_KILLPRIV_V2 was agreed
+  bool caches_attributes_ = false;
+  bool caches_entries_ = false;
+
+  std::unordered_map<FileId, Node> nodes_;
+  std::unordered_map<uint64_t, HandleRef> handles_;
+  uint64_t next_handle_ = 1;
+  std::unordered_map<uint64_t, Active> active_;  // by unique
+  uint64_t bytes_ = 0;
+  size_t notifying_ = 0;
+  WaitList room_;
+  FuseStatistics statistics_;
+  Event initialised_;
+  Event ended_;
+  Event idle_;
+  Result<void> outcome_;
+  Scope requests_;
+  Scope receiver_;
+};
+
+}  // namespace headrace

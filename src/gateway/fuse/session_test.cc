@@ -1,0 +1,272 @@
+// FuseSession against a kernel that is played: what real ones do seldom, or never.
+#include "gateway/fuse/session.h"
+
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <map>
+
+#include "gateway/fuse/memory_file_system.h"
+#include "runtime/uring/reactor.h"
+
+namespace headrace {
+namespace {
+
+class PlayedKernel final : public Transport {
+ public:
+  struct Answer {
+    int error;
+    std::string bytes;
+  };
+  Task<Result<Buffer>> receive() override {
+    std::optional<Buffer> next = co_await requests_.pop();
+    if (!next) co_return Error(Code::kCancelled, "unmounted");
+    co_return *next;
+  }
+  Result<void> reply(uint64_t unique, int error, ByteView head,
+                     std::span<const Buffer> bulk) override {
+    EXPECT_FALSE(answers_.contains(unique)) << "answered twice: " << unique;
+    std::string bytes(text_of(head));
+    for (const Buffer& piece : bulk) bytes += piece.text();
+    answers_[unique] = {error, error == 0 ? bytes : ""};
+    answered_.set();
+    if (gone_.contains(unique)) return Error(Code::kNotFound, "gone");
+    return {};
+  }
+  Task<Result<void>> notify(int code, std::string) override {
+    notified_.push_back(code);
+    if (notify_hangs_) co_await released_.wait();
+    co_return Result<void>();
+  }
+
+  template <class... Parts>
+  uint64_t send(uint32_t opcode, FileId node, const Parts&... parts) {
+    std::string body;
+    (append(body, parts), ...);
+    fuse_in_header header{.len = static_cast<uint32_t>(sizeof(fuse_in_header) + body.size()),
+                          .opcode = opcode,
+                          .unique = ++unique_,
+                          .nodeid = node.packed()};
+    std::string all(reinterpret_cast<const char*>(&header), sizeof header);
+    all += body;
+    HR_ASSERT(requests_.try_push(Buffer::copy_of(bytes_of(all))));
+    return unique_;
+  }
+  template <class... Parts>
+  Task<Answer> ask(uint32_t opcode, FileId node, Parts... parts) {
+    return answer_to(send(opcode, node, parts...));
+  }
+  Task<Answer> answer_to(uint64_t unique) {
+    while (!answers_.contains(unique)) {
+      answered_.reset();
+      co_await answered_.wait();
+    }
+    co_return answers_[unique];
+  }
+  [[nodiscard]] bool answered(uint64_t unique) const { return answers_.contains(unique); }
+  void unmount() { requests_.close(); }
+
+  std::map<uint64_t, bool> gone_;  // callers that nobody will answer
+  std::vector<int> notified_;
+  bool notify_hangs_ = false;
+  Event released_;
+
+ private:
+  static void append(std::string& body, const std::string& text) { body += text + '\0'; }
+  template <class T>
+    requires std::is_trivially_copyable_v<T>
+  static void append(std::string& body, const T& part) {
+    body.append(reinterpret_cast<const char*>(&part), sizeof part);
+  }
+  Queue<Buffer> requests_{10000};
+  uint64_t unique_ = 0;
+  std::map<uint64_t, Answer> answers_;
+  Event answered_;
+};
+
+fuse_init_in init(uint32_t minor) {
+  return {.major = 7,
+          .minor = minor,
+          .max_readahead = 131072,
+          .flags = 0x7fffffff,
+          .flags2 = 0xffffffff};
+}
+
+struct World {
+  explicit World(Reactor& reactor, FuseSessionOptions options = {})
+      : clock(reactor), files(reactor), session(reactor.env(), files, kernel, options) {}
+  Clock& clock;
+  MemoryFileSystem files;
+  PlayedKernel kernel;
+  FuseSession session;
+  Result<void> outcome;
+  bool ended = false;
+  Scope scope;
+};
+Task<void> serve(World& world) {
+  world.outcome = co_await world.session.run();
+  world.ended = true;
+}
+Task<void> until_ended(World& world) {
+  world.kernel.unmount();
+  while (!world.ended) co_await yield();
+}
+
+class FuseSessionTest : public testing::Test {
+ protected:
+  FuseSessionTest() : reactor_(*Reactor::create()) {}
+  void play(Task<void> (*script)(World&), FuseSessionOptions options = {}) {
+    World world(*reactor_, options);
+    world.scope.spawn(serve(world));
+    reactor_->run(script(world));
+  }
+  std::unique_ptr<Reactor> reactor_;
+};
+
+Task<uint64_t> make_file(World& world, std::string name) {
+  PlayedKernel::Answer made = co_await world.kernel.ask(
+      FUSE_CREATE, kRootFile, fuse_create_in{.flags = 2, .mode = 0100644}, std::move(name));
+  EXPECT_EQ(made.error, 0);
+  fuse_entry_out entry{};
+  std::memcpy(&entry, made.bytes.data(), sizeof entry);
+  co_return entry.nodeid;
+}
+
+Task<void> negotiates(World& world) {
+  PlayedKernel::Answer answer = co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+  EXPECT_EQ(answer.error, 0);
+  fuse_init_out out{};
+  EXPECT_EQ(answer.bytes.size(), sizeof out);
+  std::memcpy(&out, answer.bytes.data(), sizeof out);
+  EXPECT_EQ(out.minor, 45U);
+  EXPECT_EQ(out.max_write, kMiB);
+  EXPECT_TRUE((out.flags & FUSE_AUTO_INVAL_DATA) != 0);
+  EXPECT_FALSE((out.flags & FUSE_WRITEBACK_CACHE) != 0);
+  EXPECT_FALSE((out.flags & FUSE_POSIX_LOCKS) != 0);
+  EXPECT_TRUE(world.session.initialised().is_set());
+  co_await until_ended(world);
+  EXPECT_TRUE(world.outcome.ok());
+}
+TEST_F(FuseSessionTest, NegotiatesWithTheKernel) {
+  play(negotiates);
+}
+
+Task<void> refuses_old(World& world) {
+  PlayedKernel::Answer answer = co_await world.kernel.ask(FUSE_INIT, FileId(), init(20));
+  EXPECT_EQ(answer.error, EPROTO);
+  co_await until_ended(world);
+  EXPECT_EQ(world.outcome.code(), Code::kNotSupported);
+  EXPECT_NE(world.outcome.error().message().find("7.20"), std::string::npos);
+}
+TEST_F(FuseSessionTest, BadInputAnOldKernelIsRefusedByItsVersion) {
+  play(refuses_old);
+}
+
+Task<void> survives_garbage(World& world) {
+  PlayedKernel::Answer answer =
+      co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, uint32_t{0x41414141});
+  EXPECT_EQ(answer.error, EINVAL);
+  answer = co_await world.kernel.ask(FUSE_READ, kRootFile, fuse_read_in{.fh = 99, .size = 10});
+  EXPECT_EQ(answer.error, EBADF);
+  answer = co_await world.kernel.ask(FUSE_RELEASE, kRootFile, fuse_release_in{.fh = 99});
+  EXPECT_EQ(answer.error, EBADF);
+  answer = co_await world.kernel.ask(4711, kRootFile);
+  EXPECT_EQ(answer.error, ENOSYS);
+  answer = co_await world.kernel.ask(FUSE_GETATTR, FileId(123456), fuse_getattr_in{});
+  EXPECT_EQ(answer.error, ENOENT);
+  answer = co_await world.kernel.ask(FUSE_GETATTR, kRootFile, fuse_getattr_in{});
+  EXPECT_EQ(answer.error, 0);
+  EXPECT_EQ(world.session.statistics().malformed, 1U);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, BadInputMalformedRequestsGetAnErrorAndNothingElseSuffers) {
+  play(survives_garbage);
+}
+
+Task<void> counts_lookups(World& world) {
+  FileId id(co_await make_file(world, "f"));
+  (void)co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, std::string("f"));
+  uint64_t known = world.session.statistics().nodes;
+  world.kernel.send(FUSE_FORGET, id, fuse_forget_in{1});
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  EXPECT_EQ(world.session.statistics().nodes, known);
+  world.kernel.send(FUSE_BATCH_FORGET, FileId(), fuse_batch_forget_in{.count = 2, .dummy = 0},
+                    fuse_forget_one{id.packed(), 1}, fuse_forget_one{999, 5});
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  EXPECT_EQ(world.session.statistics().nodes, known - 1);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, CountsLookupsUntilTheyAreForgotten) {
+  play(counts_lookups);
+}
+
+Task<void> takes_back(World& world) {
+  world.kernel.gone_[1] = true;
+  (void)co_await make_file(world, "f");
+  for (int i = 0; i < 100; ++i) co_await yield();
+  EXPECT_EQ(world.files.open_files(), 0U);
+  EXPECT_EQ(world.session.statistics().open_files, 0U);
+  EXPECT_EQ(world.session.statistics().unwanted_answers, 1U);
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  EXPECT_LE(world.session.statistics().nodes, 1U);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, TakesBackWhatNobodyReceived) {
+  play(takes_back);
+}
+
+Task<void> stays_bounded(World& world) {
+  (void)co_await make_file(world, "f");
+  world.files.hold_reads(true);
+  PlayedKernel::Answer found = co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, std::string("f"));
+  uint64_t node = 0;
+  std::memcpy(&node, found.bytes.data(), sizeof node);
+  std::vector<uint64_t> reads;
+  for (int i = 0; i < 50; ++i)
+    reads.push_back(
+        world.kernel.send(FUSE_READ, FileId(node), fuse_read_in{.fh = 1, .size = 4096}));
+  for (int i = 0; i < 1000; ++i) co_await yield();
+  EXPECT_EQ(world.session.in_flight(), 4U);
+  EXPECT_EQ(world.files.waiting_reads(), 4U);
+  world.files.hold_reads(false);
+  for (uint64_t unique : reads) {
+    PlayedKernel::Answer answer = co_await world.kernel.answer_to(unique);
+    EXPECT_EQ(answer.error, 0);
+  }
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, TakesNoMoreRequestsThanItsBound) {
+  play(stays_bounded, {.max_requests = 4});
+}
+TEST_F(FuseSessionTest, TakesNoMoreBytesThanItsBound) {
+  play(stays_bounded, {.max_bytes = 16384});
+}
+
+Task<void> does_not_wait_for_ever(World& world) {
+  FileId id(co_await make_file(world, "f"));
+  (void)co_await world.kernel.ask(FUSE_WRITE, id, fuse_write_in{.fh = 1, .size = 1}, 'x');
+  world.kernel.notify_hangs_ = true;
+  co_await world.files.write_elsewhere(kRootFile, "f", "y", true);
+  EXPECT_EQ(world.kernel.notified_, std::vector<int>{FUSE_NOTIFY_INVAL_INODE});
+  EXPECT_EQ(world.session.statistics().late_invalidations, 1U);
+  world.kernel.released_.set();
+  co_await until_ended(world);
+  EXPECT_TRUE(world.outcome.ok());
+}
+TEST_F(FuseSessionTest, WaitsForAStuckInvalidationOnlySoLong) {
+  play(does_not_wait_for_ever, {.patience = milliseconds(30)});
+}
+
+Task<void> ends_in_time(World& world) {
+  FileId id(co_await make_file(world, "f"));
+  world.files.hold_reads(true);
+  world.kernel.send(FUSE_READ, id, fuse_read_in{.fh = 1, .size = 10});
+  co_await until_ended(world);
+  EXPECT_EQ(world.outcome.code(), Code::kTimeout);
+}
+TEST_F(FuseSessionTest, EndsEvenIfARequestIsNeverAnswered) {
+  play(ends_in_time, {.drain = milliseconds(30)});
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,296 @@
+#include "meta/journal/journal.h"
+
+#include <algorithm>
+#include <set>
+
+#include "runtime/when_all.h"
+#include "stripe/placement_policy.h"
+
+namespace headrace {
+
+namespace {
+constexpr Nanos kAppendTimeout = seconds(10);
+constexpr Nanos kAppendPatience = seconds(60);
+
+Position before(Position p) { return Position(p.value() - 1); }
+Position after(Position p) { return Position(p.value() + 1); }
+bool has(const std::vector<TargetId>& list, TargetId id) { return std::find(list.begin(), list.end(), id) != list.end(); }
+}  // namespace
+
+Journal::Journal(Env env, TargetPort& targets, Coordinator& coordinator, Options options)
+    : env_(env), targets_(targets), coordinator_(coordinator), options_(options) {}
+
+CallOptions Journal::call_options(Nanos timeout) const {
+  CallOptions options;
+  options.timeout = timeout;
+  options.partition = options_.partition;
+  options.partition_epoch = record_.epoch;
+  return options;
+}
+
+Task<Result<void>> Journal::put_record(PartitionRecord next) {
+  std::string key = partition_key(options_.partition.value());
+  std::string value = encode_durable(next);
+  Result<uint64_t> version = co_await coordinator_.put(key, value, version_);
+  if (!version.ok() && version.error().retry() == Retry::kOutcomeUnknown) {
+    // Unknown outcome: our own bytes there are success, anything else is not ours any more.
+    HR_CO_TRY(CoordRecord there, co_await coordinator_.get(key));
+    if (there.value != value) co_return Error(Code::kConflict, "partition record changed under its leader");
+    version = there.version;
+  }
+  if (!version.ok()) co_return std::move(version).error().within("partition " + std::to_string(options_.partition.value()) + " record");
+  version_ = *version;
+  record_ = std::move(next);
+  co_return {};
+}
+
+Task<Result<std::vector<JournalRecord>>> Journal::take_over() {
+  std::string key = partition_key(options_.partition.value());
+  HR_CO_TRY(CoordRecord there, co_await coordinator_.get(key));
+  if (there.version == 0) co_return Error(Code::kNotFound, key + " is not in the coordinator");
+  HR_CO_TRY(record_, decode_durable<PartitionRecord>(there.value));
+  version_ = there.version;
+  PartitionRecord mine = record_;
+  mine.leader = options_.self;
+  mine.epoch = PartitionEpoch(record_.epoch.value() + 1);
+  HR_CO_TRY(co_await put_record(mine));
+
+  std::set<TargetId> all;
+  for (const RunRecord& run : record_.runs) all.insert(run.copies.begin(), run.copies.end());
+  std::vector<TargetId> order(all.begin(), all.end());
+  std::vector<Task<Result<JournalSealReply>>> calls;
+  for (TargetId target : order) calls.push_back(targets_.call(JournalSeal{target}, call_options(seconds(10))));
+  std::vector<Result<JournalSealReply>> replies = co_await when_all(std::move(calls));
+  std::vector<Sealed> sealed;
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (replies[i].ok()) sealed.push_back({order[i], replies[i]->runs});
+    if (replies[i].code() == Code::kDeposed) co_return std::move(replies[i]).error();
+  }
+  HR_CO_TRY(std::vector<JournalRecord> tail, co_await read_tail(std::move(sealed)));
+
+  Position end = tail.empty() ? record_.checkpoint_at : tail.back().position;
+  RunId predecessor = record_.runs.empty() ? RunId() : record_.runs.back().run;
+  HR_CO_TRY(RunRecord run, co_await open_run(after(record_.checkpoint_at), predecessor, {}));
+  for (size_t i = 0; i < tail.size();) {
+    std::string batch;
+    Position first = tail[i].position;
+    Position last = first;
+    for (; i < tail.size() && batch.size() < options_.batch_bytes; ++i) {
+      append_record(tail[i], batch);
+      last = tail[i].position;
+    }
+    bytes_ += batch.size();
+    std::vector<TargetId> failed;
+    HR_CO_TRY(co_await append_to(run, Buffer::copy_of(bytes_of(batch)), first, last, failed));
+  }
+  PartitionRecord next = record_;
+  std::vector<RunRecord> dead = next.runs;
+  next.runs = {run};
+  next.sealed_end = end;
+  HR_CO_TRY(co_await put_record(std::move(next)));
+  co_await trim(std::move(dead), Position(0));
+  co_return tail;
+}
+
+Task<Result<std::vector<JournalRecord>>> Journal::read_tail(std::vector<Sealed> sealed) {
+  std::vector<JournalRecord> tail;
+  Position next = after(record_.checkpoint_at);
+  Position acknowledged;
+  std::vector<RunRecord> runs = record_.runs;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    // A run ends where its record says, or where the next one begins: nothing behind that was ever acknowledged in it.
+    Position end = runs[i].end;
+    if (i + 1 < runs.size()) end = before(runs[i + 1].first);
+    if (end && end < next) continue;
+    runs[i].end = end;
+    HR_CO_TRY(co_await read_run(runs[i], sealed, next, acknowledged, tail));
+    if (end && next <= end)
+      co_return Error(Code::kCorrupt, "journal run " + hex(runs[i].run.value()) + " ends at " + std::to_string(next.value() - 1) +
+                                          " but was acknowledged up to " + std::to_string(end.value()) +
+                                          ": bring back one of its targets");
+  }
+  if (next <= acknowledged)
+    co_return Error(Code::kCorrupt, "journal record " + std::to_string(next.value()) +
+                                        " was acknowledged but no copy has it: bring back one of its targets");
+  co_return tail;
+}
+
+Task<Result<void>> Journal::read_run(RunRecord run, const std::vector<Sealed>& sealed, Position& next, Position& acknowledged,
+                                     std::vector<JournalRecord>& out) {
+  size_t answered = 0;
+  for (TargetId copy : run.copies) {
+    // Each copy goes on where the ones before it ended: the result is the longest prefix over all.
+    bool there = false;
+    for (const Sealed& s : sealed)
+      if (s.target == copy)
+        for (const RunSummary& r : s.runs) there |= r.run == run.run;
+    if (!there) continue;
+    ++answered;
+    for (;;) {
+      if (run.end && next > run.end) co_return {};
+      Result<JournalReadReply> reply = co_await targets_.call(
+          JournalRead{copy, run.run, next, static_cast<uint32_t>(options_.batch_bytes)}, call_options(seconds(10)));
+      if (!reply.ok() || reply->batches.empty()) break;
+      bool advanced = false;
+      bool damaged = false;
+      for (const JournalBatch& batch : reply->batches) {
+        Result<std::vector<JournalRecord>> records = decode_records(batch.bytes.view(), options_.partition);
+        if (!records.ok()) {
+          damaged = true;
+          break;
+        }
+        for (JournalRecord& record : *records) {
+          acknowledged = std::max(acknowledged, record.acknowledged);
+          if (record.position != next || (run.end && next > run.end)) continue;
+          out.push_back(std::move(record));
+          next = after(next);
+          advanced = true;
+        }
+      }
+      if (damaged || !advanced) break;
+    }
+  }
+  if (answered == 0)
+    co_return Error(Code::kUnavailable, "no copy of journal run " + hex(run.run.value()) +
+                                            " answers: start the nodes of its targets, or bring one target back");
+  co_return {};
+}
+
+Task<Result<RunRecord>> Journal::open_run(Position first, RunId predecessor, std::vector<TargetId> avoid) {
+  Error last(Code::kUnavailable, "no targets");
+  for (int attempt = 0; attempt < 4; ++attempt) {
+    Result<std::vector<TargetId>> copies = choose_copies(targets_.view().map(), options_.copies, env_.random, avoid);
+    if (!copies.ok()) co_return std::move(copies).error();
+    RunRecord run;
+    run.run = RunId(record_.epoch.value() << 32 | next_run_++);
+    run.first = first;
+    run.copies = *copies;
+    JournalAbout about;
+    about.name_space = targets_.view().map().name_space;
+    about.namespace_epoch = targets_.view().map().namespace_epoch;
+    about.partition = options_.partition;
+    about.first_slot = record_.first_slot;
+    about.last_slot = record_.last_slot;
+    about.epoch = record_.epoch;
+    about.run = run.run;
+    about.predecessor = predecessor;
+    about.first = first;
+    about.copies = run.copies;
+    std::vector<Task<Result<Empty>>> calls;
+    for (TargetId target : run.copies)
+      calls.push_back(targets_.call(JournalOpen{target, run.run, first, encode_durable(about)}, call_options(seconds(10))));
+    std::vector<Result<Empty>> replies = co_await when_all(std::move(calls));
+    bool all = true;
+    for (size_t i = 0; i < replies.size(); ++i) {
+      if (replies[i].ok()) continue;
+      if (replies[i].code() == Code::kDeposed) co_return std::move(replies[i]).error();
+      all = false;
+      last = std::move(replies[i]).error();
+      avoid.push_back(run.copies[i]);
+    }
+    if (all) {
+      if (run.copies.size() < options_.copies) degraded_ = true;
+      co_return run;
+    }
+  }
+  co_return std::move(last).within("opening a journal run");
+}
+
+Task<Result<void>> Journal::append_to(RunRecord run, Buffer batch, Position first, Position last, std::vector<TargetId>& failed) {
+  std::vector<Task<Result<Empty>>> calls;
+  for (TargetId target : run.copies)
+    calls.push_back(targets_.call(JournalAppend{target, run.run, first, last, batch}, call_options(kAppendTimeout)));
+  std::vector<Result<Empty>> replies = co_await when_all(std::move(calls));
+  std::optional<Error> error;
+  for (size_t i = 0; i < replies.size(); ++i) {
+    if (replies[i].ok()) continue;
+    if (replies[i].code() == Code::kDeposed) co_return std::move(replies[i]).error();
+    failed.push_back(run.copies[i]);
+    error = std::move(replies[i]).error();
+  }
+  if (error) co_return std::move(*error).within("journal append");
+  co_return {};
+}
+
+Task<Result<void>> Journal::append(std::string batch, Position first, Position last) {
+  Buffer bytes = Buffer::copy_of(bytes_of(batch));
+  bytes_ += bytes.size();
+  Nanos deadline = env_.clock.now() + kAppendPatience;
+  Nanos pause = milliseconds(20);
+  for (;;) {
+    std::vector<TargetId> failed;
+    Result<void> done = co_await append_to(record_.runs.back(), bytes, first, last, failed);
+    if (done.ok() || done.code() == Code::kDeposed) co_return done;
+    if (env_.clock.now() > deadline) co_return std::move(done).error();
+    Result<void> reopened = co_await close_and_reopen(first, std::move(failed));
+    if (reopened.code() == Code::kDeposed || reopened.code() == Code::kConflict) co_return Error(Code::kDeposed, reopened.error().message());
+    if (!reopened.ok()) {
+      co_await env_.clock.sleep(pause);
+      pause = std::min(pause * 2, seconds(2));
+    }
+  }
+}
+
+Task<Result<void>> Journal::close_and_reopen(Position first, std::vector<TargetId> failed) {
+  HR_CO_TRY(RunRecord run, co_await open_run(first, record_.runs.back().run, std::move(failed)));
+  PartitionRecord next = record_;
+  RunRecord& old = next.runs.back();
+  if (old.first == first) {
+    untrimmed_.push_back(old);  // nothing in it was ever acknowledged
+    next.runs.pop_back();
+  } else {
+    old.end = before(first);
+  }
+  next.runs.push_back(run);
+  HR_CO_TRY(co_await put_record(std::move(next)));
+  degraded_ = true;
+  co_return {};
+}
+
+Task<Result<void>> Journal::checkpointed(CheckpointPointer pointer) {
+  PartitionRecord next = record_;
+  next.checkpoint = pointer.segment;
+  next.checkpoint_length = pointer.length;
+  next.checkpoint_copies = pointer.copies;
+  next.checkpoint_at = pointer.at;
+  std::vector<RunRecord> dead = std::move(untrimmed_);
+  untrimmed_.clear();
+  while (next.runs.size() > 1 && next.runs.front().end && next.runs.front().end <= pointer.at) {
+    dead.push_back(next.runs.front());
+    next.runs.erase(next.runs.begin());
+  }
+  HR_CO_TRY(co_await put_record(std::move(next)));
+  if (record_.runs.size() == 1 && record_.runs.back().copies.size() >= options_.copies) degraded_ = false;
+  bytes_ = 0;
+  co_await trim(std::move(dead), after(pointer.at));
+  co_return {};
+}
+
+Task<void> Journal::trim(std::vector<RunRecord> dead, Position below) {
+  std::set<TargetId> all;
+  for (const RunRecord& run : dead) all.insert(run.copies.begin(), run.copies.end());
+  const RunRecord current = record_.runs.back();
+  all.insert(current.copies.begin(), current.copies.end());
+  for (TargetId target : all) {
+    JournalTrim request;
+    request.target = target;
+    for (const RunRecord& run : dead)
+      if (has(run.copies, target)) request.forget.push_back(run.run);
+    if (below.value() > 0 && has(current.copies, target)) {
+      request.run = current.run;
+      request.below = below;
+    }
+    if (request.forget.empty() && !request.run) continue;
+    Result<Empty> done = co_await targets_.call(request, call_options(seconds(5)));
+    if (done.ok()) continue;
+    // The target is away: what it keeps is forgotten at a later checkpoint, by run id.
+    for (const RunRecord& run : dead)
+      if (has(run.copies, target) && untrimmed_.size() < 256) {
+        RunRecord left = run;
+        left.copies = {target};
+        untrimmed_.push_back(std::move(left));
+      }
+  }
+}
+
+}  // namespace headrace

@@ -1,0 +1,76 @@
+// Sessions: the standing of clients with one partition. Durable as rows from the first grant or mutation on; their
+// leases, channels and in-flight mutations are in memory.
+//
+// Exactly once: a mutation's result row is in the same record as its change; the same ticket again gets that result,
+// waits for the one that is running, or runs (when the first never took effect). Results below the client's
+// lowest unanswered sequence are forgotten with the next change of the session.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "meta/keys.h"
+#include "proto/meta.h"
+#include "rpc/hub.h"
+#include "runtime/env.h"
+#include "runtime/sync.h"
+
+namespace headrace {
+
+struct Session {
+  SessionId id;
+  ClientId client;
+  std::weak_ptr<Channel> channel;   // the client's last connection, for recalls
+  Nanos lease_end{};
+  bool claimed = true;              // false after a leader change until the client came back
+  bool journaled = false;
+  std::map<uint64_t, Key> results;  // sequence → its result row
+  std::map<uint64_t, std::shared_ptr<Event>> running;
+  std::set<FileId> kept;            // files it has open
+  std::map<SegmentId, Placement> reserved;
+};
+
+class Sessions {
+ public:
+  [[nodiscard]] Session* find(SessionId id) {
+    auto it = sessions_.find(id);
+    return it == sessions_.end() ? nullptr : it->second.get();
+  }
+  Session& add(SessionId id, ClientId client) {
+    auto session = std::make_unique<Session>();
+    session->id = id;
+    session->client = client;
+    Session& added = *session;
+    sessions_[id] = std::move(session);
+    return added;
+  }
+  void remove(SessionId id) { sessions_.erase(id); }
+  [[nodiscard]] size_t size() const { return sessions_.size(); }
+  [[nodiscard]] std::vector<SessionId> ids() const {
+    std::vector<SessionId> out;
+    for (const auto& [id, session] : sessions_) out.push_back(id);
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+  // Is a segment reserved to anyone?
+  [[nodiscard]] bool reserved(const SegmentId& segment) const {
+    for (const auto& [id, session] : sessions_)
+      if (session->reserved.contains(segment)) return true;
+    return false;
+  }
+  [[nodiscard]] size_t reservations() const {
+    size_t n = 0;
+    for (const auto& [id, session] : sessions_) n += session->reserved.size();
+    return n;
+  }
+
+ private:
+  std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
+};
+
+}  // namespace headrace

@@ -1,0 +1,86 @@
+#include "meta/transaction.h"
+
+#include "meta/partition.h"
+
+namespace headrace {
+
+Transaction::Transaction(Partition& partition, SessionId session, bool no_wait)
+    : partition_(partition), session_(session), no_wait_(no_wait), start_version_(partition.overlay_.begin()) {}
+
+Transaction::~Transaction() { partition_.overlay_.end(start_version_); }
+
+Task<Result<std::optional<RowValue>>> Transaction::get(Key key) {
+  auto own = writes_.find(key);
+  if (own != writes_.end()) co_return own->second;
+  while (partition_.locked(key)) {
+    if (no_wait_) co_return Error(Code::kBusy, "a row is held by another transaction");
+    co_await partition_.wait_unlocked(key);
+  }
+  reads_.insert(key);
+  if (const Overlay::Entry* entry = partition_.overlay_.find(key)) {
+    seen_ = std::max(seen_, entry->position);
+    co_return entry->value;
+  }
+  RowValue value;
+  switch (partition_.store_->get_now(key, value)) {
+    case Found::kRow: co_return std::optional<RowValue>(std::move(value));
+    case Found::kAbsent: co_return std::optional<RowValue>();
+    case Found::kNeedsDisk: break;
+  }
+  // A change that commits while this waits is a conflict, found at commit.
+  co_return co_await partition_.store_->get(std::move(key));
+}
+
+Task<Result<std::vector<std::pair<Key, RowValue>>>> Transaction::scan(Key from, Key to, size_t limit) {
+  ranges_.emplace_back(from, to);
+  // Rows of the overlay hide those of the store, so the store is asked for as many more as the overlay may hide.
+  std::map<Key, std::optional<RowValue>> merged;
+  size_t hidden = 0;
+  const Overlay::Entries& entries = partition_.overlay_.entries();
+  for (auto it = entries.lower_bound(from); it != entries.end() && it->first < to; ++it) {
+    merged[it->first] = it->second.value;
+    seen_ = std::max(seen_, it->second.position);
+    ++hidden;
+  }
+  for (auto it = writes_.lower_bound(from); it != writes_.end() && it->first < to; ++it) {
+    merged[it->first] = it->second;
+    ++hidden;
+  }
+  Result<std::vector<std::pair<Key, RowValue>>> stored = co_await partition_.store_->scan(from, to, limit + hidden);
+  if (!stored.ok()) co_return std::move(stored).error();
+  for (auto& [key, value] : *stored) merged.emplace(key, std::move(value));
+  std::vector<std::pair<Key, RowValue>> rows;
+  for (auto& [key, value] : merged) {
+    if (rows.size() >= limit) break;
+    if (value) rows.emplace_back(key, std::move(*value));
+  }
+  co_return rows;
+}
+
+void Transaction::put(Key key, RowValue value) { writes_[std::move(key)] = std::move(value); }
+void Transaction::erase(Key key) { writes_[std::move(key)] = std::nullopt; }
+
+Task<Result<void>> Transaction::share(FileId file) {
+  co_await partition_.wait_claims();
+  co_await partition_.grants_.clear(file, session_, GrantKind::kRead);
+  shared_.push_back(file);
+  co_return {};
+}
+
+Task<Result<void>> Transaction::exclude(FileId file) {
+  co_await partition_.wait_claims();
+  co_await partition_.grants_.clear(file, session_, GrantKind::kWrite);
+  excluded_.push_back(file);
+  co_return {};
+}
+
+int64_t Transaction::now() {
+  int64_t& time = partition_.counters_.time;
+  time = std::max(time + 1, partition_.env_.clock.wall().count);
+  return time;
+}
+
+FileId Transaction::new_file(Slot slot) { return FileId(slot, partition_.counters_.next_local++); }
+uint64_t Transaction::new_staged() { return partition_.counters_.next_staged++; }
+
+}  // namespace headrace
