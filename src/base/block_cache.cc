@@ -24,7 +24,8 @@ constexpr bool kCaching = false;
 constexpr bool kCaching = true;
 #endif
 
-// Four sizes per doubling: at most a quarter of a block is unused, and what is never touched costs nothing.
+// Four sizes per doubling: at most a quarter of a block is unused, and what is never touched costs
+// nothing.
 struct SizeClass {
   size_t index;
   size_t size;
@@ -98,6 +99,8 @@ void give_block(std::byte* block, size_t size) {
   std::free(block);
 }
 
-size_t idle_block_bytes() { return kCaching ? cache().idle.load() : 0; }
+size_t idle_block_bytes() {
+  return kCaching ? cache().idle.load() : 0;
+}
 
 }  // namespace headrace

@@ -130,6 +130,13 @@ void FileTable::forget_knowledge(FileState& file) {
   }
 }
 
+void FileTable::disown(FileState& file) {
+  if (file.held.kind != GrantKind::kNone) ++file.losses;
+  file.held = {};
+  file.usable = GrantKind::kNone;
+  forget_knowledge(file);
+}
+
 void FileTable::end_recall(FileState& file) {
   file.recalling = false;
   Scheduler::current().wake_all(file.recalled);
@@ -196,9 +203,7 @@ Task<void> FileTable::give_up(FileRef file, GrantKind keep) {
   if (!session->lost) {
     session->end_grant(file->held.id, keep);
     if (keep == GrantKind::kNone) {
-      forget_knowledge(*file);
-      file->held = {};
-      file->usable = GrantKind::kNone;
+      disown(*file);
     } else {
       file->held.kind = std::min(file->held.kind, keep);
     }
@@ -246,11 +251,9 @@ void FileTable::session_lost(const ClientSessionRef& session) {
                              "unsynced data was lost: this client was not heard of for longer than its lease and was evicted"));
     }
     if (file->held.kind != GrantKind::kNone) under.push_back(file);
-    file->session.reset();
-    file->held = {};
-    file->usable = GrantKind::kNone;
     file->kept = false;
-    forget_knowledge(*file);
+    disown(*file);
+    file->session.reset();
   }
   if (invalidate && !under.empty()) scope_.spawn(invalidate_all(std::move(under)));
 }
@@ -319,7 +322,7 @@ Task<void> FileTable::trim() {
   const size_t over = files_.size() > options_.max_files ? files_.size() - options_.max_files + options_.max_files / 10 : 0;
   size_t count = 0;
   while (count < idle.size() && (count < over || idle[count]->last_use + options_.idle < now)) ++count;
-  idle.resize(std::min<size_t>(count, 8192));
+  idle.resize(std::min<size_t>(count, 1024));
   if (!idle.empty()) co_await release(std::move(idle));
 }
 

@@ -56,6 +56,7 @@ struct FileState {
   bool recalling = false;
   WaitList recalled;              // woken when recalling ends
   Mutex acquiring;
+  uint64_t losses = 0;            // times that a grant ended
   uint64_t served = 0;            // answers given that a kernel may have cached
 
   // ---- what is known, while usable ----
@@ -93,7 +94,8 @@ struct FileState {
   // ---- opens ----
   uint32_t opens = 0;
   bool kept = false;              // the partition knows that we have it open
-  bool forgetting = false;        // Forget is queued or under way
+  bool forgetting = false;        // Forget is under way
+  WaitList forgotten;
   Mutex opening;
   Nanos last_use{};
 
@@ -164,6 +166,9 @@ class FileTable {
   [[nodiscard]] Attributes present(FileState& file) const;
   // `attributes` as some reply had them, with own size and times where a write grant makes them the truth.
   [[nodiscard]] Attributes present(const FileState& file, Attributes attributes) const;
+
+  // The partition does not know of the grant any more.
+  void disown(FileState& file);
 
   // ---- names ----
   void remember_name(FileState& directory, const std::string& name, CachedName what, uint64_t asked);

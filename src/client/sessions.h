@@ -101,6 +101,8 @@ class ClientSessions {
   ClientSessions(Env env, PartitionPort& port, ClientId client, Scope& scope)
       : env_(env), port_(port), client_(client), scope_(scope) {}
 
+  [[nodiscard]] ClientId client() const { return client_; }
+
   // Set before use. claims: all grants held under the session. on_lost: it is over, with everything under it.
   // on_expired: its lease ran out and may come back; what the kernel caches under it must go meanwhile.
   std::function<std::vector<Grant>(const ClientSession&)> claims;

@@ -11,7 +11,7 @@ namespace headrace {
 namespace {
 constexpr Nanos kTick = milliseconds(500);
 constexpr Nanos kWriterPatience = seconds(120);
-constexpr uint32_t kMaxReservations = 8;
+constexpr uint32_t kMaxReservations = 4;
 constexpr uint32_t kMaxStale = 3;  // commits refused under a grant that we believe in, before we give it up
 
 bool out_of_order(Code code) { return code == Code::kStale || code == Code::kNotFound; }
@@ -87,7 +87,8 @@ void WriteBack::add(const FileRef& file, uint64_t offset, Buffer bytes) {
   account(*file, [&] { file->dirty.write(offset, std::move(bytes)); });
   file->size = std::max(file->size, offset + size);
   const int64_t known = file->attributes ? file->attributes->mtime : 0;
-  file->mtime = std::max({file->mtime, known, env_.clock.wall().count});
+  // Strictly ahead with each change: a kernel compares times to see whether its pages are old.
+  file->mtime = std::max({file->mtime + 1, known + 1, env_.clock.wall().count});
   ++file->served;
   enqueue(file);
   added_ += size;
@@ -130,6 +131,7 @@ bool WriteBack::take_into(Job& job, const FileRef& file, uint64_t max_bytes) {
   const uint64_t flush = next_flush_++;
   std::vector<DirtyPiece> pieces = file->dirty.take(flush, max_bytes, kJobPieces - job.pieces);
   if (pieces.empty()) return false;
+  if (file->dirty.free_bytes() == 0) file->dirty_since = env_.clock.now();  // of what comes next
   Part& part = job.parts.emplace_back(file, flush);
   for (const DirtyPiece& piece : pieces) job.bytes += piece.bytes.size();
   job.pieces += pieces.size();
@@ -357,7 +359,9 @@ void WriteBack::failed(Part& part, Error error) {
     return;
   }
   if (error.code() == Code::kReadOnly || (error.code() == Code::kStale && ++file.failures > kMaxStale)) {
+    const bool stale = error.code() == Code::kStale;
     drop(part.file, std::move(error).within("unsynced data was lost"));
+    if (stale) files_.disown(file);
     return;
   }
   ++counters_.put_back;

@@ -35,7 +35,7 @@ class ClusterView {
 
 class TargetPort {
  public:
-  TargetPort(Env env, Hub& hub, ClusterView& view) : env_(env), hub_(hub), view_(view) {}
+  TargetPort(Hub& hub, ClusterView& view) : hub_(hub), view_(view) {}
   // Calls the node that serves request.target. One attempt: kUnavailable when the target is lost or unknown.
   template <class Req>
   [[nodiscard]] Task<Result<typename Req::Reply>> call(Req request, CallOptions options = {});
@@ -45,7 +45,6 @@ class TargetPort {
   [[nodiscard]] Result<Address> address_of(TargetId target) const;
   [[nodiscard]] Error failed(TargetId target, Error error) const;
 
-  Env env_;
   Hub& hub_;
   ClusterView& view_;
 };

@@ -277,12 +277,16 @@ Position Partition::queue_record(std::vector<RowChange> changes, bool is_cut) {
 }
 
 bool Partition::commit(Transaction& txn, Position& at) {
+  auto blocked = [&](const Key& key) {
+    auto it = locks_.find(key);
+    return it != locks_.end() && it->second != txn.finishing_;
+  };
   for (const Key& key : txn.reads_)
-    if (locked(key) || overlay_.changed_since(key, txn.start_version_)) return false;
+    if (blocked(key) || overlay_.changed_since(key, txn.start_version_)) return false;
   for (const auto& [from, to] : txn.ranges_)
     if (overlay_.range_changed_since(from, to, txn.start_version_)) return false;
   for (const auto& [key, value] : txn.writes_)
-    if (locked(key)) return false;
+    if (blocked(key)) return false;
   for (FileId file : txn.shared_)
     if (grants_.conflict(file, txn.session_, GrantKind::kRead)) return false;
   for (FileId file : txn.excluded_)

@@ -106,6 +106,12 @@ class Partition {
   [[nodiscard]] Task<void> wait_unlocked(Key key);
   void lock(const Key& key, const TransactionId& by) { locks_[key] = by; }
   void unlock(const TransactionId& by);
+  [[nodiscard]] std::set<TransactionId> prepared_transactions() const {
+    std::set<TransactionId> out;
+    for (const auto& [key, by] : locks_) out.insert(by);
+    return out;
+  }
+  [[nodiscard]] Position next_position() const { return Position(last_.value() + 1); }  // of the next record
   [[nodiscard]] TransactionId new_transaction();
   // Transactions that this leader coordinates and has not decided: Decision answers 'ask again'.
   std::set<TransactionId>& deciding() { return deciding_; }
@@ -261,9 +267,15 @@ Task<Result<typename Op::Reply>> Partition::change(Op op) {
     HR_CO_TRY(may_mutate());
     Transaction txn(*this, SessionId());
     Result<Reply> reply = co_await op.run(txn);
-    if (!reply.ok()) co_return reply;
+    if (!reply.ok()) {
+      txn.abandon();
+      co_return reply;
+    }
     Position at;
-    if (!commit(txn, at)) continue;
+    if (!commit(txn, at)) {
+      txn.abandon();
+      continue;
+    }
     HR_CO_TRY(co_await wait_durable(at));
     co_return reply;
   }
@@ -310,9 +322,13 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
     while (overlay_.size() > context_.options.overlay_rows && serving_) co_await ListWait(applied_waiters_);
     Transaction txn(*this, ticket.session);
     Result<Reply> reply = co_await op.run(txn);
-    if (sessions_.find(ticket.session) == nullptr) co_return Error(Code::kStale, "the session has ended");
+    if (sessions_.find(ticket.session) == nullptr) {
+      txn.abandon();
+      co_return Error(Code::kStale, "the session has ended");
+    }
     Position at;
     if (!reply.ok()) {
+      txn.abandon();
       if (reply.code() == Code::kBusy) {  // a prepared transaction in the way
         co_await env_.clock.sleep(milliseconds(1 + static_cast<int64_t>(env_.random.below(10))));
         continue;
@@ -321,7 +337,10 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
       co_return reply;
     }
     if (txn.changed()) remember_result(txn, ticket, ResultRow{Code::kOk, "", encode(*reply)});
-    if (!commit(txn, at)) continue;
+    if (!commit(txn, at)) {
+      txn.abandon();
+      continue;
+    }
     HR_CO_TRY(co_await wait_durable(std::max(at, txn.seen())));
     ++operations_;
     co_return reply;

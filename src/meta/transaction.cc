@@ -74,6 +74,24 @@ Task<Result<void>> Transaction::exclude(FileId file) {
   co_return {};
 }
 
+PreparedRow Transaction::take_prepared() {
+  PreparedRow row;
+  std::set<Key> locks = std::exchange(reads_, {});
+  for (auto& [key, value] : writes_) {
+    locks.insert(key);
+    row.changes.push_back({key, std::move(value)});
+  }
+  writes_.clear();
+  reads_ = locks;  // still checked at commit
+  row.locks.assign(locks.begin(), locks.end());
+  row.counters = std::exchange(counters, {});
+  return row;
+}
+
+void Transaction::abandon() {
+  for (auto& action : std::exchange(on_abandon_, {})) action();
+}
+
 int64_t Transaction::now() {
   int64_t& time = partition_.counters_.time;
   time = std::max(time + 1, partition_.env_.clock.wall().count);

@@ -64,6 +64,14 @@ class Transaction {
   [[nodiscard]] bool changed() const { return !writes_.empty(); }
   [[nodiscard]] Position seen() const { return seen_; }
 
+  // This transaction finishes a prepared one: the locks of that are no obstacle to it.
+  void finishes(const TransactionId& prepared) { finishing_ = prepared; }
+  // Turns what was put so far into a prepared row's contents; nothing of it is written then.
+  [[nodiscard]] PreparedRow take_prepared();
+
+  // Called when the operation failed or must run again, not in commit(): gives back what was done elsewhere for it.
+  void on_abandon(std::move_only_function<void()> action) { on_abandon_.push_back(std::move(action)); }
+  void abandon();
   // Called in commit(), after the check, before anything is visible: side effects on in-memory state.
   void on_commit(std::move_only_function<void()> action) { on_commit_.push_back(std::move(action)); }
 
@@ -80,6 +88,8 @@ class Transaction {
   std::vector<FileId> shared_;
   std::vector<FileId> excluded_;
   std::vector<std::move_only_function<void()>> on_commit_;
+  std::vector<std::move_only_function<void()>> on_abandon_;
+  std::optional<TransactionId> finishing_;
 };
 
 }  // namespace headrace

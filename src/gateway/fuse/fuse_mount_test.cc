@@ -576,6 +576,28 @@ TEST_F(FuseMount, RunsPrograms) {
   EXPECT_EQ(std::system(("bash -c '" + script + "'").c_str()), 0);
 }
 
+TEST_F(FuseMount, RunsGitAndSqlite) {
+  const std::string script = "set -e; cd " + at("") + R"SH(
+export HOME=$PWD GIT_CONFIG_NOSYSTEM=1
+git init -q a; cd a; mkdir d; for i in $(seq 300); do echo $i > d/f$i; done
+git add .; git -c user.name=x -c user.email=x@x commit -qm m; cd ..
+git clone -q --bare a b.git; git clone -q b.git c; git -C c fsck --full --strict; diff -r a/d c/d
+python3 - <<'END'
+import sqlite3
+first = sqlite3.connect("wal.db")
+first.execute("pragma journal_mode=wal")
+first.execute("create table t(i integer primary key, b blob)")
+second = sqlite3.connect("wal.db")
+for i in range(300):
+    with first: first.execute("insert into t values(?, randomblob(3000))", (i,))
+    assert second.execute("select count(*) from t").fetchone()[0] == i + 1
+assert second.execute("pragma integrity_check").fetchone()[0] == "ok"
+END
+)SH";
+  write("script", script);
+  EXPECT_EQ(std::system(("bash " + at("script")).c_str()), 0);
+}
+
 TEST_F(FuseMount, LetsGoOfAKilledProcessThatWaits) {
   FuseGatewayOptions options;
   options.session.interrupt_patience = milliseconds(50);

@@ -55,9 +55,10 @@ Result<std::vector<SocketAddress>> resolve_tcp(std::string_view rest, bool to_li
   addrinfo* found = nullptr;
   int failure = getaddrinfo(host.empty() ? nullptr : host.c_str(), port.c_str(), &hints, &found);
   if (failure != 0) {
-    return Error(Code::kUnavailable, "look up host '" + host + "': " +
-                                         (failure == EAI_SYSTEM ? std::string(std::strerror(errno))
-                                                                : std::string(gai_strerror(failure))));
+    return Error(Code::kUnavailable,
+                 "look up host '" + host + "': " +
+                     (failure == EAI_SYSTEM ? std::string(std::strerror(errno))
+                                            : std::string(gai_strerror(failure))));
   }
   std::vector<SocketAddress> out;
   for (addrinfo* at = found; at != nullptr; at = at->ai_next) {
@@ -77,7 +78,8 @@ Result<std::vector<SocketAddress>> resolve(const Address& address, bool to_liste
   std::string_view text(address);
   if (text.starts_with(kUnix)) return resolve_unix(text.substr(kUnix.size()));
   if (text.starts_with(kTcp)) return resolve_tcp(text.substr(kTcp.size()), to_listen);
-  return Error(Code::kInvalid, "'" + address + "' is no address: write tcp:host:port or unix:/path");
+  return Error(Code::kInvalid,
+               "'" + address + "' is no address: write tcp:host:port or unix:/path");
 }
 
 Address to_address(const SocketAddress& address) {

@@ -19,9 +19,9 @@ struct SocketAddress {
   [[nodiscard]] sockaddr* raw() { return reinterpret_cast<sockaddr*>(&storage); }
 };
 
-// May look a name up and then waits: call it off the core. At least one address, or kInvalid for what is no
-// address, kUnavailable for a name that does not resolve. "tcp:*:0" is every interface, any port;
-// an IPv6 address stands in brackets.
+// May look a name up and then waits: call it off the core. At least one address, or kInvalid for
+// what is no address, kUnavailable for a name that does not resolve. "tcp:*:0" is every interface,
+// any port; an IPv6 address stands in brackets.
 [[nodiscard]] Result<std::vector<SocketAddress>> resolve(const Address& address, bool to_listen);
 
 [[nodiscard]] Address to_address(const SocketAddress& address);  // "unix:" for an unnamed socket

@@ -15,16 +15,16 @@ namespace headrace {
 namespace {
 
 constexpr size_t kStage = 64 * kKiB;
-constexpr size_t kMinRoom = 16 * kKiB;        // below it a read would take too little at a time
-constexpr size_t kCopiedHead = 4 * kKiB;      // up to here copying is cheaper than another iovec
+constexpr size_t kMinRoom = 16 * kKiB;    // below it a read would take too little at a time
+constexpr size_t kCopiedHead = 4 * kKiB;  // up to here copying is cheaper than another iovec
 constexpr size_t kCopiedPayload = 1 * kKiB;
 constexpr size_t kMaxPieces = 512;
 constexpr size_t kMaxBatch = 4 * kMiB;
 
 }  // namespace
 
-// What one system call sends. Small pieces lie one after another in `stage`, so that a run of small frames is one
-// iovec; the rest is referred to.
+// What one system call sends. Small pieces lie one after another in `stage`, so that a run of small
+// frames is one iovec; the rest is referred to.
 struct SocketConnection::Batch {
   Buffer stage = Buffer::allocate(kStage);
   size_t used = 0;       // of stage
@@ -61,9 +61,9 @@ struct SocketConnection::Batch {
     references.push_back(std::move(buffer));
   }
   void add(Frame frame) {
-    encode_frame_header({static_cast<uint32_t>(frame.head.size()),
-                         static_cast<uint32_t>(frame.payload.size())},
-                        stage.data() + used);
+    encode_frame_header(
+        {static_cast<uint32_t>(frame.head.size()), static_cast<uint32_t>(frame.payload.size())},
+        stage.data() + used);
     used += kFrameHeaderSize;
     total += kFrameHeaderSize;
     if (frame.head.size() <= kCopiedHead) {
@@ -209,8 +209,8 @@ Task<void> SocketConnection::write_queue() {
 
 // --- Receiving ---
 
-// At least `need` bytes from begin_ on fit, and there is room worth a read. Handed-out slices of the stage stay as they
-// are: it is written over only where nobody else refers to it.
+// At least `need` bytes from begin_ on fit, and there is room worth a read. Handed-out slices of
+// the stage stay as they are: it is written over only where nobody else refers to it.
 void SocketConnection::make_room(size_t need) {
   HR_ASSERT(need <= kStage);
   if (unread() == 0 && stage_.unique()) begin_ = end_ = 0;
@@ -248,7 +248,8 @@ Task<Result<size_t>> SocketConnection::fill(Buffer direct) {
   });
   if (got == -EINTR || got == -EAGAIN) co_return size_t{0};
   if (got <= 0) {
-    if (!closed_ && got == 0) failure_ = Error(Code::kDisconnected, peer_ + " closed the connection");
+    if (!closed_ && got == 0)
+      failure_ = Error(Code::kDisconnected, peer_ + " closed the connection");
     if (!closed_ && got < 0)
       failure_ = Error(Code::kDisconnected, errno_error(-got, "receive from " + peer_).message());
     co_return ended();

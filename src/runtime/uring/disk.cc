@@ -15,8 +15,9 @@ namespace headrace {
 
 namespace {
 
-constexpr size_t kMaxPieces = 1024;          // IOV_MAX
-constexpr size_t kMaxBytes = 1024 * kMiB;    // of one request; the kernel's own bound is just under 2 GiB
+constexpr size_t kMaxPieces = 1024;  // IOV_MAX
+constexpr size_t kMaxBytes =
+    1024 * kMiB;  // of one request; the kernel's own bound is just under 2 GiB
 
 using DescriptorRef = std::shared_ptr<const Descriptor>;
 
@@ -118,17 +119,18 @@ class UringFile final : public File {
   }
 
   Task<Result<uint64_t>> size() override {
-    struct stat info {};
+    struct stat info{};
     if (fstat(descriptor_->fd(), &info) != 0) co_return errno_error(errno, "stat " + path_);
     co_return static_cast<uint64_t>(info.st_size);
   }
 
   Task<Result<void>> resize(uint64_t size) override {
-    co_return co_await blocking_.run([descriptor = descriptor_, path = path_, size]() -> Result<void> {
-      if (ftruncate(descriptor->fd(), static_cast<off_t>(size)) != 0)
-        return errno_error(errno, "resize " + path + " to " + std::to_string(size));
-      return {};
-    });
+    co_return co_await blocking_.run(
+        [descriptor = descriptor_, path = path_, size]() -> Result<void> {
+          if (ftruncate(descriptor->fd(), static_cast<off_t>(size)) != 0)
+            return errno_error(errno, "resize " + path + " to " + std::to_string(size));
+          return {};
+        });
   }
 
  private:
@@ -223,7 +225,7 @@ class UringDisk final : public Disk {
 
   Task<Result<uint64_t>> free_bytes(std::string path) override {
     co_return co_await blocking_.run([path]() -> Result<uint64_t> {
-      struct statvfs info {};
+      struct statvfs info{};
       if (statvfs(path.c_str(), &info) != 0) return errno_error(errno, "free space of " + path);
       return uint64_t{info.f_bavail} * info.f_frsize;
     });

@@ -23,7 +23,8 @@ void expect_ok(const Result<void>& result) {
 }
 
 Task<void> round_trip(Disk* disk, std::string path, bool direct) {
-  std::unique_ptr<File> file = co_await open_or_abort(disk, path, {.create = true, .direct = direct});
+  std::unique_ptr<File> file =
+      co_await open_or_abort(disk, path, {.create = true, .direct = direct});
   std::vector<Buffer> pieces;
   for (uint64_t i = 0; i < 9; ++i) pieces.push_back(patterned(kBlock * (i % 3 + 1), i));
   Result<void> written = co_await file->write(kBlock, pieces);
@@ -127,8 +128,8 @@ Task<void> names(Disk* disk, std::string root) {
   Result<void> again = co_await disk->make_directories(root + "/a/b/c");
   expect_ok(again);
   for (std::string name : {"z", "y", "x"}) {
-    Result<std::unique_ptr<File>> file =
-        co_await disk->open(root + "/a/" + name, {.create = true, .exclusive = true, .direct = true});
+    Result<std::unique_ptr<File>> file = co_await disk->open(
+        root + "/a/" + name, {.create = true, .exclusive = true, .direct = true});
     EXPECT_TRUE(file.ok());
   }
   Result<std::unique_ptr<File>> taken =
@@ -154,7 +155,9 @@ Task<void> names(Disk* disk, std::string root) {
   if (space.ok()) EXPECT_GT(*space, 0u);
 }
 
-TEST_F(DiskTest, MakesListsRenamesAndRemovesNames) { run(names(&env().disk, directory_.path())); }
+TEST_F(DiskTest, MakesListsRenamesAndRemovesNames) {
+  run(names(&env().disk, directory_.path()));
+}
 
 Task<void> write_full(Disk* disk) {
   std::unique_ptr<File> file = co_await open_or_abort(disk, "/dev/full", {});
@@ -163,7 +166,9 @@ Task<void> write_full(Disk* disk) {
   if (!written.ok()) EXPECT_NE(written.error().message().find("/dev/full"), std::string::npos);
 }
 
-TEST_F(DiskTest, BadInputAFullDeviceIsNoSpaceAndNamesTheFile) { run(write_full(&env().disk)); }
+TEST_F(DiskTest, BadInputAFullDeviceIsNoSpaceAndNamesTheFile) {
+  run(write_full(&env().disk));
+}
 
 Task<void> write_once(File* file, uint64_t offset) {
   Result<void> written = co_await file->write(offset, {patterned(64 * kBlock, offset)});

@@ -1,5 +1,5 @@
-// How many frames a connection carries: a client with DEPTH requests in flight, a server that answers each with
-// PAYLOAD bytes, on two threads.
+// How many frames a connection carries: a client with DEPTH requests in flight, a server that
+// answers each with PAYLOAD bytes, on two threads.
 //
 //     echo_bench [tcp|unix] [depth=32] [payload=4096] [seconds=3]
 #include <cstdio>
@@ -60,8 +60,9 @@ Task<void> ask(Reactor* reactor, Address address, Options options) {
     HR_ASSERT(sent.ok());
   }
   double rate = static_cast<double>(count) / elapsed.seconds();
-  std::printf("%s depth %d payload %zu: %.0f frames/s, %.0f MB/s\n", options.kind.c_str(), options.depth,
-              options.payload, rate, rate * static_cast<double>(options.payload) / 1e6);
+  std::printf("%s depth %d payload %zu: %.0f frames/s, %.0f MB/s\n", options.kind.c_str(),
+              options.depth, options.payload, rate,
+              rate * static_cast<double>(options.payload) / 1e6);
 }
 
 }  // namespace

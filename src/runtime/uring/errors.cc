@@ -7,32 +7,53 @@ namespace headrace {
 
 Code code_of_errno(int error) {
   switch (error) {
-    case ENOENT: return Code::kNotFound;
-    case EEXIST: return Code::kExists;
-    case ENOTDIR: return Code::kNotDirectory;
-    case EISDIR: return Code::kIsDirectory;
-    case ENOTEMPTY: return Code::kNotEmpty;
+    case ENOENT:
+      return Code::kNotFound;
+    case EEXIST:
+      return Code::kExists;
+    case ENOTDIR:
+      return Code::kNotDirectory;
+    case EISDIR:
+      return Code::kIsDirectory;
+    case ENOTEMPTY:
+      return Code::kNotEmpty;
     case ENOSPC:
-    case EDQUOT: return Code::kNoSpace;
-    case EACCES: return Code::kAccess;
-    case EPERM: return Code::kNotPermitted;
-    case EINVAL: return Code::kInvalid;
-    case ENAMETOOLONG: return Code::kNameTooLong;
-    case EROFS: return Code::kReadOnly;
+    case EDQUOT:
+      return Code::kNoSpace;
+    case EACCES:
+      return Code::kAccess;
+    case EPERM:
+      return Code::kNotPermitted;
+    case EINVAL:
+      return Code::kInvalid;
+    case ENAMETOOLONG:
+      return Code::kNameTooLong;
+    case EROFS:
+      return Code::kReadOnly;
     case EBUSY:
     case ETXTBSY:
-    case EADDRINUSE: return Code::kBusy;
-    case EXDEV: return Code::kCrossNamespace;
-    case ENODATA: return Code::kNoAttribute;
-    case ERANGE: return Code::kRange;
+    case EADDRINUSE:
+      return Code::kBusy;
+    case EXDEV:
+      return Code::kCrossNamespace;
+    case ENODATA:
+      return Code::kNoAttribute;
+    case ERANGE:
+      return Code::kRange;
     case EFBIG:
-    case E2BIG: return Code::kTooLarge;
-    case ELOOP: return Code::kLoop;
-    case EMLINK: return Code::kTooManyLinks;
+    case E2BIG:
+      return Code::kTooLarge;
+    case ELOOP:
+      return Code::kLoop;
+    case EMLINK:
+      return Code::kTooManyLinks;
     case EOPNOTSUPP:
-    case ENOSYS: return Code::kNotSupported;
-    case ESTALE: return Code::kStale;
-    case ECANCELED: return Code::kCancelled;
+    case ENOSYS:
+      return Code::kNotSupported;
+    case ESTALE:
+      return Code::kStale;
+    case ECANCELED:
+      return Code::kCancelled;
     // Nothing was sent, or the machine is short of something that comes back.
     case ECONNREFUSED:
     case EHOSTUNREACH:
@@ -42,14 +63,17 @@ Code code_of_errno(int error) {
     case ENFILE:
     case ENOMEM:
     case ENOBUFS:
-    case EAGAIN: return Code::kUnavailable;
+    case EAGAIN:
+      return Code::kUnavailable;
     case ECONNRESET:
     case ECONNABORTED:
     case ENOTCONN:
     case ESHUTDOWN:
     case ETIMEDOUT:  // of an established connection: what was sent may have arrived
-    case EPIPE: return Code::kDisconnected;
-    default: return Code::kIo;
+    case EPIPE:
+      return Code::kDisconnected;
+    default:
+      return Code::kIo;
   }
 }
 

@@ -8,7 +8,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   ByteView input = std::as_bytes(std::span(data, size));
   (void)decode_frame_header(input);
   if (size < kFrameHeaderSize) return 0;
-  // With magic and crc mended, so that the sizes are reached; what is accepted must encode to itself.
+  // With magic and crc mended, so that the sizes are reached; what is accepted must encode to
+  // itself.
   std::byte mended[kFrameHeaderSize];
   std::memcpy(mended, data, kFrameHeaderSize);
   std::memcpy(mended, "HRF1", 4);

@@ -69,7 +69,7 @@ class SocketListener final : public Listener {
  public:
   SocketListener(Reactor& reactor, DescriptorRef socket, Address address)
       : reactor_(reactor), socket_(std::move(socket)), address_(std::move(address)) {
-    struct stat info {};
+    struct stat info{};
     if (!path().empty() && ::lstat(path().c_str(), &info) == 0) {
       device_ = info.st_dev;
       inode_ = info.st_ino;
@@ -103,7 +103,7 @@ class SocketListener final : public Listener {
     if (closed_) return;
     closed_ = true;
     ::shutdown(socket_->fd(), SHUT_RDWR);  // ends an accept that waits
-    struct stat info {};
+    struct stat info{};
     // Only our own: another process may have taken the path since.
     if (inode_ != 0 && ::lstat(path().c_str(), &info) == 0 && info.st_dev == device_ &&
         info.st_ino == inode_)
@@ -211,7 +211,7 @@ class SocketNet final : public Net {
   // Removes what a server that died left at the path.
   static Result<void> remove_stale(const SocketAddress& at, const Address& address) {
     std::string path = address.substr(5);
-    struct stat info {};
+    struct stat info{};
     if (::lstat(path.c_str(), &info) != 0) return {};
     if (!S_ISSOCK(info.st_mode))
       return Error(Code::kExists, "listen on " + address + ": the path is taken by another file");

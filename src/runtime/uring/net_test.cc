@@ -80,15 +80,16 @@ Task<void> both_ways(Net* net, Address address, std::vector<Frame> frames) {
 
 TEST_P(NetTest, CarriesFramesOfEverySizeBothWays) {
   std::vector<Frame> frames;
-  const size_t sizes[] = {0,     1,      15,     64,     1023,    1024,      1025,     4096,
-                          4097,  16'384, 32'768, 40'000, 65'535,  65'536,    65'537,   100'000,
-                          1 << 20, 3'000'001};
+  const size_t sizes[] = {0,      1,      15,     64,      1023,    1024,
+                          1025,   4096,   4097,   16'384,  32'768,  40'000,
+                          65'535, 65'536, 65'537, 100'000, 1 << 20, 3'000'001};
   uint64_t seed = 0;
   for (size_t head : sizes) {
     for (size_t payload : {size_t{0}, size_t{1}, size_t{4096}, size_t{70'000}})
       frames.push_back({patterned(head, ++seed), patterned(payload, ++seed)});
   }
-  for (size_t payload : sizes) frames.push_back({patterned(64, ++seed), patterned(payload, ++seed)});
+  for (size_t payload : sizes)
+    frames.push_back({patterned(64, ++seed), patterned(payload, ++seed)});
   run(both_ways(net(), address(), frames));
 }
 
@@ -150,7 +151,8 @@ Task<void> keep_everything(Net* net, Address address, std::vector<Frame> frames)
 
 TEST_P(NetTest, FramesThatAreKeptAreNotOverwrittenByLaterOnes) {
   std::vector<Frame> frames;
-  for (uint64_t i = 0; i < 3000; ++i) frames.push_back({patterned(i % 300, i), patterned(i % 5000, i)});
+  for (uint64_t i = 0; i < 3000; ++i)
+    frames.push_back({patterned(i % 300, i), patterned(i % 5000, i)});
   run(keep_everything(net(), address(), frames));
 }
 
@@ -242,7 +244,9 @@ Task<void> last_words(Net* net, Address address, size_t count) {
   EXPECT_EQ(end.code(), Code::kDisconnected);
 }
 
-TEST_P(NetTest, CloseLetsTheQueueGoOut) { run(last_words(net(), address(), 100)); }
+TEST_P(NetTest, CloseLetsTheQueueGoOut) {
+  run(last_words(net(), address(), 100));
+}
 
 Task<void> accept_code(Listener* listener, Code* code) {
   Result<std::unique_ptr<Connection>> got = co_await listener->accept();
@@ -297,7 +301,8 @@ Task<void> destroy_busy(Net* net, Reactor* reactor, Address address) {
     int sent = 0;
     Code code = Code::kOk;
     Code received = Code::kOk;
-    scope.spawn(send_until_error(pair.client.get(), {Buffer::zeroed(10), Buffer::zeroed(kMiB)}, &sent, &code));
+    scope.spawn(send_until_error(pair.client.get(), {Buffer::zeroed(10), Buffer::zeroed(kMiB)},
+                                 &sent, &code));
     scope.spawn(receive_code(pair.client.get(), &received));
     co_await reactor->sleep(milliseconds(2));
   }
@@ -353,7 +358,8 @@ std::string header_bytes(uint32_t head, uint32_t payload) {
 TEST_P(NetTest, BadInputGarbageInsteadOfAHeaderEndsTheConnection) {
   Code code = Code::kOk;
   std::string message;
-  run(raw_bytes(net(), reactor_.get(), address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 0, &code, &message));
+  run(raw_bytes(net(), reactor_.get(), address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 0, &code,
+                &message));
   EXPECT_EQ(code, Code::kCorrupt);
   EXPECT_NE(message.find("not a frame"), std::string::npos) << message;
 }
@@ -361,8 +367,8 @@ TEST_P(NetTest, BadInputGarbageInsteadOfAHeaderEndsTheConnection) {
 TEST_P(NetTest, BadInputGarbageAfterAGoodFrameEndsTheConnection) {
   Code code = Code::kOk;
   std::string message;
-  run(raw_bytes(net(), reactor_.get(), address(), header_bytes(3, 0) + "abc" + std::string(64, 'x'), 1,
-                &code, &message));
+  run(raw_bytes(net(), reactor_.get(), address(), header_bytes(3, 0) + "abc" + std::string(64, 'x'),
+                1, &code, &message));
   EXPECT_EQ(code, Code::kCorrupt);
 }
 
@@ -445,7 +451,7 @@ TEST_F(AddressTest, ASocketThatNobodyServesIsReplacedAndALiveOneIsNot) {
 Task<void> check_mode(Net* net, std::string path, unsigned* mode) {
   Result<std::unique_ptr<Listener>> made = co_await net->listen("unix:" + path);
   EXPECT_TRUE(made.ok());
-  struct stat info {};
+  struct stat info{};
   EXPECT_EQ(::stat(path.c_str(), &info), 0);
   *mode = info.st_mode & 07777;
 }

@@ -1,9 +1,9 @@
 // Operation: one request to the kernel, and all the memory that the kernel may touch on its behalf.
 //
-// An Operation belongs to the Reactor's pool and lives until its completion has arrived, whatever happens
-// to the coroutine that awaits it: buffers, iovecs, addresses and the descriptor stay valid. Destroying the
-// awaiter (a crash, a cancelled scope) unhooks it, asks the kernel to cancel, and lets the completion
-// return the Operation to the pool.
+// An Operation belongs to the Reactor's pool and lives until its completion has arrived, whatever
+// happens to the coroutine that awaits it: buffers, iovecs, addresses and the descriptor stay
+// valid. Destroying the awaiter (a crash, a cancelled scope) unhooks it, asks the kernel to cancel,
+// and lets the completion return the Operation to the pool.
 #pragma once
 
 #include <liburing.h>
@@ -23,8 +23,8 @@ namespace headrace {
 
 class Reactor;
 
-// An open descriptor, closed with the last reference. Operations hold one, because a number that is closed
-// and opened again before the kernel has taken the request would name another file.
+// An open descriptor, closed with the last reference. Operations hold one, because a number that is
+// closed and opened again before the kernel has taken the request would name another file.
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
@@ -44,7 +44,8 @@ class Operation {
   // What a prepared request points to goes here; all of it is dropped after the completion.
   std::vector<Buffer> buffers;
   std::vector<iovec> pieces;
-  std::shared_ptr<const void> owner;  // a Descriptor, or anything else that must outlive the request
+  std::shared_ptr<const void>
+      owner;  // a Descriptor, or anything else that must outlive the request
   msghdr message{};
   sockaddr_storage address{};
   __kernel_timespec timeout{};
@@ -62,7 +63,8 @@ class Operation {
 // co_await gives the kernel's answer: ≥ 0, or a negative errno.
 class OperationWait {
  public:
-  OperationWait(Reactor& reactor, Operation* operation) : reactor_(reactor), operation_(operation) {}
+  OperationWait(Reactor& reactor, Operation* operation)
+      : reactor_(reactor), operation_(operation) {}
   OperationWait(const OperationWait&) = delete;
   OperationWait& operator=(const OperationWait&) = delete;
   ~OperationWait();

@@ -133,7 +133,8 @@ Reactor::~Reactor() {
       (void)io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &pause, nullptr);
       reap();
     }
-    // Whatever the kernel still holds after that keeps its memory: a leak is better than a stray write.
+    // Whatever the kernel still holds after that keeps its memory: a leak is better than a stray
+    // write.
     io_uring_queue_exit(&ring_);
   }
   while (free_ != nullptr) delete std::exchange(free_, free_->next_free_);
@@ -145,8 +146,12 @@ Env Reactor::env() {
   return {.clock = *this, .disk = *disk_, .net = *net_, .random = random_, .blocking = *blocking_};
 }
 
-Nanos Reactor::now() { return read_clock(CLOCK_BOOTTIME); }
-Nanos Reactor::wall() { return read_clock(CLOCK_REALTIME); }
+Nanos Reactor::now() {
+  return read_clock(CLOCK_BOOTTIME);
+}
+Nanos Reactor::wall() {
+  return read_clock(CLOCK_REALTIME);
+}
 
 // --- The loop ---
 
@@ -177,7 +182,8 @@ void Reactor::turn() {
 
 void Reactor::submit_prepared() {
   if (io_uring_sq_ready(&ring_) > 0) {
-    // An error here is shortage (EAGAIN, EBUSY): what was not taken is offered again in the next turn.
+    // An error here is shortage (EAGAIN, EBUSY): what was not taken is offered again in the next
+    // turn.
     (void)io_uring_submit_and_get_events(&ring_);
   } else if (flags_task_work_ && (IO_URING_READ_ONCE(*ring_.sq.kflags) & IORING_SQ_TASKRUN) != 0) {
     (void)io_uring_get_events(&ring_);
@@ -218,7 +224,8 @@ void Reactor::sleep_in_kernel() {
   if (wait.count > 0) {
     __kernel_timespec timeout{wait.count / 1'000'000'000, wait.count % 1'000'000'000};
     io_uring_cqe* cqe = nullptr;
-    (void)io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr);  // ETIME, EINTR: fine
+    (void)io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout,
+                                           nullptr);  // ETIME, EINTR: fine
   }
   {
     std::lock_guard lock(mailbox_mutex_);
@@ -295,8 +302,8 @@ void Reactor::release(Operation* operation) {
 
 void Reactor::abandon(Operation* operation) {
   operation->waiter_ = nullptr;
-  // The pool may reuse the operation before the kernel sees this: harmless, for a request that is prepared
-  // later is submitted later too.
+  // The pool may reuse the operation before the kernel sees this: harmless, for a request that is
+  // prepared later is submitted later too.
   io_uring_sqe* sqe = next_sqe();
   io_uring_prep_cancel64(sqe, reinterpret_cast<uint64_t>(operation), 0);
   sqe->user_data = kIgnored;

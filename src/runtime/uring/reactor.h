@@ -1,10 +1,10 @@
 // Reactor: the event loop of one core on io_uring, and the real back end of runtime/env.h.
 //
-// Lifecycle: create() on the thread that will run(); destroy there too, after everything that holds its Env.
-// A loop resumes what is ready, hands the kernel all prepared requests in one system call, reaps completions,
-// fires timers. With nothing to do it spins for a short, self-adjusting while, then sleeps in the kernel.
-// Other threads reach it by post() alone. Features of newer kernels are used where they are and done without
-// where not; the oldest kernel that is meant to work is 6.1.
+// Lifecycle: create() on the thread that will run(); destroy there too, after everything that holds
+// its Env. A loop resumes what is ready, hands the kernel all prepared requests in one system call,
+// reaps completions, fires timers. With nothing to do it spins for a short, self-adjusting while,
+// then sleeps in the kernel. Other threads reach it by post() alone. Features of newer kernels are
+// used where they are and done without where not; the oldest kernel that is meant to work is 6.1.
 #pragma once
 
 #include <atomic>
@@ -22,10 +22,10 @@ namespace headrace {
 class ThreadPool;
 
 struct ReactorOptions {
-  unsigned entries = 1024;        // of the submission ring; more requests than that may be in flight
+  unsigned entries = 1024;  // of the submission ring; more requests than that may be in flight
   Nanos spin = microseconds(30);  // at most, before sleeping
   unsigned blocking_threads = 8;
-  bool plain_ring = false;        // without what newer kernels offer; for tests
+  bool plain_ring = false;  // without what newer kernels offer; for tests
 };
 
 class Reactor final : public Scheduler, public Clock {
@@ -39,11 +39,12 @@ class Reactor final : public Scheduler, public Clock {
   // Returns when `main` has ended. Children that main left in scopes of its own are gone with it.
   void run(Task<void> main);
 
-  // Runs f on the reactor's thread, outside any coroutine, soon. The only member for other threads; never waits.
+  // Runs f on the reactor's thread, outside any coroutine, soon. The only member for other threads;
+  // never waits.
   void post(std::move_only_function<void()> f);
 
-  // From now on these signals are taken from the process and given to wait_signal(); SIGPIPE is ignored.
-  // Call once, before any thread is started that is not the reactor's own.
+  // From now on these signals are taken from the process and given to wait_signal(); SIGPIPE is
+  // ignored. Call once, before any thread is started that is not the reactor's own.
   [[nodiscard]] Result<void> catch_signals(std::vector<int> signals);
   [[nodiscard]] Task<int> wait_signal();  // the signal's number
 
@@ -51,22 +52,25 @@ class Reactor final : public Scheduler, public Clock {
   [[nodiscard]] Nanos wall() override;  // CLOCK_REALTIME
   void arm(TimerNode& node, Nanos deadline) override { timers_.arm(node, deadline); }
 
-  // Raw descriptors, for gateways. Each returns bytes (which may be fewer than asked for) or a negative errno; the
-  // caller keeps fd open until it returns, or, if the task is destroyed first, until the loop has gone round
-  // once. Offset kStream reads and writes at the descriptor's own position.
+  // Raw descriptors, for gateways. Each returns bytes (which may be fewer than asked for) or a
+  // negative errno; the caller keeps fd open until it returns, or, if the task is destroyed first,
+  // until the loop has gone round once. Offset kStream reads and writes at the descriptor's own
+  // position.
   static constexpr uint64_t kStream = ~uint64_t{0};
   [[nodiscard]] Task<int> read(int fd, Buffer into, uint64_t offset);
   [[nodiscard]] Task<int> write(int fd, Buffer from, uint64_t offset);
   [[nodiscard]] Task<int> writev(int fd, std::vector<Buffer> pieces, uint64_t offset);
-  [[nodiscard]] Task<int> poll(int fd, unsigned events);  // POLLIN…; returns the events that are there
-  // For devices that io_uring would hand to its worker threads (/dev/fuse, signalfd): fd must be O_NONBLOCK. Reads
-  // at once where it can, otherwise after a poll.
+  [[nodiscard]] Task<int> poll(int fd,
+                               unsigned events);  // POLLIN…; returns the events that are there
+  // For devices that io_uring would hand to its worker threads (/dev/fuse, signalfd): fd must be
+  // O_NONBLOCK. Reads at once where it can, otherwise after a poll.
   [[nodiscard]] Task<int> read_ready(int fd, Buffer into);
-  // writev(2) here and now; for descriptors whose write never waits (/dev/fuse). At most 1,024 pieces.
+  // writev(2) here and now; for descriptors whose write never waits (/dev/fuse). At most 1,024
+  // pieces.
   [[nodiscard]] int write_now(int fd, const std::vector<Buffer>& pieces);
 
-  // Any request: prepare(io_uring_sqe*, Operation&) is called at once and fills both. The kernel sees it when the loop
-  // next submits, or earlier when the ring is full.
+  // Any request: prepare(io_uring_sqe*, Operation&) is called at once and fills both. The kernel
+  // sees it when the loop next submits, or earlier when the ring is full.
   template <class Prepare>
   [[nodiscard]] OperationWait submit(Prepare&& prepare) {
     Operation* operation = acquire();
@@ -92,7 +96,9 @@ class Reactor final : public Scheduler, public Clock {
     link->user_data = kIgnored;
     return OperationWait(*this, operation);
   }
-  [[nodiscard]] uint64_t in_flight() const { return in_flight_; }  // requests that the kernel has not answered
+  [[nodiscard]] uint64_t in_flight() const {
+    return in_flight_;
+  }  // requests that the kernel has not answered
 
  private:
   friend class OperationWait;
@@ -122,7 +128,8 @@ class Reactor final : public Scheduler, public Clock {
   ReactorOptions options_;
   io_uring ring_{};
   bool ring_open_ = false;
-  bool flags_task_work_ = false;  // the kernel tells in the ring that completions wait for us to enter it
+  bool flags_task_work_ =
+      false;  // the kernel tells in the ring that completions wait for us to enter it
   Timers timers_;
   uint64_t in_flight_ = 0;
   Operation* free_ = nullptr;

@@ -168,7 +168,9 @@ TEST_F(ReactorTest, ReadsWritesAndPollsRawDescriptors) {
 
 Task<void> write_later(Reactor* reactor, int fd) {
   co_await reactor->sleep(milliseconds(2));
-  EXPECT_EQ(reactor->write_now(fd, {Buffer::copy_of(bytes_of("now")), Buffer::copy_of(bytes_of("!"))}), 4);
+  EXPECT_EQ(
+      reactor->write_now(fd, {Buffer::copy_of(bytes_of("now")), Buffer::copy_of(bytes_of("!"))}),
+      4);
 }
 
 Task<void> read_when_ready(Reactor* reactor, Pipe* pipe, int* size) {
@@ -211,7 +213,9 @@ TEST_F(ReactorTest, WorksOnARingWithoutNewerFeatures) {
 
 // --- Other threads ---
 
-Task<void> wait_for(Event* event) { co_await event->wait(); }
+Task<void> wait_for(Event* event) {
+  co_await event->wait();
+}
 
 TEST_F(ReactorTest, RunsWhatOtherThreadsPostEvenWhileItSleeps) {
   Event event;
@@ -261,7 +265,8 @@ Task<void> slow_work(Blocking* blocking, std::shared_ptr<std::atomic<int>> steps
   *steps = 100;
 }
 
-Task<void> abandon_blocking(Blocking* blocking, Clock* clock, std::shared_ptr<std::atomic<int>> steps) {
+Task<void> abandon_blocking(Blocking* blocking, Clock* clock,
+                            std::shared_ptr<std::atomic<int>> steps) {
   {
     Scope scope;
     scope.spawn(slow_work(blocking, steps));

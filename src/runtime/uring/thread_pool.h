@@ -1,8 +1,8 @@
 // ThreadPool: the real Blocking. A fixed number of threads takes jobs in order of submission.
 //
-// The queue holds at most one job per waiting task: what bounds tasks bounds it. All signals are blocked in
-// the threads, so that signals go to whoever catches them. Destruction finishes jobs that run and drops
-// those that have not begun.
+// The queue holds at most one job per waiting task: what bounds tasks bounds it. All signals are
+// blocked in the threads, so that signals go to whoever catches them. Destruction finishes jobs
+// that run and drops those that have not begun.
 #pragma once
 
 #include <condition_variable>

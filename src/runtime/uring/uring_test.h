@@ -12,7 +12,8 @@
 
 namespace headrace {
 
-// In the directory of the tests by choice: /tmp is often a tmpfs, which has no O_DIRECT on older kernels.
+// In the directory of the tests by choice: /tmp is often a tmpfs, which has no O_DIRECT on older
+// kernels.
 class TempDirectory {
  public:
   explicit TempDirectory(const std::string& parent = "/var/tmp") {

@@ -1,6 +1,7 @@
 #include "meta/store/rocksdb/database.h"
 
 #include <fmt/core.h>
+#include <rocksdb/convenience.h>
 #include <rocksdb/sst_file_reader.h>
 #include <rocksdb/unique_id.h>
 #include <rocksdb/utilities/checkpoint.h>

@@ -1,0 +1,310 @@
+#include "client/client.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "runtime/when_all.h"
+
+namespace headrace {
+
+namespace {
+constexpr Nanos kMaintenance = seconds(1);
+constexpr size_t kForgetBatch = 1000;
+
+HandleRef handle_of(const OpenFileRef& file) { return std::static_pointer_cast<FileHandle>(file); }
+}  // namespace
+
+Client::Client(Env env, ClientOptions options)
+    : env_(env),
+      options_(std::move(options)),
+      hub_(env, identity_, handlers_),
+      follower_(env, hub_, view_, options_.nodes),
+      partitions_(env, hub_, view_),
+      targets_(env, hub_, view_),
+      fragments_(targets_),
+      segments_(env, fragments_),
+      sessions_(env, partitions_, ClientId(env.random.nonzero()), scope_),
+      files_(env, sessions_, scope_, {.max_files = options_.max_files, .idle = options_.idle_grant}),
+      reader_(env, hub_, partitions_, segments_, scope_, options_.read_cache),
+      write_back_(env, sessions_, files_, segments_, reader_, scope_,
+                  {.dirty_limit = options_.dirty_limit, .flush_after = options_.flush_after, .stage_limit = options_.stage_limit}),
+      data_(sessions_, files_, write_back_, reader_, scope_),
+      names_(env, sessions_, files_, write_back_, data_, scope_) {
+  identity_.client = sessions_.client();
+  handlers_.on<Recall>([this](Recall request, CallInfo) { return files_.recall(request); });
+  handlers_.on<Closing>([this](Closing request, CallInfo) { return leave(request); });
+  sessions_.claims = [this](const ClientSession& session) { return files_.claims(session); };
+  sessions_.on_lost = [this](ClientSessionRef session) { session_lost(session); };
+  sessions_.on_expired = [this](ClientSessionRef session) { files_.session_expired(session); };
+  files_.flush = [this](FileRef file) { return write_back_.flush(std::move(file)); };
+  files_.drop_dirty = [this](const FileRef& file, Error error) { write_back_.drop(file, std::move(error)); };
+}
+
+Client::~Client() = default;
+
+Task<Result<std::unique_ptr<Client>>> Client::start(Env env, ClientOptions options) {
+  auto client = std::unique_ptr<Client>(new Client(env, std::move(options)));
+  Result<void> begun = co_await client->begin();
+  if (!begun.ok()) co_return std::move(begun).error();
+  co_return client;
+}
+
+Task<Result<void>> Client::begin() {
+  if (options_.nodes.empty()) co_return Error(Code::kInvalid, "no node's address was given");
+  const Nanos deadline = env_.clock.now() + options_.start_timeout;
+  for (;;) {
+    Result<void> refreshed = co_await follower_.refresh();
+    if (refreshed.ok() && !view_.map().partitions.empty()) break;
+    if (env_.clock.now() >= deadline) {
+      if (refreshed.ok()) co_return Error(Code::kUnavailable, "the cluster has no partitions yet");
+      co_return std::move(refreshed).error().within("no cluster to be reached (is the node up?)");
+    }
+    co_await env_.clock.sleep(milliseconds(100));
+  }
+  see_map();
+  follower_.start();
+  sessions_.start();
+  write_back_.start();
+  scope_.spawn(follow_map());
+  scope_.spawn(maintain());
+  co_return Result<void>();
+}
+
+void Client::see_map() {
+  identity_.name_space = view_.map().name_space;
+  identity_.namespace_epoch = view_.map().namespace_epoch;
+}
+
+Task<void> Client::follow_map() {
+  while (!scope_.token().cancelled()) {
+    const uint64_t version = view_.map().version;
+    see_map();
+    (void)co_await view_.wait_newer(env_.clock, version, env_.clock.now() + seconds(1));
+  }
+}
+
+Task<void> Client::maintain() {
+  uint64_t round = 0;
+  while (co_await scope_.token().sleep(env_.clock, kMaintenance)) {
+    co_await forget_closed();
+    if (++round % 5 == 0 || files_.size() > options_.max_files) co_await files_.trim();
+  }
+}
+
+Nanos Client::may_cache(FileId id) const {
+  FileRef file = files_.find(id);
+  if (file == nullptr || file->recalling || !files_.readable(*file)) return {};
+  return file->session->valid_until - env_.clock.now();
+}
+
+ClientStatistics Client::counters() const {
+  return {write_back_.counters(), reader_.counters(), segments_.counters(), files_.counters(), write_back_.dirty_bytes(), files_.size()};
+}
+
+Result<void> Client::writable() const {
+  if (!follower_.read_only()) return {};
+  return Error(Code::kReadOnly, "the namespace is read-only: " + follower_.why_read_only());
+}
+
+// ---- names ----
+
+Task<Result<Attributes>> Client::lookup(FileId parent, std::string name) { return names_.lookup(parent, std::move(name)); }
+Task<Result<Attributes>> Client::get_attributes(FileId file) { return names_.get_attributes(file); }
+Task<Result<Attributes>> Client::set_attributes(FileId file, AttributeChange change) { return names_.set_attributes(file, change); }
+Task<Result<Attributes>> Client::make(FileId parent, std::string name, MakeOptions options, Credentials who) {
+  return names_.make(parent, std::move(name), std::move(options), who);
+}
+Task<Result<void>> Client::unlink(FileId parent, std::string name) { return names_.unlink(parent, std::move(name), false); }
+Task<Result<void>> Client::remove_directory(FileId parent, std::string name) { return names_.unlink(parent, std::move(name), true); }
+Task<Result<void>> Client::rename(RenameOptions options) { return names_.rename(std::move(options)); }
+Task<Result<Attributes>> Client::link(FileId file, FileId parent, std::string name) { return names_.link(file, parent, std::move(name)); }
+Task<Result<std::string>> Client::read_link(FileId file) { return names_.read_link(file); }
+Task<Result<ReadDirectoryReply>> Client::read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) {
+  return names_.read_directory(directory, after, limit, plus);
+}
+Task<Result<std::string>> Client::get_xattr(FileId file, std::string name) { return names_.get_xattr(file, std::move(name)); }
+Task<Result<void>> Client::set_xattr(FileId file, std::string name, std::string value, bool must_create, bool must_replace) {
+  SetXattr request;
+  request.name = std::move(name);
+  request.value = std::move(value);
+  request.must_create = must_create;
+  request.must_replace = must_replace;
+  return names_.set_xattr(file, std::move(request));
+}
+Task<Result<std::vector<std::string>>> Client::list_xattr(FileId file) { return names_.list_xattr(file); }
+Task<Result<void>> Client::remove_xattr(FileId file, std::string name) { return names_.remove_xattr(file, std::move(name)); }
+
+// ---- open files ----
+
+// The file outlives its last name while we have it open, for other clients' unlinks too.
+Task<Result<void>> Client::keep_open(FileRef file) {
+  Mutex::Guard guard = co_await file->opening.lock();
+  while (file->forgetting) co_await ListWait(file->forgotten);
+  if (file->kept) co_return Result<void>();
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file->id.slot()));
+  HR_CO_TRY(co_await sessions_.mutate_under(session, OpenKept{.file = file->id}));
+  file->kept = !session->lost;
+  co_return Result<void>();
+}
+
+Task<Result<OpenFileRef>> Client::open(FileId id, OpenMode mode) {
+  FileRef file = files_.get(id);
+  ++file->opens;
+  auto handle = std::make_shared<FileHandle>(file, mode, closed_);  // counts down, whatever happens
+  HR_CO_TRY(co_await keep_open(file));
+  if (mode.truncate) {
+    HR_CO_TRY(writable());
+    HR_CO_TRY(co_await names_.set_attributes(id, {.mask = kSetSize, .size = 0}));
+  }
+  co_return OpenFileRef(std::move(handle));
+}
+
+Task<Result<FileSystem::Created>> Client::create(FileId parent, std::string name, uint32_t mode, OpenMode open, Credentials who) {
+  HR_CO_TRY(Attributes made, co_await names_.make(parent, std::move(name), {.type = FileType::kFile, .mode = mode}, who, true,
+                                                  open.write));
+  FileRef file = files_.get(made.id);
+  file->kept = true;
+  ++file->opens;
+  co_return Created{made, std::make_shared<FileHandle>(file, open, closed_)};
+}
+
+Task<Result<void>> Client::close(OpenFileRef file) {
+  handle_of(file)->release();
+  if (closed_->size() >= kForgetBatch && !forgetting_.locked()) scope_.spawn(forget_closed());
+  co_return Result<void>();
+}
+
+Task<void> Client::forget_closed() {
+  Mutex::Guard guard = co_await forgetting_.lock();
+  std::vector<FileRef> closed;
+  closed.swap(*closed_);
+  std::map<Slot, std::vector<FileRef>> by_slot;  // a message goes to one partition
+  for (FileRef& file : closed) {
+    if (file->opens > 0 || !file->kept || file->forgetting) continue;
+    const PartitionInfo* partition = view_.map().partition_of(file->id.slot());
+    if (partition == nullptr) continue;
+    file->forgetting = true;
+    by_slot[Slot(partition->first_slot)].push_back(std::move(file));
+  }
+  for (auto& [slot, files] : by_slot) {
+    for (size_t i = 0; i < files.size(); i += kForgetBatch) {
+      Forget request;
+      for (size_t j = i; j < std::min(files.size(), i + kForgetBatch); ++j) request.files.push_back(files[j]->id);
+      (void)co_await sessions_.mutate(slot, std::move(request));
+    }
+    for (const FileRef& file : files) {
+      file->kept = false;
+      file->forgetting = false;
+      Scheduler::current().wake_all(file->forgotten);
+    }
+  }
+}
+
+Task<Result<std::vector<Buffer>>> Client::read(OpenFileRef file, uint64_t offset, uint64_t length) {
+  return data_.read(handle_of(file), offset, length);
+}
+
+Task<Result<uint64_t>> Client::write(OpenFileRef file, uint64_t offset, Buffer data) {
+  HR_CO_TRY(writable());
+  co_return co_await data_.write(handle_of(file), offset, std::move(data));
+}
+
+Task<Result<void>> Client::punch(OpenFileRef file, uint64_t offset, uint64_t length) {
+  HandleRef handle = handle_of(file);
+  return data_.punch(handle->file, offset, length);
+}
+
+Task<Result<void>> Client::sync(FileId id) {
+  FileRef file = files_.find(id);
+  if (file == nullptr) co_return Result<void>();  // names and attributes are durable already
+  co_return co_await data_.sync(std::move(file));
+}
+
+Task<Result<void>> Client::sync_all() { return write_back_.flush_all(); }
+
+// ---- the whole ----
+
+Task<Result<FileSystemStatistics>> Client::statistics() {
+  FileSystemStatistics out;
+  std::vector<Task<Result<StatisticsReply>>> asks;
+  std::shared_ptr<const ClusterMap> map = view_.shared();
+  for (const PartitionInfo& partition : map->partitions) {
+    asks.push_back(partitions_.call(partition.id, Statistics{.partition = partition.id}, {.timeout = seconds(10)}));
+  }
+  std::vector<Result<StatisticsReply>> replies = co_await when_all(std::move(asks));
+  uint64_t bytes = 0;
+  for (Result<StatisticsReply>& reply : replies) {
+    if (!reply.ok()) co_return std::move(reply).error();
+    out.files += reply->files;
+    bytes += reply->bytes;
+  }
+  uint64_t capacity = 0;
+  uint64_t used = 0;
+  for (const TargetInfo& target : map->targets) {
+    if (target.state != TargetState::kLive) continue;
+    capacity += target.capacity;
+    used += std::min(target.used, target.capacity);
+  }
+  const uint64_t data = map->protection.data;
+  const uint64_t width = std::max<uint64_t>(map->protection.width(), 1);
+  const uint64_t free = (capacity - used) / width * data;
+  // What is in the bucket alone takes no room in the hot tier: the total is what could be there, at least what is.
+  out.total_bytes = std::max(capacity / width * data, bytes + free);
+  out.free_bytes = free;
+  co_return out;
+}
+
+void Client::session_lost(const ClientSessionRef& session) {
+  std::vector<FileRef> open;
+  for (const FileRef& file : files_.all()) {
+    const PartitionInfo* partition = view_.map().partition_of(file->id.slot());
+    if (partition == nullptr || partition->id != session->partition) continue;
+    file->kept = false;
+    if (file->opens > 0) open.push_back(file);
+  }
+  files_.session_lost(session);
+  if (ended_) return;
+  for (FileRef& file : open) scope_.spawn(keep_again(std::move(file)));
+}
+
+Task<void> Client::keep_again(FileRef file) { (void)co_await keep_open(std::move(file)); }
+
+Task<Result<Empty>> Client::leave(Closing) {
+  ++told_to_leave_;
+  if (!leaving_) {
+    leaving_ = true;
+    scope_.spawn(leave_now());
+  }
+  co_return Empty{};
+}
+
+Task<void> Client::leave_now() {
+  // Each partition tells; what was granted by one that had not yet begun to close goes in the next round.
+  for (uint64_t heard = 0; heard != told_to_leave_;) {
+    heard = told_to_leave_;
+    (void)co_await write_back_.flush_all();
+    co_await forget_closed();
+    co_await files_.release_all();
+    closing_.set();
+  }
+  leaving_ = false;
+}
+
+Task<Result<void>> Client::shut_down() {
+  Result<void> flushed;
+  if (!ended_) {
+    ended_ = true;
+    flushed = co_await write_back_.flush_all();
+    co_await forget_closed();
+    co_await files_.release_all();
+    co_await sessions_.close_all();
+  }
+  scope_.cancel();
+  co_await scope_.join();
+  follower_.stop();
+  co_await hub_.close();
+  co_return flushed;
+}
+
+}  // namespace headrace

@@ -1,0 +1,405 @@
+#include "client/names.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <utility>
+
+namespace headrace {
+
+namespace {
+constexpr size_t kMaxName = 255;
+constexpr size_t kMaxTarget = 4095;
+constexpr size_t kMaxXattr = 64 * kKiB;
+constexpr size_t kMaxCachedXattr = 4 * kKiB;
+constexpr int64_t kNow = std::numeric_limits<int64_t>::min();
+
+Result<void> check_name(const std::string& name) {
+  if (name.size() > kMaxName) return Error(Code::kNameTooLong, "a name has at most 255 bytes");
+  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos || name.find('\0') != std::string::npos)
+    return Error(Code::kInvalid, "not a name: '" + name + "'");
+  return {};
+}
+
+Error no_such_name() { return Error(Code::kNotFound, "no such file or directory"); }
+}  // namespace
+
+// One own mutation of one name, from before it is sent until its outcome is known (or the caller went away).
+class Names::Change {
+ public:
+  Change(FileTable& files, FileRef directory, std::string name)
+      : directory_(std::move(directory)), name_(std::move(name)), losses_(directory_->losses), held_(files.readable(*directory_)) {
+    DirectoryState& state = directory_->as_directory();
+    DirectoryState::Changing& changing = state.changing[name_];
+    if (++changing.count > 1) changing.overlapped = true;
+    auto known = state.names.find(name_);
+    if (known != state.names.end()) {
+      was_ = known->second;
+      state.names.erase(known);
+      state.complete = false;
+    }
+    files.changed(*directory_);
+  }
+  Change(const Change&) = delete;
+  Change& operator=(const Change&) = delete;
+  ~Change() {
+    DirectoryState& state = directory_->as_directory();
+    auto at = state.changing.find(name_);
+    if (at != state.changing.end() && --at->second.count == 0) state.changing.erase(at);
+  }
+
+  [[nodiscard]] const std::optional<CachedName>& was() const { return was_; }
+
+  // What the name means now; nullopt: unknown. granted: the reply brought a grant on the directory.
+  void done(FileTable& files, std::optional<CachedName> now, bool granted) {
+    DirectoryState& state = directory_->as_directory();
+    files.changed(*directory_);
+    const bool overlapped = state.changing[name_].overlapped;
+    if (!now || overlapped || directory_->recalling || directory_->losses != losses_ || !files.readable(*directory_) ||
+        !(held_ || granted)) {
+      return;
+    }
+    state.names[name_] = *now;
+  }
+
+ private:
+  FileRef directory_;
+  std::string name_;
+  uint64_t losses_;
+  bool held_;
+  std::optional<CachedName> was_;
+};
+
+// ---- looking ----
+
+Task<Result<Attributes>> Names::lookup(FileId parent, std::string name) {
+  FileRef directory = files_.get(parent);
+  if (name == "." || name == "..") {
+    HR_CO_TRY(Attributes attributes, co_await get_attributes(parent));
+    if (name == "." || !attributes.parent) co_return attributes;
+    co_return co_await get_attributes(attributes.parent);
+  }
+  HR_CO_TRY(check_name(name));
+  if (files_.readable(*directory) && directory->directory != nullptr) {
+    const DirectoryState& state = *directory->directory;
+    auto known = state.names.find(name);
+    const bool absent = known != state.names.end() ? !known->second.file : state.complete && !state.changing.contains(name);
+    if (absent) {
+      ++directory->served;
+      co_return no_such_name();
+    }
+    if (known != state.names.end()) {
+      ++directory->served;
+      const FileId file = known->second.file;
+      Result<Attributes> attributes = co_await get_attributes(file);
+      if (attributes.code() != Code::kNotFound) co_return attributes;
+      // Unlinked while we asked.
+    }
+  }
+  co_return co_await lookup_there(std::move(directory), std::move(name));
+}
+
+Task<Result<Attributes>> Names::lookup_there(FileRef directory, std::string name) {
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(directory->id.slot()));
+  Attributes found;
+  {
+    GrantRequest request(session);
+    const uint64_t asked = files_.asked();
+    Result<EntryReply> reply = co_await sessions_.ask_under(session, Lookup{.parent = directory->id, .name = name});
+    ++directory->served;
+    if (!reply.ok()) {
+      if (reply.code() == Code::kNotFound) files_.remember_name(*directory, name, {}, asked);
+      co_return std::move(reply).error();
+    }
+    files_.take(directory, reply->directory_grant, nullptr, request, asked);
+    found = reply->attributes;
+    files_.remember_name(*directory, name, {found.id, found.type}, asked);
+    FileRef file = files_.get(found.id);
+    files_.take(file, reply->file_grant, &found, request, asked);
+    if (found.generation != 0) {
+      ++file->served;
+      co_return files_.present(*file, found);
+    }
+  }
+  co_return co_await get_attributes(found.id);
+}
+
+Task<Result<Attributes>> Names::get_attributes(FileId id) {
+  FileRef file = files_.get(id);
+  if (files_.readable(*file) && file->attributes && (file->held.kind != GrantKind::kWrite || file->size_known))
+    co_return files_.present(*file);
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
+  GrantRequest request(session);
+  const uint64_t asked = files_.asked();
+  HR_CO_TRY(EntryReply reply, co_await sessions_.ask_under(session, GetAttributes{.file = id, .want = GrantKind::kRead}));
+  files_.take(file, reply.file_grant, &reply.attributes, request, asked);
+  ++file->served;
+  co_return files_.present(*file, reply.attributes);
+}
+
+Task<Result<ReadDirectoryReply>> Names::read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) {
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(directory.slot()));
+  ReadDirectory request;
+  request.directory = directory;
+  request.after = after;
+  request.limit = limit;
+  request.plus = plus;
+  HR_CO_TRY(ReadDirectoryReply reply, co_await sessions_.ask_under(session, request));
+  for (DirectoryEntry& entry : reply.entries) {
+    if (!entry.attributes) continue;
+    FileRef file = files_.find(entry.id);
+    if (file != nullptr) entry.attributes = files_.present(*file, *entry.attributes);
+  }
+  co_return reply;
+}
+
+Task<Result<std::string>> Names::read_link(FileId id) {
+  FileRef file = files_.get(id);
+  if (!file->link_target.empty()) co_return file->link_target;
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
+  HR_CO_TRY(TextReply reply, co_await sessions_.ask_under(session, GetXattr{.file = id}));
+  file->link_target = reply.text;
+  co_return reply.text;
+}
+
+// ---- changing ----
+
+Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change) {
+  FileRef file = files_.get(id);
+  SetAttributes request;
+  request.file = id;
+  request.mask = change.mask;
+  request.mode = change.mode;
+  request.uid = change.uid;
+  request.gid = change.gid;
+  request.size = change.size;
+  request.atime = change.atime;
+  request.mtime = change.mtime;
+  request.ctime = change.ctime;
+  if ((change.mask & kSetSize) != 0) co_return co_await data_.resize(std::move(file), request);
+  if ((change.mask & kSetMtime) != 0) {
+    if (!file->dirty.empty()) {
+      // Commits carry times too: those under way come first, those to come carry the new one.
+      if (request.mtime == kNow) request.mtime = std::max(file->mtime, env_.clock.wall().count);
+      co_await write_back_.settle(file);
+    }
+    if (request.mtime != kNow) file->mtime = request.mtime;
+  }
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
+  files_.changed(*file);
+  GrantRequest grants(session);
+  const uint64_t asked = files_.asked();
+  Result<EntryReply> reply = co_await sessions_.mutate_under(session, request);
+  if (reply.ok()) files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
+  if (reply.ok() && request.mtime == kNow && file->dirty.empty()) file->mtime = reply->attributes.mtime;
+  files_.bump(*file);  // what was asked before the change
+  if (!reply.ok()) co_return std::move(reply).error();
+  ++file->served;
+  co_return files_.present(*file, reply->attributes);
+}
+
+Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOptions options, Credentials who, bool kept, bool writes) {
+  HR_CO_TRY(check_name(name));
+  if (options.type == FileType::kSymlink && (options.target.empty() || options.target.size() > kMaxTarget))
+    co_return Error(options.target.empty() ? Code::kNotFound : Code::kNameTooLong, "a symlink's target has 1 to 4095 bytes");
+  FileRef directory = files_.get(parent);
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
+  Change change(files_, directory, name);
+  Make request;
+  request.parent = parent;
+  request.name = name;
+  request.type = options.type;
+  request.mode = options.mode;
+  request.uid = who.uid;
+  request.gid = who.gid;
+  request.rdev = options.rdev;
+  request.target = options.target;
+  request.want_write_grant = writes;
+  request.keep_open = kept;
+  GrantRequest grants(session);
+  const uint64_t asked = files_.asked();
+  Result<EntryReply> reply = co_await sessions_.mutate_under(session, std::move(request));
+  if (!reply.ok()) {
+    change.done(files_, std::nullopt, false);
+    co_return std::move(reply).error();
+  }
+  const Attributes& made = reply->attributes;
+  files_.take(directory, reply->directory_grant, nullptr, grants, asked);
+  FileRef file = files_.get(made.id);
+  files_.take(file, reply->file_grant, &made, grants, asked);
+  if (files_.readable(*file) && !file->recalling && FileTable::fresh(*file, asked)) {
+    file->no_xattrs = true;
+    if (made.type == FileType::kDirectory) file->as_directory().complete = true;
+  }
+  file->link_target = options.target;
+  change.done(files_, CachedName{made.id, made.type}, reply->directory_grant.has_value());
+  ++file->served;
+  co_return made;
+}
+
+// Dirty bytes of a file that nobody can open any more need not be written, if that is so: only its partition knows
+// whether another client still has it open.
+Task<void> Names::drop_if_gone(FileRef file) {
+  Result<ClientSessionRef> session = co_await sessions_.of(file->id.slot());
+  if (!session.ok()) co_return;
+  Result<EntryReply> reply = co_await sessions_.ask_under(*session, GetAttributes{.file = file->id});
+  if (reply.code() == Code::kNotFound && file->opens == 0) write_back_.drop(file, std::nullopt);
+}
+
+void Names::unlinked(FileId id, uint32_t links) {
+  FileRef file = files_.find(id);
+  if (file == nullptr) return;
+  files_.changed(*file);
+  if (links == 0 && file->opens == 0 && !file->dirty.empty()) (void)scope_.spawn(drop_if_gone(std::move(file)));
+}
+
+Task<Result<void>> Names::unlink(FileId parent, std::string name, bool directory) {
+  HR_CO_TRY(check_name(name));
+  FileRef where = files_.get(parent);
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
+  Change change(files_, where, name);
+  Unlink request;
+  request.parent = parent;
+  request.name = name;
+  request.directory = directory;
+  Result<UnlinkReply> reply = co_await sessions_.mutate_under(session, std::move(request));
+  if (!reply.ok()) {
+    change.done(files_, std::nullopt, false);
+    co_return std::move(reply).error();
+  }
+  change.done(files_, CachedName{}, false);
+  unlinked(reply->file, reply->links);
+  co_return Result<void>();
+}
+
+Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
+  HR_CO_TRY(check_name(options.from_name));
+  HR_CO_TRY(check_name(options.to_name));
+  if (options.from_parent == options.to_parent && options.from_name == options.to_name) {
+    HR_CO_TRY(co_await lookup(options.from_parent, options.from_name));
+    if (options.no_replace) co_return Error(Code::kExists, "the name exists");
+    co_return Result<void>();
+  }
+  // Which inode moves: its times, and a directory's parent, change with it.
+  HR_CO_TRY(Attributes moved, co_await lookup(options.from_parent, options.from_name));
+  FileRef from = files_.get(options.from_parent);
+  FileRef to = files_.get(options.to_parent);
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(options.from_parent.slot()));
+  Change leave(files_, from, options.from_name);
+  Change arrive(files_, to, options.to_name);
+  FileRef file = files_.get(moved.id);
+  files_.changed(*file);
+  Rename request;
+  request.from_parent = options.from_parent;
+  request.from_name = options.from_name;
+  request.to_parent = options.to_parent;
+  request.to_name = options.to_name;
+  request.no_replace = options.no_replace;
+  Result<UnlinkReply> reply = co_await sessions_.mutate_under(session, std::move(request));
+  files_.changed(*file);
+  if (!reply.ok()) {
+    leave.done(files_, std::nullopt, false);
+    arrive.done(files_, std::nullopt, false);
+    co_return std::move(reply).error();
+  }
+  // Another client may have put another file there between the look and the move: only what the reply says is known.
+  if (reply->file == moved.id) {  // two names of one file: nothing happens
+    leave.done(files_, std::nullopt, false);
+    arrive.done(files_, std::nullopt, false);
+    co_return Result<void>();
+  }
+  const bool sure = leave.was() && leave.was()->file == moved.id;
+  leave.done(files_, sure ? std::optional(CachedName{}) : std::nullopt, false);
+  arrive.done(files_, sure ? std::optional(CachedName{moved.id, moved.type}) : std::nullopt, false);
+  if (reply->file) unlinked(reply->file, reply->links);
+  co_return Result<void>();
+}
+
+Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name) {
+  HR_CO_TRY(check_name(name));
+  FileRef directory = files_.get(parent);
+  FileRef file = files_.get(id);
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
+  Change change(files_, directory, name);
+  files_.changed(*file);
+  GrantRequest grants(session);
+  const uint64_t asked = files_.asked();
+  Result<EntryReply> reply = co_await sessions_.mutate_under(session, Link{.file = id, .parent = parent, .name = name});
+  if (!reply.ok()) {
+    files_.changed(*file);
+    change.done(files_, std::nullopt, false);
+    co_return std::move(reply).error();
+  }
+  files_.take(directory, reply->directory_grant, nullptr, grants, asked);
+  files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
+  files_.bump(*file);
+  const FileType type = reply->attributes.type;
+  change.done(files_, CachedName{id, type}, reply->directory_grant.has_value());
+  if (reply->attributes.generation == 0) {
+    files_.changed(*file);
+    co_return co_await get_attributes(id);
+  }
+  ++file->served;
+  co_return files_.present(*file, reply->attributes);
+}
+
+// ---- extended attributes ----
+
+Task<Result<std::string>> Names::get_xattr(FileId id, std::string name) {
+  if (name.empty() || name.size() > kMaxName) co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
+  FileRef file = files_.get(id);
+  if (files_.readable(*file)) {
+    auto known = file->xattrs.find(name);
+    if (known != file->xattrs.end() && known->second) co_return *known->second;
+    if (known != file->xattrs.end() || file->no_xattrs) co_return Error(Code::kNoAttribute, "no such attribute");
+  }
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
+  const uint64_t asked = files_.asked();
+  Result<TextReply> reply = co_await sessions_.ask_under(session, GetXattr{.file = id, .name = name});
+  const bool remember = files_.readable(*file) && !file->recalling && FileTable::fresh(*file, asked) && file->xattrs.size() < 64;
+  if (!reply.ok()) {
+    if (reply.code() == Code::kNoAttribute && remember) file->xattrs[name] = std::nullopt;
+    co_return std::move(reply).error();
+  }
+  if (remember && reply->text.size() <= kMaxCachedXattr) file->xattrs[name] = reply->text;
+  co_return std::move(reply->text);
+}
+
+Task<Result<void>> Names::set_xattr(FileId id, SetXattr request) {
+  if (request.name.empty() || request.name.size() > kMaxName) co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
+  if (request.value.size() > kMaxXattr) co_return Error(Code::kTooLarge, "an attribute has at most 64 KiB");
+  FileRef file = files_.get(id);
+  files_.changed(*file);
+  request.file = id;
+  Result<Empty> reply = co_await sessions_.mutate(id.slot(), std::move(request));
+  file->xattrs.clear();
+  file->no_xattrs = false;
+  files_.changed(*file);
+  if (!reply.ok()) co_return std::move(reply).error();
+  co_return Result<void>();
+}
+
+Task<Result<std::vector<std::string>>> Names::list_xattr(FileId id) {
+  FileRef file = files_.get(id);
+  if (files_.readable(*file) && file->no_xattrs) co_return std::vector<std::string>();
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
+  const uint64_t asked = files_.asked();
+  HR_CO_TRY(ListXattrReply reply, co_await sessions_.ask_under(session, ListXattr{.file = id}));
+  if (reply.names.empty() && files_.readable(*file) && !file->recalling && FileTable::fresh(*file, asked)) {
+    file->no_xattrs = true;
+    file->xattrs.clear();
+  }
+  co_return std::move(reply.names);
+}
+
+Task<Result<void>> Names::remove_xattr(FileId id, std::string name) {
+  FileRef file = files_.get(id);
+  files_.changed(*file);
+  Result<Empty> reply = co_await sessions_.mutate(id.slot(), RemoveXattr{.file = id, .name = name});
+  file->xattrs.clear();
+  files_.changed(*file);
+  if (!reply.ok()) co_return std::move(reply).error();
+  co_return Result<void>();
+}
+
+}  // namespace headrace

@@ -1,0 +1,291 @@
+// How a target becomes durable: the commit loop, the flip of a full log into a table, prewriting.
+#include <algorithm>
+
+#include "base/fault_point.h"
+#include "hot/target.h"
+
+namespace headrace {
+namespace {
+
+constexpr size_t kMaxGroupRecords = 64 * kKiB;
+constexpr uint64_t kMaxGroupFrames = 16 * kMiB;
+constexpr size_t kMaxGroup = 1024;
+constexpr size_t kTableBatch = 256 * kKiB;
+constexpr uint64_t kTableMargin = 256 * kKiB;
+constexpr Nanos kPrewriteRetry = seconds(1);
+
+}  // namespace
+
+void Target::enqueue(std::shared_ptr<Commit> operation) {
+  pending_.push_back(std::move(operation));
+  wake_.set();
+}
+
+Task<Result<void>> Target::wait(std::shared_ptr<Commit> operation) {
+  co_await operation->done.wait();
+  co_return std::move(*operation->result);
+}
+
+Task<Result<void>> Target::commit(std::shared_ptr<Commit> operation) {
+  enqueue(operation);
+  co_return co_await wait(std::move(operation));
+}
+
+Task<void> Target::commit_loop() {
+  while (true) {
+    if (pending_.empty()) {
+      if (closing_ && writing_.empty()) co_return;
+      wake_.reset();
+      co_await wake_.wait();
+      continue;
+    }
+    std::vector<std::shared_ptr<Commit>> group;
+    size_t records = 0;
+    uint64_t frames = 0;
+    while (!pending_.empty() && group.size() < kMaxGroup) {
+      const Commit& next = *pending_.front();
+      uint64_t more = 0;
+      for (const auto& [offset, frame] : next.frames) more += frame.size();
+      if (!group.empty() && (records + next.records.size() > kMaxGroupRecords || frames + more > kMaxGroupFrames)) break;
+      records += next.records.size();
+      frames += more;
+      group.push_back(std::move(pending_.front()));
+      pending_.pop_front();
+    }
+    co_await commit_group(std::move(group));
+  }
+}
+
+Task<void> Target::write_to(uint64_t offset, std::vector<Buffer> pieces, std::shared_ptr<std::optional<Error>> failed) {
+  Result<void> written = co_await file_->write(offset, std::move(pieces));
+  if (!written && !failed->has_value()) *failed = std::move(written).error();
+}
+
+Task<void> Target::commit_group(std::vector<std::shared_ptr<Commit>> group) {
+  auto failed = std::make_shared<std::optional<Error>>();
+  std::string records;
+  std::vector<std::pair<uint64_t, Buffer>> frames;
+  for (const auto& operation : group) {
+    records += operation->records;
+    for (auto& frame : operation->frames) frames.push_back(std::move(frame));
+  }
+  Result<void> outcome;
+  if (fenced_) outcome = Error(Code::kUnavailable, name() + " is fenced: " + *fenced_);
+  if (outcome && !records.empty()) {
+    uint64_t needed = round_up(kBatchHeaderBytes + records.size(), kBlock);
+    if (log_at_ + needed > superblock_.log_bytes) outcome = co_await flip();
+  }
+  if (outcome && (!records.empty() || !frames.empty())) {
+    Scope writes;
+    if (!records.empty()) {
+      Buffer batch = encode_batch({BatchKind::kLog, id(), superblock_.generation, log_sequence_}, records);
+      uint64_t offset = superblock_.log_offset() + log_at_;
+      log_at_ += batch.size();
+      ++log_sequence_;
+      std::vector<Buffer> pieces(1, std::move(batch));
+      writes.spawn(write_to(offset, std::move(pieces), failed));
+    }
+    // Frames of one run lie back to back: one write for each stretch.
+    std::ranges::stable_sort(frames, {}, [](const auto& frame) { return frame.first; });
+    for (size_t i = 0; i < frames.size();) {
+      uint64_t offset = frames[i].first;
+      uint64_t end = offset;
+      std::vector<Buffer> pieces;
+      while (i < frames.size() && frames[i].first == end && pieces.size() < 256) {
+        end += frames[i].second.size();
+        pieces.push_back(std::move(frames[i].second));
+        ++i;
+      }
+      writes.spawn(write_to(offset, std::move(pieces), failed));
+    }
+    co_await writes.join();
+    if (*failed) {
+      outcome = std::move(**failed);
+    } else if (!mutant("skip_flush")) {
+      outcome = co_await file_->flush();
+    }
+    ++counters_.commits;
+  }
+  if (!outcome && !fenced_) {
+    fence("commit failed: " + outcome.error().text());
+    outcome = Error(Code::kIo, name() + " is fenced: " + *fenced_);
+  }
+  if (fenced_ && outcome) outcome = Error(Code::kIo, name() + " is fenced: " + *fenced_);
+  counters_.committed += group.size();
+  for (const auto& operation : group) {
+    if (outcome && operation->apply) operation->apply();
+    operation->result = outcome;
+    operation->done.set();
+  }
+}
+
+// The table of generation G + 1 goes to the other area and is flushed; then both superblocks, each flushed before the
+// other is touched. Until the first of them is durable, everything of generation G is untouched.
+Task<Result<void>> Target::flip() {
+  Superblock next = superblock_;
+  next.generation = superblock_.generation + 1;
+  next.table = superblock_.table ^ 1;
+  {
+    Mutex::Guard guard = co_await table_areas_.lock();
+    HR_CO_TRY(next.table_batches, co_await write_table(next.table, next.generation));
+  }
+  HR_CO_TRY(co_await file_->flush());
+  HR_CO_TRY(co_await write_superblocks(next));
+  superblock_ = next;
+  log_at_ = 0;
+  log_sequence_ = 1;
+  ++counters_.flips;
+  co_return Result<void>();
+}
+
+Task<Result<void>> Target::write_superblocks(Superblock next) {
+  for (uint64_t offset : kSuperblockOffsets) {
+    std::vector<Buffer> pieces(1, encode_superblock(next));
+    HR_CO_TRY(co_await file_->write(offset, std::move(pieces)));
+    HR_CO_TRY(co_await file_->flush());
+  }
+  co_return Result<void>();
+}
+
+// Returns the number of batches. The commit loop alone calls it, so tables stand still but for what is not durable yet.
+Task<Result<uint64_t>> Target::write_table(uint8_t area, uint64_t generation) {
+  std::vector<std::string> batches(1);
+  auto add = [&batches](const LogRecord& record) {
+    if (batches.back().size() > kTableBatch) batches.emplace_back();
+    encode_record(record, batches.back());
+  };
+  for (const auto& [partition, epoch] : promises_) {
+    LogRecord record;
+    record.kind = RecordKind::kPromise;
+    record.partition = partition;
+    record.epoch = epoch;
+    add(record);
+  }
+  for (const auto& [id, run] : runs_) {
+    LogRecord opened;
+    opened.kind = RecordKind::kRunOpened;
+    opened.run = id;
+    opened.partition = run->partition;
+    opened.position = run->first;
+    opened.about = run->about;
+    add(opened);
+    for (const Chunk& chunk : run->chunks) {
+      LogRecord added;
+      added.kind = RecordKind::kChunkAdded;
+      added.run = id;
+      added.block = chunk.block;
+      added.blocks = chunk.blocks;
+      added.position = chunk.first;
+      add(added);
+    }
+  }
+  table_.for_each([&](const FragmentEntry& entry) {
+    LogRecord record;
+    record.kind = RecordKind::kFragmentAdded;
+    record.fragment = entry.name;
+    record.protection = entry.protection;
+    record.segment_length = static_cast<uint32_t>(entry.segment_length);
+    record.block = entry.block;
+    add(record);
+  });
+  uint64_t offset = 0;
+  uint64_t count = 0;
+  for (std::string& records : batches) {
+    Buffer batch = encode_batch({BatchKind::kTable, id(), generation, ++count}, records);
+    records = std::string();
+    if (offset + batch.size() > superblock_.table_bytes)
+      co_return Error(Code::kNoSpace, name() + ": the table does not fit its area");
+    uint64_t size = batch.size();
+    std::vector<Buffer> pieces(1, std::move(batch));
+    HR_CO_TRY(co_await file_->write(superblock_.table_offset(area) + offset, std::move(pieces)));
+    offset += size;
+  }
+  table_prewritten_ = std::max(table_prewritten_, offset);
+  co_return count;
+}
+
+uint64_t Target::table_bytes_wanted() const {
+  uint64_t chunks = 0;
+  for (const auto& [id, run] : runs_) chunks += run->chunks.size() * 24 + run->about.size() + 64;
+  uint64_t bytes = (table_.size() + writing_.size()) * 32 + chunks + kTableMargin;
+  return std::min(round_up(bytes, kTableMargin), superblock_.table_bytes);
+}
+
+// Contiguous blocks that exist on the device. kNoSpace when the target or the file system under it is full.
+Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpose purpose) {
+  while (true) {
+    if (auto ok = usable(); !ok) co_return std::move(ok).error();
+    bool table_fits = purpose == ExtentAllocator::Purpose::kJournal || table_bytes_wanted() <= table_prewritten_;
+    ExtentAllocator::Outcome got;
+    if (table_fits) {
+      got = space_.allocate(blocks, purpose, static_cast<uint32_t>(prewritten_ / kBlock));
+      uint64_t wanted = std::min((uint64_t{space_.frontier()} * kBlock + options_.prewrite_ahead), superblock_.capacity);
+      if (wanted > prewritten_) prewrite_kick_.set();
+      if (got.block) co_return *got.block;
+    }
+    if (table_fits && !got.beyond_limit)
+      co_return Error(Code::kNoSpace, name() + " is full: " + std::to_string(uint64_t{space_.used()} * kBlock / kMiB) + " of " +
+                                          std::to_string(superblock_.capacity / kMiB) + " MiB are in use");
+    ++counters_.prewrite_waits;
+    if (got.beyond_limit) prewrite_wanted_ = std::max(prewrite_wanted_, (uint64_t{space_.frontier()} + blocks) * kBlock);
+    prewrite_error_.reset();
+    prewrite_progress_.reset();
+    prewrite_kick_.set();
+    co_await prewrite_progress_.wait();
+    if (prewrite_error_) co_return *prewrite_error_;
+  }
+}
+
+// Keeps the table areas and the data space ahead of their use written, so that no commit has to extend the file.
+Task<void> Target::prewrite_loop() {
+  Buffer zeros = Buffer::zeroed(options_.prewrite_chunk);
+  while (!closing_ && !fenced_) {
+    uint64_t ahead = std::min(uint64_t{space_.frontier()} * kBlock + options_.prewrite_ahead, superblock_.capacity);
+    uint64_t wanted = std::max(ahead, std::min(prewrite_wanted_, superblock_.capacity));
+    uint64_t table = table_bytes_wanted();
+    Result<void> written;
+    if (table > table_prewritten_) {
+      // Zeros must not meet what flip() writes.
+      Mutex::Guard guard = co_await table_areas_.lock();
+      if (table <= table_prewritten_) continue;
+      uint64_t size = std::min<uint64_t>(table - table_prewritten_, zeros.size());
+      for (uint8_t area = 0; area < 2 && written; ++area) {
+        std::vector<Buffer> pieces(1, zeros.slice(0, size));
+        written = co_await file_->write(superblock_.table_offset(area) + table_prewritten_, std::move(pieces));
+      }
+      if (written) table_prewritten_ += size;
+    } else if (wanted > prewritten_) {
+      uint64_t size = std::min<uint64_t>(wanted - prewritten_, zeros.size());
+      std::vector<Buffer> pieces(1, zeros.slice(0, size));
+      written = co_await file_->write(superblock_.data_offset() + prewritten_, std::move(pieces));
+      if (written) {
+        prewritten_ += size;
+        counters_.prewritten_bytes += size;
+      }
+    } else {
+      prewrite_kick_.reset();
+      prewrite_progress_.set();
+      co_await prewrite_kick_.wait();
+      continue;
+    }
+    if (written) {
+      prewrite_error_.reset();
+      prewrite_progress_.set();
+      continue;
+    }
+    if (written.code() != Code::kNoSpace) {
+      fence("prewriting failed: " + written.error().text());
+      break;
+    }
+    prewrite_error_ = Error(Code::kNoSpace, name() + ": the disk under it is full; free space there or move the target");
+    prewrite_kick_.reset();
+    prewrite_progress_.set();
+    // Tried again when someone needs it, though not in a busy loop.
+    co_await env_.clock.sleep(kPrewriteRetry / 10);
+    if (closing_) break;
+    if (!prewrite_kick_.is_set()) (void)co_await prewrite_kick_.wait_until(env_.clock, env_.clock.now() + kPrewriteRetry);
+  }
+  prewrite_progress_.set();
+}
+
+}  // namespace headrace
