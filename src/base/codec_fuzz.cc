@@ -1,7 +1,8 @@
 // FUZZES: codec
 //
-// One struct of everything that the codec knows. Whatever decodes must encode to bytes that decode to the same
-// encoding again, and nothing may read past the input or allocate more than it could fill (ASan, rss limit).
+// One struct of everything that the codec knows. Whatever decodes must encode to bytes that decode
+// to the same encoding again, and nothing may read past the input or allocate more than it could
+// fill (ASan, rss limit).
 #include "base/codec.h"
 
 namespace headrace {
@@ -33,8 +34,8 @@ struct All {
   std::string tail;
   std::vector<std::pair<uint8_t, Leaf>> tail_leaves;
   void fields(this auto& self, auto& v) {
-    v(self.flag, self.i, self.code, self.segment, self.file, self.cut, self.target, self.text, self.bytes, self.numbers,
-      self.leaves, self.leaf, self.four, self.pair);
+    v(self.flag, self.i, self.code, self.segment, self.file, self.cut, self.target, self.text,
+      self.bytes, self.numbers, self.leaves, self.leaf, self.four, self.pair);
     v.tail(self.tail, self.tail_leaves);
   }
 };

@@ -1,4 +1,5 @@
-// Both variants of mutant() in one program: this file has it compiled out, fault_point_mutants_test.cc in.
+// Both variants of mutant() in one program: this file has it compiled out,
+// fault_point_mutants_test.cc in.
 #include "base/fault_point.h"
 
 #include <gtest/gtest.h>

@@ -358,7 +358,7 @@ TEST_P(ObjectStoreContract, SurvivesThatAnAskerGivesUp) {
     Scope scope;
     int good = 0;
     for (int i = 0; i < 4; ++i) scope.spawn(put_and_get(store_.get(), i, &good));
-    for (int i = 0; i < steps; ++i) world_.step();
+    for (int i = 0; i < steps && scope.running() > 0; ++i) world_.step();
   }
   int good = 0;
   Scope scope;

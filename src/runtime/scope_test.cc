@@ -14,7 +14,9 @@ Task<void> wait_for(Event* event, int* done) {
   co_await event->wait();
   ++*done;
 }
-Task<void> wait_holding(Counted, Event* event) { co_await event->wait(); }
+Task<void> wait_holding(Counted, Event* event) {
+  co_await event->wait();
+}
 Task<void> wait_cancelled(CancelToken* token, int* done) {
   co_await token->wait();
   ++*done;
@@ -23,7 +25,9 @@ Task<void> join(Scope* scope, bool* joined) {
   co_await scope->join();
   *joined = true;
 }
-Task<void> nothing() { co_return; }
+Task<void> nothing() {
+  co_return;
+}
 
 TEST(Scope, RunsAChildUpToItsFirstSuspensionAtOnce) {
   TestScheduler scheduler;

@@ -276,7 +276,9 @@ TEST(Queue, ServesWaitingPoppersInOrder) {
   EXPECT_EQ(second, std::vector<std::string>{"b"});
 }
 
-Task<void> wait_once(Once<std::string>* once, std::vector<std::string>* out) { out->push_back(co_await once->wait()); }
+Task<void> wait_once(Once<std::string>* once, std::vector<std::string>* out) {
+  out->push_back(co_await once->wait());
+}
 Task<void> wait_once_until(Once<std::string>* once, Clock* clock, std::vector<std::string>* out) {
   std::optional<std::string> value = co_await once->wait_until(*clock, milliseconds(1));
   out->push_back(value.value_or("late"));

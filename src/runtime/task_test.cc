@@ -37,7 +37,9 @@ TEST(Task, RunsNothingBeforeItIsAwaited) {
   EXPECT_EQ(runs, 2);
 }
 
-Task<std::unique_ptr<std::string>> text() { co_return std::make_unique<std::string>("moved"); }
+Task<std::unique_ptr<std::string>> text() {
+  co_return std::make_unique<std::string>("moved");
+}
 Task<void> take_text(std::string* into) {
   std::unique_ptr<std::string> got = co_await text();
   *into = *got;
@@ -51,7 +53,9 @@ TEST(Task, ReturnsValuesThatOnlyMove) {
   EXPECT_EQ(out, "moved");
 }
 
-Task<Result<int>> refuse() { co_return Error(Code::kBusy, "later"); }
+Task<Result<int>> refuse() {
+  co_return Error(Code::kBusy, "later");
+}
 Task<Result<int>> ask() {
   HR_CO_TRY(int n, co_await refuse());
   co_return n + 1;
@@ -107,7 +111,9 @@ Task<uint64_t> count_down(uint64_t n) {
   }
   co_return sum;
 }
-Task<void> keep_count(uint64_t* into) { *into = co_await count_down(200'000); }
+Task<void> keep_count(uint64_t* into) {
+  *into = co_await count_down(200'000);
+}
 
 TEST(Task, AwaitsInALoopWithoutGrowingTheStack) {
   TestScheduler scheduler;

@@ -125,7 +125,8 @@ Task<void> checkpoint_is_a_point(StoreFactory& factory) {
 TEST_P(StoreContract, ACheckpointIsOnePointAndImportsElsewhere) { run(checkpoint_is_a_point(*factory_)); }
 
 Task<Result<Buffer>> damaged(Store& store, std::string victim, StoreFile file, uint64_t offset, uint64_t length) {
-  HR_CO_TRY(Buffer bytes, co_await store.read_file(1, file.name, offset, length));
+  HR_CO_TRY(Buffer shared, co_await store.read_file(1, file.name, offset, length));
+  Buffer bytes = Buffer::copy_of(shared.view());
   if (file.name == victim && offset == 0) bytes.data()[bytes.size() / 2] ^= std::byte{1};
   co_return bytes;
 }

@@ -1,6 +1,6 @@
-// SimBlocking: work that would block runs inline on the world's thread, some simulated time after it was asked
-// for and some before its result is seen. A crash in between: done, but nobody learned of it; before: never done.
-// At most `threads` jobs at once, as in the real pool. Owner: Machine.
+// SimBlocking: work that would block runs inline on the world's thread, some simulated time after
+// it was asked for and some before its result is seen. A crash in between: done, but nobody learned
+// of it; before: never done. At most `threads` jobs at once, as in the real pool. Owner: Machine.
 #pragma once
 
 #include <deque>
@@ -27,7 +27,8 @@ class SimBlocking final : public Blocking {
 
  private:
   struct Running final : public TimerNode {
-    Running(SimBlocking& owner, std::shared_ptr<BlockingJob> what) : pool(owner), job(std::move(what)) {}
+    Running(SimBlocking& owner, std::shared_ptr<BlockingJob> what)
+        : pool(owner), job(std::move(what)) {}
     void fire() override { pool.advance(*this); }
     SimBlocking& pool;
     std::shared_ptr<BlockingJob> job;

@@ -1,6 +1,7 @@
 // SimClock: one machine's idea of time, over the world's true time.
 //
-// boot  now() = boot base + true time since × (1 + drift): monotonic, goes on over crashes, may jump ahead
+// boot  now() = boot base + true time since × (1 + drift): monotonic, goes on over crashes, may
+// jump ahead
 //       (a suspended machine) but never back.
 // wall  wall() = boot time + an offset that may jump either way.
 // Concurrency: the world's thread. Owner: World or Machine; outlives every process.
@@ -15,15 +16,17 @@ namespace headrace {
 class SimClock final : public Clock {
  public:
   // true_now: the world's time, read at each call; it outlives the clock.
-  explicit SimClock(const Nanos& true_now, Nanos boot_offset = {}, Nanos wall_skew = {}, int64_t drift_ppm = 0);
+  explicit SimClock(const Nanos& true_now, Nanos boot_offset = {}, Nanos wall_skew = {},
+                    int64_t drift_ppm = 0);
 
   [[nodiscard]] Nanos now() override { return local(true_now_); }
   [[nodiscard]] Nanos wall() override { return now() + wall_offset_; }
   void arm(TimerNode& node, Nanos deadline) override { timers_.arm(node, deadline); }
 
   void jump_wall(Nanos delta) { wall_offset_ = wall_offset_ + delta; }
-  void jump_boot(Nanos ahead);         // ≥ 0; timers that it passes are due at once
-  void set_drift(int64_t ppm);         // runs faster (> 0) or slower than the world by so many parts per million
+  void jump_boot(Nanos ahead);  // ≥ 0; timers that it passes are due at once
+  void set_drift(
+      int64_t ppm);  // runs faster (> 0) or slower than the world by so many parts per million
   [[nodiscard]] int64_t drift() const { return drift_ppm_; }
 
   // For the world's loop: the true time at which the next timer is due, and firing it then.

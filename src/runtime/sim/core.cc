@@ -15,7 +15,9 @@ uint64_t mix_text(uint64_t hash, std::string_view text) {
 }
 }  // namespace
 
-uint64_t derive_seed(uint64_t seed, std::string_view purpose) { return mix(mix_text(mix(0x68656164, seed), purpose), seed); }
+uint64_t derive_seed(uint64_t seed, std::string_view purpose) {
+  return mix(mix_text(mix(0x68656164, seed), purpose), seed);
+}
 
 SimCore::SimCore(uint64_t from)
     : seed(from),
@@ -31,9 +33,9 @@ void SimCore::record(SimEvent event, uint64_t a, uint64_t b, std::string_view wh
   trace_ = mix(trace_, static_cast<uint64_t>(now.count));
   if (!what.empty()) trace_ = mix_text(trace_, what);
   if (trace_file_ != nullptr)
-    std::fprintf(trace_file_, "%lld %d %llu %llu %.*s\n", static_cast<long long>(now.count), static_cast<int>(event),
-                 static_cast<unsigned long long>(a), static_cast<unsigned long long>(b), static_cast<int>(what.size()),
-                 what.data());
+    std::fprintf(trace_file_, "%lld %d %llu %llu %.*s\n", static_cast<long long>(now.count),
+                 static_cast<int>(event), static_cast<unsigned long long>(a),
+                 static_cast<unsigned long long>(b), static_cast<int>(what.size()), what.data());
 }
 
 }  // namespace headrace

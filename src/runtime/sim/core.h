@@ -1,5 +1,5 @@
-// SimCore: what disks, networks and clocks of one world share: true time, randomness, faults, the trace.
-// Owner: World, which outlives everything else that is simulated.
+// SimCore: what disks, networks and clocks of one world share: true time, randomness, faults, the
+// trace. Owner: World, which outlives everything else that is simulated.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@ namespace headrace {
 
 enum class SimEvent : uint8_t { kResume, kTimers, kDisk, kNet, kFault, kMachine, kBlocking, kNote };
 
-// A seed for one purpose: independent streams, so that a change in one part disturbs the others less.
+// A seed for one purpose: independent streams, so that a change in one part disturbs the others
+// less.
 [[nodiscard]] uint64_t derive_seed(uint64_t seed, std::string_view purpose);
 
 class SimCore {

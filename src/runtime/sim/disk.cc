@@ -23,12 +23,15 @@ std::string parent_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-bool is_root(const std::string& path) { return path.empty() || path == "/" || path == "."; }
+bool is_root(const std::string& path) {
+  return path.empty() || path == "/" || path == ".";
+}
 
 bool is_below(const std::string& path, const std::string& directory) {
   if (directory == "/") return path.size() > 1 && path[0] == '/';
   if (is_root(directory)) return !path.empty() && path[0] != '/';
-  return path.size() > directory.size() && path[directory.size()] == '/' && path.starts_with(directory);
+  return path.size() > directory.size() && path[directory.size()] == '/' &&
+         path.starts_with(directory);
 }
 
 bool is_or_is_below(const std::string& path, const std::string& directory) {
@@ -74,7 +77,8 @@ class SimFile final : public File {
   [[nodiscard]] Task<Result<void>> resize(uint64_t size) override;
 
  private:
-  // A write on its way to the device. Destroyed before it arrived: the seed says how much of it did.
+  // A write on its way to the device. Destroyed before it arrived: the seed says how much of it
+  // did.
   class InFlight {
    public:
     InFlight(SimDisk& disk, std::shared_ptr<SimInode> inode, uint64_t offset, Buffer bytes)
@@ -100,7 +104,9 @@ class SimFile final : public File {
   };
 
   [[nodiscard]] Error gone() const { return {Code::kIo, path_ + ": the device is gone"}; }
-  [[nodiscard]] Error failed(const char* what) const { return {Code::kIo, path_ + ": " + what + " failed (injected)"}; }
+  [[nodiscard]] Error failed(const char* what) const {
+    return {Code::kIo, path_ + ": " + what + " failed (injected)"};
+  }
   // Why an O_DIRECT request is refused; null when it is fine.
   [[nodiscard]] const char* misaligned(uint64_t offset, const Buffer& buffer) const {
     if (!direct_) return nullptr;
@@ -122,8 +128,10 @@ Task<Result<size_t>> SimFile::read(uint64_t offset, Buffer into) {
     co_return Error(Code::kInvalid, path_ + ": direct read with an unaligned " + what);
   co_await disk_.work(SimDisk::Op::kRead, into.size());
   if (inode_->dead()) co_return gone();
-  if (disk_.fault(disk_.points_.read_fails, disk_.options.read_fails, path_)) co_return failed("read");
-  if (!inode_->readable(offset, into.size())) co_return Error(Code::kIo, path_ + ": unreadable sector");
+  if (disk_.fault(disk_.points_.read_fails, disk_.options.read_fails, path_))
+    co_return failed("read");
+  if (!inode_->readable(offset, into.size()))
+    co_return Error(Code::kIo, path_ + ": unreadable sector");
   size_t n = inode_->read(offset, into.span());
   if (n > 0 && disk_.fault(disk_.points_.bit_flip, disk_.options.bit_flip, path_)) {
     uint64_t bit = disk_.core_.disk.below(n * 8);
@@ -192,7 +200,8 @@ Task<Result<void>> SimFile::flush() {
     inode_->tear(disk_.core_.disk);
     co_return failed("flush");
   }
-  if (disk_.fault(disk_.points_.flush_lies, disk_.options.flush_lies, path_)) co_return Result<void>();
+  if (disk_.fault(disk_.points_.flush_lies, disk_.options.flush_lies, path_))
+    co_return Result<void>();
   inode_->make_durable(mark);
   disk_.core_.record(SimEvent::kDisk, mark, inode_->number(), "flush");
   co_return Result<void>();
@@ -207,7 +216,8 @@ Task<Result<uint64_t>> SimFile::size() {
 Task<Result<void>> SimFile::resize(uint64_t size) {
   co_await disk_.work(SimDisk::Op::kName, 0);
   if (inode_->dead()) co_return gone();
-  if (size > inode_->size() && disk_.used_bytes() + (size - inode_->size()) > disk_.options.capacity)
+  if (size > inode_->size() &&
+      disk_.used_bytes() + (size - inode_->size()) > disk_.options.capacity)
     co_return Error(Code::kNoSpace, path_ + ": the disk of " + disk_.machine_ + " is full");
   inode_->resize(size);
   disk_.core_.record(SimEvent::kDisk, size, inode_->number(), "resize");
@@ -236,8 +246,10 @@ void SimDisk::Tree::apply(const NameChange& change) {
         files.erase(change.path);
         files[change.to] = change.inode;
       } else {
-        move_keys(files, change.path, change.to, [](const auto& entry) -> const std::string& { return entry.first; });
-        move_keys(directories, change.path, change.to, [](const std::string& name) -> const std::string& { return name; });
+        move_keys(files, change.path, change.to,
+                  [](const auto& entry) -> const std::string& { return entry.first; });
+        move_keys(directories, change.path, change.to,
+                  [](const std::string& name) -> const std::string& { return name; });
         directories.insert(change.to);
       }
       break;
@@ -251,11 +263,11 @@ SimDisk::SimDisk(SimCore& core, std::string machine, DiskOptions opts)
     : options(std::move(opts)),
       core_(core),
       machine_(std::move(machine)),
-      points_{core.faults.point("disk.read_fails"), core.faults.point("disk.write_fails"),
+      points_{core.faults.point("disk.read_fails"),  core.faults.point("disk.write_fails"),
               core.faults.point("disk.flush_fails"), core.faults.point("disk.flush_lies"),
-              core.faults.point("disk.lost_write"), core.faults.point("disk.misdirected"),
-              core.faults.point("disk.bit_flip"), core.faults.point("disk.latent_sector"),
-              core.faults.point("disk.torn"), core.faults.point("disk.in_flight")} {}
+              core.faults.point("disk.lost_write"),  core.faults.point("disk.misdirected"),
+              core.faults.point("disk.bit_flip"),    core.faults.point("disk.latent_sector"),
+              core.faults.point("disk.torn"),        core.faults.point("disk.in_flight")} {}
 
 SimDisk::~SimDisk() = default;
 
@@ -274,10 +286,13 @@ Clock::Sleep SimDisk::work(Op op, uint64_t bytes) {
                : op == Op::kFlush ? options.flush_latency
                                   : options.name_latency;
   // Half to one and a half of the mean; one in a hundred has a long tail.
-  auto mean = static_cast<uint64_t>(base.count + options.per_mib.count * static_cast<int64_t>(bytes) / static_cast<int64_t>(kMiB));
+  auto mean =
+      static_cast<uint64_t>(base.count + options.per_mib.count * static_cast<int64_t>(bytes) /
+                                             static_cast<int64_t>(kMiB));
   uint64_t took = core_.disk.between(mean / 2, mean + mean / 2);
   if (core_.disk.chance(1, 100)) took *= 20;
-  return core_.clock.sleep(Nanos{static_cast<int64_t>(static_cast<double>(took) * options.slow_factor)});
+  return core_.clock.sleep(
+      Nanos{static_cast<int64_t>(static_cast<double>(took) * options.slow_factor)});
 }
 
 void SimDisk::change(NameChange change) {
@@ -293,7 +308,8 @@ Task<Result<std::unique_ptr<File>>> SimDisk::open(std::string path, OpenOptions 
   auto found = now_.files.find(path);
   if (found != now_.files.end()) {
     if (opts.create && opts.exclusive) co_return Error(Code::kExists, path + ": exists");
-    co_return std::unique_ptr<File>(std::make_unique<SimFile>(*this, path, found->second, opts.direct));
+    co_return std::unique_ptr<File>(
+        std::make_unique<SimFile>(*this, path, found->second, opts.direct));
   }
   if (!opts.create) co_return Error(Code::kNotFound, path + ": no such file");
   if (!now_.has_directory(parent_of(path)))
@@ -317,18 +333,22 @@ Task<Result<void>> SimDisk::rename(std::string from, std::string to) {
   to = normal(to);
   co_await work(Op::kName, 0);
   if (from == to) co_return Result<void>();
-  if (!now_.has_directory(parent_of(to))) co_return Error(Code::kNotFound, to + ": its directory does not exist");
+  if (!now_.has_directory(parent_of(to)))
+    co_return Error(Code::kNotFound, to + ": its directory does not exist");
   auto found = now_.files.find(from);
   if (found != now_.files.end()) {
     if (now_.has_directory(to)) co_return Error(Code::kIsDirectory, to + ": is a directory");
     change({.kind = NameChange::kRename, .path = from, .to = to, .inode = found->second});
     co_return Result<void>();
   }
-  if (is_root(from) || !now_.has_directory(from)) co_return Error(Code::kNotFound, from + ": no such file");
+  if (is_root(from) || !now_.has_directory(from))
+    co_return Error(Code::kNotFound, from + ": no such file");
   if (is_below(to, from)) co_return Error(Code::kInvalid, to + ": lies below " + from);
   if (now_.files.contains(to)) co_return Error(Code::kNotDirectory, to + ": is a file");
-  bool occupied = std::ranges::any_of(now_.files, [&](const auto& entry) { return is_below(entry.first, to); }) ||
-                  std::ranges::any_of(now_.directories, [&](const std::string& name) { return is_below(name, to); });
+  bool occupied = std::ranges::any_of(
+                      now_.files, [&](const auto& entry) { return is_below(entry.first, to); }) ||
+                  std::ranges::any_of(now_.directories,
+                                      [&](const std::string& name) { return is_below(name, to); });
   if (occupied) co_return Error(Code::kNotEmpty, to + ": is not empty");
   change({.kind = NameChange::kRename, .path = from, .to = to});
   co_return Result<void>();
@@ -351,8 +371,8 @@ void SimDisk::make_names_durable(const std::string& directory) {
   std::vector<bool> chosen(pending_.size());
   std::set<std::string> names;
   auto touches = [&](const std::string& path) {
-    return !path.empty() && (parent_of(path) == directory || names.contains(path) || path == directory ||
-                             is_below(directory, path));
+    return !path.empty() && (parent_of(path) == directory || names.contains(path) ||
+                             path == directory || is_below(directory, path));
   };
   for (size_t i = pending_.size(); i-- > 0;) {
     const NameChange& change = pending_[i];
@@ -467,10 +487,12 @@ bool SimDisk::erase(const std::string& raw) {
                entry.second->kill();
                return true;
              }) > 0;
-    found |= std::erase_if(tree->directories, [&](const std::string& name) { return is_or_is_below(name, path); }) > 0;
+    found |= std::erase_if(tree->directories,
+                           [&](const std::string& name) { return is_or_is_below(name, path); }) > 0;
   }
   std::erase_if(pending_, [&](const NameChange& change) {
-    return is_or_is_below(change.path, path) || (!change.to.empty() && is_or_is_below(change.to, path));
+    return is_or_is_below(change.path, path) ||
+           (!change.to.empty() && is_or_is_below(change.to, path));
   });
   return found;
 }
@@ -516,7 +538,8 @@ uint64_t SimDisk::used_bytes() const {
 }
 
 void SimDisk::lose_power() {
-  std::map<uint64_t, std::shared_ptr<SimInode>> inodes;  // by number: an order that the seed repeats
+  std::map<uint64_t, std::shared_ptr<SimInode>>
+      inodes;  // by number: an order that the seed repeats
   for (Tree* tree : {&now_, &durable_})
     for (const auto& [path, inode] : tree->files) inodes[inode->number()] = inode;
   for (const NameChange& change : pending_)

@@ -1,19 +1,23 @@
 // SimDisk: a machine's file system in memory, with the ways in which real ones lose data.
 //
-// Contents outlive a crash of the process; a power loss keeps of what was not flushed a part that the seed
-// chooses: of writes a subset of their sectors, of made, removed and renamed names a prefix or a subset.
-// Names are durable after sync_directory only (which covers the directory's ancestors too). An operation
-// whose awaiter is destroyed may have happened, in part, or not at all.
+// Contents outlive a crash of the process; a power loss keeps of what was not flushed a part that
+// the seed chooses: of writes a subset of their sectors, of made, removed and renamed names a
+// prefix or a subset. Names are durable after sync_directory only (which covers the directory's
+// ancestors too). An operation whose awaiter is destroyed may have happened, in part, or not at
+// all.
 //
-// Fault points (world-wide by FaultPlan, per disk by DiskOptions; both restricted by DiskOptions::eligible):
-//   disk.read_fails disk.write_fails disk.flush_fails   kIo; a failed write may have happened in part, and
+// Fault points (world-wide by FaultPlan, per disk by DiskOptions; both restricted by
+// DiskOptions::eligible):
+//   disk.read_fails disk.write_fails disk.flush_fails   kIo; a failed write may have happened in
+//   part, and
 //                         after a failed flush no later one makes up for it
 //   disk.flush_lies       acknowledges, makes nothing durable (a later honest flush does)
 //   disk.lost_write       acknowledges, writes nothing
 //   disk.misdirected      acknowledges, writes to another block of the same file
 //   disk.bit_flip         one bit of what a read returns
 //   disk.latent_sector    a sector just written cannot be read (kIo) until it is written again
-//   disk.torn disk.in_flight   counted: unflushed changes at a power loss; writes in flight at a crash
+//   disk.torn disk.in_flight   counted: unflushed changes at a power loss; writes in flight at a
+//   crash
 // Owner: Machine. Concurrency: the world's thread.
 #pragma once
 
@@ -36,8 +40,8 @@ struct DiskOptions {
   Nanos flush_latency = microseconds(400);
   Nanos name_latency = microseconds(50);  // open, remove, rename, list
   Nanos per_mib = microseconds(500);
-  double slow_factor = 1;                  // multiplies all of them
-  uint64_t capacity = 64 * kGiB;           // sum of file sizes; beyond it kNoSpace
+  double slow_factor = 1;         // multiplies all of them
+  uint64_t capacity = 64 * kGiB;  // sum of file sizes; beyond it kNoSpace
 
   double read_fails = 0;
   double write_fails = 0;
@@ -47,7 +51,8 @@ struct DiskOptions {
   double misdirected = 0;
   double bit_flip = 0;
   double latent_sector = 0;
-  // Files that faults may touch, by path; empty: all. So a test can keep damage to P targets of D + P.
+  // Files that faults may touch, by path; empty: all. So a test can keep damage to P targets of D +
+  // P.
   std::function<bool(const std::string& path)> eligible;
 };
 
@@ -64,7 +69,8 @@ class SimDisk final : public Disk {
   SimDisk(SimCore& core, std::string machine, DiskOptions options);
   ~SimDisk() override;
 
-  [[nodiscard]] Task<Result<std::unique_ptr<File>>> open(std::string path, OpenOptions options) override;
+  [[nodiscard]] Task<Result<std::unique_ptr<File>>> open(std::string path,
+                                                         OpenOptions options) override;
   [[nodiscard]] Task<Result<void>> remove(std::string path) override;
   [[nodiscard]] Task<Result<void>> rename(std::string from, std::string to) override;
   [[nodiscard]] Task<Result<void>> sync_directory(std::string path) override;
@@ -77,17 +83,21 @@ class SimDisk final : public Disk {
 
   // For tests; at once and free of simulated time. Paths as given to open().
   [[nodiscard]] bool exists(const std::string& path) const;
-  [[nodiscard]] std::vector<std::string> paths() const;              // of all files, sorted
-  [[nodiscard]] uint64_t file_size(const std::string& path) const;   // 0 where absent
+  [[nodiscard]] std::vector<std::string> paths() const;             // of all files, sorted
+  [[nodiscard]] uint64_t file_size(const std::string& path) const;  // 0 where absent
   [[nodiscard]] Buffer contents(const std::string& path) const;
-  [[nodiscard]] uint64_t unflushed(const std::string& path) const;   // changes that a power loss may undo
-  [[nodiscard]] bool flip(const std::string& path, uint64_t offset, std::byte bits = std::byte{1});  // at rest
-  [[nodiscard]] bool damage(const std::string& path, uint64_t offset);  // its sector is unreadable until rewritten
-  // Durably gone; open files answer kIo for ever. A directory's path takes everything below it. False: absent.
+  [[nodiscard]] uint64_t unflushed(
+      const std::string& path) const;  // changes that a power loss may undo
+  [[nodiscard]] bool flip(const std::string& path, uint64_t offset,
+                          std::byte bits = std::byte{1});  // at rest
+  [[nodiscard]] bool damage(const std::string& path,
+                            uint64_t offset);  // its sector is unreadable until rewritten
+  // Durably gone; open files answer kIo for ever. A directory's path takes everything below it.
+  // False: absent.
   bool erase(const std::string& path);
   void wipe();
-  [[nodiscard]] DiskSnapshot snapshot() const;      // of what programs see now
-  void restore(const DiskSnapshot& snapshot);       // durably; open files answer kIo
+  [[nodiscard]] DiskSnapshot snapshot() const;  // of what programs see now
+  void restore(const DiskSnapshot& snapshot);   // durably; open files answer kIo
   [[nodiscard]] uint64_t used_bytes() const;
 
   void lose_power();  // Machine::crash calls it, after the process is gone
@@ -110,8 +120,8 @@ class SimDisk final : public Disk {
     void apply(const NameChange& change);
   };
   struct Points {
-    FaultPoint &read_fails, &write_fails, &flush_fails, &flush_lies, &lost_write, &misdirected, &bit_flip,
-        &latent_sector, &torn, &in_flight;
+    FaultPoint &read_fails, &write_fails, &flush_fails, &flush_lies, &lost_write, &misdirected,
+        &bit_flip, &latent_sector, &torn, &in_flight;
   };
 
   [[nodiscard]] bool fault(FaultPoint& point, double own, const std::string& path);

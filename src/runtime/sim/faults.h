@@ -1,8 +1,9 @@
-// FaultPlan: which named faults a simulated world injects, how likely each is, and how often each fired.
-// Probes: counts of rare paths reached, so that a run can prove that it went there.
+// FaultPlan: which named faults a simulated world injects, how likely each is, and how often each
+// fired. Probes: counts of rare paths reached, so that a run can prove that it went there.
 //
-// Invariants: a point whose probability is 0 draws nothing from the seed; a paused plan fires nothing. Points are
-// created on first use and never go: references stay valid as long as the plan. One plan per World, no globals.
+// Invariants: a point whose probability is 0 draws nothing from the seed; a paused plan fires
+// nothing. Points are created on first use and never go: references stay valid as long as the plan.
+// One plan per World, no globals.
 #pragma once
 
 #include <cstdint>
@@ -26,12 +27,15 @@ class FaultPlan {
  public:
   explicit FaultPlan(uint64_t seed) : random_(seed) {}
 
-  // The point of that name; make points known early, so that a summary lists those that never fired.
+  // The point of that name; make points known early, so that a summary lists those that never
+  // fired.
   [[nodiscard]] FaultPoint& point(std::string_view name);
   void set(std::string_view name, double probability) { point(name).probability = probability; }
   // Draws: does the fault happen now? `extra` is added to the point's own probability.
   [[nodiscard]] bool hit(FaultPoint& point, double extra = 0);
-  [[nodiscard]] bool hit(std::string_view name, double extra = 0) { return hit(point(name), extra); }
+  [[nodiscard]] bool hit(std::string_view name, double extra = 0) {
+    return hit(point(name), extra);
+  }
   // Counts a fault that a test injected by hand (a crash, a partition, a clock jump).
   void note(std::string_view name) { ++point(name).fired; }
 

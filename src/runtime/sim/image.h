@@ -1,8 +1,10 @@
-// SimPages: sparse bytes in shared 4 KiB pages (a missing page is zeros). SimInode: one file as a device has it:
-// what programs see (current), what survives a power loss (durable), and the changes in between, in order.
+// SimPages: sparse bytes in shared 4 KiB pages (a missing page is zeros). SimInode: one file as a
+// device has it: what programs see (current), what survives a power loss (durable), and the changes
+// in between, in order.
 //
 // Invariants
-//  1. current = durable + every unflushed change, except after tear(), when a file's loss has been decided.
+//  1. current = durable + every unflushed change, except after tear(), when a file's loss has been
+//  decided.
 //  2. make_durable(mark) makes exactly the changes up to the mark durable, in order.
 //  3. tear() keeps of each change all, none, or a random subset of its 512-byte sectors.
 // Owner: SimDisk's directory and open files share an inode.
@@ -53,7 +55,8 @@ class SimInode {
 
   [[nodiscard]] uint64_t mark() const { return next_change_ - 1; }  // of the newest change
   void make_durable(uint64_t mark);
-  void tear(Random& random);        // decides what of the unflushed becomes durable; programs see no difference
+  void tear(
+      Random& random);  // decides what of the unflushed becomes durable; programs see no difference
   void lose_power(Random& random);  // tear(), and programs see what is left
 
   // A range that cannot be read until it is written again.

@@ -1,14 +1,15 @@
 // SimNetwork: the wires between the machines of one world. SimNet: one machine's end of them.
 //
-// Addresses are "sim:<machine>" or "sim:<machine>:<service>"; a machine listens on its own name only. Frames
-// are copied when sent. A connection delivers in order and each frame once, or breaks: then a prefix of what
-// was on its way arrives and receive() ends with kDisconnected. What is on its way to one receiver is bounded;
-// send() waits beyond that.
+// Addresses are "sim:<machine>" or "sim:<machine>:<service>"; a machine listens on its own name
+// only. Frames are copied when sent. A connection delivers in order and each frame once, or breaks:
+// then a prefix of what was on its way arrives and receive() ends with kDisconnected. What is on
+// its way to one receiver is bounded; send() waits beyond that.
 //   partition   frames and connects wait; a connection blocked for longer than break_after breaks
 //   crash       kProcess: peers see the end soon; kPower: only after up to power_loss_notice
-// Fault points: net.refuse (connect), net.cut (per frame sent: its connection breaks), net.delay_burst (per
-// frame: it and all behind it are late), and with NetOptions::unordered only: net.duplicate, net.reorder.
-// net.partition is counted. Owner: World. Concurrency: the world's thread.
+// Fault points: net.refuse (connect), net.cut (per frame sent: its connection breaks),
+// net.delay_burst (per frame: it and all behind it are late), and with NetOptions::unordered only:
+// net.duplicate, net.reorder. net.partition is counted. Owner: World. Concurrency: the world's
+// thread.
 #pragma once
 
 #include <deque>
@@ -24,17 +25,18 @@
 namespace headrace {
 
 struct NetOptions {
-  Nanos min_delay = microseconds(20);   // one way
+  Nanos min_delay = microseconds(20);  // one way
   Nanos max_delay = microseconds(300);
-  Nanos per_mib = microseconds(800);    // 10 Gbit/s
-  Nanos connect_timeout = seconds(3);   // to a machine that does not answer
-  Nanos break_after = seconds(8);       // of a connection whose frames do not get through
+  Nanos per_mib = microseconds(800);   // 10 Gbit/s
+  Nanos connect_timeout = seconds(3);  // to a machine that does not answer
+  Nanos break_after = seconds(8);      // of a connection whose frames do not get through
   Nanos power_loss_notice = seconds(5);
   Nanos max_burst = milliseconds(800);
-  uint64_t window_bytes = 8 * kMiB;     // in flight or not yet received, per direction; one frame may exceed it
+  uint64_t window_bytes =
+      8 * kMiB;  // in flight or not yet received, per direction; one frame may exceed it
   uint64_t window_frames = 1024;
-  uint64_t backlog = 128;               // connections not yet accepted
-  bool unordered = false;               // for protocols that must stand it; ours rely on order
+  uint64_t backlog = 128;  // connections not yet accepted
+  bool unordered = false;  // for protocols that must stand it; ours rely on order
 };
 
 class SimLink;
@@ -49,7 +51,8 @@ class SimNetwork {
 
   // For that long nothing gets through from a to b (or back, unless one_way).
   void partition(const std::string& a, const std::string& b, Nanos duration, bool one_way = false);
-  void isolate(const std::string& machine, Nanos duration);  // from every other machine known to the world
+  void isolate(const std::string& machine,
+               Nanos duration);  // from every other machine known to the world
   void heal();
   [[nodiscard]] bool blocked(const std::string& from, const std::string& to) const;
   // Breaks one live connection between the two that the seed chooses; false where there is none.
@@ -65,7 +68,8 @@ class SimNetwork {
   friend class SimLink;
   friend class SimListenState;
   [[nodiscard]] Nanos delay();
-  [[nodiscard]] Nanos blocked_until(const std::string& from, const std::string& to) const;  // ≤ now: is not
+  [[nodiscard]] Nanos blocked_until(const std::string& from,
+                                    const std::string& to) const;  // ≤ now: is not
   [[nodiscard]] std::vector<std::shared_ptr<SimLink>> live();
   bool cut_one_of(std::vector<std::shared_ptr<SimLink>> links);
 
@@ -80,7 +84,8 @@ class SimNetwork {
 
 class SimNet final : public Net {
  public:
-  SimNet(SimNetwork& network, std::string machine) : network_(network), machine_(std::move(machine)) {}
+  SimNet(SimNetwork& network, std::string machine)
+      : network_(network), machine_(std::move(machine)) {}
   [[nodiscard]] Task<Result<std::unique_ptr<Connection>>> connect(Address address) override;
   [[nodiscard]] Task<Result<std::unique_ptr<Listener>>> listen(Address address) override;
 

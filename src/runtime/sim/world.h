@@ -1,4 +1,5 @@
-// World: a whole cluster in one process, on one thread, from one seed. Machine: one of its computers.
+// World: a whole cluster in one process, on one thread, from one seed. Machine: one of its
+// computers.
 //
 //     World world(seed, {});
 //     Machine& node = world.add_machine("node1");
@@ -8,11 +9,15 @@
 //     node.crash(CrashKind::kPower);
 //
 // Invariants
-//  1. Everything that happens is a function of the seed, the options and the code: same trace_hash(). Code under
-//     test keeps to it by never ordering by address, and by taking time, I/O and randomness from its Env.
-//  2. Simulated time goes on only between steps: by step_cost per resumed coroutine, else to the next timer.
+//  1. Everything that happens is a function of the seed, the options and the code: same
+//  trace_hash(). Code under
+//     test keeps to it by never ordering by address, and by taking time, I/O and randomness from
+//     its Env.
+//  2. Simulated time goes on only between steps: by step_cost per resumed coroutine, else to the
+//  next timer.
 //  3. A crash destroys the process between two steps, hence at one of its awaits.
-// Owner: the test. One World per thread at a time; it is the thread's Scheduler. Machines live as long as it.
+// Owner: the test. One World per thread at a time; it is the thread's Scheduler. Machines live as
+// long as it.
 #pragma once
 
 #include <functional>
@@ -36,7 +41,8 @@ class World;
 // What runs on a machine. Holds the Env's references; owns its own Scopes.
 struct Process {
   virtual ~Process() = default;
-  virtual Task<void> run() = 0;  // when it ends, the process exits: as a crash of kind kProcess, but not counted
+  virtual Task<void>
+  run() = 0;  // when it ends, the process exits: as a crash of kind kProcess, but not counted
 };
 
 enum class CrashKind : uint8_t {
@@ -55,9 +61,11 @@ struct MachineOptions {
 
 struct WorldOptions {
   NetOptions net;
-  MachineOptions machine;             // of machines added without options of their own
-  uint64_t shuffle_percent = 30;      // how often the next ready coroutine is drawn instead of the first taken
-  Nanos step_cost = Nanos{200};       // simulated time per resumed coroutine; 0 would let busy loops stop time
+  MachineOptions machine;  // of machines added without options of their own
+  uint64_t shuffle_percent =
+      30;  // how often the next ready coroutine is drawn instead of the first taken
+  Nanos step_cost =
+      Nanos{200};  // simulated time per resumed coroutine; 0 would let busy loops stop time
   Nanos max_boot_offset = seconds(100'000);
   Nanos max_wall_skew = milliseconds(500);
   int64_t max_drift_ppm = 100;
@@ -84,8 +92,8 @@ class Machine {
   // The running process, for a test that knows its type; null when none runs.
   [[nodiscard]] Process* process() { return running() ? process_.get() : nullptr; }
 
-  // Between steps or from a coroutine that is not the process's own; fine when nothing runs. Counted as
-  // crash.process or crash.power.
+  // Between steps or from a coroutine that is not the process's own; fine when nothing runs.
+  // Counted as crash.process or crash.power.
   void crash(CrashKind kind);
   // Before the next step; from anywhere, the process itself included.
   void crash_soon(CrashKind kind);
@@ -128,10 +136,11 @@ class World final : public Scheduler {
   // Runs before the next step, outside every coroutine.
   void post(std::move_only_function<void()> work) { posted_.push_back(std::move(work)); }
 
-  // One thing happens: a coroutine runs up to its next suspension, or time goes on to the next timer. False:
-  // nothing is left that could ever happen.
+  // One thing happens: a coroutine runs up to its next suspension, or time goes on to the next
+  // timer. False: nothing is left that could ever happen.
   bool step();
-  // Until the condition, looked at after each step, holds. False: nothing was left, or `limit` passed.
+  // Until the condition, looked at after each step, holds. False: nothing was left, or `limit`
+  // passed.
   bool run_until(const std::function<bool()>& condition, Nanos limit = seconds(3600));
   // Until the task ended. False as above; then it is destroyed where it stands.
   bool run_until(Task<void> task, Nanos limit = seconds(3600));
@@ -148,13 +157,17 @@ class World final : public Scheduler {
 
   [[nodiscard]] uint64_t seed() const { return core_.seed; }
   [[nodiscard]] Nanos now() const { return core_.now; }  // true time since the world began
-  [[nodiscard]] Clock& clock() { return core_.clock; }    // the same for co_await
-  [[nodiscard]] Random& random() { return random_; }      // for the test driver; no machine draws from it
+  [[nodiscard]] Clock& clock() { return core_.clock; }   // the same for co_await
+  [[nodiscard]] Random& random() {
+    return random_;
+  }  // for the test driver; no machine draws from it
   [[nodiscard]] FaultPlan& faults() { return core_.faults; }
   void probe(std::string_view name) { core_.probes.hit(name); }
   [[nodiscard]] const Probes& probes() const { return core_.probes; }
   // Folds a test's own observation into the trace.
-  void note(std::string_view what, uint64_t value = 0) { core_.record(SimEvent::kNote, value, 0, what); }
+  void note(std::string_view what, uint64_t value = 0) {
+    core_.record(SimEvent::kNote, value, 0, what);
+  }
   [[nodiscard]] uint64_t trace_hash() const { return core_.trace_hash(); }
   [[nodiscard]] uint64_t resumes() const { return resumes_; }
   [[nodiscard]] uint64_t steps() const { return steps_; }
