@@ -18,7 +18,8 @@ inline constexpr size_t kFrameHeaderSize = 16;
 void encode_frame_header(FrameHeader header, std::byte* to);
 
 // `from` has at least kFrameHeaderSize bytes. kCorrupt where it is no header, or sizes exceed the
-// bounds: the stream cannot be followed any further. DECODER: frame_header
+// bounds: the stream cannot be followed any further.
+// DECODER: frame_header
 [[nodiscard]] Result<FrameHeader> decode_frame_header(ByteView from);
 
 }  // namespace headrace
