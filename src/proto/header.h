@@ -34,9 +34,9 @@ enum class MessageType : uint16_t {
   // workers to partitions (proto/work.h)
   kUploadable = 120, kUploaded = 121, kDroppable = 122, kDrop = 123, kFragmentsOn = 124, kPlaced = 125, kClaims = 126,
   kTakeCut = 127, kReadCheckpoint = 128, kReleaseCut = 129, kClose = 130, kCheckpointNow = 131, kDeadObjects = 132,
-  kForgetObjects = 133, kPartitionStatus = 134, kSegmentsOf = 135, kUsage = 136, kPackable = 137, kPacked = 138,
+  kForgetObjects = 133, kPartitionStatus = 134, kSegmentsOf = 135, kUsage = 136, kPackable = 137, kPacked = 138, kCutLocations = 139,
   // nodes
-  kColdRead = 160, kGetMap = 161, kJoin = 162, kNodeStatus = 163, kFetch = 164,
+  kColdRead = 160, kGetMap = 161, kJoin = 162, kNodeStatus = 163, kFetch = 164, kReport = 165,
 };
 
 enum class ServiceLevel : uint8_t { kForeground = 0, kBackground = 1 };

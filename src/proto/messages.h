@@ -25,11 +25,11 @@ using AllMessages = MessageList<
     // meta.h
     SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Recall, Closing, Lookup, GetAttributes, SetAttributes,
     Make, Unlink, Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept, Forget, Reserve, Commit,
-    Stage, GetExtents, Locate, Punch, Statistics, GetMap, ColdRead,
+    Stage, GetExtents, Locate, Punch, Statistics, GetMap, Report, ColdRead,
     // transaction.h
     Prepare, Finish, Decision, ParentOf,
     // work.h
     Uploadable, Uploaded, Droppable, Drop, SegmentsOf, DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims,
-    TakeCut, ReadCheckpoint, ReleaseCut, CheckpointNow, Close, PartitionStatus>;
+    TakeCut, ReadCheckpoint, CutLocations, ReleaseCut, CheckpointNow, Close, PartitionStatus>;
 
 }  // namespace headrace

@@ -433,6 +433,15 @@ struct GetMap {
   uint64_t newer_than = 0;
   void fields(this auto& self, auto& v) { v(self.newer_than); }
 };
+// What a client counted since it started, for the node's status. Sent about once a second, and at its end.
+struct Report {
+  static constexpr MessageType kType = MessageType::kReport;
+  using Reply = Empty;
+  uint64_t degraded_reads = 0;
+  uint64_t bytes_read = 0;
+  uint64_t bytes_written = 0;
+  void fields(this auto& self, auto& v) { v(self.degraded_reads, self.bytes_read, self.bytes_written); }
+};
 // Bytes of a segment that is in the bucket only, through a node's cache. `crc` is over the payload.
 struct ColdReadReply {
   uint32_t crc = 0;

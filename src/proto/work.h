@@ -191,6 +191,13 @@ struct ReadCheckpoint {
   uint64_t length = 0;
   void fields(this auto& self, auto& v) { v(self.cut, self.name, self.offset, self.length); }
 };
+// Where segments were placed in the bucket since the cut was journaled: the manifest adds them to the cut's files.
+struct CutLocations {
+  static constexpr MessageType kType = MessageType::kCutLocations;
+  using Reply = SegmentsReply;
+  Cut cut;
+  void fields(this auto& self, auto& v) { v(self.cut); }
+};
 struct ReleaseCut {             // published (or given up): the kept files may go; with published, dead objects may be found
   static constexpr MessageType kType = MessageType::kReleaseCut;
   using Reply = Empty;
