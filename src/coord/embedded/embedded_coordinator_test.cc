@@ -2,21 +2,85 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <memory>
+#include <string>
+
 #include "coord/embedded/coord_file.h"
 #include "runtime/sim/world.h"
 
 namespace headrace {
 namespace {
 
-constexpr const char* kPath = "state/coord";
+constexpr const char* kPath = "/state/coord";
+
+// Puts records for ever, and notes what it was told.
+struct Writer : Process {
+  struct Told {
+    std::map<std::string, uint64_t> acknowledged;  // key → version
+    std::map<std::string, uint64_t> attempted;
+  };
+  Writer(Env& e, Told& t) : env(e), told(t), coordinator(e, kPath) {}
+  Task<void> run() override {
+    Result<void> made = co_await env.disk.make_directories("/state");
+    HR_ASSERT(made.ok());
+    Result<void> loaded = co_await coordinator.load();
+    if (!loaded.ok()) {
+      failure = loaded.error().text();
+      co_return;
+    }
+    for (int i = 0; i < 3; ++i) scope.spawn(put_for_ever("key" + std::to_string(i)));
+    co_await scope.join();
+  }
+  Task<void> put_for_ever(std::string key) {
+    while (true) {
+      Result<CoordRecord> record = co_await coordinator.get(key);
+      HR_ASSERT(record.ok());
+      uint64_t version = record->version;
+      EXPECT_GE(version, told.acknowledged[key]) << key;
+      EXPECT_LE(version, told.attempted[key]) << key;
+      if (version > 0) EXPECT_EQ(record->value, key + "=" + std::to_string(version));
+      told.attempted[key] = version + 1;
+      std::string value = key + "=" + std::to_string(version + 1);
+      Result<uint64_t> result = co_await coordinator.put(key, value, version);
+      if (result.ok()) told.acknowledged[key] = *result;
+      if (!result.ok()) co_await env.clock.sleep(milliseconds(1));
+    }
+  }
+  Env env;
+  Told& told;
+  EmbeddedCoordinator coordinator;
+  std::string failure;
+  Scope scope;
+};
+
+TEST(EmbeddedCoordinator, KeepsWhatItAcknowledgedThroughPowerLosses) {
+  uint64_t acknowledged = 0;
+  for (uint64_t seed = 1; seed <= 120; ++seed) {
+    World world(seed);
+    Machine& machine = world.add_machine("m");
+    Writer::Told told;
+    for (int life = 0; life < 6; ++life) {
+      machine.start([&told](Env& env) { return std::make_unique<Writer>(env, told); });
+      uint64_t steps = 20 + world.random().below(300);
+      for (uint64_t i = 0; i < steps; ++i) ASSERT_TRUE(world.step());
+      ASSERT_TRUE(machine.running()) << "seed " << seed;
+      machine.crash(world.random().chance(3, 4) ? CrashKind::kPower : CrashKind::kProcess);
+      world.run_for(milliseconds(1));
+    }
+    for (auto& [key, version] : told.acknowledged) acknowledged += version;
+    if (HasFailure()) FAIL() << "seed " << seed;
+  }
+  EXPECT_GT(acknowledged, 2000u);
+}
 
 // Puts 1, 2, 3 … under one key and notes the last that was acknowledged.
 struct Counter : Process {
   Counter(Env& e, uint64_t& acked) : env(e), coordinator(e, kPath), acknowledged(acked) {}
   Task<void> run() override {
-    auto made = co_await env.disk.make_directories("state");
+    auto made = co_await env.disk.make_directories("/state");
     if (!made.ok()) co_return;
-    auto synced = co_await env.disk.sync_directory("state");
+    auto synced = co_await env.disk.sync_directory("/state");
     if (!synced.ok()) co_return;
     loaded = co_await coordinator.load();
     if (!loaded.ok()) co_return;
@@ -68,30 +132,115 @@ TEST(EmbeddedCoordinator, KeepsEveryAcknowledgedPutThroughPowerLossAtAnyStep) {
   EXPECT_TRUE(finished) << "the sweep did not reach the end of the run";
 }
 
-TEST(EmbeddedCoordinator, RefusesAPutThatComparedWithAnOldVersion) {
-  CoordTable table;
-  auto first = table.put("k", "a", 0);
-  ASSERT_TRUE(first.ok());
-  EXPECT_EQ(table.put("k", "b", 0).code(), Code::kConflict);
-  auto second = table.put("k", "b", *first);
-  ASSERT_TRUE(second.ok());
-  EXPECT_GT(*second, *first);
-  EXPECT_EQ(table.get("k").value, "b");
-  EXPECT_EQ(table.get("absent").version, 0u);
+struct Fixture {
+  Fixture() : world(1), machine(world.add_machine("m")) {
+    EXPECT_TRUE(world.run(machine.env().disk.make_directories("/state")).ok());
+  }
+  std::unique_ptr<EmbeddedCoordinator> open() {
+    auto out = std::make_unique<EmbeddedCoordinator>(machine.env(), kPath);
+    loaded = world.run(out->load());
+    return out;
+  }
+  World world;
+  Machine& machine;
+  Result<void> loaded;
+};
+
+TEST(EmbeddedCoordinator, FindsItsRecordsAgain) {
+  Fixture f;
+  auto first = f.open();
+  EXPECT_FALSE(first->found());
+  ASSERT_TRUE(f.world.run(first->put("map", std::string(100'000, 'm'), 0)).ok());
+  ASSERT_TRUE(f.world.run(first->put("secret", std::string("\0s", 2), 0)).ok());
+  ASSERT_TRUE(f.world.run(first->put("map", "short now", 1)).ok());
+  uint64_t revision = *f.world.run(first->changed_since(0));
+  auto second = f.open();
+  ASSERT_TRUE(f.loaded.ok());
+  EXPECT_TRUE(second->found());
+  EXPECT_EQ(f.world.run(second->get("map"))->value, "short now");
+  EXPECT_EQ(f.world.run(second->get("map"))->version, 2u);
+  EXPECT_EQ(f.world.run(second->get("secret"))->value, std::string("\0s", 2));
+  EXPECT_EQ(*f.world.run(second->changed_since(0)), revision);
 }
 
-TEST(EmbeddedCoordinatorBadInput, EveryFlippedOrMissingByteIsFound) {
-  CoordTable table;
-  ASSERT_TRUE(table.put("map", std::string(300, 'm'), 0).ok());
-  ASSERT_TRUE(table.put("partition/0", "p", 0).ok());
-  const std::string good = encode_coord_file(table);
-  ASSERT_TRUE(decode_coord_file(bytes_of(good)).ok());
-  for (size_t i = 0; i < good.size(); ++i) {
-    std::string bad = good;
-    bad[i] = static_cast<char>(bad[i] ^ 0x20);
-    EXPECT_FALSE(decode_coord_file(bytes_of(bad)).ok()) << "byte " << i;
-    EXPECT_FALSE(decode_coord_file(bytes_of(good.substr(0, i))).ok()) << "cut at " << i;
+TEST(EmbeddedCoordinator, ConcurrentPutsShareAWrite) {
+  Fixture f;
+  auto coordinator = f.open();
+  struct Run {
+    static Task<void> one(Coordinator& c, std::string key, int& good) {
+      Result<uint64_t> result = co_await c.put(std::move(key), "v", 0);
+      if (result.ok()) ++good;
+    }
+  };
+  int good = 0;
+  Scope scope;
+  for (int i = 0; i < 100; ++i) scope.spawn(Run::one(*coordinator, std::to_string(i), good));
+  EXPECT_TRUE(f.world.run_until(scope.join()));
+  EXPECT_EQ(good, 100);
+  EXPECT_LE(coordinator->writes(), 3u);
+  EXPECT_EQ(f.world.run(coordinator->list(""))->size(), 100u);
+}
+
+TEST(EmbeddedCoordinatorBadInput, ADamagedFileIsRefusedWithTheMendWhateverByteChanged) {
+  Fixture f;
+  auto first = f.open();
+  ASSERT_TRUE(f.world.run(first->put("map", "m", 0)).ok());
+  uint64_t size = f.machine.disk().file_size(kPath);
+  for (uint64_t at = 0; at < size; ++at) {
+    ASSERT_TRUE(f.machine.disk().flip(kPath, at));
+    auto coordinator = f.open();
+    ASSERT_EQ(f.loaded.code(), Code::kCorrupt) << "byte " << at;
+    EXPECT_NE(f.loaded.error().message().find("/state/coord is damaged"), std::string::npos);
+    EXPECT_NE(f.loaded.error().message().find("headrace recover"), std::string::npos);
+    ASSERT_TRUE(f.machine.disk().flip(kPath, at));
   }
+  auto again = f.open();
+  EXPECT_TRUE(f.loaded.ok());
+}
+
+TEST(EmbeddedCoordinatorBadInput, ATruncatedFileIsRefused) {
+  CoordTable table;
+  ASSERT_TRUE(table.put("a", "1", 0).ok());
+  std::string bytes = encode_coord_file(table);
+  ASSERT_TRUE(decode_coord_file(bytes_of(bytes)).ok());
+  for (size_t n = 0; n < bytes.size(); ++n)
+    EXPECT_EQ(decode_coord_file(bytes_of(std::string_view(bytes).substr(0, n))).code(), Code::kCorrupt) << n;
+  EXPECT_EQ(decode_coord_file(bytes_of(bytes + "x")).code(), Code::kCorrupt);
+}
+
+TEST(EmbeddedCoordinatorBadInput, AFullDiskFailsThePutAndChangesNothing) {
+  Fixture f;
+  auto coordinator = f.open();
+  ASSERT_TRUE(f.world.run(coordinator->put("x", "old", 0)).ok());
+  f.machine.disk().options.write_fails = 1;
+  EXPECT_EQ(f.world.run(coordinator->put("x", "new", 1)).code(), Code::kIo);
+  f.machine.disk().options.write_fails = 0;
+  f.machine.disk().options.capacity = 4096;
+  Result<uint64_t> full = f.world.run(coordinator->put("x", std::string(10'000, 'n'), 1));
+  EXPECT_EQ(full.code(), Code::kNoSpace);
+  f.machine.disk().options.capacity = kGiB;
+  EXPECT_EQ(f.world.run(coordinator->get("x"))->value, "old");
+  EXPECT_EQ(*f.world.run(coordinator->put("x", "new", 1)), 2u);
+  auto again = f.open();
+  EXPECT_EQ(f.world.run(again->get("x"))->value, "new");
+}
+
+TEST(EmbeddedCoordinator, CloseEndsWhoeverWaits) {
+  Fixture f;
+  auto coordinator = f.open();
+  std::optional<Code> code;
+  struct Run {
+    static Task<void> watch(Coordinator& c, std::optional<Code>& out) {
+      Result<uint64_t> now = co_await c.changed_since(0);
+      out = now.code();
+    }
+  };
+  f.world.spawn(Run::watch(*coordinator, code));
+  f.world.run_for(milliseconds(1));
+  EXPECT_TRUE(f.world.run_until(coordinator->close()));
+  f.world.run_for(milliseconds(1));
+  EXPECT_EQ(code, Code::kCancelled);
+  EXPECT_EQ(f.world.run(coordinator->get("x")).code(), Code::kCancelled);
 }
 
 }  // namespace
