@@ -28,7 +28,8 @@ const ReedSolomon& code_for(Protection protection) {
     gf_gen_cauchy1_matrix(at->second.matrix.data(), width, d);
     at->second.tables.resize(kTableBytes * d * protection.parity);
     if (protection.parity > 0)
-      ec_init_tables(d, protection.parity, at->second.matrix.data() + static_cast<size_t>(d) * d, at->second.tables.data());
+      ec_init_tables(d, protection.parity, at->second.matrix.data() + static_cast<size_t>(d) * d,
+                     at->second.tables.data());
   }
   return at->second;
 }
@@ -38,10 +39,13 @@ void check(Protection protection) {
   HR_ASSERT(uint32_t{protection.data} + protection.parity <= 255);
 }
 
-uint8_t* raw(const Buffer& buffer) { return reinterpret_cast<uint8_t*>(const_cast<std::byte*>(buffer.data())); }
+uint8_t* raw(const Buffer& buffer) {
+  return reinterpret_cast<uint8_t*>(const_cast<std::byte*>(buffer.data()));
+}
 
 // out[i] = Σ rows[i][j] · in[j]
-std::vector<Buffer> multiply(const std::vector<uint8_t>& tables, const std::vector<Buffer>& in, size_t rows) {
+std::vector<Buffer> multiply(const std::vector<uint8_t>& tables, const std::vector<Buffer>& in,
+                             size_t rows) {
   size_t size = in.front().size();
   std::vector<Buffer> out;
   std::vector<uint8_t*> sources;
@@ -51,8 +55,8 @@ std::vector<Buffer> multiply(const std::vector<uint8_t>& tables, const std::vect
     out.push_back(Buffer::allocate(size));
     sinks.push_back(raw(out.back()));
   }
-  ec_encode_data(static_cast<int>(size), static_cast<int>(in.size()), static_cast<int>(rows), const_cast<uint8_t*>(tables.data()),
-                 sources.data(), sinks.data());
+  ec_encode_data(static_cast<int>(size), static_cast<int>(in.size()), static_cast<int>(rows),
+                 const_cast<uint8_t*>(tables.data()), sources.data(), sinks.data());
   return out;
 }
 
@@ -76,8 +80,9 @@ Result<std::vector<Buffer>> reconstruct(Protection protection, const std::vector
   for (size_t i = 0; i < fragments.size() && rows.size() < d; ++i)
     if (!fragments[i].empty()) rows.push_back(i);
   if (rows.size() < d)
-    return Error(Code::kIo, "only " + std::to_string(rows.size()) + " of " + std::to_string(protection.width()) +
-                                " fragments are there, " + std::to_string(d) + " are needed");
+    return Error(Code::kIo, "only " + std::to_string(rows.size()) + " of " +
+                                std::to_string(protection.width()) + " fragments are there, " +
+                                std::to_string(d) + " are needed");
   for (size_t row : rows) HR_ASSERT(fragments[row].size() == fragments[rows.front()].size());
 
   std::vector<Buffer> out(wanted.size());
@@ -102,7 +107,8 @@ Result<std::vector<Buffer>> reconstruct(Protection protection, const std::vector
     in.push_back(fragments[rows[i]]);
   }
   std::vector<uint8_t> inverse(d * d);
-  // Every square part of a Cauchy matrix can be inverted: failing here would mean that our matrix is wrong.
+  // Every square part of a Cauchy matrix can be inverted: failing here would mean that our matrix
+  // is wrong.
   HR_ASSERT(gf_invert_matrix(present.data(), inverse.data(), static_cast<int>(d)) == 0);
   // A wanted row of the code, expressed in the present fragments: row · inverse.
   std::vector<uint8_t> coefficients(absent.size() * d);
@@ -115,7 +121,8 @@ Result<std::vector<Buffer>> reconstruct(Protection protection, const std::vector
     }
   }
   std::vector<uint8_t> tables(kTableBytes * d * absent.size());
-  ec_init_tables(static_cast<int>(d), static_cast<int>(absent.size()), coefficients.data(), tables.data());
+  ec_init_tables(static_cast<int>(d), static_cast<int>(absent.size()), coefficients.data(),
+                 tables.data());
   std::vector<Buffer> made = multiply(tables, in, absent.size());
   for (size_t i = 0; i < absent.size(); ++i) out[absent[i]] = std::move(made[i]);
   return out;

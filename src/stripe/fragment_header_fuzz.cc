@@ -4,7 +4,8 @@
 #include "base/checksum.h"
 #include "stripe/fragment.h"
 
-// Besides the bytes as they are, the same with a right checksum, so that the checks behind it are reached.
+// Besides the bytes as they are, the same with a right checksum, so that the checks behind it are
+// reached.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace headrace;
   const TargetId target(1);
