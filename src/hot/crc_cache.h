@@ -1,5 +1,5 @@
-// CrcCache: checksums of fragments' blocks, least recently used first out, within a budget of bytes.
-// Owner: Target. One core.
+// CrcCache: checksums of fragments' blocks, least recently used first out, within a budget of
+// bytes. Owner: Target. One core.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,9 @@ class CrcCache {
       return std::hash<SegmentId>{}(name.segment) + name.index * size_t{0x9e3779b97f4a7c15};
     }
   };
-  static uint64_t cost(const std::vector<uint32_t>& crcs) { return crcs.size() * sizeof(uint32_t) + 160; }
+  static uint64_t cost(const std::vector<uint32_t>& crcs) {
+    return crcs.size() * sizeof(uint32_t) + 160;
+  }
 
   uint64_t budget_;
   uint64_t bytes_ = 0;

@@ -1,8 +1,8 @@
 // ExtentAllocator: contiguous free space of a target's data space, in 4 KiB blocks.
 //
-// Everything from the frontier on is free; below it free extents are kept by size (best fit, lowest address among
-// equals), neighbours always merged, none touching the frontier: so space is used from the front, and what must be
-// prewritten grows slowly. Owner: Target. One core.
+// Everything from the frontier on is free; below it free extents are kept by size (best fit, lowest
+// address among equals), neighbours always merged, none touching the frontier: so space is used
+// from the front, and what must be prewritten grows slowly. Owner: Target. One core.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +40,8 @@ class ExtentAllocator {
   uint32_t reserve_;
   uint32_t frontier_ = 0;
   uint32_t used_ = 0;
-  std::map<uint32_t, uint32_t> free_;                 // block → blocks
-  std::set<std::pair<uint32_t, uint32_t>> by_size_;   // (blocks, block)
+  std::map<uint32_t, uint32_t> free_;                // block → blocks
+  std::set<std::pair<uint32_t, uint32_t>> by_size_;  // (blocks, block)
 };
 
 }  // namespace headrace

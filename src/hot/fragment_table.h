@@ -1,8 +1,9 @@
-// FragmentTable: which fragments a target holds and where, in ≤ 32 bytes a fragment once there are many.
+// FragmentTable: which fragments a target holds and where, in ≤ 32 bytes a fragment once there are
+// many.
 //
-// Open addressing with linear probing in 64 shards, each between 3/4 and 9/10 full: 24 bytes an entry. Growing moves
-// one shard at a time, so that no insert waits for all. At most 255 namespaces on one target.
-// Owner: Target. One core.
+// Open addressing with linear probing in 64 shards, each between 3/4 and 9/10 full: 24 bytes an
+// entry. Growing moves one shard at a time, so that no insert waits for all. At most 255 namespaces
+// on one target. Owner: Target. One core.
 #pragma once
 
 #include <array>
@@ -34,16 +35,17 @@ class FragmentTable {
   // In no order. The table must not change meanwhile.
   void for_each(const std::function<void(const FragmentEntry&)>& visit) const;
   // The `limit` smallest names above `after`, ascending. Walks the whole table.
-  [[nodiscard]] std::vector<FragmentEntry> after(const FragmentName& after, size_t limit, bool& more) const;
+  [[nodiscard]] std::vector<FragmentEntry> after(const FragmentName& after, size_t limit,
+                                                 bool& more) const;
   [[nodiscard]] uint64_t size() const { return size_; }
   [[nodiscard]] uint64_t memory_bytes() const;
 
  private:
   struct Packed {
-    uint64_t low = 0;           // of the segment's id
+    uint64_t low = 0;  // of the segment's id
     uint32_t block = 0;
     uint16_t home = 0;
-    uint8_t name_space = 0;     // index in namespaces_
+    uint8_t name_space = 0;  // index in namespaces_
     uint8_t index = 0;
     uint32_t length_data = 0;   // segment length - 1: 24 bits | D: 8 bits
     uint32_t birth_parity = 0;  // birth: 24 bits | P: 4 bits | used: 1 bit

@@ -13,8 +13,8 @@ constexpr Nanos kTick = seconds(1);
 constexpr size_t kFreesPerCommit = 1024;
 
 Error no_fragment(const FragmentName& name, const std::string& target) {
-  return Error(Code::kNoFragment, target + " holds no fragment " + std::to_string(name.index) + " of segment " +
-                                      to_string(name.segment));
+  return Error(Code::kNoFragment, target + " holds no fragment " + std::to_string(name.index) +
+                                      " of segment " + to_string(name.segment));
 }
 
 }  // namespace
@@ -25,7 +25,8 @@ Target::Target(Env env, TargetOptions options, std::unique_ptr<File> file, Super
       file_(std::move(file)),
       superblock_(superblock),
       opened_(env.clock.now()),
-      space_(static_cast<uint32_t>(superblock.capacity / kBlock), static_cast<uint32_t>(superblock.capacity / kBlock * 3 / 100)),
+      space_(static_cast<uint32_t>(superblock.capacity / kBlock),
+             static_cast<uint32_t>(superblock.capacity / kBlock * 3 / 100)),
       crcs_(options.crc_cache_bytes),
       writes_(options.max_writes_bytes) {
   chunk_bytes_ = options.chunk_bytes;
@@ -71,21 +72,27 @@ Task<void> Target::close() {
 Task<Result<void>> Target::write(FragmentWrite request) {
   HR_CO_TRY(usable());
   FragmentName name{request.segment, request.index};
-  if (request.protection.data == 0 || request.protection.parity > 15 || request.index >= request.protection.width() ||
-      request.segment_length == 0 || request.segment_length > kMaxSegment || !request.segment ||
-      request.payload.size() != fragment_size(request.segment_length, request.protection.data) || request.key)
-    co_return Error(Code::kInvalid, "fragment write: lengths, protection and index do not fit each other");
-  if (auto fits = verify_blocks(request.segment, request.index, 0, request.payload.view(), request.crcs); !fits)
+  if (request.protection.data == 0 || request.protection.parity > 15 ||
+      request.index >= request.protection.width() || request.segment_length == 0 ||
+      request.segment_length > kMaxSegment || !request.segment ||
+      request.payload.size() != fragment_size(request.segment_length, request.protection.data) ||
+      request.key)
+    co_return Error(Code::kInvalid,
+                    "fragment write: lengths, protection and index do not fit each other");
+  if (auto fits =
+          verify_blocks(request.segment, request.index, 0, request.payload.view(), request.crcs);
+      !fits)
     co_return std::move(fits).error().within("fragment write");
   while (true) {
     HR_CO_TRY(usable());
     if (auto at = writing_.find(name); at != writing_.end()) {
       std::shared_ptr<Writing> other = at->second;
-      bool same = other->request.crcs == request.crcs && other->request.segment_length == request.segment_length;
+      bool same = other->request.crcs == request.crcs &&
+                  other->request.segment_length == request.segment_length;
       co_await other->done.wait();
       if (!same && *other->result)
-        co_return Error(Code::kExists, "fragment " + std::to_string(name.index) + " of segment " + to_string(name.segment) +
-                                           " is here with other bytes");
+        co_return Error(Code::kExists, "fragment " + std::to_string(name.index) + " of segment " +
+                                           to_string(name.segment) + " is here with other bytes");
       if (same) co_return *other->result;
       continue;
     }
@@ -95,13 +102,15 @@ Task<Result<void>> Target::write(FragmentWrite request) {
     std::optional<FragmentEntry> again = table_.find(name);
     if (!again || again->block != entry->block) continue;  // freed meanwhile
     if (!crcs) co_return std::move(crcs).error();
-    if (**crcs == request.crcs && entry->protection == request.protection && entry->segment_length == request.segment_length)
+    if (**crcs == request.crcs && entry->protection == request.protection &&
+        entry->segment_length == request.segment_length)
       co_return Result<void>();
-    co_return Error(Code::kExists, "fragment " + std::to_string(name.index) + " of segment " + to_string(name.segment) +
-                                       " is here with other bytes");
+    co_return Error(Code::kExists, "fragment " + std::to_string(name.index) + " of segment " +
+                                       to_string(name.segment) + " is here with other bytes");
   }
   if (table_.size() + writing_.size() >= max_fragments_)
-    co_return Error(Code::kNoSpace, this->name() + " holds as many fragments as its table can name");
+    co_return Error(Code::kNoSpace,
+                    this->name() + " holds as many fragments as its table can name");
   auto writing = std::make_shared<Writing>();
   writing->request = std::move(request);
   writing_.emplace(name, writing);
@@ -148,7 +157,8 @@ Task<Result<void>> Target::write_fragment(std::shared_ptr<Writing> writing) {
   pieces.push_back(aligned ? request.payload : Buffer::copy_of(request.payload.view()));
   Result<void> written = co_await file_->write(address, std::move(pieces));
   if (!written) {
-    if (written.code() == Code::kNoSpace) {  // a hole or a copy-on-write file system below: nothing is recorded
+    if (written.code() ==
+        Code::kNoSpace) {  // a hole or a copy-on-write file system below: nothing is recorded
       space_.release(entry.block, blocks);
       co_return std::move(written).error().within(name());
     }
@@ -174,15 +184,17 @@ Task<Result<void>> Target::write_fragment(std::shared_ptr<Writing> writing) {
 
 // ---- reading ----
 
-Task<void> Target::read_into(uint64_t offset, Buffer into, std::shared_ptr<std::vector<size_t>> got, size_t slot) {
+Task<void> Target::read_into(uint64_t offset, Buffer into, std::shared_ptr<std::vector<size_t>> got,
+                             size_t slot) {
   Result<size_t> bytes = co_await file_->read(offset, std::move(into));
   (*got)[slot] = bytes ? *bytes : 0;
 }
 
 Result<CrcCache::Crcs> Target::take_header(const FragmentEntry& entry, ByteView bytes) {
   Result<FragmentHeader> header = decode_fragment_header(bytes, id(), address_of(entry.block));
-  if (header && (header->segment != entry.name.segment || header->index != entry.name.index ||
-                 header->protection != entry.protection || header->segment_length != entry.segment_length))
+  if (header &&
+      (header->segment != entry.name.segment || header->index != entry.name.index ||
+       header->protection != entry.protection || header->segment_length != entry.segment_length))
     header = Error(Code::kCorrupt, "fragment header: of another fragment");
   if (!header) return std::move(header).error().within(name());
   auto crcs = std::make_shared<const std::vector<uint32_t>>(std::move(header->crcs));
@@ -192,7 +204,8 @@ Result<CrcCache::Crcs> Target::take_header(const FragmentEntry& entry, ByteView 
 
 Task<Result<CrcCache::Crcs>> Target::load_crcs(FragmentEntry entry) {
   if (CrcCache::Crcs known = crcs_.get(entry.name)) co_return known;
-  Buffer bytes = Buffer::zeroed(fragment_header_size(fragment_size(entry.segment_length, entry.protection.data)));
+  Buffer bytes = Buffer::zeroed(
+      fragment_header_size(fragment_size(entry.segment_length, entry.protection.data)));
   Result<size_t> got = co_await file_->read(address_of(entry.block), bytes);
   std::optional<FragmentEntry> again = table_.find(entry.name);
   if (!again || again->block != entry.block) co_return no_fragment(entry.name, name());
@@ -211,9 +224,10 @@ Task<Result<FragmentReadReply>> Target::read(FragmentRead request) {
   std::optional<FragmentEntry> entry = table_.find(name);
   if (!entry) co_return no_fragment(name, this->name());
   uint64_t size = fragment_size(entry->segment_length, entry->protection.data);
-  if (request.offset % kBlock != 0 || request.length % kBlock != 0 || request.length == 0 || request.offset > size ||
-      request.length > size - request.offset)
-    co_return Error(Code::kInvalid, "fragment read: the range is not one of whole blocks inside the fragment");
+  if (request.offset % kBlock != 0 || request.length % kBlock != 0 || request.length == 0 ||
+      request.offset > size || request.length > size - request.offset)
+    co_return Error(Code::kInvalid,
+                    "fragment read: the range is not one of whole blocks inside the fragment");
   ++counters_.fragment_reads;
   uint64_t header_size = fragment_header_size(size);
   uint64_t address = address_of(entry->block);
@@ -253,8 +267,9 @@ Task<Result<FragmentReadReply>> Target::read(FragmentRead request) {
   }
   if (short_read) {
     ++counters_.corrupt_blocks;
-    co_return Error(Code::kCorrupt, this->name() + ": fragment " + std::to_string(name.index) + " of segment " +
-                                        to_string(name.segment) + " cannot be read (a bad sector, or the file was cut)");
+    co_return Error(Code::kCorrupt, this->name() + ": fragment " + std::to_string(name.index) +
+                                        " of segment " + to_string(name.segment) +
+                                        " cannot be read (a bad sector, or the file was cut)");
   }
   if (!loaded) {
     ++counters_.corrupt_blocks;
@@ -265,7 +280,8 @@ Task<Result<FragmentReadReply>> Target::read(FragmentRead request) {
   uint64_t first = request.offset / kBlock;
   auto begin = (*loaded)->begin() + static_cast<ptrdiff_t>(first);
   reply.crcs.assign(begin, begin + static_cast<ptrdiff_t>(request.length / kBlock));
-  Result<void> fits = verify_blocks(name.segment, name.index, static_cast<uint32_t>(first), data.view(), reply.crcs);
+  Result<void> fits = verify_blocks(name.segment, name.index, static_cast<uint32_t>(first),
+                                    data.view(), reply.crcs);
   if (!fits) {
     ++counters_.corrupt_blocks;
     co_return std::move(fits).error().within(this->name());
@@ -318,7 +334,8 @@ Result<InventoryReply> Target::inventory(const Inventory& request) const {
   HR_TRY(usable());
   InventoryReply reply;
   uint32_t now = now_ticks();
-  for (const FragmentEntry& entry : table_.after(request.after, std::min<uint32_t>(request.limit, 10'000), reply.more)) {
+  for (const FragmentEntry& entry :
+       table_.after(request.after, std::min<uint32_t>(request.limit, 10'000), reply.more)) {
     InventoryItem item;
     item.fragment = entry.name;
     item.bytes = fragment_size(entry.segment_length, entry.protection.data);

@@ -1,14 +1,19 @@
-// Target: fragments and journal runs on one prewritten file, DIR/target.dat (DIR = STATE/targets/tN), by O_DIRECT.
+// Target: fragments and journal runs on one prewritten file, DIR/target.dat (DIR =
+// STATE/targets/tN), by O_DIRECT.
 //
-// The log decides what exists: a fragment is there when the batch that names it was flushed. One loop commits: it
-// gathers everything that is waiting, writes log batch and journal frames in parallel, flushes once, and only then
-// changes the tables in memory and answers. Fragments' bytes are written before they join a commit.
+// The log decides what exists: a fragment is there when the batch that names it was flushed. One
+// loop commits: it gathers everything that is waiting, writes log batch and journal frames in
+// parallel, flushes once, and only then changes the tables in memory and answers. Fragments' bytes
+// are written before they join a commit.
 //
 // Invariants
 //  1. What is in table_ and durable in runs_ is durable on the device; nothing is answered before.
-//  2. Space of a freed fragment or chunk is given out again only after the record that freed it was flushed.
-//  3. The log of generation G follows the table of generation G; both superblocks name G before anything is served.
-//  4. After a failed write or flush the target is fenced: it serves nothing more until it is opened again.
+//  2. Space of a freed fragment or chunk is given out again only after the record that freed it was
+//  flushed.
+//  3. The log of generation G follows the table of generation G; both superblocks name G before
+//  anything is served.
+//  4. After a failed write or flush the target is fenced: it serves nothing more until it is opened
+//  again.
 // A target owns all its work: callers may be destroyed at any await. Concurrency: one core.
 #pragma once
 
@@ -33,8 +38,9 @@ struct TargetFormat {
   TargetId id;
   ClusterId cluster;
   NamespaceId name_space;
-  uint64_t capacity = 0;        // bytes of data space, at least kMinTargetCapacity; the file is a little larger
-  uint32_t number = 0;          // 'tN'
+  uint64_t capacity =
+      0;  // bytes of data space, at least kMinTargetCapacity; the file is a little larger
+  uint32_t number = 0;  // 'tN'
 };
 inline constexpr uint64_t kMinTargetCapacity = 2 * kMiB;
 
@@ -43,20 +49,21 @@ struct TargetExpected {
   TargetId id;
   ClusterId cluster;
   uint32_t number = 0;
-  uint64_t generation = 0;      // highest ever seen: a lower one is an older copy
+  uint64_t generation = 0;  // highest ever seen: a lower one is an older copy
 };
 
 struct TargetOptions {
   uint64_t crc_cache_bytes = 32 * kMiB;
-  uint64_t prewrite_ahead = 64 * kMiB;   // prewritten beyond the high-water mark
+  uint64_t prewrite_ahead = 64 * kMiB;  // prewritten beyond the high-water mark
   uint64_t prewrite_chunk = 4 * kMiB;
-  uint64_t chunk_bytes = 4 * kMiB;       // of journals; 1 MiB on targets below 1 GiB, 256 KiB below 64 MiB
+  uint64_t chunk_bytes =
+      4 * kMiB;  // of journals; 1 MiB on targets below 1 GiB, 256 KiB below 64 MiB
   uint64_t max_writes_bytes = 128 * kMiB;  // fragments being written at once; more wait
 };
 
 struct TargetCounters {
-  uint64_t commits = 0;         // flushes that acknowledged something
-  uint64_t committed = 0;       // operations in them
+  uint64_t commits = 0;    // flushes that acknowledged something
+  uint64_t committed = 0;  // operations in them
   uint64_t flips = 0;
   uint64_t fragment_reads = 0;
   uint64_t fragment_writes = 0;
@@ -69,29 +76,39 @@ struct TargetCounters {
 
 class Target {
  public:
-  // Makes DIR/target.dat. kExists when there is one; kNoSpace; the file appears whole or not at all.
-  [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> format(Env env, std::string directory, TargetFormat format,
+  // Makes DIR/target.dat. kExists when there is one; kNoSpace; the file appears whole or not at
+  // all.
+  [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> format(Env env, std::string directory,
+                                                                    TargetFormat format,
                                                                     TargetOptions options = {});
-  // kNotFound: no file. kCorrupt: lost (both superblocks or the table), with the mend. kInvalid: another cluster's, a clone,
-  // a swapped one or an older copy. kUnsupportedFormat. With a damaged log the target opens fenced (see fenced()).
-  [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> open(Env env, std::string directory, TargetExpected expected,
+  // kNotFound: no file. kCorrupt: lost (both superblocks or the table), with the mend. kInvalid:
+  // another cluster's, a clone, a swapped one or an older copy. kUnsupportedFormat. With a damaged
+  // log the target opens fenced (see fenced()).
+  [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> open(Env env, std::string directory,
+                                                                  TargetExpected expected,
                                                                   TargetOptions options = {});
   ~Target();
   Target(const Target&) = delete;
   Target& operator=(const Target&) = delete;
 
-  // Messages as proto/target.h describes them. A fenced or closed target answers kUnavailable with the reason, and kIo
-  // to what was in the failing commit.
+  // Messages as proto/target.h describes them. A fenced or closed target answers kUnavailable with
+  // the reason, and kIo to what was in the failing commit.
   [[nodiscard]] Task<Result<void>> write(FragmentWrite request);
   [[nodiscard]] Task<Result<FragmentReadReply>> read(FragmentRead request);
-  [[nodiscard]] Task<Result<void>> free(FragmentFree request, PartitionId partition, PartitionEpoch epoch);
+  [[nodiscard]] Task<Result<void>> free(FragmentFree request, PartitionId partition,
+                                        PartitionEpoch epoch);
   [[nodiscard]] Result<InventoryReply> inventory(const Inventory& request) const;
   [[nodiscard]] TargetStatusReply status() const;
-  [[nodiscard]] Task<Result<void>> journal_open(JournalOpen request, PartitionId partition, PartitionEpoch epoch);
-  [[nodiscard]] Task<Result<void>> journal_append(JournalAppend request, PartitionId partition, PartitionEpoch epoch);
-  [[nodiscard]] Task<Result<JournalSealReply>> journal_seal(JournalSeal request, PartitionId partition, PartitionEpoch epoch);
+  [[nodiscard]] Task<Result<void>> journal_open(JournalOpen request, PartitionId partition,
+                                                PartitionEpoch epoch);
+  [[nodiscard]] Task<Result<void>> journal_append(JournalAppend request, PartitionId partition,
+                                                  PartitionEpoch epoch);
+  [[nodiscard]] Task<Result<JournalSealReply>> journal_seal(JournalSeal request,
+                                                            PartitionId partition,
+                                                            PartitionEpoch epoch);
   [[nodiscard]] Task<Result<JournalReadReply>> journal_read(JournalRead request);
-  [[nodiscard]] Task<Result<void>> journal_trim(JournalTrim request, PartitionId partition, PartitionEpoch epoch);
+  [[nodiscard]] Task<Result<void>> journal_trim(JournalTrim request, PartitionId partition,
+                                                PartitionEpoch epoch);
 
   // Commits what is waiting, then ends. Reads in progress finish first.
   [[nodiscard]] Task<void> close();
@@ -102,16 +119,18 @@ class Target {
   [[nodiscard]] const Superblock& superblock() const { return superblock_; }
   [[nodiscard]] bool fenced() const { return fenced_.has_value(); }
   [[nodiscard]] const TargetCounters& counters() const { return counters_; }
-  [[nodiscard]] std::optional<FragmentEntry> find(const FragmentName& name) const { return table_.find(name); }
+  [[nodiscard]] std::optional<FragmentEntry> find(const FragmentName& name) const {
+    return table_.find(name);
+  }
   [[nodiscard]] PartitionEpoch promised(PartitionId partition) const;
   [[nodiscard]] std::string name() const { return "target t" + std::to_string(superblock_.number); }
 
  private:
   // One operation of a commit. Shared: whoever asked may be gone when it is done.
   struct Commit {
-    std::string records;                               // encoded
-    std::vector<std::pair<uint64_t, Buffer>> frames;   // file offset, whole blocks
-    std::move_only_function<void()> apply;             // once durable
+    std::string records;                              // encoded
+    std::vector<std::pair<uint64_t, Buffer>> frames;  // file offset, whole blocks
+    std::move_only_function<void()> apply;            // once durable
     std::optional<Result<void>> result;
     Event done;
   };
@@ -123,27 +142,27 @@ class Target {
   struct Chunk {
     uint32_t block = 0;
     uint32_t blocks = 0;
-    Position first;             // lowest position that it may hold
+    Position first;  // lowest position that it may hold
   };
   struct BatchAt {
     Position first;
     Position last;
     uint64_t address = 0;
-    uint32_t bytes = 0;         // of the frame
+    uint32_t bytes = 0;  // of the frame
     uint32_t crc = 0;
   };
   struct Run {
     RunId id;
     PartitionId partition;
-    Position first;             // when it was opened
-    Position next;              // of the next append, those not durable yet included
-    Position durable;           // last position that is durable; next - 1 when nothing is in flight
+    Position first;    // when it was opened
+    Position next;     // of the next append, those not durable yet included
+    Position durable;  // last position that is durable; next - 1 when nothing is in flight
     std::string about;
     std::deque<Chunk> chunks;
     std::deque<BatchAt> batches;
-    uint64_t room = 0;          // bytes left at the end of the last chunk
+    uint64_t room = 0;  // bytes left at the end of the last chunk
     bool damaged = false;
-    bool ending = false;        // being forgotten
+    bool ending = false;  // being forgotten
     Mutex appending;
   };
 
@@ -151,7 +170,9 @@ class Target {
 
   [[nodiscard]] Result<void> usable() const;
   void fence(std::string reason);
-  [[nodiscard]] uint64_t address_of(uint32_t block) const { return superblock_.data_offset() + uint64_t{block} * kBlock; }
+  [[nodiscard]] uint64_t address_of(uint32_t block) const {
+    return superblock_.data_offset() + uint64_t{block} * kBlock;
+  }
   [[nodiscard]] uint32_t now_ticks() const;
   [[nodiscard]] static uint32_t extent_blocks(const FragmentEntry& entry);
 
@@ -161,13 +182,14 @@ class Target {
   [[nodiscard]] Task<Result<void>> wait(std::shared_ptr<Commit> operation);
   Task<void> commit_loop();
   Task<void> commit_group(std::vector<std::shared_ptr<Commit>> group);
-  Task<void> write_to(uint64_t offset, std::vector<Buffer> pieces, std::shared_ptr<std::optional<Error>> failed);
+  Task<void> write_to(uint64_t offset, std::vector<Buffer> pieces,
+                      std::shared_ptr<std::optional<Error>> failed);
   [[nodiscard]] Task<Result<void>> flip();
   [[nodiscard]] Task<Result<uint64_t>> write_table(uint8_t area, uint64_t generation);
   [[nodiscard]] Task<Result<void>> write_superblocks(Superblock next);
   Task<void> prewrite_loop();
   [[nodiscard]] Task<Result<uint32_t>> allocate(uint32_t blocks, ExtentAllocator::Purpose purpose);
-  [[nodiscard]] uint64_t table_bytes_wanted() const;
+  [[nodiscard]] uint64_t table_bytes_wanted(uint64_t margin) const;
 
   // target_open.cc
   [[nodiscard]] Task<Result<void>> recover();
@@ -182,7 +204,8 @@ class Target {
   // target.cc
   Task<void> run_write(std::shared_ptr<Writing> writing);
   [[nodiscard]] Task<Result<void>> write_fragment(std::shared_ptr<Writing> writing);
-  Task<void> read_into(uint64_t offset, Buffer into, std::shared_ptr<std::vector<size_t>> got, size_t slot);
+  Task<void> read_into(uint64_t offset, Buffer into, std::shared_ptr<std::vector<size_t>> got,
+                       size_t slot);
   [[nodiscard]] Task<Result<CrcCache::Crcs>> load_crcs(FragmentEntry entry);
   [[nodiscard]] Result<CrcCache::Crcs> take_header(const FragmentEntry& entry, ByteView bytes);
 
@@ -212,8 +235,8 @@ class Target {
   // Commits.
   std::deque<std::shared_ptr<Commit>> pending_;  // bounded by the callers that wait
   Event wake_;
-  uint64_t log_at_ = 0;         // next byte of the log
-  uint64_t log_sequence_ = 1;   // of the next batch
+  uint64_t log_at_ = 0;        // next byte of the log
+  uint64_t log_sequence_ = 1;  // of the next batch
   Semaphore writes_;
 
   // Prewriting.

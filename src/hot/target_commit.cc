@@ -46,7 +46,9 @@ Task<void> Target::commit_loop() {
       const Commit& next = *pending_.front();
       uint64_t more = 0;
       for (const auto& [offset, frame] : next.frames) more += frame.size();
-      if (!group.empty() && (records + next.records.size() > kMaxGroupRecords || frames + more > kMaxGroupFrames)) break;
+      if (!group.empty() &&
+          (records + next.records.size() > kMaxGroupRecords || frames + more > kMaxGroupFrames))
+        break;
       records += next.records.size();
       frames += more;
       group.push_back(std::move(pending_.front()));
@@ -56,7 +58,8 @@ Task<void> Target::commit_loop() {
   }
 }
 
-Task<void> Target::write_to(uint64_t offset, std::vector<Buffer> pieces, std::shared_ptr<std::optional<Error>> failed) {
+Task<void> Target::write_to(uint64_t offset, std::vector<Buffer> pieces,
+                            std::shared_ptr<std::optional<Error>> failed) {
   Result<void> written = co_await file_->write(offset, std::move(pieces));
   if (!written && !failed->has_value()) *failed = std::move(written).error();
 }
@@ -78,7 +81,8 @@ Task<void> Target::commit_group(std::vector<std::shared_ptr<Commit>> group) {
   if (outcome && (!records.empty() || !frames.empty())) {
     Scope writes;
     if (!records.empty()) {
-      Buffer batch = encode_batch({BatchKind::kLog, id(), superblock_.generation, log_sequence_}, records);
+      Buffer batch =
+          encode_batch({BatchKind::kLog, id(), superblock_.generation, log_sequence_}, records);
       uint64_t offset = superblock_.log_offset() + log_at_;
       log_at_ += batch.size();
       ++log_sequence_;
@@ -86,7 +90,7 @@ Task<void> Target::commit_group(std::vector<std::shared_ptr<Commit>> group) {
       writes.spawn(write_to(offset, std::move(pieces), failed));
     }
     // Frames of one run lie back to back: one write for each stretch.
-    std::ranges::stable_sort(frames, {}, [](const auto& frame) { return frame.first; });
+    std::ranges::sort(frames, {}, [](const auto& frame) { return frame.first; });
     for (size_t i = 0; i < frames.size();) {
       uint64_t offset = frames[i].first;
       uint64_t end = offset;
@@ -119,8 +123,9 @@ Task<void> Target::commit_group(std::vector<std::shared_ptr<Commit>> group) {
   }
 }
 
-// The table of generation G + 1 goes to the other area and is flushed; then both superblocks, each flushed before the
-// other is touched. Until the first of them is durable, everything of generation G is untouched.
+// The table of generation G + 1 goes to the other area and is flushed; then both superblocks, each
+// flushed before the other is touched. Until the first of them is durable, everything of generation
+// G is untouched.
 Task<Result<void>> Target::flip() {
   Superblock next = superblock_;
   next.generation = superblock_.generation + 1;
@@ -147,7 +152,8 @@ Task<Result<void>> Target::write_superblocks(Superblock next) {
   co_return Result<void>();
 }
 
-// Returns the number of batches. The commit loop alone calls it, so tables stand still but for what is not durable yet.
+// Returns the number of batches. The commit loop alone calls it, so tables stand still but for what
+// is not durable yet.
 Task<Result<uint64_t>> Target::write_table(uint8_t area, uint64_t generation) {
   std::vector<std::string> batches(1);
   auto add = [&batches](const LogRecord& record) {
@@ -204,30 +210,38 @@ Task<Result<uint64_t>> Target::write_table(uint8_t area, uint64_t generation) {
   co_return count;
 }
 
-uint64_t Target::table_bytes_wanted() const {
+uint64_t Target::table_bytes_wanted(uint64_t margin) const {
   uint64_t chunks = 0;
   for (const auto& [id, run] : runs_) chunks += run->chunks.size() * 24 + run->about.size() + 64;
-  uint64_t bytes = (table_.size() + writing_.size()) * 32 + chunks + kTableMargin;
-  return std::min(round_up(bytes, kTableMargin), superblock_.table_bytes);
+  uint64_t bytes = (table_.size() + writing_.size()) * 32 + chunks + margin;
+  return std::min(round_up(bytes, kBlock), superblock_.table_bytes);
 }
 
-// Contiguous blocks that exist on the device. kNoSpace when the target or the file system under it is full.
+// Contiguous blocks that exist on the device. kNoSpace when the target or the file system under it
+// is full.
 Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpose purpose) {
   while (true) {
     if (auto ok = usable(); !ok) co_return std::move(ok).error();
-    bool table_fits = purpose == ExtentAllocator::Purpose::kJournal || table_bytes_wanted() <= table_prewritten_;
+    bool table_fits = purpose == ExtentAllocator::Purpose::kJournal ||
+                      table_bytes_wanted(kTableMargin / 4) <= table_prewritten_;
     ExtentAllocator::Outcome got;
     if (table_fits) {
       got = space_.allocate(blocks, purpose, static_cast<uint32_t>(prewritten_ / kBlock));
-      uint64_t wanted = std::min((uint64_t{space_.frontier()} * kBlock + options_.prewrite_ahead), superblock_.capacity);
-      if (wanted > prewritten_) prewrite_kick_.set();
+      uint64_t wanted = std::min((uint64_t{space_.frontier()} * kBlock + options_.prewrite_ahead),
+                                 superblock_.capacity);
+      if (wanted > prewritten_ || table_bytes_wanted(kTableMargin / 2) > table_prewritten_)
+        prewrite_kick_.set();
       if (got.block) co_return *got.block;
     }
     if (table_fits && !got.beyond_limit)
-      co_return Error(Code::kNoSpace, name() + " is full: " + std::to_string(uint64_t{space_.used()} * kBlock / kMiB) + " of " +
-                                          std::to_string(superblock_.capacity / kMiB) + " MiB are in use");
+      co_return Error(Code::kNoSpace,
+                      name() +
+                          " is full: " + std::to_string(uint64_t{space_.used()} * kBlock / kMiB) +
+                          " of " + std::to_string(superblock_.capacity / kMiB) + " MiB are in use");
     ++counters_.prewrite_waits;
-    if (got.beyond_limit) prewrite_wanted_ = std::max(prewrite_wanted_, (uint64_t{space_.frontier()} + blocks) * kBlock);
+    if (got.beyond_limit)
+      prewrite_wanted_ =
+          std::max(prewrite_wanted_, (uint64_t{space_.frontier()} + blocks) * kBlock);
     prewrite_error_.reset();
     prewrite_progress_.reset();
     prewrite_kick_.set();
@@ -236,13 +250,16 @@ Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpos
   }
 }
 
-// Keeps the table areas and the data space ahead of their use written, so that no commit has to extend the file.
+// Keeps the table areas and the data space ahead of their use written, so that no commit has to
+// extend the file.
 Task<void> Target::prewrite_loop() {
   Buffer zeros = Buffer::zeroed(options_.prewrite_chunk);
   while (!closing_ && !fenced_) {
-    uint64_t ahead = std::min(uint64_t{space_.frontier()} * kBlock + options_.prewrite_ahead, superblock_.capacity);
+    uint64_t ahead = std::min(uint64_t{space_.frontier()} * kBlock + options_.prewrite_ahead,
+                              superblock_.capacity);
     uint64_t wanted = std::max(ahead, std::min(prewrite_wanted_, superblock_.capacity));
-    uint64_t table = table_bytes_wanted();
+    uint64_t table = round_up(table_bytes_wanted(kTableMargin), kTableMargin);
+    table = std::min(table, superblock_.table_bytes);
     Result<void> written;
     if (table > table_prewritten_) {
       // Zeros must not meet what flip() writes.
@@ -251,7 +268,8 @@ Task<void> Target::prewrite_loop() {
       uint64_t size = std::min<uint64_t>(table - table_prewritten_, zeros.size());
       for (uint8_t area = 0; area < 2 && written; ++area) {
         std::vector<Buffer> pieces(1, zeros.slice(0, size));
-        written = co_await file_->write(superblock_.table_offset(area) + table_prewritten_, std::move(pieces));
+        written = co_await file_->write(superblock_.table_offset(area) + table_prewritten_,
+                                        std::move(pieces));
       }
       if (written) table_prewritten_ += size;
     } else if (wanted > prewritten_) {
@@ -277,13 +295,16 @@ Task<void> Target::prewrite_loop() {
       fence("prewriting failed: " + written.error().text());
       break;
     }
-    prewrite_error_ = Error(Code::kNoSpace, name() + ": the disk under it is full; free space there or move the target");
+    prewrite_error_ =
+        Error(Code::kNoSpace,
+              name() + ": the disk under it is full; free space there or move the target");
     prewrite_kick_.reset();
     prewrite_progress_.set();
     // Tried again when someone needs it, though not in a busy loop.
     co_await env_.clock.sleep(kPrewriteRetry / 10);
     if (closing_) break;
-    if (!prewrite_kick_.is_set()) (void)co_await prewrite_kick_.wait_until(env_.clock, env_.clock.now() + kPrewriteRetry);
+    if (!prewrite_kick_.is_set())
+      (void)co_await prewrite_kick_.wait_until(env_.clock, env_.clock.now() + kPrewriteRetry);
   }
   prewrite_progress_.set();
 }

@@ -73,30 +73,49 @@ uint32_t crc_with_header(ByteView bytes, uint32_t seed) {
 void record_fields(auto& v, auto& r) {
   v(r.kind);
   switch (r.kind) {
-    case RecordKind::kFragmentAdded: v(r.fragment, r.protection, r.segment_length, r.block); return;
-    case RecordKind::kFragmentFreed: v(r.fragment); return;
-    case RecordKind::kRunOpened: v(r.run, r.partition, r.position, r.about); return;
-    case RecordKind::kChunkAdded: v(r.run, r.block, r.blocks, r.position); return;
-    case RecordKind::kRunTrimmed: v(r.run, r.block); return;
-    case RecordKind::kRunForgotten: v(r.run); return;
-    case RecordKind::kPromise: v(r.partition, r.epoch); return;
-    case RecordKind::kNone: break;
+    case RecordKind::kFragmentAdded:
+      v(r.fragment, r.protection, r.segment_length, r.block);
+      return;
+    case RecordKind::kFragmentFreed:
+      v(r.fragment);
+      return;
+    case RecordKind::kRunOpened:
+      v(r.run, r.partition, r.position, r.about);
+      return;
+    case RecordKind::kChunkAdded:
+      v(r.run, r.block, r.blocks, r.position);
+      return;
+    case RecordKind::kRunTrimmed:
+      v(r.run, r.block);
+      return;
+    case RecordKind::kRunForgotten:
+      v(r.run);
+      return;
+    case RecordKind::kPromise:
+      v(r.partition, r.epoch);
+      return;
+    case RecordKind::kNone:
+      break;
   }
   if constexpr (requires { v.fail(); }) v.fail();
 }
 
 uint32_t batch_crc(ByteView bytes, const BatchPlace& place, uint64_t sequence) {
   return crc_with_header<DiskBatch>(
-      bytes, crc32c_seed(static_cast<uint32_t>(place.kind), place.target.value(), place.generation, sequence));
+      bytes, crc32c_seed(static_cast<uint32_t>(place.kind), place.target.value(), place.generation,
+                         sequence));
 }
 
 // The header of a batch that verifies, of any sequence.
 bool valid_batch(ByteView bytes, const BatchPlace& place, DiskBatch& out) {
   if (bytes.size() < kBlock) return false;
   out = read_struct<DiskBatch>(bytes);
-  if (out.magic != static_cast<uint32_t>(place.kind) || out.target != place.target.value() || out.generation != place.generation)
+  if (out.magic != static_cast<uint32_t>(place.kind) || out.target != place.target.value() ||
+      out.generation != place.generation)
     return false;
-  if (out.blocks == 0 || out.blocks > bytes.size() / kBlock || out.length > out.blocks * kBlock - sizeof(DiskBatch)) return false;
+  if (out.blocks == 0 || out.blocks > bytes.size() / kBlock ||
+      out.length > out.blocks * kBlock - sizeof(DiskBatch))
+    return false;
   return batch_crc(bytes.first(out.blocks * kBlock), place, out.sequence) == out.crc;
 }
 
@@ -136,17 +155,20 @@ Result<Superblock> decode_superblock(ByteView bytes) {
   if (bytes.size() < kSuperblockBytes) return Error(Code::kCorrupt, "superblock: truncated");
   bytes = bytes.first(kSuperblockBytes);
   auto disk = read_struct<DiskSuperblock>(bytes);
-  if (disk.magic != kSuperblockMagic) return Error(Code::kCorrupt, "superblock: not a Headrace target");
+  if (disk.magic != kSuperblockMagic)
+    return Error(Code::kCorrupt, "superblock: not a Headrace target");
   if (crc_with_header<DiskSuperblock>(bytes, crc32c_seed(kSuperblockMagic)) != disk.crc)
     return Error(Code::kCorrupt, "superblock: checksum does not match");
   if (disk.format > kTargetFormatVersion)
     return Error(Code::kUnsupportedFormat, "target format " + std::to_string(disk.format) +
-                                               " is newer than this version reads (" + std::to_string(kTargetFormatVersion) +
+                                               " is newer than this version reads (" +
+                                               std::to_string(kTargetFormatVersion) +
                                                "): upgrade headrace");
   constexpr uint64_t kLimit = uint64_t{1} << 44;  // 16 TiB: block numbers are 32 bits
-  if (disk.format == 0 || disk.target == 0 || disk.table > 1 || disk.generation == 0 || disk.capacity == 0 ||
-      disk.capacity > kLimit || disk.log_bytes < 2 * kMaxRecordBytes || disk.log_bytes > kLimit || disk.table_bytes == 0 ||
-      disk.table_bytes > kLimit || (disk.capacity | disk.log_bytes | disk.table_bytes) % kBlock != 0 ||
+  if (disk.format == 0 || disk.target == 0 || disk.table > 1 || disk.generation == 0 ||
+      disk.capacity == 0 || disk.capacity > kLimit || disk.log_bytes < 2 * kMaxRecordBytes ||
+      disk.log_bytes > kLimit || disk.table_bytes == 0 || disk.table_bytes > kLimit ||
+      (disk.capacity | disk.log_bytes | disk.table_bytes) % kBlock != 0 ||
       disk.table_batches > disk.table_bytes / kBlock)
     return Error(Code::kCorrupt, "superblock: fields contradict each other");
   Superblock out;
@@ -181,7 +203,7 @@ Buffer encode_batch(const BatchPlace& place, std::string_view records) {
   disk.length = static_cast<uint32_t>(records.size());
   disk.blocks = static_cast<uint32_t>(out.size() / kBlock);
   std::memcpy(out.data(), &disk, sizeof disk);
-  std::memcpy(out.data() + sizeof disk, records.data(), records.size());
+  if (!records.empty()) std::memcpy(out.data() + sizeof disk, records.data(), records.size());
   disk.crc = batch_crc(out.view(), place, place.sequence);
   std::memcpy(out.data(), &disk, sizeof disk);
   return out;
@@ -200,7 +222,8 @@ Result<Batch> decode_batch(ByteView bytes, const BatchPlace& place) {
   out.bytes = disk.blocks * kBlock;
   Reader reader(bytes.subspan(sizeof disk, disk.length));
   while (reader.ok() && reader.left() > 0) record_fields(reader, out.records.emplace_back());
-  if (!reader.ok()) return Error(Code::kCorrupt, "batch " + std::to_string(place.sequence) + ": malformed record");
+  if (!reader.ok())
+    return Error(Code::kCorrupt, "batch " + std::to_string(place.sequence) + ": malformed record");
   return out;
 }
 
@@ -216,9 +239,11 @@ Buffer encode_journal_frame(const JournalAppend& append, TargetId target, uint64
   disk.last = append.last.value();
   disk.length = static_cast<uint32_t>(append.payload.size());
   std::memcpy(out.data(), &disk, sizeof disk);
-  if (!append.payload.empty()) std::memcpy(out.data() + sizeof disk, append.payload.data(), append.payload.size());
+  if (!append.payload.empty())
+    std::memcpy(out.data() + sizeof disk, append.payload.data(), append.payload.size());
   std::memset(out.data() + used, 0, size - used);
-  disk.crc = crc_with_header<DiskFrame>(out.view().first(used), crc32c_seed(kFrameMagic, target.value(), address));
+  disk.crc = crc_with_header<DiskFrame>(out.view().first(used),
+                                        crc32c_seed(kFrameMagic, target.value(), address));
   std::memcpy(out.data(), &disk, sizeof disk);
   return out;
 }
@@ -226,11 +251,12 @@ Buffer encode_journal_frame(const JournalAppend& append, TargetId target, uint64
 Result<JournalFrame> decode_journal_frame(ByteView bytes, TargetId target, uint64_t address) {
   if (bytes.size() < sizeof(DiskFrame)) return Error(Code::kCorrupt, "journal frame: truncated");
   auto disk = read_struct<DiskFrame>(bytes);
-  if (disk.magic != kFrameMagic || disk.target != target.value() || disk.length > bytes.size() - sizeof disk ||
-      disk.first > disk.last || frame_bytes(disk.length) > bytes.size())
+  if (disk.magic != kFrameMagic || disk.target != target.value() ||
+      disk.length > bytes.size() - sizeof disk || disk.first > disk.last ||
+      frame_bytes(disk.length) > bytes.size())
     return Error(Code::kCorrupt, "journal frame: none begins here");
-  if (crc_with_header<DiskFrame>(bytes.first(sizeof disk + disk.length), crc32c_seed(kFrameMagic, target.value(), address)) !=
-      disk.crc)
+  if (crc_with_header<DiskFrame>(bytes.first(sizeof disk + disk.length),
+                                 crc32c_seed(kFrameMagic, target.value(), address)) != disk.crc)
     return Error(Code::kCorrupt, "journal frame: checksum does not match");
   JournalFrame out;
   out.run = RunId(disk.run);

@@ -1,0 +1,373 @@
+// TargetService, RebuildWorker, OrphanWorker and PieceCache over real targets on simulated disks.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "hot/orphans.h"
+#include "hot/piece_cache.h"
+#include "hot/rebuild.h"
+#include "hot/target_service.h"
+#include "rpc/hub.h"
+#include "runtime/sim/world.h"
+#include "stripe/fragment.h"
+#include "stripe/placement_policy.h"
+
+namespace headrace {
+namespace {
+
+constexpr uint64_t kNamespace = 0x77;
+
+Buffer random_bytes(size_t size, uint64_t seed) {
+  SeededRandom random(seed);
+  Buffer out = Buffer::allocate(size);
+  for (size_t i = 0; i < size; i += 8) {
+    uint64_t word = random.next();
+    std::memcpy(out.data() + i, &word, std::min<size_t>(8, size - i));
+  }
+  return out;
+}
+
+SegmentId segment(uint64_t sequence, uint64_t ns = kNamespace) {
+  return SegmentId(NamespaceId(ns), Slot(static_cast<uint16_t>(sequence * 20'000)),
+                   NamespaceEpoch(1), sequence);
+}
+
+struct DirectFragments final : public FragmentPort {
+  explicit DirectFragments(TargetService& s) : service(s) {}
+  Task<Result<void>> write(FragmentWrite request, Capability) override {
+    std::shared_ptr<Target> target = service.find(request.target);
+    if (!target) co_return Error(Code::kUnavailable, "lost");
+    co_return co_await target->write(std::move(request));
+  }
+  Task<Result<FragmentReadReply>> read(FragmentRead request, Capability) override {
+    std::shared_ptr<Target> target = service.find(request.target);
+    if (!target) co_return Error(Code::kUnavailable, "lost");
+    co_return co_await target->read(std::move(request));
+  }
+  TargetService& service;
+};
+
+// Two partitions in a map of rows.
+struct FakeWork final : public WorkPort {
+  explicit FakeWork(TargetService& s) : service(s) {}
+  const ClusterMap& map() const override { return cluster; }
+  Task<Result<SegmentsReply>> fragments_on(PartitionId partition, FragmentsOn request) override {
+    SegmentsReply reply;
+    for (const auto& [id, location] : rows) {
+      if (id <= request.after || cluster.partition_of(id.home())->id != partition) continue;
+      if (std::ranges::find(location.placement.targets, request.on) ==
+          location.placement.targets.end())
+        continue;
+      if (reply.segments.size() == request.limit) {
+        reply.more = true;
+        break;
+      }
+      reply.segments.push_back(location);
+    }
+    co_return reply;
+  }
+  Task<Result<void>> placed(Placed request) override {
+    auto at = rows.find(request.segment);
+    if (at == rows.end()) co_return Error(Code::kNotFound, "dead");
+    TargetId& target = at->second.placement.targets[request.index];
+    if (target != request.was) co_return Error(Code::kConflict, "moved");
+    target = request.target;
+    co_return Result<void>();
+  }
+  Task<Result<Location>> locate(SegmentId id) override {
+    auto at = rows.find(id);
+    if (at == rows.end()) co_return Error(Code::kNotFound, "dead");
+    co_return at->second;
+  }
+  Task<Result<ClaimsReply>> claims(PartitionId, Claims request) override {
+    ClaimsReply reply;
+    for (size_t i = 0; i < request.segments.size(); ++i) {
+      auto at = rows.find(request.segments[i]);
+      reply.claimed.push_back(
+          at != rows.end() && at->second.placement.targets[request.indexes[i]] == request.on ? 1
+                                                                                             : 0);
+    }
+    co_return reply;
+  }
+  Task<Result<InventoryReply>> inventory(Inventory request) override {
+    co_return service.find(request.target)->inventory(request);
+  }
+  Task<Result<void>> free(PartitionId partition, FragmentFree request) override {
+    std::shared_ptr<Target> target = service.find(request.target);
+    co_return co_await target->free(std::move(request), partition, PartitionEpoch(1));
+  }
+  TargetService& service;
+  ClusterMap cluster;
+  std::map<SegmentId, Location> rows;
+};
+
+struct WorkersTest : public testing::Test {
+  WorkersTest() {
+    work.cluster.name_space = NamespaceId(kNamespace);
+    work.cluster.nodes.push_back({NodeId(1), "self", true});
+    work.cluster.partitions.push_back({PartitionId(0), 0, 32'767, NodeId(1), PartitionEpoch(1)});
+    work.cluster.partitions.push_back(
+        {PartitionId(1), 32'768, 65'535, NodeId(1), PartitionEpoch(1)});
+    for (uint32_t i = 0; i < 6; ++i) add_target(i);
+  }
+  void add_target(uint32_t number) {
+    TargetFormat format{TargetId(100 + number), ClusterId(1), NamespaceId(kNamespace), 32 * kMiB,
+                        number};
+    auto made = world.run(Target::format(machine.env(), "/t" + std::to_string(number), format,
+                                         {.prewrite_ahead = kMiB, .prewrite_chunk = kMiB}));
+    HR_ASSERT(made.ok());
+    HR_ASSERT(service.add(*std::move(made)).ok());
+    work.cluster.targets.push_back({format.id, NodeId(1), number,
+                                    "z/r/h/t" + std::to_string(number), TargetState::kLive,
+                                    format.capacity, 0});
+  }
+  void lose(uint32_t number) {
+    service.remove(TargetId(100 + number));
+    for (TargetInfo& target : work.cluster.targets)
+      if (target.id == TargetId(100 + number)) target.state = TargetState::kLost;
+  }
+  void write_segments(uint64_t count, Protection protection) {
+    for (uint64_t i = 1; i <= count; ++i) {
+      Buffer data = random_bytes(100'000 + i * 1000, i);
+      auto choice = choose_targets(work.cluster, protection, machine.env().random);
+      auto written = world.run(io.write(segment(i), data, choice->placement, choice->spares, {}));
+      ASSERT_TRUE(written.ok()) << written.error().text();
+      work.rows[segment(i)] =
+          Location{segment(i), data.size(), NamespaceId(kNamespace), *written, {}};
+    }
+  }
+  void expect_all_readable() {
+    for (const auto& [id, location] : work.rows) {
+      auto got =
+          world.run(io.read(id, location.length, location.placement, 0, location.length, {}));
+      ASSERT_TRUE(got.ok()) << got.error().text();
+      EXPECT_TRUE(got->text() == random_bytes(location.length, id.sequence()).text());
+    }
+  }
+  World world{1};
+  Machine& machine = world.add_machine("m");
+  TargetService service{machine.env()};
+  FakeWork work{service};
+  DirectFragments fragments{service};
+  SegmentIo io{machine.env(), fragments};
+};
+
+TEST_F(WorkersTest, RebuildBringsEveryFragmentOfALostTargetBack) {
+  write_segments(40, {4, 2});
+  lose(2);
+  add_target(7);
+  RebuildWorker worker(machine.env(), work, fragments, io, {.page = 7});
+  auto done = world.run(worker.rebuild(TargetId(102)));
+  ASSERT_TRUE(done.ok()) << done.error().text();
+  EXPECT_EQ(worker.progress().segments_total, 40u);
+  EXPECT_EQ(worker.progress().segments_done, 40u);
+  EXPECT_GT(worker.progress().bytes, 40u * 4096);
+  uint64_t degraded = io.counters().degraded_reads;
+  for (const auto& [id, location] : work.rows) {
+    std::set<TargetId> distinct(location.placement.targets.begin(),
+                                location.placement.targets.end());
+    EXPECT_EQ(distinct.size(), 6u);
+    EXPECT_FALSE(distinct.contains(TargetId(102)));
+  }
+  expect_all_readable();
+  EXPECT_EQ(io.counters().degraded_reads, degraded);
+  auto again = world.run(worker.rebuild(TargetId(102)));
+  EXPECT_TRUE(again.ok());
+  EXPECT_EQ(worker.progress().segments_total, 0u);
+}
+
+TEST_F(WorkersTest, RebuildKeepsToItsRate) {
+  write_segments(20, {2, 1});
+  lose(0);
+  RebuildWorker slow(machine.env(), work, fragments, io, {.bytes_per_s = 200'000});
+  Nanos before = world.now();
+  ASSERT_TRUE(world.run(slow.rebuild(TargetId(100))).ok());
+  double bytes = static_cast<double>(slow.progress().bytes) * 3;
+  EXPECT_GT((world.now() - before).seconds(), bytes / 200'000 - 1.5);
+}
+
+TEST_F(WorkersTest, RebuildWithoutAFreeTargetSaysWhatToDo) {
+  write_segments(3, {4, 2});
+  lose(5);
+  RebuildWorker worker(machine.env(), work, fragments, io);
+  auto done = world.run(worker.rebuild(TargetId(105)));
+  ASSERT_FALSE(done.ok());
+  EXPECT_EQ(done.code(), Code::kUnavailable);
+  EXPECT_NE(done.error().message().find("headrace target replace"), std::string::npos)
+      << done.error().text();
+  expect_all_readable();
+}
+
+TEST_F(WorkersTest, BadInputDamagedFragmentsAreRepairedInPlace) {
+  write_segments(5, {4, 2});
+  const Location& location = work.rows.at(segment(3));
+  TargetId bad = location.placement.targets[1];
+  std::shared_ptr<Target> target = service.find(bad);
+  FragmentEntry entry = *target->find({segment(3), 1});
+  uint64_t size = fragment_size(entry.segment_length, 4);
+  std::string file = "/t" + std::to_string(target->number()) + "/target.dat";
+  uint64_t at =
+      target->superblock().data_offset() + entry.block * kBlock + fragment_header_size(size);
+  ASSERT_TRUE(machine.disk().flip(file, at + 5000));
+  expect_all_readable();
+  EXPECT_EQ(io.counters().degraded_reads, 1u);
+  RebuildWorker worker(machine.env(), work, fragments, io);
+  EXPECT_EQ(world.run(worker.repair_found()), 1u);
+  expect_all_readable();
+  EXPECT_EQ(io.counters().degraded_reads, 1u);
+  EXPECT_EQ(work.rows.at(segment(3)).placement.targets[1], bad);
+}
+
+TEST_F(WorkersTest, OrphansAreFreedWhenOldAndUnclaimed) {
+  write_segments(10, {4, 2});
+  work.rows.erase(segment(4));  // written, never committed
+  work.rows.erase(segment(5));
+  auto choice = choose_targets(work.cluster, {4, 2}, machine.env().random);
+  ASSERT_TRUE(
+      world.run(io.write(segment(90, 0x99), random_bytes(5000, 1), choice->placement, {}, {}))
+          .ok());
+  OrphanWorker worker(work, {.page = 4});
+  auto early = world.run(worker.sweep(TargetId(101)));
+  ASSERT_TRUE(early.ok()) << early.error().text();
+  EXPECT_EQ(early->seen, 11u);
+  EXPECT_EQ(early->freed, 0u);
+  world.run_for(seconds(11 * 60));
+  auto late = world.run(worker.sweep(TargetId(101)));
+  ASSERT_TRUE(late.ok()) << late.error().text();
+  EXPECT_EQ(late->freed, 2u);
+  EXPECT_EQ(late->foreign, 1u);
+  EXPECT_EQ(service.find(TargetId(101))->status().fragments, 9u);
+  expect_all_readable();
+  EXPECT_EQ(io.counters().degraded_reads, 0u);
+}
+
+TEST_F(WorkersTest, BadInputACopiedTargetIsRefusedByItsNode) {
+  DiskSnapshot both = machine.disk().snapshot();
+  auto again = world.run(Target::open(machine.env(), "/t1", {TargetId(101), ClusterId(1), 1, 0}));
+  ASSERT_TRUE(again.ok());
+  auto added = service.add(*std::move(again));
+  ASSERT_FALSE(added.ok());
+  EXPECT_NE(added.error().message().find("copy"), std::string::npos);
+}
+
+// ---- the service, through a hub ----
+
+struct ServiceTest : public WorkersTest {
+  ServiceTest() { service.register_handlers(handlers); }
+  FragmentWrite fragment() {
+    FragmentWrite out;
+    out.target = TargetId(100);
+    out.segment = segment(1);
+    out.index = 1;
+    out.protection = {4, 2};
+    out.segment_length = 4 * kBlock;
+    out.payload = random_bytes(kBlock, 5);
+    out.crcs = block_crcs(out.segment, 1, 0, out.payload.view());
+    return out;
+  }
+  template <class Req>
+  auto call(Req request, CallOptions options = {}) {
+    Hub hub(machine.env(), identity, handlers);
+    auto reply = world.run(hub.call(kSelfAddress, std::move(request), options));
+    HR_ASSERT(world.run_until(hub.close()));
+    return reply;
+  }
+  Identity identity;
+  Handlers handlers;
+};
+
+TEST_F(ServiceTest, ServesTheMessagesOfItsTargets) {
+  ASSERT_TRUE(call(fragment()).ok());
+  auto got = call(FragmentRead{TargetId(100), segment(1), 1, 0, kBlock});
+  ASSERT_TRUE(got.ok()) << got.error().text();
+  EXPECT_TRUE(got->payload.text() == fragment().payload.text());
+  EXPECT_EQ(call(Inventory{TargetId(100), {}, 10})->items.size(), 1u);
+  EXPECT_EQ(call(TargetStatus{TargetId(100)})->fragments, 1u);
+  CallOptions partition{.partition = PartitionId(1), .partition_epoch = PartitionEpoch(3)};
+  ASSERT_TRUE(call(JournalOpen{TargetId(100), RunId(1), Position(1), "x"}, partition).ok());
+  ASSERT_TRUE(
+      call(JournalAppend{TargetId(100), RunId(1), Position(1), Position(2), random_bytes(100, 1)},
+           partition)
+          .ok());
+  EXPECT_EQ(call(JournalSeal{TargetId(100)}, partition)->runs.at(0).last, Position(2));
+  EXPECT_EQ(call(JournalRead{TargetId(100), RunId(1), Position(1)})->batches.size(), 1u);
+  partition.partition_epoch = PartitionEpoch(2);
+  EXPECT_EQ(call(JournalSeal{TargetId(100)}, partition).code(), Code::kDeposed);
+  EXPECT_EQ(call(FragmentFree{TargetId(100), {{segment(1), 1}}}, partition).code(), Code::kDeposed);
+  partition.partition_epoch = PartitionEpoch(3);
+  EXPECT_TRUE(call(FragmentFree{TargetId(100), {{segment(1), 1}}}, partition).ok());
+  EXPECT_TRUE(call(JournalTrim{TargetId(100), {RunId(1)}}, partition).ok());
+  EXPECT_EQ(call(FragmentRead{TargetId(99), segment(1), 1, 0, kBlock}).code(), Code::kUnavailable);
+}
+
+TEST_F(ServiceTest, ATargetThatDidNotOpenSaysWhy) {
+  service.remove(TargetId(100));
+  service.add_failed(TargetId(100), 0, "both superblocks are bad");
+  auto got = call(fragment());
+  EXPECT_EQ(got.code(), Code::kUnavailable);
+  EXPECT_NE(got.error().message().find("both superblocks are bad"), std::string::npos);
+  auto status = call(TargetStatus{TargetId(100)});
+  ASSERT_TRUE(status.ok());
+  EXPECT_TRUE(status->fenced);
+}
+
+TEST_F(ServiceTest, BadInputClientsNeedACapabilityForWhatTheyTouch) {
+  NamespaceSecret secret{};
+  secret[0] = 1;
+  service.set_secret(secret);
+  identity.client = ClientId(9);
+  uint32_t now = static_cast<uint32_t>(machine.env().clock.wall().count / seconds(1).count);
+  auto with = [&](uint64_t begin, uint64_t end, uint8_t rights, uint32_t expiry,
+                  uint64_t sequence = 1) {
+    CallOptions options;
+    options.capability = sign_capability(secret, segment(sequence), begin, end, rights, expiry);
+    return options;
+  };
+  constexpr uint8_t kBoth =
+      static_cast<uint8_t>(Right::kRead) | static_cast<uint8_t>(Right::kWrite);
+  constexpr uint8_t kRead = static_cast<uint8_t>(Right::kRead);
+  EXPECT_EQ(call(fragment()).code(), Code::kDenied);
+  EXPECT_EQ(call(fragment(), with(0, 4 * kBlock, kRead, now + 60)).code(), Code::kDenied);
+  EXPECT_EQ(call(fragment(), with(0, kBlock, kBoth, now + 60)).code(), Code::kDenied);
+  EXPECT_EQ(call(fragment(), with(0, 4 * kBlock, kBoth, now - 60)).code(), Code::kDenied);
+  EXPECT_EQ(call(fragment(), with(0, 4 * kBlock, kBoth, now + 60, 2)).code(), Code::kDenied);
+  ASSERT_TRUE(call(fragment(), with(0, 4 * kBlock, kBoth, now + 60)).ok());
+  FragmentRead read{TargetId(100), segment(1), 1, 0, kBlock};
+  EXPECT_EQ(call(read).code(), Code::kDenied);
+  EXPECT_EQ(call(read, with(0, kBlock, kRead, now + 60)).code(),
+            Code::kDenied);  // another fragment's bytes
+  EXPECT_TRUE(call(read, with(kBlock, 2 * kBlock, kRead, now + 60)).ok());
+  EXPECT_EQ(call(FragmentFree{TargetId(100), {{segment(1), 1}}}).code(), Code::kDenied);
+  EXPECT_EQ(call(Inventory{TargetId(100), {}, 10}).code(), Code::kDenied);
+  EXPECT_EQ(call(JournalSeal{TargetId(100)}).code(), Code::kDenied);
+  identity.client = ClientId();
+  EXPECT_TRUE(call(read).ok());
+}
+
+TEST(PieceCache, KeepsTheMostRecentlyUsedWithinItsBudget) {
+  World world(1);
+  MemoryPieceCache cache(3 * kBlock);
+  for (uint32_t i = 0; i < 3; ++i)
+    ASSERT_TRUE(world.run_until(cache.put({segment(1), i}, random_bytes(kBlock, i))));
+  EXPECT_EQ(cache.bytes(), 3 * kBlock);
+  EXPECT_TRUE(world.run(cache.get({segment(1), 0})).has_value());
+  ASSERT_TRUE(world.run_until(cache.put({segment(2), 0}, random_bytes(kBlock, 9))));
+  EXPECT_EQ(cache.bytes(), 3 * kBlock);
+  EXPECT_FALSE(world.run(cache.get({segment(1), 1})).has_value());
+  auto kept = world.run(cache.get({segment(1), 0}));
+  ASSERT_TRUE(kept.has_value());
+  EXPECT_TRUE(kept->text() == random_bytes(kBlock, 0).text());
+  ASSERT_TRUE(world.run_until(
+      cache.put({segment(3), 0}, random_bytes(4 * kBlock, 9))));  // too large: not kept
+  EXPECT_EQ(cache.bytes(), 3 * kBlock);
+  cache.drop({segment(1), 0});
+  EXPECT_EQ(cache.bytes(), 2 * kBlock);
+  cache.set_budget(0);
+  EXPECT_EQ(cache.bytes(), 0u);
+  EXPECT_EQ(cache.counters().misses, 1u);
+}
+
+}  // namespace
+}  // namespace headrace
