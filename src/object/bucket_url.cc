@@ -13,22 +13,29 @@ namespace {
 constexpr size_t kMaxUrl = 4096;
 
 Error invalid(std::string_view url, std::string_view why) {
-  // A URL may hold a misplaced secret after '@' or in an option: only its beginning is repeated.
-  const std::string_view shown = url.substr(0, std::min<size_t>(url.find_first_of("?@"), 120));
+  // A misplaced secret may stand before an '@' or in an option: neither is repeated.
+  const size_t end = url.find('@') == std::string_view::npos ? url.find('?') : url.find(':');
+  const std::string_view shown = url.substr(0, std::min<size_t>(end, 120));
   return Error(Code::kInvalid, fmt::format("bucket URL '{}': {}", shown, why));
 }
 
-bool is_lower_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
-bool is_letter_or_digit(char c) { return is_lower_or_digit(c) || (c >= 'A' && c <= 'Z'); }
+bool is_lower_or_digit(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+bool is_letter_or_digit(char c) {
+  return is_lower_or_digit(c) || (c >= 'A' && c <= 'Z');
+}
 
 bool is_bucket_name(std::string_view name) {
   if (name.size() < 3 || name.size() > 63) return false;
   if (!is_lower_or_digit(name.front()) || !is_lower_or_digit(name.back())) return false;
-  return std::all_of(name.begin(), name.end(), [](char c) { return is_lower_or_digit(c) || c == '-' || c == '.'; });
+  return std::all_of(name.begin(), name.end(),
+                     [](char c) { return is_lower_or_digit(c) || c == '-' || c == '.'; });
 }
 
 bool has_control(std::string_view text) {
-  return std::any_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+  return std::any_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
 }
 
 // Calls visit(part) for each '/'-separated part; false as soon as visit says so.
@@ -64,19 +71,24 @@ std::optional<std::string> percent_decoded(std::string_view text) {
 std::string_view endpoint_fault(std::string& endpoint) {
   while (endpoint.ends_with('/')) endpoint.pop_back();
   std::string_view rest = endpoint;
-  if (rest.starts_with("http://")) rest.remove_prefix(7);
-  else if (rest.starts_with("https://")) rest.remove_prefix(8);
-  else return "endpoint must begin with http:// or https://, as in endpoint=http://127.0.0.1:9000";
+  if (rest.starts_with("http://"))
+    rest.remove_prefix(7);
+  else if (rest.starts_with("https://"))
+    rest.remove_prefix(8);
+  else
+    return "endpoint must begin with http:// or https://, as in endpoint=http://127.0.0.1:9000";
   if (rest.find('@') != std::string_view::npos)
     return "credentials do not belong in a URL: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
-  if (rest.find('/') != std::string_view::npos) return "endpoint is http(s)://host[:port] without a path";
+  if (rest.find('/') != std::string_view::npos)
+    return "endpoint is http(s)://host[:port] without a path";
   std::string_view host = rest;
   std::string_view port;
   if (rest.starts_with('[')) {  // an IPv6 address
     const size_t close = rest.find(']');
     if (close == std::string_view::npos) return "endpoint has '[' without ']'";
     host = rest.substr(1, close - 1);
-    if (host.find_first_not_of("0123456789abcdefABCDEF:.") != std::string_view::npos) return "endpoint has no valid IPv6 address";
+    if (host.find_first_not_of("0123456789abcdefABCDEF:.") != std::string_view::npos)
+      return "endpoint has no valid IPv6 address";
     rest.remove_prefix(close + 1);
     if (!rest.empty() && rest.front() != ':') return "endpoint is http(s)://host[:port]";
     if (!rest.empty()) port = rest.substr(1);
@@ -84,7 +96,9 @@ std::string_view endpoint_fault(std::string& endpoint) {
   } else {
     const size_t colon = rest.find(':');
     host = rest.substr(0, colon);
-    if (!std::all_of(host.begin(), host.end(), [](char c) { return is_letter_or_digit(c) || c == '-' || c == '.' || c == '_'; }))
+    if (!std::all_of(host.begin(), host.end(), [](char c) {
+          return is_letter_or_digit(c) || c == '-' || c == '.' || c == '_';
+        }))
       return "endpoint's host has a character that no host name has";
     if (colon != std::string_view::npos) {
       port = rest.substr(colon + 1);
@@ -103,7 +117,8 @@ std::string_view endpoint_fault(std::string& endpoint) {
 
 Result<BucketUrl> parse_directory(std::string_view text, std::string_view rest) {
   if (!rest.starts_with('/'))
-    return invalid(text, "a directory's URL is absolute and has three slashes, as in file:///srv/bucket");
+    return invalid(text,
+                   "a directory's URL is absolute and has three slashes, as in file:///srv/bucket");
   BucketUrl url;
   url.kind = BucketUrl::Kind::kDirectory;
   const bool plain = each_part(rest.substr(1), [&](std::string_view part) {
@@ -112,31 +127,40 @@ Result<BucketUrl> parse_directory(std::string_view text, std::string_view rest) 
     return true;
   });
   if (!plain) return invalid(text, "write the directory without '.' and '..'");
-  if (url.path.empty()) return invalid(text, "name a directory below '/', as in file:///srv/bucket");
+  if (url.path.empty())
+    return invalid(text, "name a directory below '/', as in file:///srv/bucket");
   return url;
 }
 
 Result<void> take_option(std::string_view text, std::string_view option, BucketUrl& url) {
   const size_t equals = option.find('=');
   const std::string_view name = option.substr(0, equals);
-  const std::optional<std::string> value =
-      percent_decoded(equals == std::string_view::npos ? std::string_view() : option.substr(equals + 1));
+  const std::optional<std::string> value = percent_decoded(
+      equals == std::string_view::npos ? std::string_view() : option.substr(equals + 1));
   if (!value || value->empty() || has_control(*value))
-    return invalid(text, fmt::format("option '{}' has no valid value; options are written name=value", name.substr(0, 40)));
+    return invalid(text,
+                   fmt::format("option '{}' has no valid value; options are written name=value",
+                               name.substr(0, 40)));
   if (name == "endpoint") {
     url.endpoint = *value;
     const std::string_view fault = endpoint_fault(url.endpoint);
     if (!fault.empty()) return invalid(text, fault);
   } else if (name == "region") {
     url.region = *value;
-    if (url.region.size() > 64 || !std::all_of(url.region.begin(), url.region.end(), [](char c) { return is_letter_or_digit(c) || c == '-' || c == '_'; }))
+    if (url.region.size() > 64 || !std::all_of(url.region.begin(), url.region.end(), [](char c) {
+          return is_letter_or_digit(c) || c == '-' || c == '_';
+        }))
       return invalid(text, "region is a name like eu-central-1");
   } else if (name == "style") {
-    if (*value == "path") url.style = BucketUrl::Style::kPath;
-    else if (*value == "virtual") url.style = BucketUrl::Style::kVirtual;
-    else return invalid(text, "style is path or virtual");
+    if (*value == "path")
+      url.style = BucketUrl::Style::kPath;
+    else if (*value == "virtual")
+      url.style = BucketUrl::Style::kVirtual;
+    else
+      return invalid(text, "style is path or virtual");
   } else {
-    return invalid(text, fmt::format("unknown option '{}'; there are endpoint, region and style", name.substr(0, 40)));
+    return invalid(text, fmt::format("unknown option '{}'; there are endpoint, region and style",
+                                     name.substr(0, 40)));
   }
   return {};
 }
@@ -145,20 +169,25 @@ Result<BucketUrl> parse_s3(std::string_view text, std::string_view rest) {
   BucketUrl url;
   url.kind = BucketUrl::Kind::kS3;
   const size_t question = rest.find('?');
-  std::string_view options = question == std::string_view::npos ? std::string_view() : rest.substr(question + 1);
+  std::string_view options =
+      question == std::string_view::npos ? std::string_view() : rest.substr(question + 1);
   rest = rest.substr(0, question);
   const size_t slash = rest.find('/');
   url.bucket = rest.substr(0, slash);
   if (url.bucket.find('@') != std::string::npos)
-    return invalid(text, "credentials do not belong in a URL: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
+    return invalid(
+        text,
+        "credentials do not belong in a URL: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
   if (!is_bucket_name(url.bucket))
-    return invalid(text, "a bucket's name has 3 to 63 of a-z, 0-9, '-' and '.', as in s3://my-bucket/prefix");
+    return invalid(
+        text, "a bucket's name has 3 to 63 of a-z, 0-9, '-' and '.', as in s3://my-bucket/prefix");
   if (slash != std::string_view::npos) {
     std::string_view prefix = rest.substr(slash + 1);
     if (prefix.ends_with('/')) prefix.remove_suffix(1);
     if (!prefix.empty()) {
-      const bool plain =
-          each_part(prefix, [](std::string_view part) { return !part.empty() && part != "." && part != ".."; });
+      const bool plain = each_part(prefix, [](std::string_view part) {
+        return !part.empty() && part != "." && part != "..";
+      });
       if (!plain) return invalid(text, "a prefix has no empty part and none that is '.' or '..'");
       if (prefix.size() > 120) return invalid(text, "a prefix has at most 120 bytes");
       url.prefix = prefix;
@@ -194,7 +223,8 @@ std::string BucketUrl::text() const {
 Result<BucketUrl> parse_bucket_url(std::string_view text) {
   if (text.empty()) return invalid(text, "it is empty; write file:///dir or s3://bucket/prefix");
   if (text.size() > kMaxUrl) return invalid(text, "it is longer than 4,096 bytes");
-  if (has_control(text)) return Error(Code::kInvalid, "bucket URL: it contains a control character");
+  if (has_control(text))
+    return Error(Code::kInvalid, "bucket URL: it contains a control character");
   if (text.starts_with("file://")) return parse_directory(text, text.substr(7));
   if (text.starts_with("s3://")) return parse_s3(text, text.substr(5));
   if (text.starts_with("memory:")) {
@@ -203,11 +233,14 @@ Result<BucketUrl> parse_bucket_url(std::string_view text) {
     url.bucket = text.substr(7);
     return url;
   }
-  if (text.starts_with('/')) return invalid(text, fmt::format("a directory is written file://{}", text.substr(0, 200)));
+  if (text.starts_with('/'))
+    return invalid(text, fmt::format("a directory is written file://{}", text.substr(0, 200)));
   if (text.starts_with("http://") || text.starts_with("https://"))
-    return invalid(text, "a service's address is an option: s3://BUCKET/PREFIX?endpoint=http://HOST:PORT");
+    return invalid(
+        text, "a service's address is an option: s3://BUCKET/PREFIX?endpoint=http://HOST:PORT");
   if (text.starts_with("az://") || text.starts_with("azure://") || text.starts_with("abfs"))
-    return Error(Code::kNotSupported, "bucket URL: Azure is not supported yet; write file:///dir or s3://bucket/prefix");
+    return Error(Code::kNotSupported,
+                 "bucket URL: Azure is not supported yet; write file:///dir or s3://bucket/prefix");
   return invalid(text, "unknown scheme; write file:///dir or s3://bucket/prefix");
 }
 

@@ -1,4 +1,5 @@
-// BucketUrl: where a namespace's objects are. It names no secret: credentials come from the environment.
+// BucketUrl: where a namespace's objects are. It names no secret: credentials come from the
+// environment.
 //
 //   file:///dir                        a directory of this machine
 //   s3://bucket[/prefix][?endpoint=http://host:port][&region=…][&style=path|virtual]

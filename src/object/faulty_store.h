@@ -1,8 +1,8 @@
 // FaultyStore: a bucket that misbehaves by dice, for tests and the simulator.
 //
-// Every fault is one that a real service shows: refusals, time-outs before and after the effect, cut and
-// flipped bodies, old versions, slowness. Bodies are changed without an error, as a lying service would:
-// whoever decodes them must find out (get_range keeps its promise of the length).
+// Every fault is one that a real service shows: refusals, time-outs before and after the effect,
+// cut and flipped bodies, old versions, slowness. Bodies are changed without an error, as a lying
+// service would: whoever decodes them must find out (get_range keeps its promise of the length).
 #pragma once
 
 #include <cstdint>
@@ -26,10 +26,11 @@ struct FaultRates {
   uint32_t stale = 0;           // a read of an overwritten object sees the version before
   uint32_t slow = 0;            // takes slow_for longer
   Nanos slow_for = seconds(2);
-  Nanos timeout = seconds(5);   // how long a time-out takes
+  Nanos timeout = seconds(5);  // how long a time-out takes
 
   [[nodiscard]] static FaultRates all(uint32_t per_million) {
-    return {per_million, per_million, per_million, per_million, per_million, per_million, per_million};
+    return {per_million, per_million, per_million, per_million,
+            per_million, per_million, per_million};
   }
 };
 
@@ -38,12 +39,14 @@ using FaultCounts = std::map<std::string, uint64_t>;
 
 class FaultyStore final : public ObjectStore {
  public:
-  // `counts` may be null. rates() may be changed at any time; down(true) answers every call with kUnavailable.
+  // `counts` may be null. rates() may be changed at any time; down(true) answers every call with
+  // kUnavailable.
   FaultyStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random, FaultRates rates,
               std::shared_ptr<FaultCounts> counts = nullptr);
   Task<Result<ObjectInfo>> put(std::string key, Buffer body, PutCondition condition = {}) override;
   Task<Result<Got>> get_with_etag(std::string key) override;
-  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size, std::string if_match_etag = "") override;
+  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size,
+                                 std::string if_match_etag = "") override;
   Task<Result<ObjectInfo>> head(std::string key) override;
   Task<Result<std::vector<RemoveFailure>>> remove_batch(std::vector<std::string> keys) override;
   Task<Result<Listing>> list(std::string prefix, std::string continuation, size_t limit) override;
@@ -64,7 +67,8 @@ class FaultyStore final : public ObjectStore {
   Random& random_;
   FaultRates rates_;
   std::shared_ptr<FaultCounts> counts_;
-  std::map<std::string, Got> former_;  // the version before the last put of a key; at most kFormer small ones
+  std::map<std::string, Got>
+      former_;  // the version before the last put of a key; at most kFormer small ones
   bool down_ = false;
 };
 

@@ -4,12 +4,14 @@
 
 namespace headrace {
 
-Result<ObjectInfo> MemoryBucket::put(const std::string& key, Buffer body, const PutCondition& condition) {
+Result<ObjectInfo> MemoryBucket::put(const std::string& key, Buffer body,
+                                     const PutCondition& condition) {
   std::lock_guard lock(mutex_);
   auto it = objects_.find(key);
   if (condition.kind == PutCondition::kIfAbsent && it != objects_.end())
     return Error(Code::kConflict, fmt::format("put {}: it exists already", key));
-  if (condition.kind == PutCondition::kIfMatch && (it == objects_.end() || it->second.etag != condition.etag))
+  if (condition.kind == PutCondition::kIfMatch &&
+      (it == objects_.end() || it->second.etag != condition.etag))
     return Error(Code::kConflict, fmt::format("put {}: another version is there", key));
   Object& object = objects_[key];
   object.body = std::move(body);
@@ -29,10 +31,12 @@ void MemoryBucket::remove(const std::string& key) {
   objects_.erase(key);
 }
 
-Listing MemoryBucket::list(const std::string& prefix, const std::string& after, size_t limit) const {
+Listing MemoryBucket::list(const std::string& prefix, const std::string& after,
+                           size_t limit) const {
   std::lock_guard lock(mutex_);
   Listing listing;
-  auto it = after.empty() || after < prefix ? objects_.lower_bound(prefix) : objects_.upper_bound(after);
+  auto it =
+      after.empty() || after < prefix ? objects_.lower_bound(prefix) : objects_.upper_bound(after);
   for (; it != objects_.end() && it->first.starts_with(prefix); ++it) {
     if (listing.objects.size() == limit) {
       listing.continuation = listing.objects.back().key;
@@ -72,7 +76,8 @@ class MemoryUpload final : public Upload {
   MemoryUpload(MemoryStore& store, std::string key) : store_(store), key_(std::move(key)) {}
 
   Task<Result<void>> part(Buffer bytes) override {
-    if (bytes.empty()) co_return Error(Code::kInvalid, fmt::format("upload {}: an empty part", key_));
+    if (bytes.empty())
+      co_return Error(Code::kInvalid, fmt::format("upload {}: an empty part", key_));
     pieces_.push_back(std::move(bytes));
     co_return {};
   }
@@ -103,7 +108,8 @@ class MemoryUpload final : public Upload {
 
 }  // namespace
 
-MemoryStore::MemoryStore(std::shared_ptr<MemoryBucket> bucket, Clock* clock, Nanos delay, std::string name)
+MemoryStore::MemoryStore(std::shared_ptr<MemoryBucket> bucket, Clock* clock, Nanos delay,
+                         std::string name)
     : bucket_(std::move(bucket)), clock_(clock), delay_(delay), name_(std::move(name)) {
   HR_ASSERT(clock_ != nullptr || delay_ == Nanos{});
 }
@@ -129,14 +135,16 @@ Task<Result<Got>> MemoryStore::get_with_etag(std::string key) {
   co_return Got{object->body, object->etag};
 }
 
-Task<Result<Buffer>> MemoryStore::get_range(std::string key, uint64_t offset, uint64_t size, std::string if_match_etag) {
+Task<Result<Buffer>> MemoryStore::get_range(std::string key, uint64_t offset, uint64_t size,
+                                            std::string if_match_etag) {
   HR_CO_TRY(check_key(key));
   if (size == 0) co_return Error(Code::kInvalid, fmt::format("get {}: an empty range", key));
   HR_CO_TRY(Got got, co_await get_with_etag(key));
   if (!if_match_etag.empty() && got.etag != if_match_etag)
     co_return Error(Code::kConflict, fmt::format("get {}: the object has changed", key));
   if (offset > got.body.size() || size > got.body.size() - offset)
-    co_return Error(Code::kRange, fmt::format("get {}: bytes {}+{} of an object of {}", key, offset, size, got.body.size()));
+    co_return Error(Code::kRange, fmt::format("get {}: bytes {}+{} of an object of {}", key, offset,
+                                              size, got.body.size()));
   co_return got.body.slice(offset, size);
 }
 
@@ -150,14 +158,17 @@ Task<Result<std::vector<RemoveFailure>>> MemoryStore::remove_batch(std::vector<s
   co_await half_delay();
   for (std::string& key : keys) {
     Result<void> valid = check_key(key);
-    if (valid.ok()) bucket_->remove(key);
-    else failures.push_back({std::move(key), std::move(valid).error()});
+    if (valid.ok())
+      bucket_->remove(key);
+    else
+      failures.push_back({std::move(key), std::move(valid).error()});
   }
   co_await half_delay();
   co_return failures;
 }
 
-Task<Result<Listing>> MemoryStore::list(std::string prefix, std::string continuation, size_t limit) {
+Task<Result<Listing>> MemoryStore::list(std::string prefix, std::string continuation,
+                                        size_t limit) {
   HR_ASSERT(limit > 0);
   co_await half_delay();
   Listing listing = bucket_->list(prefix, continuation, limit);

@@ -1,5 +1,7 @@
-// What every ObjectStore must do, as one suite. A back end's test includes this once and instantiates it:
-//   INSTANTIATE_TEST_SUITE_P(Memory, ObjectStoreContract, ::testing::Values(Backend{"memory", make}));
+// What every ObjectStore must do, as one suite. A back end's test includes this once and
+// instantiates it:
+//   INSTANTIATE_TEST_SUITE_P(Memory, ObjectStoreContract, ::testing::Values(Backend{"memory",
+//   make}));
 #pragma once
 
 #include <gtest/gtest.h>
@@ -10,6 +12,7 @@
 #include "object/object_store.h"
 #include "object/posix_env_test.h"
 #include "object/probe.h"
+#include "object/result_matchers_test.h"
 
 namespace headrace::test {
 
@@ -21,25 +24,9 @@ struct Backend {
   // Called twice with one `fresh`: both stores share a bucket.
   std::function<std::unique_ptr<ObjectStore>(World&, const std::string& fresh)> make;
 };
-inline void PrintTo(const Backend& backend, std::ostream* out) { *out << backend.name; }
-
-inline Buffer text(std::string_view bytes) { return Buffer::copy_of(bytes_of(bytes)); }
-
-inline Buffer pattern(size_t size, uint64_t seed) {
-  Buffer out = Buffer::allocate(size);
-  SeededRandom random(seed);
-  for (size_t i = 0; i < size; i += 8) {
-    uint64_t word = random.next();
-    std::memcpy(out.data() + i, &word, std::min<size_t>(8, size - i));
-  }
-  return out;
+inline void PrintTo(const Backend& backend, std::ostream* out) {
+  *out << backend.name;
 }
-
-inline bool same(const Buffer& a, const Buffer& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
-}
-
-#define ASSERT_OK(result) ASSERT_TRUE((result).ok()) << (result).error().text()
 
 class ObjectStoreContract : public ::testing::TestWithParam<Backend> {
  protected:
@@ -109,7 +96,10 @@ TEST_P(ObjectStoreContract, CreatesOnlyWhatIsAbsent) {
 }
 
 TEST_P(ObjectStoreContract, SwapsOnlyTheVersionThatWasNamed) {
-  EXPECT_EQ(put("head", text("zero"), PutCondition::if_match("\"d41d8cd98f00b204e9800998ecf8427e\"")).code(), Code::kConflict);
+  EXPECT_EQ(
+      put("head", text("zero"), PutCondition::if_match("\"d41d8cd98f00b204e9800998ecf8427e\""))
+          .code(),
+      Code::kConflict);
   EXPECT_EQ(get("head").code(), Code::kNotFound);
   auto one = put("head", text("one"));
   ASSERT_OK(one);
@@ -125,7 +115,8 @@ TEST_P(ObjectStoreContract, ReadsExactRanges) {
   Buffer body = pattern(100'000, 7);
   auto info = put("r", body);
   ASSERT_OK(info);
-  const std::pair<uint64_t, uint64_t> ranges[] = {{0, 1}, {0, 100'000}, {99'999, 1}, {4096, 8192}, {12'345, 54'321}};
+  const std::pair<uint64_t, uint64_t> ranges[] = {
+      {0, 1}, {0, 100'000}, {99'999, 1}, {4096, 8192}, {12'345, 54'321}};
   for (auto [offset, size] : ranges) {
     auto got = world_.run(store_->get_range("r", offset, size));
     ASSERT_OK(got);
@@ -203,8 +194,10 @@ TEST_P(ObjectStoreContract, ListsInOrderPieceByPiece) {
 }
 
 TEST_P(ObjectStoreContract, TakesAwkwardKeys) {
-  const std::vector<std::string> keys = {"a b",       "100%",   "100%25",       "p+l=u&s",     "x~y_z-w.v", "semi;colon",
-                                         "#hash",     "q?mark", "\u00fc/\u00e9\u4e2d", "(paren)*!'", "at@,colon:$", "\"quote\""};
+  const std::vector<std::string> keys = {"a b",        "100%",        "100%25",
+                                         "p+l=u&s",    "x~y_z-w.v",   "semi;colon",
+                                         "#hash",      "q?mark",      "\u00fc/\u00e9\u4e2d",
+                                         "(paren)*!'", "at@,colon:$", "\"quote\""};
   for (const std::string& key : keys) ASSERT_OK(put(key, text(key)));
   for (const std::string& key : keys) {
     auto got = get(key);
@@ -225,7 +218,8 @@ TEST_P(ObjectStoreContract, TakesAwkwardKeys) {
 }
 
 TEST_P(ObjectStoreContract, RefusesBadInputAsKey) {
-  for (const std::string& key : {std::string(), std::string(2000, 'k'), std::string("a\0b", 3), std::string("\xff\xfe")}) {
+  for (const std::string& key :
+       {std::string(), std::string(2000, 'k'), std::string("a\0b", 3), std::string("\xff\xfe")}) {
     EXPECT_FALSE(put(key, text("x")).ok());
     EXPECT_FALSE(get(key).ok());
     EXPECT_FALSE(world_.run(store_->head(key)).ok());
@@ -249,8 +243,9 @@ TEST_P(ObjectStoreContract, PutsBodiesThatNeedSeveralParts) {
   EXPECT_EQ(world_.run(store_->head("large"))->size, body.size());
 }
 
-Task<Result<ObjectInfo>> inline upload_pieces(ObjectStore* store, std::string key, std::vector<Buffer> pieces,
-                                              PutCondition condition, bool* visible_early) {
+Task<Result<ObjectInfo>> inline upload_pieces(ObjectStore* store, std::string key,
+                                              std::vector<Buffer> pieces, PutCondition condition,
+                                              bool* visible_early) {
   HR_CO_TRY(std::unique_ptr<Upload> upload, co_await store->begin_upload(key));
   for (Buffer& piece : pieces) HR_CO_TRY(co_await upload->part(std::move(piece)));
   Result<Buffer> early = co_await store->get(key);
@@ -260,7 +255,8 @@ Task<Result<ObjectInfo>> inline upload_pieces(ObjectStore* store, std::string ke
 }
 
 TEST_P(ObjectStoreContract, AssemblesAnUploadFromPiecesOfAnySize) {
-  for (const std::vector<size_t>& sizes : {std::vector<size_t>{5}, {6 * kMiB, 1, 9 * kMiB, 70'000}, {20 * kMiB, 3}}) {
+  for (const std::vector<size_t>& sizes :
+       {std::vector<size_t>{5}, {6 * kMiB, 1, 9 * kMiB, 70'000}, {20 * kMiB, 3}}) {
     std::vector<Buffer> pieces;
     std::string whole;
     for (size_t size : sizes) {
@@ -269,7 +265,8 @@ TEST_P(ObjectStoreContract, AssemblesAnUploadFromPiecesOfAnySize) {
     }
     const std::string key = "upload/" + std::to_string(sizes.size());
     bool early = true;
-    auto info = world_.run(upload_pieces(store_.get(), key, pieces, PutCondition::if_absent(), &early));
+    auto info =
+        world_.run(upload_pieces(store_.get(), key, pieces, PutCondition::if_absent(), &early));
     ASSERT_OK(info);
     EXPECT_FALSE(early);
     EXPECT_EQ(info->size, whole.size());
@@ -277,7 +274,8 @@ TEST_P(ObjectStoreContract, AssemblesAnUploadFromPiecesOfAnySize) {
     ASSERT_OK(got);
     EXPECT_TRUE(got->body.text() == whole);
     EXPECT_EQ(got->etag, info->etag);
-    auto again = world_.run(upload_pieces(store_.get(), key, {text("other")}, PutCondition::if_absent(), &early));
+    auto again = world_.run(
+        upload_pieces(store_.get(), key, {text("other")}, PutCondition::if_absent(), &early));
     EXPECT_EQ(again.code(), Code::kConflict);
     EXPECT_TRUE(world_.run(store_->get(key))->text() == whole);
   }
@@ -326,10 +324,12 @@ Task<void> inline count_up(ObjectStore* store, int times, int* done) {
     Result<Got> got = co_await store->get_with_etag("counter");
     HR_ASSERT(got.ok());
     const int value = std::stoi(std::string(got->body.text()));
-    Result<ObjectInfo> swapped =
-        co_await store->put("counter", text(std::to_string(value + 1)), PutCondition::if_match(got->etag));
-    if (swapped.ok()) ++*done;
-    else HR_ASSERT(swapped.code() == Code::kConflict);
+    Result<ObjectInfo> swapped = co_await store->put("counter", text(std::to_string(value + 1)),
+                                                     PutCondition::if_match(got->etag));
+    if (swapped.ok())
+      ++*done;
+    else
+      HR_ASSERT(swapped.code() == Code::kConflict);
   }
 }
 
@@ -339,7 +339,8 @@ TEST_P(ObjectStoreContract, LosesNoSwapAmongRacingStores) {
   int done[6] = {};
   {
     Scope scope;
-    for (int i = 0; i < 6; ++i) scope.spawn(count_up(i % 2 == 0 ? store_.get() : other.get(), 10, &done[i]));
+    for (int i = 0; i < 6; ++i)
+      scope.spawn(count_up(i % 2 == 0 ? store_.get() : other.get(), 10, &done[i]));
     while (scope.running() > 0) world_.step();
   }
   EXPECT_EQ(get("counter")->text(), "60");

@@ -1,5 +1,5 @@
-// open_object_store: from a bucket URL to a store. The only place that names every back end; apps, admin and tests
-// link it (room object_open), everything else takes an ObjectStore.
+// open_object_store: from a bucket URL to a store. The only place that names every back end; apps,
+// admin and tests link it (room object_open), everything else takes an ObjectStore.
 #pragma once
 
 #include <memory>
@@ -12,15 +12,16 @@
 namespace headrace {
 
 struct ObjectStoreOptions {
-  bool retry = true;             // wrap in a RetryingStore
+  bool retry = true;  // wrap in a RetryingStore
   RetryOptions retries;
   uint32_t parallel = 32;        // requests of this store in flight at once
-  Blocking* requests = nullptr;  // pool whose threads carry S3 requests (each is held for one request); null: env.blocking
+  Blocking* requests = nullptr;  // pool whose threads carry S3 requests (each is held for one
+                                 // request); null: env.blocking
 };
 
-// Talks to nobody yet: a wrong bucket, missing credentials or an unwritable directory show at the first call.
-// The Env's parts outlive the store.
-[[nodiscard]] Result<std::unique_ptr<ObjectStore>> open_object_store(BucketUrl url, Env env,
-                                                                     ObjectStoreOptions options = {});
+// Talks to nobody yet: a wrong bucket, missing credentials or an unwritable directory show at the
+// first call. The Env's parts outlive the store.
+[[nodiscard]] Result<std::unique_ptr<ObjectStore>> open_object_store(
+    BucketUrl url, Env env, ObjectStoreOptions options = {});
 
 }  // namespace headrace

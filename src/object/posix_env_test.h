@@ -1,5 +1,5 @@
-// For this room's tests: an Env over plain system calls on one thread plus a pool, without the reactor, and an
-// Env with virtual time. run() drives one task to its end.
+// For this room's tests: an Env over plain system calls on one thread plus a pool, without the
+// reactor, and an Env with virtual time. run() drives one task to its end.
 #pragma once
 
 #include <fcntl.h>
@@ -29,9 +29,13 @@ class TestClock final : public Clock {
  public:
   explicit TestClock(bool is_virtual) : virtual_(is_virtual) {}
   Nanos now() override { return virtual_ ? virtual_now_ : read(CLOCK_BOOTTIME); }
-  Nanos wall() override { return (virtual_ ? virtual_now_ + seconds(1'700'000'000) : read(CLOCK_REALTIME)) + skew; }
+  Nanos wall() override {
+    return (virtual_ ? virtual_now_ + seconds(1'700'000'000) : read(CLOCK_REALTIME)) + skew;
+  }
   void arm(TimerNode& node, Nanos deadline) override { timers.arm(node, deadline); }
-  void jump(Nanos to) { if (to > virtual_now_) virtual_now_ = to; }
+  void jump(Nanos to) {
+    if (to > virtual_now_) virtual_now_ = to;
+  }
   [[nodiscard]] bool is_virtual() const { return virtual_; }
   Nanos skew;
   Timers timers;
@@ -75,7 +79,8 @@ class ThreadBlocking final : public Blocking {
     {
       std::unique_lock lock(mutex_);
       if (done_.empty() && patience > Nanos{})
-        finished_.wait_for(lock, std::chrono::nanoseconds(patience.count), [this] { return !done_.empty(); });
+        finished_.wait_for(lock, std::chrono::nanoseconds(patience.count),
+                           [this] { return !done_.empty(); });
       done.swap(done_);
       pending_ -= done.size();
     }
@@ -122,8 +127,8 @@ inline Error errno_error(const std::string& what) {
 }
 
 struct DiskFaults {
-  bool full = false;         // writes: kNoSpace
-  uint64_t syncs = 0;        // sync_directory calls
+  bool full = false;   // writes: kNoSpace
+  uint64_t syncs = 0;  // sync_directory calls
   uint64_t flushes = 0;
 };
 
@@ -134,7 +139,8 @@ class PosixFile final : public File {
   Task<Result<size_t>> read(uint64_t offset, Buffer into) override {
     size_t have = 0;
     while (have < into.size()) {
-      ssize_t n = ::pread(fd_, into.data() + have, into.size() - have, static_cast<off_t>(offset + have));
+      ssize_t n =
+          ::pread(fd_, into.data() + have, into.size() - have, static_cast<off_t>(offset + have));
       if (n < 0) co_return errno_error("read");
       if (n == 0) break;
       have += static_cast<size_t>(n);
@@ -146,7 +152,8 @@ class PosixFile final : public File {
     for (Buffer& piece : pieces) {
       size_t done = 0;
       while (done < piece.size()) {
-        ssize_t n = ::pwrite(fd_, piece.data() + done, piece.size() - done, static_cast<off_t>(offset));
+        ssize_t n =
+            ::pwrite(fd_, piece.data() + done, piece.size() - done, static_cast<off_t>(offset));
         if (n < 0) co_return errno_error("write");
         done += static_cast<size_t>(n);
         offset += static_cast<uint64_t>(n);
@@ -178,7 +185,8 @@ class PosixDisk final : public Disk {
  public:
   DiskFaults faults;
   Task<Result<std::unique_ptr<File>>> open(std::string path, OpenOptions options) override {
-    int flags = O_CLOEXEC | (options.create ? O_RDWR | O_CREAT : O_RDONLY) | (options.exclusive ? O_EXCL : 0);
+    int flags = O_CLOEXEC | (options.create ? O_RDWR | O_CREAT : O_RDONLY) |
+                (options.exclusive ? O_EXCL : 0);
     int fd = ::open(path.c_str(), flags, 0666);
     if (fd < 0) co_return errno_error("open " + path);
     struct stat st{};
@@ -214,14 +222,22 @@ class PosixDisk final : public Disk {
     }
     co_return {};
   }
-  Task<Result<std::vector<std::string>>> list(std::string) override { co_return Error(Code::kNotSupported, "list"); }
-  Task<Result<uint64_t>> free_bytes(std::string) override { co_return Error(Code::kNotSupported, "free_bytes"); }
+  Task<Result<std::vector<std::string>>> list(std::string) override {
+    co_return Error(Code::kNotSupported, "list");
+  }
+  Task<Result<uint64_t>> free_bytes(std::string) override {
+    co_return Error(Code::kNotSupported, "free_bytes");
+  }
 };
 
 class NoNet final : public Net {
  public:
-  Task<Result<std::unique_ptr<Connection>>> connect(Address) override { co_return Error(Code::kNotSupported, "no net"); }
-  Task<Result<std::unique_ptr<Listener>>> listen(Address) override { co_return Error(Code::kNotSupported, "no net"); }
+  Task<Result<std::unique_ptr<Connection>>> connect(Address) override {
+    co_return Error(Code::kNotSupported, "no net");
+  }
+  Task<Result<std::unique_ptr<Listener>>> listen(Address) override {
+    co_return Error(Code::kNotSupported, "no net");
+  }
 };
 
 // One core. Members that hold tasks must be destroyed before it.
@@ -251,11 +267,13 @@ class World {
       blocking.poll({});
       return;
     }
-    Nanos patience = seconds(10);
+    Nanos patience = blocking.pending() || !clock.timers.empty() ? seconds(10) : Nanos{};
     if (!clock.timers.empty()) {
       Nanos next = clock.timers.next_deadline();
-      if (clock.is_virtual() && !blocking.pending()) clock.jump(next);
-      else patience = std::min(patience, next - clock.now());
+      if (clock.is_virtual() && !blocking.pending())
+        clock.jump(next);
+      else
+        patience = std::min(patience, next - clock.now());
       if (clock.is_virtual() && clock.now() >= next) patience = {};
     }
     blocking.poll(patience);

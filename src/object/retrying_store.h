@@ -1,9 +1,10 @@
 // RetryingStore: hides the service's bad moments, never an unknown outcome that matters.
 //
-// Reads, removals and unconditional puts are idempotent and are asked again after kUnavailable, kTimeout,
-// kDisconnected (reads: after kCorrupt too, since another reply may be whole). A conditional put is asked again only
-// when surely nothing happened (kUnavailable); an unknown outcome goes to the caller, who looks.
-// Attempts are bounded in number, and no new one starts after the total time.
+// Reads, removals and unconditional puts are idempotent and are asked again after kUnavailable,
+// kTimeout, kDisconnected (reads: after kCorrupt too, since another reply may be whole). A
+// conditional put is asked again only when surely nothing happened (kUnavailable); an unknown
+// outcome goes to the caller, who looks. Attempts are bounded in number, and no new one starts
+// after the total time.
 #pragma once
 
 #include <functional>
@@ -19,15 +20,17 @@ struct RetryOptions {
   int attempts = 8;
   Nanos first_pause = milliseconds(100);  // doubles; each pause is drawn from [half, whole]
   Nanos longest_pause = seconds(5);
-  Nanos total = seconds(60);              // no attempt starts later than this after the first
+  Nanos total = seconds(60);  // no attempt starts later than this after the first
 };
 
 class RetryingStore final : public ObjectStore {
  public:
-  RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random, RetryOptions options = {});
+  RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random,
+                RetryOptions options = {});
   Task<Result<ObjectInfo>> put(std::string key, Buffer body, PutCondition condition = {}) override;
   Task<Result<Got>> get_with_etag(std::string key) override;
-  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size, std::string if_match_etag = "") override;
+  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size,
+                                 std::string if_match_etag = "") override;
   Task<Result<ObjectInfo>> head(std::string key) override;
   Task<Result<std::vector<RemoveFailure>>> remove_batch(std::vector<std::string> keys) override;
   Task<Result<Listing>> list(std::string prefix, std::string continuation, size_t limit) override;

@@ -1,10 +1,12 @@
-// DirectoryStore: a bucket that is a directory of this machine; objects are plain files under their keys' names.
+// DirectoryStore: a bucket that is a directory of this machine; objects are plain files under their
+// keys' names.
 //
-// A put writes a file under .headrace/tmp, flushes it, renames it into place and syncs the directory: readers see the
-// old object or the new one, never a mixture. Deciding a condition and renaming is one step under flock of one of 64
-// lock files, so that any number of processes of one machine may swap; a dead process holds no lock.
-// ETag: up to 64 KiB a hash of the content; above, inode + modification time (set by us, in ns) + size.
-// Keys are escaped (object_path) and cannot leave the directory. A key cannot be an object and a folder at once.
+// A put writes a file under .headrace/tmp, flushes it, renames it into place and syncs the
+// directory: readers see the old object or the new one, never a mixture. Deciding a condition and
+// renaming is one step under flock of one of 64 lock files, so that any number of processes of one
+// machine may swap; a dead process holds no lock. ETag: up to 64 KiB a hash of the content; above,
+// inode + modification time (set by us, in ns) + size. Keys are escaped (object_path) and cannot
+// leave the directory. A key cannot be an object and a folder at once.
 #pragma once
 
 #include <memory>
@@ -23,7 +25,8 @@ class DirectoryStore final : public ObjectStore {
   DirectoryStore(std::string root, Env env);
   Task<Result<ObjectInfo>> put(std::string key, Buffer body, PutCondition condition = {}) override;
   Task<Result<Got>> get_with_etag(std::string key) override;
-  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size, std::string if_match_etag = "") override;
+  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size,
+                                 std::string if_match_etag = "") override;
   Task<Result<ObjectInfo>> head(std::string key) override;
   Task<Result<std::vector<RemoveFailure>>> remove_batch(std::vector<std::string> keys) override;
   Task<Result<Listing>> list(std::string prefix, std::string continuation, size_t limit) override;
@@ -41,9 +44,12 @@ class DirectoryStore final : public ObjectStore {
   // Makes the directory with its ancestors, durably; remembers those that are there.
   [[nodiscard]] Task<Result<void>> ensure_directory(std::string directory);
   // Condition, rename, directory sync. Removes the temporary file on failure.
-  [[nodiscard]] Task<Result<ObjectInfo>> commit(Place place, std::string temporary, PutCondition condition, std::string etag);
-  // One attempt to read [offset, offset + size) (the whole when size is 0) of one and the same version.
-  [[nodiscard]] Task<Result<std::optional<Got>>> read_version(Place place, uint64_t offset, uint64_t size, bool need_etag);
+  [[nodiscard]] Task<Result<ObjectInfo>> commit(Place place, std::string temporary,
+                                                PutCondition condition, std::string etag);
+  // One attempt to read [offset, offset + size) (the whole when size is 0) of one and the same
+  // version.
+  [[nodiscard]] Task<Result<std::optional<Got>>> read_version(Place place, uint64_t offset,
+                                                              uint64_t size, bool need_etag);
   [[nodiscard]] Task<Result<Got>> read(Place place, uint64_t offset, uint64_t size, bool need_etag);
 
   std::string root_;
@@ -52,7 +58,8 @@ class DirectoryStore final : public ObjectStore {
   std::set<std::string> durable_directories_;
 };
 
-// The key's path relative to the root: '%' is %25; the empty part is "%"; ".", ".." and names that begin with
+// The key's path relative to the root: '%' is %25; the empty part is "%"; ".", ".." and names that
+// begin with
 // ".headrace" have their first '.' as %2E. kNameTooLong when a part does not fit a file name.
 [[nodiscard]] Result<std::string> object_path(const std::string& key);
 // The key of a relative path; nothing when no key has that path.

@@ -31,7 +31,8 @@ struct Reception {
   bool too_large = false;
 
   bool take(ByteView bytes) {
-    const uint64_t limit = reply.status >= 200 && reply.status < 300 ? most : std::max<uint64_t>(most, kMostErrorBody);
+    const uint64_t limit =
+        reply.status >= 200 && reply.status < 300 ? most : std::max<uint64_t>(most, kMostErrorBody);
     if (bytes.size() > limit - std::min<uint64_t>(have, limit)) {
       too_large = true;
       return false;
@@ -57,7 +58,8 @@ size_t on_body(char* data, size_t unit, size_t count, void* user) {
 
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r' || text.back() == '\n'))
+  while (!text.empty() &&
+         (text.back() == ' ' || text.back() == '\t' || text.back() == '\r' || text.back() == '\n'))
     text.remove_suffix(1);
   return text;
 }
@@ -75,9 +77,11 @@ size_t on_header(char* data, size_t unit, size_t count, void* user) {
     return unit * count;
   }
   const size_t colon = line.find(':');
-  if (colon == std::string_view::npos || reception->reply.headers.size() >= kMostHeaders) return unit * count;
+  if (colon == std::string_view::npos || reception->reply.headers.size() >= kMostHeaders)
+    return unit * count;
   std::string name(line.substr(0, colon));
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   std::string value(trimmed(line.substr(colon + 1)));
   if (name == "content-length") {
     uint64_t length = 0;
@@ -101,23 +105,27 @@ std::string host_of(const std::string& url) {
 }
 
 Error curl_error(CURLcode code, CURL* curl, const HttpRequest& request, const char* detail) {
-  const std::string what =
-      fmt::format("{} {}: {}", request.method, host_of(request.url), *detail != '\0' ? detail : curl_easy_strerror(code));
+  const std::string what = fmt::format("{} {}: {}", request.method, host_of(request.url),
+                                       *detail != '\0' ? detail : curl_easy_strerror(code));
   double pretransfer = 0;  // 0 until a connection stands and the request may be sent
   curl_easy_getinfo(curl, CURLINFO_PRETRANSFER_TIME, &pretransfer);
   const bool sent = pretransfer > 0;
   switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
-      return Error(Code::kUnavailable, what + ": check the endpoint's host name and this machine's DNS");
+      return Error(Code::kUnavailable,
+                   what + ": check the endpoint's host name and this machine's DNS");
     case CURLE_COULDNT_CONNECT:
-      return Error(Code::kUnavailable, what + ": check that the service runs and that the endpoint is right");
+      return Error(Code::kUnavailable,
+                   what + ": check that the service runs and that the endpoint is right");
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
-      return Error(Code::kDenied, what + ": the certificate is not trusted; install its authority or name it in AWS_CA_BUNDLE");
-    case CURLE_UNSUPPORTED_PROTOCOL:
+      return Error(Code::kDenied, what +
+                                      ": the certificate is not trusted; install its authority or "
+                                      "name it in AWS_CA_BUNDLE");
+    case CURLE_UNSUPPORTED_PROTOCOL:  // of a reply: it is no HTTP
     case CURLE_URL_MALFORMAT:
-      return Error(Code::kInvalid, what);
+      return Error(sent ? Code::kDisconnected : Code::kInvalid, what);
     case CURLE_OPERATION_TIMEDOUT:
       return Error(sent ? Code::kTimeout : Code::kUnavailable, what);
     case CURLE_SSL_CONNECT_ERROR:
@@ -161,7 +169,9 @@ class HttpPool::Handle {
   CURL* curl_ = nullptr;
 };
 
-HttpPool::HttpPool(HttpOptions options) : options_(std::move(options)) { start_curl_once(); }
+HttpPool::HttpPool(HttpOptions options) : options_(std::move(options)) {
+  start_curl_once();
+}
 
 HttpPool::~HttpPool() {
   for (void* curl : idle_) curl_easy_cleanup(curl);
@@ -186,11 +196,13 @@ Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
   curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, 256L * 1024);
   curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
   curl_easy_setopt(curl, CURLOPT_USERAGENT, "headrace");
-  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(request.connect_timeout.count / 1'000'000));
+  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS,
+                   static_cast<long>(request.connect_timeout.count / 1'000'000));
   curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1024L);
   curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME,
                    std::max(1L, static_cast<long>(request.silence_timeout.count / 1'000'000'000)));
-  if (!options_.ca_bundle.empty()) curl_easy_setopt(curl, CURLOPT_CAINFO, options_.ca_bundle.c_str());
+  if (!options_.ca_bundle.empty())
+    curl_easy_setopt(curl, CURLOPT_CAINFO, options_.ca_bundle.c_str());
   if (request.direct || is_loopback(request.url)) curl_easy_setopt(curl, CURLOPT_PROXY, "");
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &reception);
@@ -199,26 +211,33 @@ Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
 
   curl_slist* list = nullptr;
   auto add = [&list](const std::string& line) { list = curl_slist_append(list, line.c_str()); };
-  for (const auto& [name, value] : request.headers) add(value.empty() ? name + ";" : fmt::format("{}: {}", name, value));
+  for (const auto& [name, value] : request.headers)
+    add(value.empty() ? name + ";" : fmt::format("{}: {}", name, value));
   add("Expect:");  // no waiting for '100 Continue'
   add("Accept:");
   const bool with_body = request.method == "PUT" || request.method == "POST";
   if (request.method == "HEAD") {
     curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
   } else if (with_body) {
-    if (header_value(request.headers, "content-type").empty()) add("Content-Type: application/octet-stream");
+    if (header_value(request.headers, "content-type").empty())
+      add("Content-Type: application/octet-stream");
     curl_easy_setopt(curl, CURLOPT_POST, 1L);
-    curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
-    curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request.body.empty() ? "" : reinterpret_cast<const char*>(request.body.data()));
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE,
+                     static_cast<curl_off_t>(request.body.size()));
+    curl_easy_setopt(
+        curl, CURLOPT_POSTFIELDS,
+        request.body.empty() ? "" : reinterpret_cast<const char*>(request.body.data()));
   }
-  if (request.method != "HEAD") curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
+  if (request.method != "HEAD")
+    curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
   curl_easy_setopt(curl, CURLOPT_HTTPHEADER, list);
 
   const CURLcode code = curl_easy_perform(curl);
   Result<HttpReply> result = Error(Code::kIo, "");
   if (reception.too_large) {
-    result = Error(Code::kTooLarge, fmt::format("{} {}: the reply is longer than {} bytes", request.method,
-                                                host_of(request.url), request.most_reply));
+    result = Error(Code::kTooLarge,
+                   fmt::format("{} {}: the reply is longer than {} bytes", request.method,
+                               host_of(request.url), request.most_reply));
   } else if (code != CURLE_OK) {
     result = curl_error(code, curl, request, detail);
   } else {

@@ -1,7 +1,8 @@
-// HttpPool: HTTP/1.1 requests by libcurl, blocking, from any thread; connections are kept and used again.
+// HttpPool: HTTP/1.1 requests by libcurl, blocking, from any thread; connections are kept and used
+// again.
 //
-// Each request borrows a curl handle (with its connections) and gives it back: the handles are as many as
-// there were requests at once. Nothing is retried here, redirections are not followed.
+// Each request borrows a curl handle (with its connections) and gives it back: the handles are as
+// many as there were requests at once. Nothing is retried here, redirections are not followed.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,8 @@ namespace headrace {
 using HttpHeaders = std::vector<std::pair<std::string, std::string>>;  // names in lower case
 
 // Empty when absent.
-[[nodiscard]] std::string_view header_value(const HttpHeaders& headers, std::string_view lower_case_name);
+[[nodiscard]] std::string_view header_value(const HttpHeaders& headers,
+                                            std::string_view lower_case_name);
 
 struct HttpRequest {
   std::string method;
@@ -50,8 +52,9 @@ class HttpPool {
   HttpPool(const HttpPool&) = delete;
   HttpPool& operator=(const HttpPool&) = delete;
 
-  // Any status is a reply. kUnavailable: nothing was sent. kTimeout, kDisconnected: unknown outcome, or a body that is
-  // shorter than announced. kDenied: the peer's certificate is not trusted.
+  // Any status is a reply. kUnavailable: nothing was sent. kTimeout, kDisconnected: unknown
+  // outcome, or a body that is shorter than announced. kDenied: the peer's certificate is not
+  // trusted.
   [[nodiscard]] Result<HttpReply> perform(const HttpRequest& request);
 
  private:

@@ -1,5 +1,6 @@
-// The XML of the S3 API: what replies say, and the bodies of requests. Everything read here comes from outside; every
-// decoder is bounded by the size of its input and says kCorrupt for what it cannot read.
+// The XML of the S3 API: what replies say, and the bodies of requests. Everything read here comes
+// from outside; every decoder is bounded by the size of its input and says kCorrupt for what it
+// cannot read.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// AWS Signature Version 4 for S3, by header ("Authenticating Requests: Using the Authorization Header", Amazon S3 API
-// reference). Pure: time and credentials come in as arguments.
+// AWS Signature Version 4 for S3, by header ("Authenticating Requests: Using the Authorization
+// Header", Amazon S3 API reference). Pure: time and credentials come in as arguments.
 #pragma once
 
 #include <string>
@@ -23,27 +23,30 @@ struct Credentials {
 
 struct SigningInput {
   std::string method;
-  std::string host;  // as in the Host header
-  std::string path;  // decoded, begins with '/'
+  std::string host;                                        // as in the Host header
+  std::string path;                                        // decoded, begins with '/'
   std::vector<std::pair<std::string, std::string>> query;  // decoded
-  HttpHeaders headers;                                     // all of them are signed; names in lower case
-  std::string payload_hash;                                // hex SHA-256, or kUnsignedPayload
+  HttpHeaders headers;       // all of them are signed; names in lower case
+  std::string payload_hash;  // hex SHA-256, or kUnsignedPayload
   std::string region;
   Nanos wall;
 };
 
 inline constexpr std::string_view kUnsignedPayload = "UNSIGNED-PAYLOAD";
 
-// The headers to send: those of the input, host, x-amz-date, x-amz-content-sha256, x-amz-security-token, authorization.
+// The headers to send: those of the input, host, x-amz-date, x-amz-content-sha256,
+// x-amz-security-token, authorization.
 [[nodiscard]] HttpHeaders sign_v4(const SigningInput& input, const Credentials& credentials);
 
 // RFC 3986: all but unreserved characters, '/' too unless it is kept.
 [[nodiscard]] std::string uri_encoded(std::string_view text, bool keep_slash);
 // a=1&b=2, encoded, sorted as SigV4 wants it; also right as the URL's query.
-[[nodiscard]] std::string canonical_query(const std::vector<std::pair<std::string, std::string>>& query);
+[[nodiscard]] std::string canonical_query(
+    const std::vector<std::pair<std::string, std::string>>& query);
 
 [[nodiscard]] std::string sha256_hex(ByteView bytes);
-[[nodiscard]] std::string md5_bytes(ByteView bytes);  // 16 raw bytes; empty where OpenSSL forbids MD5
+[[nodiscard]] std::string md5_bytes(
+    ByteView bytes);  // 16 raw bytes; empty where OpenSSL forbids MD5
 [[nodiscard]] std::string base64(std::string_view bytes);
 // As x-amz-checksum-crc32c has it: base64 of the big-endian crc.
 [[nodiscard]] std::string crc32c_base64(ByteView bytes);

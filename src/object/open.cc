@@ -1,0 +1,33 @@
+#include "object/open.h"
+
+#include "object/directory/directory_store.h"
+#include "object/s3/s3_store.h"
+
+namespace headrace {
+
+Result<std::unique_ptr<ObjectStore>> open_object_store(BucketUrl url, Env env,
+                                                       ObjectStoreOptions options) {
+  std::unique_ptr<ObjectStore> store;
+  switch (url.kind) {
+    case BucketUrl::Kind::kDirectory:
+      store = std::make_unique<DirectoryStore>(url.path, env);
+      break;
+    case BucketUrl::Kind::kS3: {
+      Env carrier{env.clock, env.disk, env.net, env.random,
+                  options.requests != nullptr ? *options.requests : env.blocking};
+      store = std::make_unique<S3Store>(std::move(url), carrier,
+                                        S3Options{.parallel = options.parallel});
+      break;
+    }
+    case BucketUrl::Kind::kMemory:
+      return Error(
+          Code::kInvalid,
+          "a memory: bucket exists in tests only; write file:///dir or s3://bucket/prefix");
+  }
+  if (options.retry)
+    store =
+        std::make_unique<RetryingStore>(std::move(store), env.clock, env.random, options.retries);
+  return store;
+}
+
+}  // namespace headrace

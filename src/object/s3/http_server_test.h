@@ -1,0 +1,63 @@
+// A tiny HTTP server on a free port of the loopback, for tests that need a service that lies.
+#pragma once
+
+#include <httplib.h>
+
+#include <atomic>
+#include <string>
+#include <thread>
+
+namespace headrace::test {
+
+class HttpServer {
+ public:
+  using Handler = std::function<void(const httplib::Request&, httplib::Response&)>;
+  explicit HttpServer(Handler handler) {
+    // Not as a pre-routing handler: that answers before the body has been read.
+    auto handle = [this, handler = std::move(handler)](const httplib::Request& request,
+                                                       httplib::Response& response) {
+      ++requests;
+      handler(request, response);
+    };
+    server_.Get(".*", handle).Put(".*", handle).Post(".*", handle).Delete(".*", handle);
+    server_.set_keep_alive_timeout(1);  // stop() waits for idle connections
+    port_ = server_.bind_to_any_port("127.0.0.1");
+    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    server_.wait_until_ready_or_running();
+  }
+  ~HttpServer() {
+    server_.stop();
+    thread_.join();
+  }
+  [[nodiscard]] std::string endpoint() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  std::atomic<int> requests = 0;
+
+ private:
+  struct Server : httplib::Server {
+    // 0.11 has no wait_until_ready().
+    void wait_until_ready_or_running() {
+      while (!is_running()) std::this_thread::yield();
+    }
+  };
+  Server server_;
+  int port_ = 0;
+  std::thread thread_;
+};
+
+// Answers each connection with the same raw bytes, then closes it: what no HTTP library would send.
+class RawServer {
+ public:
+  explicit RawServer(std::string reply);
+  ~RawServer();
+  [[nodiscard]] std::string endpoint() const { return "http://127.0.0.1:" + std::to_string(port_); }
+
+ private:
+  void serve();
+  std::string reply_;
+  int listener_ = -1;
+  int port_ = 0;
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace headrace::test
