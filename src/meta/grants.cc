@@ -124,6 +124,14 @@ void Grants::drop_session(SessionId session) {
   }
 }
 
+std::vector<FileId> Grants::written() const {
+  std::vector<FileId> out;
+  for (const auto& [file, holders] : files_)
+    if (std::any_of(holders.begin(), holders.end(), [](const Holder& h) { return h.grant.kind == GrantKind::kWrite; })) out.push_back(file);
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
 void Grants::erase_if_empty(FileId file) {
   auto it = files_.find(file);
   if (it != files_.end() && it->second.empty()) files_.erase(it);

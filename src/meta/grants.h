@@ -36,6 +36,7 @@ class Grants {
   [[nodiscard]] const Grant* held(SessionId session, FileId file) const;
   void release(SessionId session, GrantId grant);
   void drop_session(SessionId session);
+  [[nodiscard]] std::vector<FileId> written() const;  // files that someone holds a write grant on
   [[nodiscard]] size_t count() const { return count_; }
 
  private:

@@ -30,7 +30,8 @@ enum class Table : uint8_t {
   kUploadable = 16, // epoch:16 | sequence:48          → UploadableRow: no object yet
   kDead = 17,       // epoch:16 | sequence:48          → empty: no referrer; to be reaped
   kKept = 18,       // file local:48 | session:64      → empty: a session has it open
-  kRemoval = 19,    // file local:48                   → empty: inode gone, its extents are removed in steps
+  kRemoval = 19,    // file local:48                   → empty: what is left of the file is removed in steps; "trim": what is
+                    //                                   behind its size is
   kPartition = 255, // name                            → counters and other rows of the whole partition (at its first slot)
 };
 
@@ -67,10 +68,12 @@ inline Key kept_key(FileId f, SessionId s) { return KeyBuilder(f.slot(), Table::
 inline Key on_target_key(SegmentId s, TargetId t) { return KeyBuilder(s.home(), Table::kOnTarget).u64(t.value()).u64(s.low()).take(); }
 inline Key partition_row_key(Slot first_slot, std::string_view name) { return KeyBuilder(first_slot, Table::kPartition).text(name).take(); }
 
-// The first key behind every key that begins with `prefix`.
+// The first key behind every key that begins with `prefix`. (Behind the rows of the last slot's last table come only the
+// store's own.)
 [[nodiscard]] inline Key prefix_end(Key prefix) {
   while (!prefix.empty() && static_cast<uint8_t>(prefix.back()) == 0xff) prefix.pop_back();
-  if (!prefix.empty()) prefix.back() = static_cast<char>(static_cast<uint8_t>(prefix.back()) + 1);
+  if (prefix.empty()) return Key(kStoreReservedPrefix);
+  prefix.back() = static_cast<char>(static_cast<uint8_t>(prefix.back()) + 1);
   return prefix;
 }
 // Reads a big-endian number of `bytes` bytes at `offset` of a key; asserts that it is there.

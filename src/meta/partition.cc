@@ -43,7 +43,6 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
   std::string name = "p" + std::to_string(id_.value()) + "-" + std::to_string(record.epoch.value());
   bool from_origin = origin.has_value() && !record.checkpoint;
   if (from_origin) {
-    if (!tail.empty()) co_return Error(Code::kInvalid, "a re-hydrated partition already has a journal");
     HR_CO_TRY(store_, co_await context_.stores.import(name, origin->files, origin->fetch));
   } else if (record.checkpoint) {
     HR_CO_TRY(store_, co_await open_checkpoint());
@@ -56,15 +55,18 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
   HR_CO_TRY(co_await replay(std::move(tail)));
   applied_ = last_;
 
-  HR_CO_TRY(co_await load_state(from_origin));
+  HR_CO_TRY(co_await load_state());
   started_ = env_.clock.now();
   last_checkpoint_ = started_;
   serving_ = true;
   state_ = "serving";
   scope_.spawn(commit_loop());
   scope_.spawn(apply_loop());
+  if (new_epoch_) {
+    HR_CO_TRY(co_await reset_for_new_epoch());
+    queue_record({}, false);  // the counters of the new epoch
+  }
   if (from_origin) {
-    // What the cut said of hot copies, sessions and open files belongs to an earlier namespace epoch.
     std::vector<RowChange> changes;
     for (const Location& location : origin->locations) {
       LocationRow row;
@@ -74,8 +76,11 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
       changes.push_back({segment_key(location.segment, Table::kLocation), encode_durable(row)});
       changes.push_back({segment_key(location.segment, Table::kUploadable), std::nullopt});
     }
-    if (!changes.empty()) queue_record(std::move(changes), false);
-    HR_CO_TRY(co_await reset_for_new_epoch());
+    for (size_t i = 0; i < changes.size();) {
+      std::vector<RowChange> some;
+      for (; i < changes.size() && some.size() < 1000; ++i) some.push_back(std::move(changes[i]));
+      queue_record(std::move(some), false);
+    }
     HR_CO_TRY(co_await wait_durable(last_));
     HR_CO_TRY(co_await checkpoint_now());
   }
@@ -101,7 +106,7 @@ Task<Result<void>> Partition::replay(std::vector<JournalRecord> tail) {
   co_return {};
 }
 
-Task<Result<void>> Partition::load_state(bool new_namespace_epoch) {
+Task<Result<void>> Partition::load_state() {
   Cut replayed = counters_.cut;
   Key counters_key = partition_row_key(first_slot(), kCountersRow);
   HR_CO_TRY(std::optional<RowValue> bytes, co_await store_->get(counters_key));
@@ -109,7 +114,10 @@ Task<Result<void>> Partition::load_state(bool new_namespace_epoch) {
     HR_CO_TRY(counters_, decode_durable<Counters>(*bytes));
   }
   counters_.cut = std::max(counters_.cut, replayed);
-  if (new_namespace_epoch) {
+  // What the rows say of sessions, results and hot copies belongs to an earlier namespace epoch.
+  NamespaceEpoch epoch = context_.view.map().namespace_epoch;
+  new_epoch_ = counters_.namespace_epoch.value() != 0 && counters_.namespace_epoch != epoch;
+  if (new_epoch_) {
     counters_.closed = false;
     counters_.namespace_epoch = context_.view.map().namespace_epoch;
     counters_.segment_mark = 1;
@@ -125,7 +133,7 @@ Task<Result<void>> Partition::load_state(bool new_namespace_epoch) {
     HR_CO_TRY(PreparedRow row, decode_durable<PreparedRow>(value));
     for (const Key& locked_key : row.locks) locks_[locked_key] = transaction_of(key);
   }
-  if (new_namespace_epoch) co_return {};
+  if (new_epoch_) co_return {};
 
   Nanos lease_end = env_.clock.now() + context_.options.lease;
   from = KeyBuilder(first_slot(), Table::kSession).take();
@@ -181,9 +189,21 @@ void Partition::fail(std::string why) {
   scheduler.wake_all(lock_waiters_);
 }
 
-Result<void> Partition::may_mutate() const {
+Result<void> Partition::may_work() const {
   if (!serving_) return Error(Code::kNotLeader, "partition " + std::to_string(id_.value()) + ": " + state_);
   if (!read_only_.empty()) return Error(Code::kReadOnly, read_only_);
+  return {};
+}
+
+Task<Result<void>> Partition::set_closed(bool closed) {
+  HR_CO_TRY(may_work());
+  counters_.closed = closed;
+  Position at = queue_record({}, false);
+  co_return co_await wait_durable(at);
+}
+
+Result<void> Partition::may_mutate() const {
+  HR_TRY(may_work());
   if (counters_.closed) return Error(Code::kReadOnly, "the namespace is spun down");
   return {};
 }
@@ -277,9 +297,10 @@ Position Partition::queue_record(std::vector<RowChange> changes, bool is_cut) {
 }
 
 bool Partition::commit(Transaction& txn, Position& at) {
+  HR_ASSERT(!txn.beneath_locks_ || txn.writes_.empty());
   auto blocked = [&](const Key& key) {
     auto it = locks_.find(key);
-    return it != locks_.end() && it->second != txn.finishing_;
+    return it != locks_.end() && it->second != txn.finishing_ && !txn.beneath_locks_;
   };
   for (const Key& key : txn.reads_)
     if (blocked(key) || overlay_.changed_since(key, txn.start_version_)) return false;
@@ -401,6 +422,17 @@ Task<void> Partition::wait_claims() {
     for (SessionId id : sessions_.ids()) missing |= !sessions_.find(id)->claimed;
     if (!missing) claims_missing_ = false;  // eviction by the lease loop bounds the wait
     if (missing) co_await env_.clock.sleep(milliseconds(20));
+  }
+}
+
+Task<void> Partition::flush_clients() {
+  constexpr size_t kAtOnce = 256;
+  co_await wait_claims();
+  std::vector<FileId> files = grants_.written();
+  for (size_t i = 0; i < files.size();) {
+    Scope scope;
+    for (size_t n = 0; n < kAtOnce && i < files.size(); ++n, ++i) scope.spawn(grants_.clear(files[i], SessionId(), GrantKind::kRead));
+    co_await scope.join();
   }
 }
 

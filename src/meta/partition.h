@@ -90,13 +90,17 @@ class Partition {
   template <class Op>
   [[nodiscard]] Task<Result<typename Op::Reply>> change(Op op);
   template <class Op>
-  [[nodiscard]] Task<Result<typename Op::Reply>> read(Op op);
+  [[nodiscard]] Task<Result<typename Op::Reply>> read(Op op) { return read_as(SessionId(), std::move(op)); }
+  // The session's own grants are not in its way.
+  template <class Op>
+  [[nodiscard]] Task<Result<typename Op::Reply>> read_as(SessionId session, Op op);
 
   // Checks, applies to the overlay, queues the record. False: run the operation again. Nothing to write is a commit too.
   [[nodiscard]] bool commit(Transaction& txn, Position& at);
   [[nodiscard]] Task<Result<void>> wait_durable(Position at);
   // kNotLeader / kReadOnly when mutations are not taken.
   [[nodiscard]] Result<void> may_mutate() const;
+  [[nodiscard]] Result<void> may_work() const;   // the same for this node's own work, which goes on after `closed`
   // A message carried this cut: journal it before acting on the message.
   void observe(Cut cut);
   void set_read_only(std::string why);
@@ -135,8 +139,12 @@ class Partition {
   [[nodiscard]] Grants& grants() { return grants_; }
   [[nodiscard]] Task<Result<Session*>> session(SessionId id, const CallInfo& info);  // kStale; keeps its lease and channel
   [[nodiscard]] Task<void> evict(SessionId id, std::string why);
+  // What clients had written when this was called is here when it returns: every writer is recalled to a reader.
+  [[nodiscard]] Task<void> flush_clients();
   [[nodiscard]] Task<void> wait_claims();      // until every listed session came back or its lease has run out
   void begin_closing() { closing_ = true; }
+  // Journals that no client mutation is taken any more (or again), in this namespace epoch.
+  [[nodiscard]] Task<Result<void>> set_closed(bool closed);
   void undo_closing() { closing_ = false; }
   [[nodiscard]] bool closing() const { return closing_; }
   [[nodiscard]] std::vector<std::string> take_evicted() { return std::exchange(evicted_, {}); }
@@ -165,7 +173,7 @@ class Partition {
   Task<Result<void>> recover(std::optional<Origin> origin);
   Task<Result<std::unique_ptr<Store>>> open_checkpoint();
   Task<Result<void>> replay(std::vector<JournalRecord> tail);
-  Task<Result<void>> load_state(bool new_namespace_epoch);
+  Task<Result<void>> load_state();
   Task<Result<void>> reset_for_new_epoch();
   Position queue_record(std::vector<RowChange> changes, bool is_cut);
   void fail(std::string why);
@@ -174,6 +182,7 @@ class Partition {
   Task<void> checkpoint_loop();
   Task<void> lease_loop();
   Task<void> reap_loop();
+  Task<Result<bool>> reap_round();
   Task<Result<void>> apply_up_to(Position at);
   Task<Result<void>> ship(StoreFiles files, uint64_t tag, Position at, Cut cut);
   Task<Result<StoreFileCopy>> ship_file(StoreFile file, uint64_t tag);
@@ -224,6 +233,7 @@ class Partition {
   uint64_t next_segment_ = 0;      // in memory; below segment_limit_
   uint64_t segment_limit_ = 0;     // a mark at or above it is durable
   bool claims_missing_ = false;
+  bool new_epoch_ = false;         // the rows are of an earlier namespace epoch
   Mutex segment_mark_;
   Mutex checkpointing_;            // the store is being applied to or flushed
   Mutex shipping_;                 // one checkpoint at a time
@@ -246,11 +256,11 @@ class Partition {
 // ---- templates ----
 
 template <class Op>
-Task<Result<typename Op::Reply>> Partition::read(Op op) {
+Task<Result<typename Op::Reply>> Partition::read_as(SessionId session, Op op) {
   using Reply = typename Op::Reply;
   for (;;) {
     if (!serving_) co_return Error(Code::kNotLeader, state_);
-    Transaction txn(*this, SessionId());
+    Transaction txn(*this, session);
     Result<Reply> reply = co_await op.run(txn);
     Position at;
     if (!commit(txn, at)) continue;
@@ -264,7 +274,7 @@ template <class Op>
 Task<Result<typename Op::Reply>> Partition::change(Op op) {
   using Reply = typename Op::Reply;
   for (;;) {
-    HR_CO_TRY(may_mutate());
+    HR_CO_TRY(may_work());
     Transaction txn(*this, SessionId());
     Result<Reply> reply = co_await op.run(txn);
     if (!reply.ok()) {

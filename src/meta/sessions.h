@@ -61,16 +61,25 @@ class Sessions {
   [[nodiscard]] bool reserved(const SegmentId& segment) const {
     for (const auto& [id, session] : sessions_)
       if (session->reserved.contains(segment)) return true;
-    return false;
+    return for_work_.contains(segment);
+  }
+  // Segments that this node's workers fill, until they are recorded or `until` (which outlasts any such work) has passed.
+  void reserve_for_work(const SegmentId& segment, Nanos until) { for_work_[segment] = until; }
+  [[nodiscard]] bool reserved_for_work(const SegmentId& segment) const { return for_work_.contains(segment); }
+  void work_done(const SegmentId& segment) { for_work_.erase(segment); }
+  [[nodiscard]] size_t work_reserved(Nanos now) {
+    std::erase_if(for_work_, [now](const auto& item) { return item.second < now; });
+    return for_work_.size();
   }
   [[nodiscard]] size_t reservations() const {
-    size_t n = 0;
+    size_t n = for_work_.size();
     for (const auto& [id, session] : sessions_) n += session->reserved.size();
     return n;
   }
 
  private:
   std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
+  std::map<SegmentId, Nanos> for_work_;
 };
 
 }  // namespace headrace

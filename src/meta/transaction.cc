@@ -12,7 +12,7 @@ Transaction::~Transaction() { partition_.overlay_.end(start_version_); }
 Task<Result<std::optional<RowValue>>> Transaction::get(Key key) {
   auto own = writes_.find(key);
   if (own != writes_.end()) co_return own->second;
-  while (partition_.locked(key)) {
+  while (!beneath_locks_ && partition_.locked(key)) {
     if (no_wait_) co_return Error(Code::kBusy, "a row is held by another transaction");
     co_await partition_.wait_unlocked(key);
   }

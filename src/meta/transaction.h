@@ -64,6 +64,10 @@ class Transaction {
   [[nodiscard]] bool changed() const { return !writes_.empty(); }
   [[nodiscard]] Position seen() const { return seen_; }
 
+  // From here on a locked row is kBusy: this transaction holds locks elsewhere, and whoever holds this one may wait for them.
+  void must_not_wait() { no_wait_ = true; }
+  // Reads see what is committed although a prepared transaction may change it. Only for facts that it cannot change.
+  void look_beneath_locks() { beneath_locks_ = true; }
   // This transaction finishes a prepared one: the locks of that are no obstacle to it.
   void finishes(const TransactionId& prepared) { finishing_ = prepared; }
   // Turns what was put so far into a prepared row's contents; nothing of it is written then.
@@ -80,6 +84,7 @@ class Transaction {
   Partition& partition_;
   SessionId session_;
   bool no_wait_;
+  bool beneath_locks_ = false;
   uint64_t start_version_;
   Position seen_;
   std::set<Key> reads_;

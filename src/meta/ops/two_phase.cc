@@ -67,6 +67,7 @@ struct PrepareOp {
     }
     PreparedRow row = txn.take_prepared();
     row.reply = encode(reply);
+    std::erase(row.locks, prepared_key(partition, request.transaction));  // Finish must be able to read it
     std::vector<Key> locks = row.locks;
     txn.put_row(prepared_key(partition, request.transaction), row);
     txn.on_commit([&p = partition, id = request.transaction, locks = std::move(locks)] {
@@ -129,6 +130,7 @@ Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<St
     std::vector<PartitionId> participants;
     for (const auto& [participant, indexes] : remote) participants.push_back(participant);
     partition.deciding().insert(id);
+    txn.must_not_wait();
     txn.on_abandon([&partition, id, participants] {
       partition.deciding().erase(id);
       partition.scope().spawn(tell(partition, id, participants, false, Position()));

@@ -1,5 +1,7 @@
 #include "meta/store/store_import.h"
 
+#include <set>
+
 namespace headrace {
 
 Result<StoreImport> decode_store_import(std::string_view bytes) {
@@ -19,17 +21,22 @@ Result<RocksDbFileImport> decode_rocksdb_file_import(std::string_view bytes) {
   return import;
 }
 
-Result<StoreImport> open_store_import(std::string_view bytes, std::string_view kind, size_t files) {
-  HR_TRY(auto import, decode_store_import(bytes));
+Result<StoreImport> open_store_import(const StoreFiles& set, std::string_view kind) {
+  HR_TRY(auto import, decode_store_import(set.import));
+  size_t files = set.files.size();
   if (import.kind != kind)
-    return Error(Code::kNotSupported, "store file set is of kind '" + import.kind + "', this store takes '" +
-                                          std::string(kind) + "'");
+    return Error(Code::kNotSupported, "store file set is of kind '" + import.kind +
+                                          "', this store takes '" + std::string(kind) + "'");
   if (import.files != files)
-    return Error(Code::kCorrupt, "store file set has " + std::to_string(files) + " files, its record says " +
-                                     std::to_string(import.files));
+    return Error(Code::kCorrupt, "store file set has " + std::to_string(files) +
+                                     " files, its record says " + std::to_string(import.files));
   if (files == 0 && import.at.value() != 0)
     return Error(Code::kCorrupt, "store file set is empty, its record says position " +
                                      std::to_string(import.at.value()));
+  std::set<std::string_view> names;
+  for (const StoreFile& file : set.files)
+    if (!names.insert(file.name).second)
+      return Error(Code::kCorrupt, "store file set names " + file.name + " twice");
   return import;
 }
 

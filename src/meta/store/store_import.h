@@ -1,11 +1,13 @@
-// The opaque `import` strings of a checkpoint's file set (docs/formats/store.md): written by checkpoint(), read by
-// import(). They travel in checkpoint and partition records, so they are decoded as bytes from outside.
+// The opaque `import` strings of a checkpoint's file set (docs/formats/store.md): written by
+// checkpoint(), read by import(). They travel in checkpoint and partition records, so they are
+// decoded as bytes from outside.
 #pragma once
 
 #include <string>
 #include <string_view>
 
 #include "base/codec.h"
+#include "meta/store/store.h"
 
 namespace headrace {
 
@@ -32,7 +34,8 @@ struct RocksDbFileImport {
   std::string smallest_key;
   std::string largest_key;
   void fields(this auto& self, auto& v) {
-    v(self.level, self.smallest_sequence, self.largest_sequence, self.smallest_key, self.largest_key);
+    v(self.level, self.smallest_sequence, self.largest_sequence, self.smallest_key,
+      self.largest_key);
   }
 };
 
@@ -44,7 +47,8 @@ struct RocksDbFileImport {
 // DECODER: rocksdb_file_import
 [[nodiscard]] Result<RocksDbFileImport> decode_rocksdb_file_import(std::string_view bytes);
 
-// decode_store_import, and the set is of `kind` and complete.
-[[nodiscard]] Result<StoreImport> open_store_import(std::string_view bytes, std::string_view kind, size_t files);
+// Of the set: it is of `kind` (else kNotSupported), complete, and names no file twice (else
+// kCorrupt).
+[[nodiscard]] Result<StoreImport> open_store_import(const StoreFiles& set, std::string_view kind);
 
 }  // namespace headrace

@@ -16,8 +16,8 @@ namespace {
 
 constexpr uint32_t kMagic = 0x31534d48;  // "HMS1"
 constexpr uint8_t kFormat = 1;
-constexpr uint32_t kBoundary = 512;         // one key in so many begins a file
-constexpr size_t kMaxFile = 8 * kMiB;       // a file ends there too
+constexpr uint32_t kBoundary = 512;    // one key in so many begins a file
+constexpr size_t kMaxFile = 8 * kMiB;  // a file ends there too
 constexpr uint64_t kFetch = 4 * kMiB;
 constexpr size_t kMaxWarm = 256;
 
@@ -50,7 +50,8 @@ class MemoryRows final : public Store {
     if (misses()) co_await delay();
     StoreRows out;
     auto end = rows_.lower_bound(to);
-    for (auto at = rows_.lower_bound(from); from < to && at != end && out.size() < limit; ++at) out.push_back(*at);
+    for (auto at = rows_.lower_bound(from); from < to && at != end && out.size() < limit; ++at)
+      out.push_back(*at);
     co_return out;
   }
 
@@ -72,7 +73,8 @@ class MemoryRows final : public Store {
 
   Task<Result<StoreFiles>> checkpoint(uint64_t tag) override {
     if (checkpoints_.contains(tag))
-      co_return Error(Code::kExists, "checkpoint " + std::to_string(tag) + " of this store is still held");
+      co_return Error(Code::kExists,
+                      "checkpoint " + std::to_string(tag) + " of this store is still held");
     StoreFiles out;
     Files files;
     StoreRows rows;
@@ -98,7 +100,8 @@ class MemoryRows final : public Store {
     co_return out;
   }
 
-  Task<Result<Buffer>> read_file(uint64_t tag, std::string name, uint64_t offset, uint64_t length) override {
+  Task<Result<Buffer>> read_file(uint64_t tag, std::string name, uint64_t offset,
+                                 uint64_t length) override {
     co_await delay();
     auto checkpoint = checkpoints_.find(tag);
     if (checkpoint == checkpoints_.end())
@@ -120,7 +123,8 @@ class MemoryRows final : public Store {
   using Files = std::map<std::string, Buffer>;
 
   bool misses() {
-    return latency_.clock != nullptr && latency_.miss_percent > 0 && latency_.random->chance(latency_.miss_percent, 100);
+    return latency_.clock != nullptr && latency_.miss_percent > 0 &&
+           latency_.random->chance(latency_.miss_percent, 100);
   }
 
   Task<void> delay() {
@@ -147,7 +151,8 @@ class MemoryRows final : public Store {
 
   void add_file(const StoreRows& rows, StoreFiles& out, Files& files) {
     std::string content = encode_memory_store_file(rows);
-    StoreFile file{.name = name_of(content), .size = content.size(), .crc = crc32c(bytes_of(content))};
+    StoreFile file{
+        .name = name_of(content), .size = content.size(), .crc = crc32c(bytes_of(content))};
     Buffer bytes;
     for (const auto& [tag, held] : checkpoints_) {  // equal files are held once
       auto same = held.find(file.name);
@@ -184,12 +189,15 @@ Result<StoreRows> decode_memory_store_file(ByteView bytes) {
   reader(magic, format);
   if (!reader.ok() || magic != kMagic) return Error(Code::kCorrupt, "not a memory store file");
   if (format > kFormat)
-    return Error(Code::kUnsupportedFormat, "memory store file of format " + std::to_string(format) + ": upgrade headrace");
+    return Error(Code::kUnsupportedFormat,
+                 "memory store file of format " + std::to_string(format) + ": upgrade headrace");
   reader(rows, crc);
-  if (!reader.ok() || format == 0 || reader.left() != 0 || crc32c(bytes.first(bytes.size() - sizeof crc)) != crc)
+  if (!reader.ok() || format == 0 || reader.left() != 0 ||
+      crc32c(bytes.first(bytes.size() - sizeof crc)) != crc)
     return Error(Code::kCorrupt, "memory store file is damaged");
   for (size_t i = 1; i < rows.size(); ++i)
-    if (rows[i - 1].first >= rows[i].first) return Error(Code::kCorrupt, "memory store file's rows do not ascend");
+    if (rows[i - 1].first >= rows[i].first)
+      return Error(Code::kCorrupt, "memory store file's rows do not ascend");
   return rows;
 }
 
@@ -197,8 +205,9 @@ Task<Result<std::unique_ptr<Store>>> MemoryStoreFactory::create(std::string) {
   co_return std::unique_ptr<Store>(std::make_unique<MemoryRows>(latency_));
 }
 
-Task<Result<std::unique_ptr<Store>>> MemoryStoreFactory::import(std::string, StoreFiles files, FetchFile fetch) {
-  HR_CO_TRY(auto import, open_store_import(files.import, kMemoryStoreKind, files.files.size()));
+Task<Result<std::unique_ptr<Store>>> MemoryStoreFactory::import(std::string, StoreFiles files,
+                                                                FetchFile fetch) {
+  HR_CO_TRY(auto import, open_store_import(files, kMemoryStoreKind));
   std::map<Key, RowValue> all;
   for (const StoreFile& file : files.files) {
     std::string content;
@@ -207,17 +216,20 @@ Task<Result<std::unique_ptr<Store>>> MemoryStoreFactory::import(std::string, Sto
       auto bytes = co_await fetch(file, content.size(), piece);
       if (!bytes.ok()) co_return std::move(bytes).error().within("store file " + file.name);
       if (bytes->size() != piece)
-        co_return Error(Code::kCorrupt, fmt::format("store file {}: {} bytes at {} where there should be {}", file.name,
-                                                    bytes->size(), content.size(), piece));
+        co_return Error(Code::kCorrupt,
+                        fmt::format("store file {}: {} bytes at {} where there should be {}",
+                                    file.name, bytes->size(), content.size(), piece));
       content.append(bytes->text());
     }
     if (crc32c(bytes_of(content)) != file.crc)
-      co_return Error(Code::kCorrupt, fmt::format("store file {}: checksum does not match", file.name));
+      co_return Error(Code::kCorrupt,
+                      fmt::format("store file {}: checksum does not match", file.name));
     auto rows = decode_memory_store_file(bytes_of(content));
     if (!rows.ok()) co_return std::move(rows).error().within("store file " + file.name);
     for (auto& row : *rows) all.insert(all.end(), std::move(row));
   }
-  co_return std::unique_ptr<Store>(std::make_unique<MemoryRows>(latency_, std::move(all), import.at));
+  co_return std::unique_ptr<Store>(
+      std::make_unique<MemoryRows>(latency_, std::move(all), import.at));
 }
 
 }  // namespace headrace

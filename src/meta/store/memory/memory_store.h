@@ -1,9 +1,9 @@
 // MemoryStoreFactory: stores in the memory of the process, for the simulator and tests.
 //
-// Like every store, one does not outlive its process: DESIGN §10's "after a crash it is back at one flush" follows from
-// the partition, which starts from a checkpoint. A checkpoint's files are cut where a hash of the key says so and named
-// by their content, so that ranges that did not change keep their name. Deterministic: a function of the calls and of
-// the Random given.
+// Like every store, one does not outlive its process: DESIGN §10's "after a crash it is back at one
+// flush" follows from the partition, which starts from a checkpoint. A checkpoint's files are cut
+// where a hash of the key says so and named by their content, so that ranges that did not change
+// keep their name. Deterministic: a function of the calls and of the Random given.
 #pragma once
 
 #include "meta/store/store.h"
@@ -25,7 +25,8 @@ class MemoryStoreFactory final : public StoreFactory {
  public:
   explicit MemoryStoreFactory(MemoryStoreLatency latency = {}) : latency_(latency) {}
   Task<Result<std::unique_ptr<Store>>> create(std::string name) override;
-  Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files, FetchFile fetch) override;
+  Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files,
+                                              FetchFile fetch) override;
 
  private:
   MemoryStoreLatency latency_;

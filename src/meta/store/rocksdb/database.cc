@@ -22,7 +22,9 @@ struct AppliedRow {
   void fields(this auto& self, auto& v) { v(self.at); }
 };
 
-rocksdb::Slice slice_of(std::string_view text) { return {text.data(), text.size()}; }
+rocksdb::Slice slice_of(std::string_view text) {
+  return {text.data(), text.size()};
+}
 
 Result<uint32_t> crc_of_file(rocksdb::Env* env, const std::string& path, uint64_t size) {
   std::unique_ptr<rocksdb::SequentialFile> file;
@@ -40,7 +42,8 @@ Result<uint32_t> crc_of_file(rocksdb::Env* env, const std::string& path, uint64_
     total += got.size();
   }
   if (total != size)
-    return Error(Code::kCorrupt, fmt::format("{} has {} bytes where RocksDB wrote {}", path, total, size));
+    return Error(Code::kCorrupt,
+                 fmt::format("{} has {} bytes where RocksDB wrote {}", path, total, size));
   return crc;
 }
 
@@ -52,18 +55,23 @@ std::string hex_of(std::string_view binary) {
 
 }  // namespace
 
-std::string encode_applied(Position at) { return encode_durable(AppliedRow{.at = at}); }
+std::string encode_applied(Position at) {
+  return encode_durable(AppliedRow{.at = at});
+}
 
 // --- Life ---
 
-Database::Database(std::shared_ptr<RocksDbNode> node, std::string dir, const std::string& name)
-    : node_(std::move(node)), dir_(std::move(dir)), options_(node_->store_options(name)) {}
+Database::Database(std::shared_ptr<RocksDbNode> node, std::string parent, std::string dir,
+                   const std::string& name)
+    : node_(std::move(node)),
+      parent_(std::move(parent)),
+      dir_(std::move(dir)),
+      options_(node_->store_options(name)) {}
 
-Result<std::shared_ptr<Database>> Database::make(std::shared_ptr<RocksDbNode> node, std::string dir,
-                                                 const std::string& name) {
-  HR_TRY(remove_tree(node->env(), dir));
-  HR_TRY(make_directories(node->env(), dir));
-  return std::make_shared<Database>(std::move(node), std::move(dir), name);
+Result<std::shared_ptr<Database>> Database::make(std::shared_ptr<RocksDbNode> node,
+                                                 std::string parent, const std::string& name) {
+  HR_TRY(std::string dir, node->claim_directory(parent));
+  return std::make_shared<Database>(std::move(node), std::move(parent), std::move(dir), name);
 }
 
 Database::~Database() {
@@ -73,7 +81,7 @@ Database::~Database() {
     (void)db_->Close();
     db_.reset();
   }
-  (void)remove_tree(node_->env(), dir_);  // what stays is removed by the next create() of the name, or at start
+  node_->give_back_directory(parent_, dir_);
 }
 
 Result<void> Database::open_database() {
@@ -111,21 +119,28 @@ Result<void> Database::open_imported(const std::vector<ImportedFile>& files, Pos
     file.smallestkey = how->smallest_key;
     file.largestkey = how->largest_key;
     metadata.files.push_back(std::move(file));
-    imported_.emplace(imported.file.name,
-                      Known{.name = imported.file.name, .size = imported.file.size, .crc = imported.file.crc});
+    imported_.emplace(
+        imported.file.name,
+        Known{.name = imported.file.name, .size = imported.file.size, .crc = imported.file.crc});
   }
   HR_TRY(open_database());
   rocksdb::ImportColumnFamilyOptions import;
   import.move_files = true;
-  rocksdb::Status status = db_->CreateColumnFamilyWithImport(options_, kRowsFamily, import, metadata, &rows_);
+  rocksdb::Status status =
+      db_->CreateColumnFamilyWithImport(options_, kRowsFamily, import, metadata, &rows_);
   if (!status.ok()) return rocksdb_error(status, "import store " + dir_);
   HR_TRY(remove_tree(node_->env(), import_dir()));
   HR_TRY(auto row, get(std::string(kAppliedKey)));
-  if (!row) return Error(Code::kCorrupt, "imported store has no position of its own: its file set is not whole");
+  if (!row)
+    return Error(Code::kCorrupt,
+                 "imported store has no position of its own: its file set is not whole");
   HR_TRY(auto applied, decode_durable<AppliedRow>(*row));
   if (applied.at != at)
-    return Error(Code::kCorrupt, fmt::format("imported store is at position {}, its record says {}: its file set is not whole",
-                                             applied.at.value(), at.value()));
+    return Error(
+        Code::kCorrupt,
+        fmt::format(
+            "imported store is at position {}, its record says {}: its file set is not whole",
+            applied.at.value(), at.value()));
   return {};
 }
 
@@ -158,8 +173,8 @@ Result<std::optional<RowValue>> Database::get(const Key& key) {
   return std::optional<RowValue>(found.ToString());
 }
 
-Result<StoreRows> Database::scan_with(rocksdb::ReadOptions options, const Key& from, const Key& to, size_t limit,
-                                      bool& incomplete) {
+Result<StoreRows> Database::scan_with(rocksdb::ReadOptions options, const Key& from, const Key& to,
+                                      size_t limit, bool& incomplete) {
   StoreRows out;
   std::string_view end = std::min<std::string_view>(to, kStoreReservedPrefix);
   if (from >= end || limit == 0) return out;
@@ -220,13 +235,16 @@ void Database::recover() {
 
 // --- Checkpoints ---
 
-std::string Database::checkpoint_dir(uint64_t tag) const { return dir_ + "/checkpoints/" + std::to_string(tag); }
+std::string Database::checkpoint_dir(uint64_t tag) const {
+  return dir_ + "/checkpoints/" + std::to_string(tag);
+}
 
 Result<StoreFiles> Database::checkpoint(uint64_t tag, Position at) {
   {
     std::lock_guard lock(mutex_);
     if (checkpoints_.contains(tag))
-      return Error(Code::kExists, "checkpoint " + std::to_string(tag) + " of this store is still held");
+      return Error(Code::kExists,
+                   "checkpoint " + std::to_string(tag) + " of this store is still held");
   }
   std::string dir = checkpoint_dir(tag);
   HR_TRY(make_directories(node_->env(), dir_ + "/checkpoints"));
@@ -245,7 +263,8 @@ Result<StoreFiles> Database::checkpoint(uint64_t tag, Position at) {
   return out;
 }
 
-Result<StoreFiles> Database::export_files(const std::string& dir, Position at, std::map<std::string, std::string>& paths) {
+Result<StoreFiles> Database::export_files(const std::string& dir, Position at,
+                                          std::map<std::string, std::string>& paths) {
   rocksdb::Checkpoint* raw = nullptr;
   rocksdb::Status status = rocksdb::Checkpoint::Create(db_.get(), &raw);
   std::unique_ptr<rocksdb::Checkpoint> checkpoint(raw);
@@ -276,7 +295,8 @@ Result<StoreFiles> Database::export_files(const std::string& dir, Position at, s
                              .largest_sequence = file.largest_seqno,
                              .smallest_key = file.smallestkey,
                              .largest_key = file.largestkey};
-    out.files.push_back({.name = one.name, .size = one.size, .crc = one.crc, .import = encode_durable(import)});
+    out.files.push_back(
+        {.name = one.name, .size = one.size, .crc = one.crc, .import = encode_durable(import)});
     HR_ASSERT(paths.emplace(one.name, path).second);
   }
   out.import = encode_durable(StoreImport{.kind = std::string(kRocksDbStoreKind),
@@ -306,7 +326,8 @@ Result<Database::Known> Database::identify(const std::string& path, uint64_t siz
   return Known{.name = std::move(name), .size = size, .crc = crc};
 }
 
-Result<Buffer> Database::read_file(uint64_t tag, const std::string& name, uint64_t offset, uint64_t length) {
+Result<Buffer> Database::read_file(uint64_t tag, const std::string& name, uint64_t offset,
+                                   uint64_t length) {
   std::string path;
   {
     std::lock_guard lock(mutex_);

@@ -11,7 +11,8 @@ namespace headrace {
 
 namespace {
 
-constexpr uint64_t kTargetFile = 15 * kMiB;  // so that an SST, index and filter included, fits a 16 MiB segment
+constexpr uint64_t kTargetFile =
+    15 * kMiB;  // so that an SST, index and filter included, fits a 16 MiB segment
 
 class SilentLogger final : public rocksdb::Logger {
  public:
@@ -24,19 +25,28 @@ class SilentLogger final : public rocksdb::Logger {
 class UnsyncedFile final : public rocksdb::FSWritableFileOwnerWrapper {
  public:
   using FSWritableFileOwnerWrapper::FSWritableFileOwnerWrapper;
-  rocksdb::IOStatus Sync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override { return rocksdb::IOStatus::OK(); }
-  rocksdb::IOStatus Fsync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override { return rocksdb::IOStatus::OK(); }
+  rocksdb::IOStatus Sync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
+    return rocksdb::IOStatus::OK();
+  }
+  rocksdb::IOStatus Fsync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
+    return rocksdb::IOStatus::OK();
+  }
 };
 
 class UnsyncedDirectory final : public rocksdb::FSDirectory {
  public:
-  rocksdb::IOStatus Fsync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override { return rocksdb::IOStatus::OK(); }
-  rocksdb::IOStatus Close(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override { return rocksdb::IOStatus::OK(); }
+  rocksdb::IOStatus Fsync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
+    return rocksdb::IOStatus::OK();
+  }
+  rocksdb::IOStatus Close(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
+    return rocksdb::IOStatus::OK();
+  }
 };
 
 class UnsyncedFileSystem final : public rocksdb::FileSystemWrapper {
  public:
-  explicit UnsyncedFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base) : FileSystemWrapper(base) {}
+  explicit UnsyncedFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base)
+      : FileSystemWrapper(base) {}
   const char* Name() const override { return "headrace-unsynced"; }
 
   rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
@@ -48,7 +58,8 @@ class UnsyncedFileSystem final : public rocksdb::FileSystemWrapper {
     return status;
   }
   rocksdb::IOStatus NewDirectory(const std::string&, const rocksdb::IOOptions&,
-                                 std::unique_ptr<rocksdb::FSDirectory>* result, rocksdb::IODebugContext*) override {
+                                 std::unique_ptr<rocksdb::FSDirectory>* result,
+                                 rocksdb::IODebugContext*) override {
     *result = std::make_unique<UnsyncedDirectory>();
     return rocksdb::IOStatus::OK();
   }
@@ -58,8 +69,8 @@ class UnsyncedFileSystem final : public rocksdb::FileSystemWrapper {
 class IdentityCollector final : public rocksdb::TablePropertiesCollector {
  public:
   explicit IdentityCollector(std::string name) : name_(std::move(name)) {}
-  rocksdb::Status AddUserKey(const rocksdb::Slice&, const rocksdb::Slice&, rocksdb::EntryType, rocksdb::SequenceNumber,
-                             uint64_t) override {
+  rocksdb::Status AddUserKey(const rocksdb::Slice&, const rocksdb::Slice&, rocksdb::EntryType,
+                             rocksdb::SequenceNumber, uint64_t) override {
     return rocksdb::Status::OK();
   }
   rocksdb::Status Finish(rocksdb::UserCollectedProperties* properties) override {
@@ -67,7 +78,9 @@ class IdentityCollector final : public rocksdb::TablePropertiesCollector {
     properties->emplace("headrace.store", name_);
     return rocksdb::Status::OK();
   }
-  rocksdb::UserCollectedProperties GetReadableProperties() const override { return {{"headrace.store", name_}}; }
+  rocksdb::UserCollectedProperties GetReadableProperties() const override {
+    return {{"headrace.store", name_}};
+  }
   const char* Name() const override { return "headrace-identity"; }
 
  private:
@@ -92,7 +105,8 @@ RocksDbNode::RocksDbNode(RocksDbOptions options)
     : options_(options),
       env_(rocksdb::NewCompositeEnv(
           std::make_shared<UnsyncedFileSystem>(rocksdb::Env::Default()->GetFileSystem()))),
-      cache_(rocksdb::NewLRUCache(options.block_cache, /*num_shard_bits=*/4, /*strict_capacity_limit=*/false,
+      cache_(rocksdb::NewLRUCache(options.block_cache, /*num_shard_bits=*/4,
+                                  /*strict_capacity_limit=*/false,
                                   /*high_pri_pool_ratio=*/0.25)),
       write_buffers_(std::make_shared<rocksdb::WriteBufferManager>(options.write_buffers)),
       silent_(std::make_shared<SilentLogger>()) {
@@ -141,13 +155,42 @@ rocksdb::Options RocksDbNode::store_options(const std::string& name) const {
   return options;
 }
 
-std::shared_ptr<RocksDbNode> make_rocksdb_node(RocksDbOptions options) { return std::make_shared<RocksDbNode>(options); }
+Result<std::string> RocksDbNode::claim_directory(const std::string& parent) {
+  // Under the mutex, so that a store of the same name that is just closing neither loses nor takes
+  // the new one's place.
+  std::lock_guard lock(mutex_);
+  HR_TRY(make_directories(env(), parent));
+  std::vector<std::string> names;
+  rocksdb::Status status = env_->GetChildren(parent, &names);
+  if (!status.ok()) return rocksdb_error(status, "list " + parent);
+  for (const std::string& name : names) {
+    std::string path = parent + "/" + name;
+    if (name != "." && name != ".." && !claimed_.contains(path)) HR_TRY(remove_tree(env(), path));
+  }
+  std::string directory = parent + "/" + std::to_string(next_life_++);
+  HR_TRY(make_directories(env(), directory));
+  claimed_.insert(directory);
+  return directory;
+}
+
+void RocksDbNode::give_back_directory(const std::string& parent, const std::string& directory) {
+  (void)remove_tree(env(), directory);  // what stays is removed by the next claim, or at start
+  std::lock_guard lock(mutex_);
+  claimed_.erase(directory);
+  (void)env_->DeleteDir(parent);  // fails when another life is in it
+}
+
+std::shared_ptr<RocksDbNode> make_rocksdb_node(RocksDbOptions options) {
+  return std::make_shared<RocksDbNode>(options);
+}
 
 Error rocksdb_error(const rocksdb::Status& status, const std::string& what) {
   HR_ASSERT(!status.ok());
   std::string text = what + ": " + status.ToString();
   if (status.IsNoSpace())
-    return {Code::kNoSpace, text + ": the disk of the local stores is full: free space there, or give the node another state directory"};
+    return {Code::kNoSpace, text +
+                                ": the disk of the local stores is full: free space there, or give "
+                                "the node another state directory"};
   if (status.IsCorruption()) return {Code::kCorrupt, text};
   if (status.IsShutdownInProgress()) return {Code::kCancelled, text};
   return {Code::kIo, text};
@@ -168,7 +211,8 @@ Result<void> remove_tree(rocksdb::Env* env, const std::string& path) {
       continue;
     }
     status = env->DeleteFile(child);
-    if (!status.ok() && !status.IsNotFound() && !status.IsPathNotFound()) return rocksdb_error(status, "remove " + child);
+    if (!status.ok() && !status.IsNotFound() && !status.IsPathNotFound())
+      return rocksdb_error(status, "remove " + child);
   }
   status = env->DeleteDir(path);
   if (!status.ok()) return rocksdb_error(status, "remove " + path);

@@ -1,4 +1,5 @@
-// RocksDbNode: what all RocksDB stores of a process share, and how their errors become ours. Private to this folder.
+// RocksDbNode: what all RocksDB stores of a process share, and how their errors become ours.
+// Private to this folder.
 #pragma once
 
 #include <rocksdb/cache.h>
@@ -9,6 +10,8 @@
 #include <rocksdb/write_buffer_manager.h>
 
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 
 #include "base/result.h"
@@ -25,12 +28,22 @@ class RocksDbNode {
   // Of a store of this name: both kinds, for DB::Open and for the column family of the rows.
   [[nodiscard]] rocksdb::Options store_options(const std::string& name) const;
 
+  // A fresh directory under `parent`, which no store of this process shares; what earlier processes
+  // left in `parent` is removed. Blocks.
+  [[nodiscard]] Result<std::string> claim_directory(const std::string& parent);
+  // Removes it with all in it. Blocks.
+  void give_back_directory(const std::string& parent, const std::string& directory);
+
  private:
   RocksDbOptions options_;
   std::unique_ptr<rocksdb::Env> env_;
   std::shared_ptr<rocksdb::Cache> cache_;
   std::shared_ptr<rocksdb::WriteBufferManager> write_buffers_;
   std::shared_ptr<rocksdb::Logger> silent_;
+
+  std::mutex mutex_;
+  std::set<std::string> claimed_;
+  uint64_t next_life_ = 1;
 };
 
 // kNoSpace, kCorrupt (RocksDB's text names the file), else kIo.

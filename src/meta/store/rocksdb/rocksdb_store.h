@@ -1,10 +1,12 @@
-// RocksDbStoreFactory: stores in RocksDB, one database per store under a base directory, its WAL off and its fsyncs
-// left out: a store is thrown away after a crash (store.h), so nothing here needs to survive one.
+// RocksDbStoreFactory: stores in RocksDB, one database per store under a base directory, its WAL
+// off and its fsyncs left out: a store is thrown away after a crash (store.h), so nothing here
+// needs to survive one.
 //
-// Layout: BASE/<name>/db (RocksDB's), BASE/<name>/checkpoints/<tag>/ (hard links), BASE/<name>/import/ (while importing).
-// A store's directory is removed when the store and the last job that uses it are gone.
-// Threads: one RocksDbNode per process, shared by the factories of all cores: block cache, memtable budget, threads.
-// What may wait for a disk runs in Blocking; apply() is inline as long as RocksDB does not hold writes back.
+// Layout: BASE/<name>/<life>/ with db/ (RocksDB's), checkpoints/<tag>/ (hard links), import/ (while
+// importing). A store's directory is removed when the store and the last job that uses it are gone.
+// Threads: one RocksDbNode per process, shared by the factories of all cores: block cache, memtable
+// budget, threads. What may wait for a disk runs in Blocking; apply() is inline as long as RocksDB
+// does not hold writes back.
 #pragma once
 
 #include "meta/store/store.h"
@@ -30,8 +32,10 @@ class RocksDbStoreFactory final : public StoreFactory {
   RocksDbStoreFactory(Blocking& blocking, std::string base_dir, std::shared_ptr<RocksDbNode> node);
 
   Task<Result<std::unique_ptr<Store>>> create(std::string name) override;
-  Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files, FetchFile fetch) override;
-  // Removes whatever an earlier process left under base_dir. Before the first create() or import() of any factory there.
+  Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files,
+                                              FetchFile fetch) override;
+  // Removes whatever an earlier process left under base_dir. Before the first create() or import()
+  // of any factory there.
   [[nodiscard]] Task<Result<void>> remove_leftovers();
 
  private:

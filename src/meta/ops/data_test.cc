@@ -1,0 +1,337 @@
+#include "meta/ops/data.h"
+
+#include <gtest/gtest.h>
+
+#include "meta/partition_test_support.h"
+
+namespace headrace {
+namespace {
+
+using User = OnePartition::User;
+
+TEST(Data, CommitMakesAFileOfItsSegment) {
+  OnePartition p(1);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  Attributes before = p.stat(u, file);
+  ASSERT_EQ(p.write(u, file, 4096, 100'000), Code::kOk);
+  Attributes after = p.stat(u, file);
+  EXPECT_EQ(after.size, 104'096u);
+  EXPECT_EQ(after.bytes, 100'000u);
+  EXPECT_GT(after.mtime, before.mtime);
+  EXPECT_GT(after.change, before.change);
+  GetExtentsReply reply = p.must(p.ask(GetExtents{u.session, file, 0, kGiB}));
+  ASSERT_EQ(reply.extents.size(), 2u);
+  EXPECT_EQ(reply.extents[0].kind, ExtentKind::kHole);
+  EXPECT_EQ(reply.extents[0].length, 4096u);
+  EXPECT_EQ(reply.extents[1].length, 100'000u);
+  ASSERT_EQ(reply.locations.size(), 1u);
+  EXPECT_TRUE(reply.locations[0].placement.hot());
+  EXPECT_EQ(reply.capabilities.at(0).segment, reply.locations[0].segment);
+  p.check_rows();
+}
+
+TEST(Data, TheSameTicketCommitsOnce) {
+  OnePartition p(2);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  Commit commit = p.commit_of(u, file, p.reserve(u), 4096, {{.offset = 0, .length = 4096}});
+  EXPECT_EQ(p.must(p.ask(commit)).codes, std::vector<uint16_t>{0});
+  uint64_t change = p.stat(u, file).change;
+  EXPECT_EQ(p.must(p.ask(commit)).codes, std::vector<uint16_t>{0});
+  EXPECT_EQ(p.stat(u, file).change, change);
+  p.fail_over();
+  p.claim(u);
+  EXPECT_EQ(p.must(p.ask(commit)).codes, std::vector<uint16_t>{0});
+  EXPECT_EQ(p.stat(u, file).change, change);
+  p.check_rows();
+}
+
+TEST(Data, CommitsOfUnreservedSegmentsAndEndedGrantsAreStale) {
+  OnePartition p(3);
+  User u = p.user();
+  User other = p.user();
+  FileId mine = p.create(u, "a");
+  FileId theirs = p.create(other, "b");
+  Reservation reservation = p.reserve(u);
+  // Two files in one commit: the one without grant fails alone.
+  Commit commit = p.commit_of(u, mine, reservation, 8192, {{.offset = 0, .length = 4096}});
+  Extent second{.offset = 0, .length = 4096, .kind = ExtentKind::kSegment, .segment = reservation.segment, .segment_offset = 4096};
+  commit.files.push_back({theirs, GrantId(5), {second}, 0, 0});
+  EXPECT_EQ(p.must(p.ask(commit)).codes, (std::vector<uint16_t>{0, static_cast<uint16_t>(Code::kStale)}));
+  EXPECT_EQ(p.stat(other, theirs).size, 0u);
+  // The segment is known, but not in that file.
+  Commit steal = p.commit_of(other, theirs, reservation, 8192, {{.offset = 0, .length = 4096}});
+  EXPECT_EQ(p.must(p.ask(steal)).codes.at(0), static_cast<uint16_t>(Code::kStale));
+  // Reservations do not outlive their leader.
+  Reservation lost = p.reserve(u);
+  p.fail_over();
+  p.claim(u);
+  p.claim(other);
+  Commit late = p.commit_of(u, mine, lost, 4096, {{.offset = 0, .length = 4096}});
+  EXPECT_EQ(p.must(p.ask(late)).codes.at(0), static_cast<uint16_t>(Code::kStale));
+  p.check_rows();
+}
+
+TEST(Data, BadInputInACommitIsRefusedWhole) {
+  OnePartition p(4);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  Reservation r = p.reserve(u);
+  auto code = [&](uint64_t length, std::vector<Extent> extents) { return p.ask(p.commit_of(u, file, r, length, std::move(extents))).code(); };
+  EXPECT_EQ(code(0, {{.offset = 0, .length = 1}}), Code::kInvalid);
+  EXPECT_EQ(code(kMaxSegment + 1, {{.offset = 0, .length = 1}}), Code::kInvalid);
+  EXPECT_EQ(code(4096, {{.offset = 0, .length = 4097}}), Code::kInvalid);
+  EXPECT_EQ(code(4096, {{.offset = 0, .length = 4096, .segment_offset = ~uint64_t{0} - 10}}), Code::kInvalid);
+  EXPECT_EQ(code(4096, {{.offset = 0, .length = 0}}), Code::kInvalid);
+  EXPECT_EQ(code(4096, {{.offset = ~uint64_t{0} - 10, .length = 4096}}), Code::kTooLarge);
+  EXPECT_EQ(code(8192, {{.offset = 4096, .length = 4096}, {.offset = 0, .length = 4096}}), Code::kInvalid);
+  Commit wrong = p.commit_of(u, file, r, 4096, {{.offset = 0, .length = 4096}});
+  wrong.segments[0].placement.targets = {TargetId(1)};
+  EXPECT_EQ(p.ask(wrong).code(), Code::kInvalid);
+  EXPECT_EQ(p.stage(u, file, ~uint64_t{0} - 2, "abc").code(), Code::kTooLarge);
+  EXPECT_EQ(p.stage(u, file, 0, std::string(kMaxStageBytes + 1, 'x')).code(), Code::kInvalid);
+  EXPECT_EQ(p.resize(u, file, kLargestFile + 1).code(), Code::kTooLarge);
+  EXPECT_EQ(p.resize(u, kRootFile, 5).code(), Code::kIsDirectory);
+  EXPECT_EQ(p.stat(u, file).bytes, 0u);
+  p.check_rows();
+}
+
+TEST(Data, OverwrittenSegmentsAreReaped) {
+  OnePartition p(5);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  ASSERT_EQ(p.write(u, file, 0, 10'000), Code::kOk);
+  ASSERT_EQ(p.write(u, file, 0, 5'000), Code::kOk);
+  p.settle();
+  EXPECT_EQ(p.partition->counters().sums.segments, 2);
+  ASSERT_EQ(p.write(u, file, 5'000, 5'000), Code::kOk);
+  p.settle();
+  EXPECT_EQ(p.partition->counters().sums.segments, 2);
+  EXPECT_EQ(p.targets.freed, 1u);
+  p.check_rows();
+}
+
+TEST(Data, StagedBytesComeBackAndGoWithTheirLastPiece) {
+  OnePartition p(6);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  ASSERT_TRUE(p.stage(u, file, 10, "hello world").ok());
+  GetExtentsReply reply = p.must(p.ask(GetExtents{u.session, file, 0, 100}));
+  ASSERT_EQ(reply.extents.size(), 2u);
+  EXPECT_EQ(reply.extents[1].kind, ExtentKind::kStaged);
+  ASSERT_EQ(reply.staged.size(), 1u);
+  EXPECT_EQ(reply.staged[0].bytes.text(), "hello world");
+  EXPECT_EQ(p.partition->counters().sums.staged_bytes, 11);
+  p.check_rows();
+  ASSERT_TRUE(p.stage(u, file, 14, "xx").ok());
+  p.check_rows();
+  ASSERT_EQ(p.write(u, file, 0, 50), Code::kOk);
+  EXPECT_EQ(p.partition->counters().sums.staged_bytes, 0);
+  p.check_rows();
+}
+
+TEST(Data, StagingStopsAtItsBound) {
+  PartitionOptions options;
+  options.staged_bytes = 100;
+  OnePartition p(7, 0, options);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  ASSERT_TRUE(p.stage(u, file, 0, std::string(101, 'x')).ok());
+  EXPECT_EQ(p.stage(u, file, 200, "y").code(), Code::kConflict);
+  EXPECT_EQ(p.write(u, file, 200, 1), Code::kOk);
+}
+
+TEST(Data, TruncationCutsAndGrowingShowsZeros) {
+  OnePartition p(8);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  ASSERT_EQ(p.write(u, file, 0, 10'000), Code::kOk);
+  Attributes cut = p.must(p.resize(u, file, 3'000));
+  EXPECT_EQ(cut.size, 3'000u);
+  EXPECT_EQ(cut.bytes, 3'000u);
+  p.must(p.resize(u, file, uint64_t{1} << 60));
+  GetExtentsReply reply = p.must(p.ask(GetExtents{u.session, file, 0, 10'000}));
+  ASSERT_EQ(reply.extents.size(), 2u);
+  EXPECT_EQ(reply.extents[1].kind, ExtentKind::kHole);
+  EXPECT_EQ(reply.extents[1].offset, 3'000u);
+  p.must(p.resize(u, file, 0));
+  p.settle();
+  EXPECT_EQ(p.partition->counters().sums.segments, 0);
+  p.check_rows();
+}
+
+// A file of far more segments than fit one transaction.
+void fill(OnePartition& p, User& u, FileId file, int segments) {
+  for (int i = 0; i < segments; ++i) ASSERT_EQ(p.write(u, file, static_cast<uint64_t>(i) * 100'000, 1'000), Code::kOk);
+}
+
+TEST(Data, ALongTruncationIsAtOnceForReadersAndThenDoneInSteps) {
+  OnePartition p(9);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  fill(p, u, file, 700);
+  Attributes cut = p.must(p.resize(u, file, 500));
+  EXPECT_EQ(cut.size, 500u);
+  // It grows again: that waits until the old bytes behind its size are gone.
+  p.must(p.resize(u, file, 70'000'000));
+  EXPECT_EQ(p.stat(u, file).bytes, 500u);
+  GetExtentsReply reply = p.must(p.ask(GetExtents{u.session, file, 0, kGiB}));
+  ASSERT_EQ(reply.extents.size(), 2u);
+  p.settle();
+  EXPECT_EQ(p.partition->counters().sums.segments, 1);
+  p.check_rows();
+}
+
+TEST(Data, ALongTruncationGoesOnUnderTheNextLeader) {
+  OnePartition p(10);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  fill(p, u, file, 700);
+  p.must(p.resize(u, file, 500));
+  p.fail_over();
+  p.claim(u);
+  p.settle();
+  EXPECT_EQ(p.stat(u, file).bytes, 500u);
+  EXPECT_EQ(p.partition->counters().sums.segments, 1);
+  p.check_rows();
+}
+
+TEST(Data, PunchingALongRangeLeavesTheRest) {
+  OnePartition p(11);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  fill(p, u, file, 500);
+  p.must(p.ask(Punch{u.next(), file, 500, 49'899'800}));
+  Attributes a = p.stat(u, file);
+  EXPECT_EQ(a.size, 499u * 100'000 + 1'000);
+  EXPECT_EQ(a.bytes, 500u + 700);
+  p.must(p.ask(Punch{u.next(), file, 0, ~uint64_t{0}}));
+  EXPECT_EQ(p.stat(u, file).bytes, 0u);
+  p.settle();
+  EXPECT_EQ(p.partition->counters().sums.segments, 0);
+  p.check_rows();
+}
+
+TEST(Data, AnUnlinkedFileGoesWithItsSegmentsAndAttributes) {
+  OnePartition p(12);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  fill(p, u, file, 400);
+  for (int i = 0; i < 300; ++i) p.must(p.ask(SetXattr{u.next(), file, "user.n" + std::to_string(i), "v"}));
+  p.must(p.ask(OpenKept{u.next(), file}));
+  p.must(p.ask(Unlink{u.next(), kRootFile, "a", false, 0}));
+  p.settle();
+  EXPECT_EQ(p.stat(u, file).links, 0u);  // still open
+  EXPECT_EQ(p.stat(u, file).bytes, 400'000u);
+  p.must(p.ask(Forget{u.next(), {file}}));
+  p.settle();
+  EXPECT_EQ(p.ask(GetAttributes{u.session, file, GrantKind::kNone}).code(), Code::kNotFound);
+  EXPECT_EQ(p.partition->counters().sums.segments, 0);
+  EXPECT_EQ(p.partition->counters().sums.inodes, 1);
+  EXPECT_EQ(p.write(u, file, 0, 10), Code::kNotFound);
+  p.check_rows();
+}
+
+TEST(Data, ReservationsAreBounded) {
+  OnePartition p(13);
+  User u = p.user();
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(p.must(p.ask(Reserve{u.session, Slot(3), 1000})).reservations.size(), 64u);
+  EXPECT_EQ(p.partition->sessions().reservations(), kMaxReserved);
+}
+
+TEST(Data, SetAttributesSetsWhatItIsTold) {
+  OnePartition p(14);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  SetAttributes set;
+  set.ticket = u.next();
+  set.file = file;
+  set.mask = kSetMode | kSetUid | kSetGid | kSetAtime | kSetMtime;
+  set.mode = 04755;
+  set.uid = 5;
+  set.gid = 6;
+  set.atime = 7;
+  set.mtime = INT64_MIN;
+  Attributes before = p.stat(u, file);
+  Attributes a = p.must(p.ask(set)).attributes;
+  EXPECT_EQ(a.mode, 04755u);
+  EXPECT_EQ(a.uid, 5u);
+  EXPECT_EQ(a.gid, 6u);
+  EXPECT_EQ(a.atime, 7);
+  EXPECT_GT(a.mtime, before.mtime);
+  EXPECT_GT(a.ctime, before.ctime);
+  set.ticket = u.next();
+  set.mask = kSetMtime;
+  set.mtime = 123;
+  EXPECT_EQ(p.must(p.ask(set)).attributes.mtime, 123);
+}
+
+TEST(Data, RowsAgreeWithExtentsUnderRandomChanges) {
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    SCOPED_TRACE(seed);
+    OnePartition p(100 + seed, seed % 2 == 0 ? 30 : 0);
+    User u = p.user();
+    SeededRandom random(seed);
+    std::vector<FileId> files;
+    for (int i = 0; i < 3; ++i) files.push_back(p.create(u, "f" + std::to_string(i)));
+    std::map<FileId, std::vector<int>> written;  // per 1,000 bytes: the step that wrote them, 0 a hole
+    std::map<SegmentId, int> segment_of_step;
+    std::map<uint64_t, int> staged_of_step;
+    auto set = [&](FileId file, uint64_t from, uint64_t to, int what) {
+      std::vector<int>& units = written[file];
+      if (what != 0 && units.size() < to / 1'000) units.resize(to / 1'000);
+      for (uint64_t i = from / 1'000; i < std::min<uint64_t>(to / 1'000, units.size()); ++i) units[i] = what;
+    };
+    for (int step = 1; step <= 150; ++step) {
+      FileId file = files[random.below(files.size())];
+      uint64_t offset = 1'000 * random.below(2'000);
+      uint64_t length = 1'000 * random.between(1, 40);
+      switch (random.below(7)) {
+        case 0:
+        case 1:
+          ASSERT_EQ(p.write(u, file, offset, length), Code::kOk);
+          set(file, offset, offset + length, step);
+          break;
+        case 2:
+        case 3:
+          ASSERT_TRUE(p.stage(u, file, offset, std::string(length, 'x')).ok());
+          set(file, offset, offset + length, step);
+          break;
+        case 4:
+          p.must(p.resize(u, file, offset));
+          written[file].resize(offset / 1'000);
+          break;
+        case 5:
+          p.must(p.ask(Punch{u.next(), file, offset, 10 * length}));
+          set(file, offset, offset + 10 * length, 0);
+          break;
+        default:
+          if (random.below(4) == 0) {
+            p.fail_over();
+            p.claim(u);
+          }
+      }
+      GetExtentsReply reply = p.must(p.ask(GetExtents{u.session, file, 0, kGiB}));
+      const std::vector<int>& units = written[file];
+      ASSERT_EQ(reply.size, units.size() * 1'000);
+      uint64_t at = 0;
+      for (const Extent& extent : reply.extents) {
+        ASSERT_EQ(extent.offset, at);
+        at += extent.length;
+        for (uint64_t i = extent.offset / 1'000; i < at / 1'000; ++i) {
+          int& source = extent.kind == ExtentKind::kStaged ? staged_of_step[extent.staged] : segment_of_step[extent.segment];
+          if (source == 0 && extent.kind != ExtentKind::kHole) source = units[i];  // first seen: in the step that wrote it
+          ASSERT_EQ(extent.kind == ExtentKind::kHole ? 0 : source, units[i]) << "step " << step << " at " << i;
+        }
+      }
+      ASSERT_EQ(at, reply.size);
+      if (step % 10 == 0) p.check_rows();
+    }
+    p.settle();
+    p.check_rows();
+  }
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,240 @@
+#include "meta/ops/work.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "meta/partition_test_support.h"
+
+namespace headrace {
+namespace {
+
+using User = OnePartition::User;
+
+ObjectId object(uint32_t n) { return ObjectId(NamespaceEpoch(1), PartitionId(0), n); }
+Uploaded uploaded(uint32_t n, std::vector<SegmentId> segments) { return {{object(n), 100, 20}, 5'000, std::move(segments)}; }
+
+std::vector<SegmentId> ids(const SegmentsReply& reply) {
+  std::vector<SegmentId> out;
+  for (const Location& location : reply.segments) out.push_back(location.segment);
+  return out;
+}
+
+struct Filled : OnePartition {
+  explicit Filled(uint64_t seed, int segments) : OnePartition(seed), u(user()), file(create(u, "a")) {
+    for (int i = 0; i < segments; ++i) EXPECT_EQ(write(u, file, static_cast<uint64_t>(i) * 10'000, 1'000), Code::kOk);
+  }
+  std::vector<SegmentId> all() { return ids(must(ask(SegmentsOf{file, {}, 4096}))); }
+  User u;
+  FileId file;
+};
+
+TEST(Work, ASegmentGoesFromUploadableToDroppableToTheBucketOnly) {
+  Filled p(1, 5);
+  SegmentsReply waiting = p.must(p.ask(Uploadable{{}, 0, 3}));
+  ASSERT_EQ(waiting.segments.size(), 3u);
+  EXPECT_TRUE(waiting.more);
+  EXPECT_EQ(p.must(p.ask(Uploadable{waiting.segments.back().segment, 0, 3})).segments.size(), 2u);
+  EXPECT_TRUE(p.must(p.ask(Uploadable{{}, 3'600'000, 3})).segments.empty());  // too young
+  EXPECT_TRUE(p.must(p.ask(Droppable{})).segments.empty());
+
+  std::vector<SegmentId> segments = ids(waiting);
+  EXPECT_EQ(p.must(p.ask(uploaded(1, segments))).recorded, 3u);
+  EXPECT_EQ(p.must(p.ask(uploaded(1, segments))).recorded, 3u);  // again
+  EXPECT_EQ(p.must(p.ask(Uploadable{})).segments.size(), 2u);
+  EXPECT_EQ(ids(p.must(p.ask(Droppable{}))), segments);
+  p.check_rows();
+
+  // A segment that is not in the bucket stays hot, whatever is asked.
+  p.must(p.ask(Drop{p.all()}));
+  EXPECT_EQ(p.targets.freed, 3u);
+  EXPECT_TRUE(p.must(p.ask(Droppable{})).segments.empty());
+  Location cold = p.must(p.ask(Locate{segments[0]})).location;
+  EXPECT_FALSE(cold.placement.hot());
+  EXPECT_EQ(cold.object.object, object(1));
+  EXPECT_EQ(cold.bucket, NamespaceId(9));
+  p.check_rows();
+  p.fail_over();
+  EXPECT_EQ(p.must(p.ask(Uploadable{})).segments.size(), 2u);
+  p.check_rows();
+}
+
+TEST(Work, AnObjectDiesWithItsLastSegmentAndIsForgottenOnce) {
+  Filled p(2, 2);
+  p.must(p.ask(uploaded(1, p.all())));
+  p.must(p.ask(Uploaded{{object(2), 0, 1}, 700, {}}));  // nothing of it lives
+  p.must(p.resize(p.u, p.file, 500));
+  p.settle();
+  p.partition->observe(Cut(NamespaceEpoch(1), 1));
+  EXPECT_EQ(p.must(p.ask(DeadObjects{Cut()})).objects.size(), 0u);
+  p.must(p.ask(ReleaseCut{Cut(NamespaceEpoch(1), 1), true}));
+  EXPECT_EQ(p.must(p.ask(DeadObjects{Cut(NamespaceEpoch(1), 1)})).objects, std::vector<ObjectId>{object(2)});
+  EXPECT_EQ(p.ask(ForgetObjects{{object(1)}}).code(), Code::kConflict);
+  p.must(p.resize(p.u, p.file, 0));
+  p.settle();
+  EXPECT_EQ(p.must(p.ask(DeadObjects{Cut(NamespaceEpoch(1), 9)})).objects, (std::vector<ObjectId>{object(1), object(2)}));
+  p.must(p.ask(ForgetObjects{{object(1), object(2)}}));
+  p.must(p.ask(ForgetObjects{{object(1), object(2)}}));
+  EXPECT_EQ(p.partition->counters().sums.objects, 0);
+  p.check_rows();
+}
+
+TEST(Work, SegmentsThatMoveToAnotherObjectLeaveTheOldOne) {
+  Filled p(3, 3);
+  std::vector<SegmentId> segments = p.all();
+  p.must(p.ask(uploaded(1, segments)));
+  p.must(p.ask(uploaded(2, segments)));
+  EXPECT_EQ(p.must(p.ask(Locate{segments[0]})).location.object.object, object(2));
+  EXPECT_EQ(p.must(p.ask(DeadObjects{Cut(NamespaceEpoch(1), 9)})).objects, std::vector<ObjectId>{object(1)});
+  p.check_rows();
+}
+
+TEST(Work, ADeadSegmentIsUploadedOnlyForACutThatContainsIt) {
+  Filled p(4, 1);
+  std::vector<SegmentId> segments = p.all();
+  Cut cut(NamespaceEpoch(1), 1);
+  TakeCutReply taken = p.must(p.ask(TakeCut{cut}));
+  EXPECT_EQ(taken.unplaced, 1u);
+  p.must(p.resize(p.u, p.file, 0));
+  p.settle();
+  EXPECT_EQ(ids(p.must(p.ask(Uploadable{}))), segments);
+  p.must(p.ask(uploaded(1, segments)));
+  SegmentsReply changed = p.must(p.ask(CutLocations{cut}));
+  ASSERT_EQ(changed.segments.size(), 1u);
+  EXPECT_EQ(changed.segments[0].object.object, object(1));
+  EXPECT_EQ(p.must(p.ask(TakeCut{cut})).unplaced, 0u);
+  p.must(p.ask(ReleaseCut{cut, true}));
+  p.settle();
+  EXPECT_EQ(p.partition->counters().sums.segments, 0);
+  EXPECT_TRUE(p.must(p.ask(DeadObjects{cut})).objects.empty());  // the manifest of that cut needs it
+  EXPECT_EQ(p.must(p.ask(DeadObjects{cut.next()})).objects.size(), 1u);
+  p.check_rows();
+}
+
+TEST(Work, StagedPiecesArePackedWhereTheyStillStand) {
+  OnePartition p(5);
+  User u = p.user();
+  FileId a = p.create(u, "a");
+  FileId b = p.create(u, "b");
+  ASSERT_TRUE(p.stage(u, a, 100, "0123456789").ok());
+  ASSERT_TRUE(p.stage(u, b, 0, "abc").ok());
+  ASSERT_TRUE(p.stage(u, a, 104, "xx").ok());
+  PackableReply packable = p.must(p.ask(Packable{}));
+  ASSERT_EQ(packable.items.size(), 4u);
+  std::string packed;
+  Packed request;
+  for (PackItem& item : packable.items) {
+    request.offsets.push_back(packed.size());
+    packed += item.bytes.text();
+    item.bytes = Buffer();
+  }
+  EXPECT_EQ(packed.size(), 13u);
+  request.items = packable.items;
+  request.length = packed.size();
+  Reservation reservation = p.must(p.ask(Reserve{{}, Slot(0), 1})).reservations.at(0);
+  request.segment = reservation.segment;
+  request.placement = reservation.placement;
+  // Meanwhile one piece is overwritten, and one wholly gone.
+  ASSERT_TRUE(p.stage(u, a, 108, "zz").ok());
+  p.must(p.resize(u, b, 0));
+  Packed unreserved = request;
+  unreserved.segment = SegmentId(NamespaceId(9), Slot(0), NamespaceEpoch(1), 4'000'000);
+  EXPECT_EQ(p.ask(unreserved).code(), Code::kConflict);
+  p.must(p.ask(request));
+  EXPECT_EQ(p.ask(request).code(), Code::kConflict);  // its effect is there, once
+  GetExtentsReply reply = p.must(p.ask(GetExtents{u.session, a, 100, 100}));
+  std::string got;
+  for (const Extent& extent : reply.extents) {
+    if (extent.kind == ExtentKind::kSegment) got += packed.substr(extent.segment_offset, extent.length);
+    if (extent.kind == ExtentKind::kStaged) got += reply.staged.at(0).bytes.text().substr(extent.segment_offset, extent.length);
+  }
+  EXPECT_EQ(got, "0123xx67zz");
+  EXPECT_EQ(p.partition->counters().sums.staged_bytes, 2);
+  p.check_rows();
+  Packed bad = request;
+  bad.offsets[0] = 1'000;
+  EXPECT_EQ(p.ask(bad).code(), Code::kInvalid);
+  bad.offsets.pop_back();
+  EXPECT_EQ(p.ask(bad).code(), Code::kInvalid);
+}
+
+TEST(Work, FragmentsOnATargetAreListedAndMove) {
+  Filled p(6, 40);
+  // Files of other slots, too: each slot has its own rows.
+  Make make;
+  make.ticket = p.u.next();
+  make.parent = kRootFile;
+  make.name = "d";
+  make.type = FileType::kDirectory;
+  FileId directory = p.must(p.ask(make)).attributes.id;
+  make.ticket = p.u.next();
+  make.parent = directory;
+  make.name = "f";
+  make.type = FileType::kFile;
+  FileId file = p.must(p.ask(make)).attributes.id;
+  p.grant(p.u, file);
+  std::vector<SegmentId> expected[3];
+  for (int i = 0; i < 20; ++i) {
+    Reservation r = p.must(p.ask(Reserve{p.u.session, file.slot(), 1})).reservations.at(0);
+    p.must(p.ask(p.commit_of(p.u, file, r, 100, {{.offset = static_cast<uint64_t>(i) * 100, .length = 100}})));
+  }
+  for (const Location& location : p.must(p.ask(SegmentsOf{{}, {}, 4096})).segments)
+    expected[location.placement.targets.at(0).value() - OnePartition::kTarget.value()].push_back(location.segment);
+  EXPECT_EQ(expected[0].size() + expected[1].size() + expected[2].size(), 60u);
+  for (uint64_t t = 0; t < 3; ++t) {
+    std::vector<SegmentId> found;
+    SegmentsReply page;
+    do {
+      page = p.must(p.ask(FragmentsOn{TargetId(OnePartition::kTarget.value() + t), found.empty() ? SegmentId() : found.back(), 7}));
+      for (SegmentId id : ids(page)) found.push_back(id);
+    } while (page.more);
+    EXPECT_EQ(found, expected[t]) << t;
+  }
+  SegmentId moved = expected[0].at(0);
+  TargetId from = OnePartition::kTarget;
+  TargetId to(from.value() + 1);
+  EXPECT_EQ(p.ask(Placed{moved, 0, to, from}).code(), Code::kOk);  // it is there already
+  EXPECT_EQ(p.ask(Placed{moved, 0, TargetId(from.value() + 2), to}).code(), Code::kConflict);
+  EXPECT_EQ(p.ask(Placed{moved, 5, from, to}).code(), Code::kConflict);
+  p.must(p.ask(Placed{moved, 0, from, to}));
+  p.must(p.ask(Placed{moved, 0, from, to}));
+  EXPECT_EQ(p.must(p.ask(Locate{moved})).location.placement.targets.at(0), to);
+  p.check_rows();
+}
+
+TEST(Work, OnlyWhatNothingNamesIsUnclaimed) {
+  Filled p(7, 1);
+  SegmentId live = p.all().at(0);
+  TargetId on = p.must(p.ask(Locate{live})).location.placement.targets.at(0);
+  TargetId other(on == OnePartition::kTarget ? on.value() + 1 : OnePartition::kTarget.value());
+  SegmentId reserved = p.reserve(p.u).segment;
+  SegmentId working = p.must(p.ask(Reserve{{}, Slot(0), 1})).reservations.at(0).segment;
+  SegmentId orphan(NamespaceId(9), Slot(0), NamespaceEpoch(1), 3'000'000);
+  SegmentId foreign(NamespaceId(8), Slot(0), NamespaceEpoch(1), 3'000'000);
+  auto claimed = [&](TargetId target, SegmentId segment, uint8_t index) { return p.must(p.ask(Claims{target, {segment}, {index}})).claimed.at(0); };
+  EXPECT_EQ(claimed(on, live, 0), 1);
+  EXPECT_EQ(claimed(other, live, 0), 0);
+  EXPECT_EQ(claimed(on, live, 1), 0);
+  EXPECT_EQ(claimed(on, reserved, 0), 1);
+  EXPECT_EQ(claimed(on, working, 0), 1);
+  EXPECT_EQ(claimed(on, orphan, 0), 0);
+  EXPECT_EQ(claimed(on, foreign, 0), 1);
+  // What stands in for a lost target's copy may be a rebuild's that is not recorded yet.
+  ClusterMap map = p.view.map();
+  ++map.version;
+  for (TargetInfo& target : map.targets)
+    if (target.id == on) target.state = TargetState::kLost;
+  p.view.update(map);
+  EXPECT_EQ(claimed(other, live, 0), 1);
+  // A reservation ends with its session.
+  p.must(p.ask(SessionClose{p.u.session}));
+  EXPECT_EQ(claimed(on, reserved, 0), 0);
+  // No 'unclaimed' without a record behind it.
+  uint64_t before = p.targets.appends;
+  EXPECT_EQ(claimed(on, orphan, 0), 0);
+  EXPECT_GT(p.targets.appends, before);
+  EXPECT_EQ(p.ask(Claims{on, {live}, {}}).code(), Code::kInvalid);
+}
+
+}  // namespace
+}  // namespace headrace

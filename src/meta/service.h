@@ -1,0 +1,42 @@
+// PartitionService: the partitions that this node leads, and the way from a message to them.
+//
+// A message goes to Header.partition. Before it is acted on: an older namespace epoch is refused (kStale), and a cut that
+// the partition has not seen is journaled. A partition that is not here is kNotLeader: the caller asks for the map again.
+// Owner: the node. Handlers hold the partition while they run, so that a deposed one ends after its last handler.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "meta/partition.h"
+
+namespace headrace {
+
+class PartitionService {
+ public:
+  // Registers all handlers; both outlive the hub's serving.
+  PartitionService(Handlers& handlers, Identity& identity);
+
+  void add(std::shared_ptr<Partition> partition) { partitions_[partition->id()] = std::move(partition); }
+  void remove(PartitionId id) { partitions_.erase(id); }
+  [[nodiscard]] std::shared_ptr<Partition> find(PartitionId id) const {
+    auto it = partitions_.find(id);
+    return it == partitions_.end() ? nullptr : it->second;
+  }
+  [[nodiscard]] const std::map<PartitionId, std::shared_ptr<Partition>>& all() const { return partitions_; }
+  // Another cluster owns the namespace now: no mutation is taken any more.
+  void set_read_only(const std::string& why) {
+    for (auto& [id, partition] : partitions_) partition->set_read_only(why);
+  }
+
+ private:
+  template <class Req>
+  void route(Handlers& handlers);
+  template <class Req>
+  Task<Result<typename Req::Reply>> deliver(Req request, CallInfo info);
+
+  Identity& identity_;
+  std::map<PartitionId, std::shared_ptr<Partition>> partitions_;
+};
+
+}  // namespace headrace
