@@ -1,0 +1,83 @@
+// BucketHead: the one object of a bucket that is overwritten, and only by compare-and-swap.
+// Ownership: holding it.
+//
+// A refused or unknown swap is decided by reading head again: our own nonce there is success; the
+// old version means that the same bytes are sent again; anything else is another owner's, and
+// kDeposed says whose. Ownership watches: it reads head every 10 s, and once it saw another owner
+// it is lost for good.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "object/object_store.h"
+#include "runtime/env.h"
+#include "runtime/scope.h"
+#include "tier/records.h"
+
+namespace headrace {
+
+struct HeadVersion {
+  HeadRecord record;
+  std::string etag;
+};
+
+class BucketHead {
+ public:
+  // The store outlives this.
+  BucketHead(Env env, ObjectStore& store) : env_(env), store_(store) {}
+
+  // kNotFound: no namespace there. Asked again a few times when the service falters or the bytes do
+  // not verify.
+  [[nodiscard]] Task<Result<HeadVersion>> read();
+  // The first head of a namespace. kExists, with who owns it, when there is one (that is not this
+  // very record).
+  [[nodiscard]] Task<Result<HeadVersion>> create(HeadRecord record);
+  // Replaces `expected` by `next`; sets nonce and changed_s. Durable on return. kDeposed: another
+  // owner won, and the message says who. kTimeout, kUnavailable: the outcome is unknown; read()
+  // tells.
+  [[nodiscard]] Task<Result<HeadVersion>> swap(HeadVersion expected, HeadRecord next);
+
+ private:
+  [[nodiscard]] Task<Result<HeadVersion>> write(HeadRecord record,
+                                                std::optional<HeadVersion> expected);
+
+  Env env_;
+  ObjectStore& store_;
+};
+
+class Ownership {
+ public:
+  using Lost = std::function<void(std::string winner)>;
+  // `current` is what we just wrote or verified as ours. `lost` is called once, on the core.
+  Ownership(Env env, ObjectStore& store, HeadVersion current, Lost lost);
+
+  void start();                     // the watch
+  [[nodiscard]] Task<void> stop();  // ends the watch; says nothing to the bucket
+
+  [[nodiscard]] bool held() const { return winner_.empty(); }
+  [[nodiscard]] const std::string& winner() const { return winner_; }
+  [[nodiscard]] const HeadRecord& record() const { return current_.record; }
+  // Reads head again; kDeposed when it is another's.
+  [[nodiscard]] Task<Result<void>> check();
+  // Swaps to what `change` makes of the current record. One at a time. After an unknown outcome the
+  // next call begins with check().
+  [[nodiscard]] Task<Result<void>> update(std::function<void(HeadRecord&)> change);
+
+ private:
+  [[nodiscard]] Task<Result<void>> check_locked();
+  [[nodiscard]] Error deposed(std::string winner);
+  Task<void> watch();
+
+  Env env_;
+  BucketHead head_;
+  HeadVersion current_;
+  Lost lost_;
+  std::string winner_;
+  bool unsure_ = false;
+  Mutex mutex_;
+  Scope scope_;  // last
+};
+
+}  // namespace headrace

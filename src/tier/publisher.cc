@@ -1,0 +1,391 @@
+#include "tier/publisher.h"
+
+#include <algorithm>
+
+#include "base/checksum.h"
+#include "runtime/when_all.h"
+#include "tier/bucket_io.h"
+
+namespace headrace {
+namespace {
+
+const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBackground};
+constexpr uint64_t kReadPiece = 8 * kMiB;
+constexpr uint64_t kMaxWholeFile = 256 * kMiB;
+constexpr int kUploadRounds = 20;
+constexpr size_t kMaxGarbage = 100'000;
+constexpr size_t kMaxDeletesAtOnce = 1000;
+
+struct Release {
+  explicit Release(Semaphore& s) : semaphore(s) {}
+  Release(const Release&) = delete;
+  Release& operator=(const Release&) = delete;
+  ~Release() { semaphore.release(); }
+  Semaphore& semaphore;
+};
+
+}  // namespace
+
+std::set<std::string> keys_of(const ManifestRecord& manifest) {
+  std::set<std::string> keys;
+  for (const PartitionManifest& partition : manifest.partitions) {
+    for (const ManifestFile& file : partition.files) keys.insert(file.key);
+    if (!partition.locations.empty()) keys.insert(partition.locations);
+  }
+  return keys;
+}
+
+Task<Result<ManifestRecord>> read_manifest(Env env, ObjectStore& store, HeadRecord head) {
+  if (head.manifest.empty())
+    co_return Error(Code::kNotFound, store.url() + ": nothing was published yet");
+  HR_CO_TRY(Buffer bytes, co_await get_verified(env, store, head.manifest, head.manifest_crc));
+  HR_CO_TRY(ManifestRecord manifest, decode_manifest(bytes.view()));
+  if (manifest.name_space != head.name_space || manifest.cut != head.cut)
+    co_return Error(Code::kCorrupt,
+                    store.url() + ": " + head.manifest + " is not the manifest that head names");
+  co_return manifest;
+}
+
+Publisher::Publisher(Env env, PartitionPort& partitions, Coordinator& coordinator,
+                     ObjectStore& store, Uploader& uploader, Ownership& ownership,
+                     const Identity& identity, PublisherOptions options)
+    : env_(env),
+      partitions_(partitions),
+      coordinator_(coordinator),
+      store_(store),
+      uploader_(uploader),
+      ownership_(ownership),
+      identity_(identity),
+      options_(options),
+      copying_(std::max<uint32_t>(1, options.files)) {}
+
+Task<Result<Cut>> Publisher::next_cut() {
+  Error last(Code::kConflict, "the cut's number was taken");
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    Result<CoordRecord> record = co_await coordinator_.get(kCutKey);
+    if (!record.ok()) co_return std::move(record).error().within("cut");
+    Cut highest(partitions_.view().map().namespace_epoch, 0);
+    if (record->version != 0) {
+      Reader reader(record->value);
+      Cut given;
+      reader(given);
+      if (!reader.ok())
+        co_return Error(Code::kCorrupt, "the coordinator's record of the highest cut is damaged");
+      highest = std::max(highest, given);
+    }
+    Cut next = std::max(highest, identity_.cut).next();
+    Writer writer;
+    writer(next);
+    Result<uint64_t> put = co_await coordinator_.put(kCutKey, writer.take(), record->version);
+    if (put.ok()) co_return next;
+    last = std::move(put).error();
+    if (last.code() != Code::kConflict && last.code() != Code::kTimeout) break;
+  }
+  co_return std::move(last).within("cut");
+}
+
+// previous_ is the manifest that head names: ours, or the one that this owner started from.
+Task<Result<void>> Publisher::load_previous() {
+  HR_CO_TRY(co_await ownership_.check());
+  const HeadRecord head = ownership_.record();
+  if (previous_ && previous_key_ == head.manifest) co_return {};
+  previous_.reset();
+  previous_key_.clear();
+  deleted_.clear();
+  if (head.manifest.empty()) co_return {};
+  HR_CO_TRY(previous_, co_await read_manifest(env_, store_, head));
+  previous_key_ = head.manifest;
+  co_return {};
+}
+
+Task<Result<Publisher::Taken>> Publisher::take_one(PartitionInfo partition, Cut cut) {
+  Result<TakeCutReply> reply = co_await partitions_.call(partition.id, TakeCut{cut}, kBackground);
+  if (!reply.ok())
+    co_return std::move(reply).error().within("partition " + std::to_string(partition.id.value()));
+  co_return Taken{std::move(partition), *std::move(reply)};
+}
+
+Task<Result<std::vector<Publisher::Taken>>> Publisher::take(Cut cut) {
+  std::vector<Task<Result<Taken>>> calls;
+  for (const PartitionInfo& partition : partitions_.view().map().partitions)
+    calls.push_back(take_one(partition, cut));
+  std::vector<Result<Taken>> replies = co_await when_all(std::move(calls));
+  std::vector<Taken> out;
+  for (Result<Taken>& reply : replies) {
+    if (!reply.ok()) co_return std::move(reply).error();
+    out.push_back(*std::move(reply));
+  }
+  co_return out;
+}
+
+Task<Result<ManifestFile>> Publisher::copy_file(PartitionInfo partition, Cut cut, StoreFile file) {
+  co_await copying_.acquire();
+  Release release(copying_);
+  if (file.size > kMaxWholeFile)
+    co_return Error(Code::kTooLarge, "store file " + file.name + " is larger than 256 MiB");
+  Buffer whole = Buffer::allocate(file.size);
+  for (uint64_t offset = 0; offset < file.size;) {
+    ReadCheckpoint request{cut, file.name, offset, std::min(kReadPiece, file.size - offset)};
+    HR_CO_TRY(ReadCheckpointReply reply,
+              co_await partitions_.call(partition.id, std::move(request), kBackground));
+    if (reply.payload.empty() || reply.payload.size() > file.size - offset)
+      co_return Error(Code::kCorrupt,
+                      "store file " + file.name + " is not as long as its partition says");
+    std::memcpy(whole.data() + offset, reply.payload.data(), reply.payload.size());
+    offset += reply.payload.size();
+  }
+  if (crc32c(whole.view()) != file.crc)
+    co_return Error(Code::kCorrupt, "store file " + file.name + " does not verify");
+  ManifestFile out{file, store_file_key(cut.epoch(), partition.id, partition.epoch, file)};
+  strays_.insert(out.key);
+  HR_CO_TRY(co_await put_verified(env_, store_, out.key, std::move(whole)));
+  ++progress_.files_copied;
+  progress_.bytes_copied += file.size;
+  co_return out;
+}
+
+Task<Result<PartitionManifest>> Publisher::copy_partition(Taken taken, Cut cut) {
+  PartitionManifest out;
+  out.id = taken.partition.id;
+  out.first_slot = taken.partition.first_slot;
+  out.last_slot = taken.partition.last_slot;
+  out.epoch = taken.partition.epoch;
+  out.at = taken.reply.at;
+  out.store_import = taken.reply.store_import;
+  out.inodes = taken.reply.files_count;
+  out.bytes = taken.reply.bytes;
+  const PartitionManifest* old = nullptr;
+  if (previous_)
+    for (const PartitionManifest& candidate : previous_->partitions)
+      if (candidate.id == out.id) old = &candidate;
+  std::vector<Task<Result<ManifestFile>>> copies;
+  for (const StoreFile& file : taken.reply.files) {
+    const ManifestFile* same = nullptr;
+    if (old != nullptr)
+      for (const ManifestFile& candidate : old->files)
+        if (candidate.file.name == file.name && candidate.file.crc == file.crc &&
+            candidate.file.size == file.size)
+          same = &candidate;
+    if (same != nullptr) {
+      out.files.push_back({file, same->key});
+      ++progress_.files_kept;
+      continue;
+    }
+    copies.push_back(copy_file(taken.partition, cut, file));
+  }
+  std::vector<Result<ManifestFile>> copied = co_await when_all(std::move(copies));
+  for (Result<ManifestFile>& file : copied) {
+    if (!file.ok()) co_return std::move(file).error();
+    out.files.push_back(*std::move(file));
+  }
+  std::sort(out.files.begin(), out.files.end(),
+            [](const ManifestFile& a, const ManifestFile& b) { return a.file.name < b.file.name; });
+  HR_CO_TRY(SegmentsReply changed,
+            co_await partitions_.call(out.id, CutLocations{cut}, kBackground));
+  if (!changed.segments.empty()) {
+    LocationsRecord record{partitions_.view().map().name_space, out.id, cut,
+                           std::move(changed.segments)};
+    for (Location& location : record.locations) location.placement = {};
+    Buffer bytes = encode_locations(record);
+    out.locations = locations_key(cut, out.id);
+    out.locations_size = bytes.size();
+    out.locations_crc = crc32c(bytes.view());
+    strays_.insert(out.locations);
+    HR_CO_TRY(co_await put_verified(env_, store_, out.locations, std::move(bytes)));
+  }
+  co_return out;
+}
+
+Task<Result<ManifestRecord>> Publisher::build(Cut cut) {
+  HR_CO_TRY(std::vector<Taken> taken, co_await take(cut));
+  for (int round = 0;; ++round) {
+    uint64_t unplaced = 0;
+    for (const Taken& one : taken) unplaced += one.reply.unplaced;
+    progress_.unplaced = unplaced;
+    if (unplaced == 0) break;
+    if (round == kUploadRounds)
+      co_return Error(Code::kUnavailable, std::to_string(unplaced) +
+                                              " segments are not in the bucket yet: " +
+                                              uploader_.progress().last_error);
+    HR_CO_TRY(co_await uploader_.push_all());
+    HR_CO_TRY(taken, co_await take(cut));
+    uint64_t left = 0;
+    for (const Taken& one : taken) left += one.reply.unplaced;
+    if (left >= unplaced)
+      co_await env_.clock.sleep(
+          milliseconds(200));  // dying or being written elsewhere: settles by itself
+  }
+  const ClusterMap& map = partitions_.view().map();
+  ManifestRecord manifest;
+  manifest.name_space = map.name_space;
+  manifest.cluster = map.cluster;
+  manifest.epoch = cut.epoch();
+  manifest.cut = cut;
+  manifest.created_s = wall_seconds(env_.clock);
+  manifest.protection = map.protection;
+  std::vector<Task<Result<PartitionManifest>>> copies;
+  for (Taken& one : taken) copies.push_back(copy_partition(std::move(one), cut));
+  std::vector<Result<PartitionManifest>> copied = co_await when_all(std::move(copies));
+  for (Result<PartitionManifest>& partition : copied) {
+    if (!partition.ok()) co_return std::move(partition).error();
+    manifest.partitions.push_back(*std::move(partition));
+  }
+  std::sort(manifest.partitions.begin(), manifest.partitions.end(),
+            [](const PartitionManifest& a, const PartitionManifest& b) {
+              return a.first_slot < b.first_slot;
+            });
+
+  // What was named and is not any more, what was put in vain, and what is still to be deleted of
+  // earlier.
+  std::set<std::string> named = keys_of(manifest);
+  std::map<std::string, uint64_t> garbage;
+  auto unwanted = [&](const std::string& key, uint64_t since) {
+    if (!named.contains(key)) garbage.emplace(key, since);
+  };
+  if (previous_) {
+    for (const GarbageKey& old : previous_->garbage)
+      if (!deleted_.contains(old.key)) unwanted(old.key, old.since_s);
+    for (const std::string& key : keys_of(*previous_)) unwanted(key, manifest.created_s);
+    unwanted(previous_key_, manifest.created_s);
+  }
+  for (const std::string& key : strays_) unwanted(key, manifest.created_s);
+  for (const auto& [key, since] : garbage) {
+    if (manifest.garbage.size() == kMaxGarbage) break;
+    manifest.garbage.push_back({key, since});
+  }
+  co_return manifest;
+}
+
+Task<Result<void>> Publisher::try_publish(Cut cut, std::optional<HeadState> state) {
+  HR_CO_TRY(ManifestRecord manifest, co_await build(cut));
+  Buffer bytes = encode_manifest(manifest);
+  std::string key = manifest_key(cut);
+  uint32_t crc = crc32c(bytes.view());
+  strays_.insert(key);
+  HR_CO_TRY(co_await put_verified(env_, store_, key, std::move(bytes)));
+  uint64_t now = wall_seconds(env_.clock);
+  HR_CO_TRY(co_await ownership_.update([key, crc, cut, state, now](HeadRecord& head) {
+    head.manifest = key;
+    head.manifest_crc = crc;
+    head.cut = cut;
+    head.published_s = now;
+    if (state) head.state = *state;
+  }));
+  strays_.clear();
+  deleted_.clear();
+  previous_ = std::move(manifest);
+  previous_key_ = std::move(key);
+  co_return {};
+}
+
+Task<Result<Empty>> Publisher::release_one(PartitionId partition, Cut cut, bool published) {
+  return partitions_.call(partition, ReleaseCut{cut, published}, kBackground);
+}
+
+Task<void> Publisher::release(Cut cut, bool published) {
+  std::vector<Task<Result<Empty>>> calls;
+  for (const PartitionInfo& partition : partitions_.view().map().partitions)
+    calls.push_back(release_one(partition.id, cut, published));
+  std::vector<Result<Empty>> replies = co_await when_all(std::move(calls));
+  // A partition that does not answer has a new leader soon, and that keeps no cuts.
+  for (const Result<Empty>& reply : replies)
+    if (!reply.ok()) progress_.last_error = reply.error().text();
+}
+
+Task<Result<Cut>> Publisher::publish(std::optional<HeadState> state) {
+  Mutex::Guard guard = co_await mutex_.lock();
+  Error last(Code::kUnavailable, "not published");
+  for (uint32_t attempt = 0; attempt < std::max<uint32_t>(1, options_.cut_attempts); ++attempt) {
+    Result<void> loaded = co_await load_previous();
+    if (!loaded.ok()) co_return std::move(loaded).error().within("publish");
+    // Most of the work before the cut: a cut holds the partitions' stores while it waits.
+    Result<void> pushed = co_await uploader_.push_all();
+    if (!pushed.ok()) {
+      progress_.last_error = pushed.error().text();
+      co_return std::move(pushed).error().within("publish");
+    }
+    Result<Cut> cut = co_await next_cut();
+    if (!cut.ok()) co_return std::move(cut).error().within("publish");
+    Result<void> published = co_await try_publish(*cut, state);
+    co_await release(*cut, published.ok());
+    progress_.unplaced = 0;
+    if (published.ok()) {
+      progress_.published = *cut;
+      ++progress_.manifests;
+      Result<void> collected = co_await collect();
+      if (!collected.ok()) progress_.last_error = collected.error().text();
+      co_return *cut;
+    }
+    last = std::move(published).error();
+    progress_.last_error = last.text();
+    if (last.code() != Code::kConflict) break;  // the cut had passed: another one
+  }
+  co_return std::move(last).within("publish");
+}
+
+Task<Result<void>> Publisher::collect() {
+  if (!progress_.published.packed()) co_return {};
+  // Deleting rests on being the owner now.
+  HR_CO_TRY(co_await ownership_.check());
+  if (ownership_.record().manifest != previous_key_) co_return {};
+  HR_CO_TRY(co_await collect_keys());
+  co_return co_await collect_objects();
+}
+
+Task<Result<void>> Publisher::collect_keys() {
+  if (!previous_) co_return {};
+  uint64_t now = wall_seconds(env_.clock);
+  auto horizon = static_cast<uint64_t>(options_.horizon.count / 1'000'000'000);
+  std::vector<std::string> due;
+  for (const GarbageKey& garbage : previous_->garbage)
+    if (garbage.since_s + horizon <= now && !deleted_.contains(garbage.key) &&
+        due.size() < kMaxDeletesAtOnce)
+      due.push_back(garbage.key);
+  if (due.empty()) co_return {};
+  std::vector<std::string> asked = due;
+  HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));
+  for (std::string& key : asked) {
+    if (std::any_of(left.begin(), left.end(), [&](const RemoveFailure& f) { return f.key == key; }))
+      continue;
+    deleted_.insert(std::move(key));
+    ++progress_.keys_deleted;
+  }
+  co_return {};
+}
+
+Task<Result<void>> Publisher::collect_objects() {
+  const std::vector<PartitionInfo> partitions = partitions_.view().map().partitions;
+  std::set<ObjectId> still;
+  for (const PartitionInfo& partition : partitions) {
+    HR_CO_TRY(ObjectsReply reply, co_await partitions_.call(
+                                      partition.id, DeadObjects{progress_.published}, kBackground));
+    ForgetObjects forget;
+    std::vector<std::string> due;
+    std::vector<ObjectId> due_ids;
+    for (ObjectId object : reply.objects) {
+      still.insert(object);
+      auto [at, fresh] = dead_.emplace(object, env_.clock.now());
+      if (env_.clock.now() - at->second < options_.horizon || due.size() == kMaxDeletesAtOnce)
+        continue;
+      due.push_back(object_key(object));
+      due_ids.push_back(object);
+    }
+    if (due.empty()) continue;
+    HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));
+    for (ObjectId object : due_ids) {
+      std::string key = object_key(object);
+      if (std::any_of(left.begin(), left.end(),
+                      [&](const RemoveFailure& f) { return f.key == key; }))
+        continue;
+      forget.objects.push_back(object);
+    }
+    uint64_t count = forget.objects.size();
+    if (count == 0) continue;
+    HR_CO_TRY(co_await partitions_.call(partition.id, std::move(forget), kBackground));
+    progress_.objects_deleted += count;
+  }
+  std::erase_if(dead_, [&](const auto& entry) { return !still.contains(entry.first); });
+  co_return {};
+}
+
+}  // namespace headrace

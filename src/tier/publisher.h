@@ -1,0 +1,102 @@
+// Publisher: makes a cut of all partitions the bucket's current manifest, then deletes what no
+// manifest needs any more.
+//
+// Order: segments, store files and locations, manifest, head. A cut whose head swap did not surely
+// succeed is given up towards the partitions, and nothing that it wrote is deleted before a later
+// manifest is current without it. Deletion: a key that the current manifest does not name is
+// written into the next one as garbage, with the time, and deleted when the horizon has passed;
+// objects likewise, from what partitions call dead at a published cut. Only the holder of the head
+// deletes, and only after head named it as owner. Owner: TierService. One core; one publish at a
+// time.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "coord/coordinator.h"
+#include "coord/ports.h"
+#include "tier/head.h"
+#include "tier/uploader.h"
+
+namespace headrace {
+
+struct PublisherOptions {
+  Nanos horizon = seconds(3600);  // readers elsewhere may still use what was replaced
+  uint32_t files = 4;             // store files copied at once
+  uint32_t cut_attempts = 3;
+};
+
+struct PublishProgress {
+  Cut published;  // 0: none by this process
+  uint64_t manifests = 0;
+  uint64_t files_copied = 0;
+  uint64_t files_kept = 0;  // already in the bucket
+  uint64_t bytes_copied = 0;
+  uint64_t objects_deleted = 0;
+  uint64_t keys_deleted = 0;
+  uint64_t unplaced = 0;  // segments that the cut in work still waits for
+  std::string last_error;
+};
+
+class Publisher {
+ public:
+  // All outlive this. `identity`: the process's (its highest cut seen).
+  Publisher(Env env, PartitionPort& partitions, Coordinator& coordinator, ObjectStore& store,
+            Uploader& uploader, Ownership& ownership, const Identity& identity,
+            PublisherOptions options = {});
+
+  // On ok, head names a manifest of a cut that was taken after the call began; `state` is set in
+  // the same swap, where given. kDeposed: another owner.
+  [[nodiscard]] Task<Result<Cut>> publish(std::optional<HeadState> state = std::nullopt);
+  // Deletes what is due. Also called by publish().
+  [[nodiscard]] Task<Result<void>> collect();
+  [[nodiscard]] const PublishProgress& progress() const { return progress_; }
+
+ private:
+  struct Taken {
+    PartitionInfo partition;
+    TakeCutReply reply;
+  };
+  [[nodiscard]] Task<Result<Cut>> next_cut();
+  [[nodiscard]] Task<Result<void>> load_previous();
+  [[nodiscard]] Task<Result<std::vector<Taken>>> take(Cut cut);
+  [[nodiscard]] Task<Result<Taken>> take_one(PartitionInfo partition, Cut cut);
+  [[nodiscard]] Task<Result<ManifestRecord>> build(Cut cut);
+  [[nodiscard]] Task<Result<PartitionManifest>> copy_partition(Taken taken, Cut cut);
+  [[nodiscard]] Task<Result<ManifestFile>> copy_file(PartitionInfo partition, Cut cut,
+                                                     StoreFile file);
+  [[nodiscard]] Task<Result<void>> try_publish(Cut cut, std::optional<HeadState> state);
+  [[nodiscard]] Task<void> release(Cut cut, bool published);
+  [[nodiscard]] Task<Result<Empty>> release_one(PartitionId partition, Cut cut, bool published);
+  [[nodiscard]] Task<Result<void>> collect_objects();
+  [[nodiscard]] Task<Result<void>> collect_keys();
+
+  Env env_;
+  PartitionPort& partitions_;
+  Coordinator& coordinator_;
+  ObjectStore& store_;
+  Uploader& uploader_;
+  Ownership& ownership_;
+  const Identity& identity_;
+  PublisherOptions options_;
+  PublishProgress progress_;
+  std::string previous_key_;  // manifest that previous_ is
+  std::optional<ManifestRecord> previous_;
+  std::set<std::string>
+      strays_;  // keys put for manifests that did not become current (perhaps did)
+  std::set<std::string> deleted_;   // garbage of previous_ that is gone already
+  std::map<ObjectId, Nanos> dead_;  // since when it is known to be dead, by the boot clock
+  Semaphore copying_;
+  Mutex mutex_;
+};
+
+// Every key that it names, its own excepted.
+[[nodiscard]] std::set<std::string> keys_of(const ManifestRecord& manifest);
+// The manifest that head names, verified; kNotFound when there is none yet.
+[[nodiscard]] Task<Result<ManifestRecord>> read_manifest(Env env, ObjectStore& store,
+                                                         HeadRecord head);
+
+}  // namespace headrace

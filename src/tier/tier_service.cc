@@ -1,0 +1,182 @@
+#include "tier/tier_service.h"
+
+#include "runtime/when_all.h"
+
+namespace headrace {
+namespace {
+
+const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBackground};
+
+}  // namespace
+
+TierService::TierService(TierContext context, TierOptions options)
+    : context_(std::move(context)),
+      env_(context_.env),
+      options_(std::move(options)),
+      fragments_(context_.targets, ServiceLevel::kBackground),
+      segments_(env_, fragments_),
+      cold_(env_, context_.store, context_.pieces, options_.cold),
+      uploader_(env_, context_.partitions, segments_, context_.store, options_.upload),
+      evictor_(
+          env_, context_.partitions, context_.usage ? context_.usage : [] { return HotUsage{}; },
+          options_.evict),
+      packer_(env_, context_.partitions, segments_) {}
+
+void TierService::register_handlers(Handlers& handlers) {
+  handlers.on<ColdRead>([this](ColdRead request, CallInfo) {
+    cold_.set_namespace(context_.identity.name_space);
+    return cold_.read(std::move(request));
+  });
+}
+
+Error TierService::not_owner() const {
+  if (ownership_ && !ownership_->held())
+    return Error(Code::kReadOnly, "the namespace has another owner: " + ownership_->winner());
+  return Error(Code::kReadOnly, why_not_.empty() ? "this node does not own the bucket" : why_not_);
+}
+
+Task<Result<void>> TierService::start(std::optional<HeadVersion> held) {
+  cold_.set_namespace(context_.identity.name_space);
+  if (!options_.run_owner) co_return {};
+  if (!held) {
+    const ClusterMap& map = context_.partitions.view().map();
+    ResumeOptions resume{map.name_space, map.cluster, map.namespace_epoch, options_.description};
+    Result<HeadVersion> head =
+        co_await resume_ownership(env_, context_.coordinator, context_.store, std::move(resume));
+    if (!head.ok()) {
+      why_not_ = head.error().text();
+      if (head.code() == Code::kDeposed && context_.on_lost)
+        context_.on_lost(head.error().message());
+      co_return std::move(head).error();
+    }
+    held = *std::move(head);
+  }
+  ownership_ = std::make_unique<Ownership>(env_, context_.store, *std::move(held),
+                                           [this](std::string winner) {
+                                             uploader_.cancel();
+                                             evictor_.cancel();
+                                             if (context_.on_lost)
+                                               context_.on_lost(std::move(winner));
+                                           });
+  publisher_ =
+      std::make_unique<Publisher>(env_, context_.partitions, context_.coordinator, context_.store,
+                                  uploader_, *ownership_, context_.identity, options_.publish);
+  ownership_->start();
+  uploader_.start();
+  if (context_.usage) evictor_.start();
+  scope_.spawn(publish_loop());
+  scope_.spawn(packer_.run(scope_.token()));
+  co_return {};
+}
+
+Task<void> TierService::stop() {
+  scope_.cancel();
+  co_await evictor_.stop();
+  co_await uploader_.stop();
+  co_await scope_.join();
+  if (ownership_) co_await ownership_->stop();
+  co_await cold_.stop();
+}
+
+Task<void> TierService::publish_loop() {
+  for (;;) {
+    bool slept = co_await scope_.token().sleep(env_.clock, options_.publish_interval);
+    if (!slept) co_return;
+    if (!ownership_->held() || spin_down_.step != SpinDownStep::kNone) continue;
+    Result<Cut> done = co_await publisher_->publish();
+    (void)done.ok();  // in the publisher's progress; the next round tries again
+  }
+}
+
+Task<Result<void>> TierService::push() {
+  if (!ownership_ || !ownership_->held()) co_return not_owner();
+  co_return co_await uploader_.push_all();
+}
+
+Task<Result<Cut>> TierService::publish() {
+  if (!ownership_ || !ownership_->held()) co_return not_owner();
+  co_return co_await publisher_->publish();
+}
+
+Task<Result<CloseReply>> TierService::close_one(PartitionId partition, CloseStep step) {
+  Result<CloseReply> reply = co_await context_.partitions.call(partition, Close{step}, kBackground);
+  if (!reply.ok())
+    co_return std::move(reply).error().within("partition " + std::to_string(partition.value()));
+  co_return reply;
+}
+
+Task<Result<CloseReply>> TierService::close_all(CloseStep step) {
+  std::vector<Task<Result<CloseReply>>> calls;
+  for (const PartitionInfo& partition : context_.partitions.view().map().partitions)
+    calls.push_back(close_one(partition.id, step));
+  std::vector<Result<CloseReply>> replies = co_await when_all(std::move(calls));
+  CloseReply sum;
+  std::optional<Error> failed;
+  for (Result<CloseReply>& reply : replies) {
+    if (!reply.ok()) {
+      failed = std::move(reply).error();
+      continue;
+    }
+    sum.grants += reply->grants;
+    sum.sessions += reply->sessions;
+    for (std::string& client : reply->evicted) spin_down_.evicted.push_back(std::move(client));
+  }
+  if (failed) co_return *std::move(failed);
+  co_return sum;
+}
+
+Task<Result<void>> TierService::spin_down(Nanos patience) {
+  if (!ownership_ || !ownership_->held()) co_return not_owner();
+  const Nanos deadline = env_.clock.now() + patience;
+  spin_down_ = {};
+  spin_down_.step = SpinDownStep::kClosing;
+  HR_CO_TRY(
+      co_await ownership_->update([](HeadRecord& head) { head.state = HeadState::kClosing; }));
+  for (;;) {
+    HR_CO_TRY(CloseReply left, co_await close_all(CloseStep::kClosing));
+    spin_down_.grants = left.grants;
+    spin_down_.sessions = left.sessions;
+    if (left.grants == 0 && left.sessions == 0) break;
+    if (env_.clock.now() >= deadline)
+      co_return Error(Code::kBusy, std::to_string(left.sessions) + " client sessions with " +
+                                       std::to_string(left.grants) +
+                                       " grants are still there: unmount them, or spin down again");
+    co_await env_.clock.sleep(milliseconds(200));
+  }
+  HR_CO_TRY(co_await close_all(CloseStep::kClosed));
+  spin_down_.step = SpinDownStep::kPushing;
+  HR_CO_TRY(co_await uploader_.push_all());
+  spin_down_.step = SpinDownStep::kClosed;
+  HR_CO_TRY(co_await publisher_->publish(HeadState::kReleased));
+  spin_down_.step = SpinDownStep::kReleased;
+  co_return {};
+}
+
+Task<Result<void>> TierService::undo_spin_down() {
+  if (!ownership_ || !ownership_->held()) co_return not_owner();
+  if (spin_down_.step == SpinDownStep::kReleased)
+    co_return Error(Code::kInvalid, "the namespace is released already: rehydrate it");
+  HR_CO_TRY(co_await close_all(CloseStep::kUndo));
+  HR_CO_TRY(co_await ownership_->update([](HeadRecord& head) { head.state = HeadState::kOwned; }));
+  spin_down_ = {};
+  co_return {};
+}
+
+TierStatus TierService::status() const {
+  TierStatus out;
+  out.upload = uploader_.progress();
+  out.evict = evictor_.progress();
+  out.cold = cold_.counters();
+  out.owner = why_not_;
+  if (ownership_) {
+    out.owned = ownership_->held();
+    out.owner = out.owned ? describe(ownership_->record()) : ownership_->winner();
+    out.state = ownership_->record().state;
+    out.published = ownership_->record().cut;
+    out.published_s = ownership_->record().published_s;
+    out.publish = publisher_->progress();
+  }
+  return out;
+}
+
+}  // namespace headrace

@@ -1,0 +1,121 @@
+// TierService: everything of a node that has to do with its bucket, behind one entry.
+//
+// Life: construct → register_handlers() before the hub serves → start() once the partitions serve →
+// stop(). start() takes up the ownership of the bucket's head (or makes it); with an owner
+// elsewhere it fails, and the node should go on read-only. In a cluster exactly one node may have
+// run_owner set; every node serves cold reads. Durable: push() on return means recorded objects;
+// publish() means that head names the manifest; spin_down() means that head says released, and
+// nothing of this cluster's disks is needed any more.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coord/fragment_calls.h"
+#include "rpc/handlers.h"
+#include "tier/cold_reader.h"
+#include "tier/evictor.h"
+#include "tier/packer.h"
+#include "tier/publisher.h"
+#include "tier/rehydrate.h"
+#include "tier/uploader.h"
+
+namespace headrace {
+
+struct TierOptions {
+  std::string description;  // of this owner, for people: "host:STATE"
+  bool run_owner = true;
+  Nanos publish_interval = seconds(60);
+  UploaderOptions upload;
+  PublisherOptions publish;
+  EvictorOptions evict;
+  ColdReaderOptions cold;
+};
+
+// All outlive the service.
+struct TierContext {
+  Env env;
+  ObjectStore& store;
+  Coordinator& coordinator;
+  PartitionPort& partitions;
+  TargetPort& targets;
+  PieceCache& pieces;
+  const Identity& identity;
+  std::function<void(std::string winner)> on_lost;  // another owner: go read-only at once
+  std::function<HotUsage()> usage;                  // empty: no eviction
+};
+
+struct TierStatus {
+  bool owned = false;
+  std::string owner;  // who head says it is; the winner once it was lost
+  HeadState state = HeadState::kReleased;
+  Cut published;
+  uint64_t published_s = 0;
+  UploadProgress upload;
+  PublishProgress publish;
+  EvictProgress evict;
+  ColdReadCounters cold;
+};
+
+enum class SpinDownStep : uint8_t { kNone, kClosing, kPushing, kClosed, kReleased };
+struct SpinDownProgress {
+  SpinDownStep step = SpinDownStep::kNone;
+  uint64_t grants = 0;  // still out
+  uint64_t sessions = 0;
+  uint64_t pending_segments = 0;     // not yet in the bucket, of the cut in work
+  std::vector<std::string> evicted;  // clients that did not answer
+};
+
+class TierService {
+ public:
+  TierService(TierContext context, TierOptions options = {});
+
+  void register_handlers(Handlers& handlers);
+  // `held`: what attach() returned, when the node has just taken the namespace; otherwise ownership
+  // is resumed.
+  [[nodiscard]] Task<Result<void>> start(std::optional<HeadVersion> held = std::nullopt);
+  [[nodiscard]] Task<void> stop();
+
+  // Everything that is hot only, into the bucket; recorded on return.
+  [[nodiscard]] Task<Result<void>> push();
+  // A manifest of now.
+  [[nodiscard]] Task<Result<Cut>> publish();
+  // No new grants, everything into the bucket, last manifest, head released. Clients have
+  // `patience` to leave; then it fails with kBusy and what they hold, and may be called again or
+  // undone. After ok the process should stop.
+  [[nodiscard]] Task<Result<void>> spin_down(Nanos patience = seconds(120));
+  [[nodiscard]] Task<Result<void>> undo_spin_down();
+  [[nodiscard]] const SpinDownProgress& spin_down_progress() const { return spin_down_; }
+  // Frees hot copies of what is in the bucket: `bytes` of fragments at least, where there are so
+  // many.
+  [[nodiscard]] Task<Result<uint64_t>> drop(uint64_t bytes) { return evictor_.drop(bytes); }
+
+  [[nodiscard]] TierStatus status() const;
+  [[nodiscard]] Uploader& uploader() { return uploader_; }
+
+ private:
+  [[nodiscard]] Task<Result<CloseReply>> close_one(PartitionId partition, CloseStep step);
+  [[nodiscard]] Task<Result<CloseReply>> close_all(CloseStep step);
+  Task<void> publish_loop();
+  [[nodiscard]] Error not_owner() const;
+
+  TierContext context_;
+  Env env_;
+  TierOptions options_;
+  RpcFragmentPort fragments_;  // at background level
+  SegmentIo segments_;
+  ColdReader cold_;
+  Uploader uploader_;
+  Evictor evictor_;
+  Packer packer_;
+  std::unique_ptr<Ownership> ownership_;
+  std::unique_ptr<Publisher> publisher_;
+  SpinDownProgress spin_down_;
+  std::string why_not_;  // owner, when start() failed
+  Scope scope_;          // last
+};
+
+}  // namespace headrace

@@ -1,0 +1,414 @@
+// The whole of tier against fake partitions: upload, publish, collect, cold reads, spin-down,
+// attach.
+#include <gtest/gtest.h>
+
+#include "object/faulty_store.h"
+#include "tier/fake_partitions_test_support.h"
+#include "tier/tier_service.h"
+
+namespace headrace {
+namespace {
+
+constexpr PartitionId kP0{0}, kP1{1};
+
+struct Rig {
+  Rig(World& world, const std::shared_ptr<MemoryBucket>& bucket, std::string name = "node",
+      uint16_t epoch = 1, TierOptions options = quiet(), FaultRates rates = {})
+      : world(world),
+        node(world, bucket, name, epoch),
+        store(std::make_unique<MemoryStore>(bucket), node.env.clock, node.env.random, rates),
+        tier({node.env,
+              store,
+              node.coordinator,
+              node.ports,
+              node.targets,
+              pieces,
+              node.identity,
+              [this](std::string who) { winner = std::move(who); },
+              {}},
+             (options.description = name, options)) {}
+  static TierOptions quiet() {  // nothing happens by itself
+    TierOptions options;
+    options.publish_interval = seconds(1'000'000);
+    options.upload.interval = seconds(1'000'000);
+    options.publish.horizon = seconds(100);
+    return options;
+  }
+  void start() {
+    auto started = world.run(tier.start());
+    ASSERT_TRUE(started.ok()) << started.error().text();
+  }
+  Result<std::string> cold(PartitionId partition, SegmentId id, uint64_t offset, uint64_t length) {
+    ColdRead request{node.partitions[partition].segments.at(id).location, offset, length};
+    auto reply = world.run(cold_reader().read(std::move(request)));
+    if (!reply.ok()) return std::move(reply).error();
+    EXPECT_EQ(crc32c(reply->payload.view()), reply->crc);
+    return std::string(reply->payload.text());
+  }
+  ColdReader& cold_reader() {
+    if (!cold_) {
+      cold_ = std::make_unique<ColdReader>(node.env, store, pieces);
+      cold_->set_namespace(FakePartitions::kNamespace);
+    }
+    return *cold_;
+  }
+
+  World& world;
+  FakePartitions node;
+  FaultyStore store;
+  MemoryPieceCache pieces{64 * kMiB};
+  std::string winner;
+  TierService tier;
+  std::unique_ptr<ColdReader> cold_;
+};
+
+struct TierTest : public testing::Test {
+  World world{1};
+  std::shared_ptr<MemoryBucket> bucket = std::make_shared<MemoryBucket>();
+  size_t keys(const std::string& prefix) {
+    size_t n = 0;
+    for (const auto& [key, object] : bucket->contents()) n += key.starts_with(prefix) ? 1 : 0;
+    return n;
+  }
+};
+
+TEST_F(TierTest, PushPacksEverySegmentIntoFewVerifiedObjects) {
+  Rig rig(world, bucket);
+  for (uint64_t i = 0; i < 40; ++i)
+    rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(1 + i * 50'000, i, i % 3 == 0));
+  for (uint64_t i = 0; i < 5; ++i) rig.node.add_segment(kP0, random_bytes(16 * kMiB, 100 + i));
+  rig.start();
+  auto pushed = world.run(rig.tier.push());
+  ASSERT_TRUE(pushed.ok()) << pushed.error().text();
+  EXPECT_EQ(rig.node.unplaced(), 0u);
+  EXPECT_EQ(rig.tier.status().upload.segments, 45u);
+  EXPECT_EQ(keys("d/"), rig.tier.status().upload.objects);
+  EXPECT_LE(keys("d/"), 4u);
+  uint64_t objects = keys("d/");
+  ASSERT_TRUE(world.run(rig.tier.push()).ok());
+  EXPECT_EQ(keys("d/"), objects);  // nothing twice
+}
+
+TEST_F(TierTest, OneLostSegmentDoesNotKeepTheOthersFromTheBucket) {
+  Rig rig(world, bucket);
+  rig.node.add_segment(kP0, random_bytes(5000, 1));
+  SegmentId lost = rig.node.add_segment(kP0, random_bytes(5000, 2));
+  rig.node.add_segment(kP0, random_bytes(5000, 3));
+  rig.node.lost.insert(lost);
+  rig.start();
+  auto pushed = world.run(rig.tier.push());
+  ASSERT_FALSE(pushed.ok());
+  EXPECT_NE(pushed.error().message().find(to_string(lost)), std::string::npos)
+      << pushed.error().text();
+  EXPECT_EQ(rig.node.unplaced(), 1u);
+  rig.node.lost.clear();
+  EXPECT_TRUE(world.run(rig.tier.push()).ok());
+  EXPECT_EQ(rig.node.unplaced(), 0u);
+}
+
+TEST(Tier, BadInputFaultyBucketLosesNothingThatWasRecorded) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    World world(seed);
+    auto bucket = std::make_shared<MemoryBucket>();
+    FaultRates rates = FaultRates::all(60'000);
+    rates.timeout = milliseconds(300);
+    rates.slow_for = milliseconds(200);
+    Rig rig(world, bucket, "node", 1, Rig::quiet());
+    rig.start();
+    rig.store.rates() = rates;
+    for (uint64_t i = 0; i < 20; ++i)
+      rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(1 + i * 10'000, i, true));
+    rig.node[0].files["a.sst"] = random_bytes(50'000, 1);
+    Result<Cut> cut(Code::kUnavailable, "");
+    for (int i = 0; i < 10 && !cut.ok(); ++i) cut = world.run(rig.tier.publish());
+    ASSERT_TRUE(cut.ok()) << cut.error().text();
+    EXPECT_EQ(rig.node.unplaced(), 0u);  // FakePartitions decodes each object that is recorded
+    for (auto& [p, partition] : rig.node.partitions)
+      for (auto& [id, segment] : partition.segments) {
+        auto back = rig.cold(p, id, 0, segment.data.size());
+        for (int i = 0; i < 5 && !back.ok(); ++i) back = rig.cold(p, id, 0, segment.data.size());
+        ASSERT_TRUE(back.ok()) << back.error().text();
+        EXPECT_TRUE(*back == segment.data.text());
+      }
+  }
+}
+
+TEST_F(TierTest, PublishedManifestNamesFilesAndLocationsOfTheCut) {
+  Rig rig(world, bucket);
+  rig.start();
+  rig.node.add_segment(kP0, random_bytes(70'000, 1));
+  rig.node[0].files["000001.sst"] = random_bytes(9 * kMiB, 2);
+  rig.node[1].files["000002.sst"] = random_bytes(10, 3);
+  // Born before the cut, uploaded after it: the manifest waits, and adds its location to the cut's
+  // files.
+  SegmentId late{};
+  rig.node.after_cut = [&](Cut cut) {
+    late = rig.node.add_segment(kP1, random_bytes(1000, 4));
+    rig.node[1].segments[late].birth = cut;
+  };
+  auto cut = world.run(rig.tier.publish());
+  ASSERT_TRUE(cut.ok()) << cut.error().text();
+  EXPECT_EQ(*cut, Cut(NamespaceEpoch(1), 1));
+  EXPECT_EQ(rig.node[0].published, *cut);
+  EXPECT_TRUE(rig.node[0].kept.empty());
+
+  Env& env = rig.node.env;
+  auto head = world.run(BucketHead(env, rig.store).read());
+  ASSERT_TRUE(head.ok());
+  auto manifest = world.run(read_manifest(env, rig.store, head->record));
+  ASSERT_TRUE(manifest.ok()) << manifest.error().text();
+  ASSERT_EQ(manifest->partitions.size(), 2u);
+  ASSERT_EQ(manifest->partitions[0].files.size(), 1u);
+  auto fetch = fetch_from_bucket(env, rig.store, manifest->partitions[0]);
+  auto part = world.run(fetch(manifest->partitions[0].files[0].file, 8 * kMiB, 1000));
+  ASSERT_TRUE(part.ok()) << part.error().text();
+  EXPECT_TRUE(part->text() == rig.node[0].files["000001.sst"].slice(8 * kMiB, 1000).text());
+  auto locations = world.run(read_locations(env, rig.store, *manifest, kP1));
+  ASSERT_TRUE(locations.ok());
+  ASSERT_EQ(locations->size(), 1u);
+  EXPECT_EQ((*locations)[0].segment, late);
+  EXPECT_TRUE((*locations)[0].object.object);
+  EXPECT_FALSE((*locations)[0].placement.hot());
+}
+
+TEST_F(TierTest, UnchangedFilesAreNotCopiedAgainAndReplacedOnesGoAfterTheHorizon) {
+  Rig rig(world, bucket);
+  rig.start();
+  rig.node[0].files["1.sst"] = random_bytes(1000, 1);
+  rig.node[0].files["2.sst"] = random_bytes(1000, 2);
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(rig.tier.status().publish.files_copied, 2u);
+  rig.node[0].files.erase("1.sst");
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(rig.tier.status().publish.files_copied, 2u);
+  EXPECT_EQ(rig.tier.status().publish.files_kept, 1u);
+  EXPECT_EQ(keys("m/"), 2u);  // not yet
+  world.run_for(seconds(110));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  world.run_for(seconds(110));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(keys("m/"), 1u);
+  EXPECT_LE(keys("manifest/"), 3u);
+  auto head = world.run(BucketHead(rig.node.env, rig.store).read());
+  EXPECT_TRUE(world.run(read_manifest(rig.node.env, rig.store, head->record)).ok());
+}
+
+TEST_F(TierTest, DeadObjectsAreDeletedOnlyAfterTheHorizonAndThenForgotten) {
+  Rig rig(world, bucket);
+  rig.start();
+  SegmentId id = rig.node.add_segment(kP0, random_bytes(1000, 1));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  ObjectId object = rig.node[0].segments[id].location.object.object;
+  rig.node[0].segments.erase(id);
+  rig.node[0].dead.insert(object);
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(keys("d/"), 1u);
+  world.run_for(seconds(101));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(keys("d/"), 0u);
+  EXPECT_TRUE(rig.node[0].dead.empty());
+}
+
+TEST_F(TierTest, ColdReadsMergeAndComeFromTheCacheTheSecondTime) {
+  Rig rig(world, bucket);
+  rig.start();
+  Buffer data = random_bytes(5 * kMiB + 321, 1, true);
+  SegmentId id = rig.node.add_segment(kP0, data);
+  ASSERT_TRUE(world.run(rig.tier.push()).ok());
+  ColdReader& cold = rig.cold_reader();
+  SeededRandom random(3);
+  for (int i = 0; i < 100; ++i) {
+    uint64_t offset = random.below(data.size());
+    uint64_t length = 1 + random.below(data.size() - offset);
+    auto back = rig.cold(kP0, id, offset, length);
+    ASSERT_TRUE(back.ok()) << back.error().text();
+    EXPECT_TRUE(*back == data.slice(offset, length).text());
+  }
+  EXPECT_LE(cold.counters().gets, 7u);
+  rig.pieces.set_budget(0);
+  rig.pieces.set_budget(64 * kMiB);
+  uint64_t gets = cold.counters().gets;
+  int done = 0;
+  struct Reader {
+    static Task<void> run(ColdReader* cold, ColdRead request, int* done) {
+      Result<ColdReadReply> reply = co_await cold->read(std::move(request));
+      if (reply.ok()) ++*done;
+    }
+  };
+  for (int i = 0; i < 20; ++i)
+    world.spawn(
+        Reader::run(&cold, ColdRead{rig.node[0].segments[id].location, 0, data.size()}, &done));
+  ASSERT_TRUE(world.run_until([&] { return done == 20; }));
+  EXPECT_EQ(cold.counters().gets, gets + 1);
+}
+
+TEST_F(TierTest, BadInputDamagedObjectIsAnErrorAndNeverWrongBytes) {
+  Rig rig(world, bucket);
+  rig.start();
+  SegmentId id = rig.node.add_segment(kP0, random_bytes(300'000, 1));
+  ASSERT_TRUE(world.run(rig.tier.push()).ok());
+  Location location = rig.node[0].segments[id].location;
+  std::string key = object_key(location.object.object);
+  std::string bytes(bucket->get(key)->body.text());
+  bytes[1000] = static_cast<char>(bytes[1000] ^ 1);
+  ASSERT_TRUE(bucket->put(key, Buffer::copy_of(bytes_of(bytes)), {}).ok());
+  EXPECT_EQ(rig.cold(kP0, id, 0, 10).code(), Code::kCorrupt);
+  bucket->remove(key);
+  EXPECT_EQ(rig.cold(kP0, id, 0, 10).code(), Code::kNoFragment);
+  EXPECT_EQ(rig.cold(kP0, id, 300'000, 1).code(), Code::kInvalid);
+}
+
+TEST_F(TierTest, SpunDownNamespaceIsAttachedByAnotherClusterInTheNextEpoch) {
+  SegmentId id;
+  Buffer data = random_bytes(100'000, 1);
+  Buffer sst = random_bytes(5000, 2);
+  {
+    Rig rig(world, bucket, "old");
+    rig.start();
+    id = rig.node.add_segment(kP0, data);
+    rig.node[0].files["1.sst"] = sst;
+    rig.node[1].sessions = 5;  // leave one by one
+    auto down = world.run(rig.tier.spin_down());
+    ASSERT_TRUE(down.ok()) << down.error().text();
+    EXPECT_EQ(rig.tier.spin_down_progress().step, SpinDownStep::kReleased);
+    EXPECT_EQ(rig.node[0].closes,
+              (std::vector<CloseStep>{CloseStep::kClosing, CloseStep::kClosed}));
+    EXPECT_EQ(rig.node.unplaced(), 0u);
+    EXPECT_EQ(rig.tier.status().state, HeadState::kReleased);
+    EXPECT_EQ(world.run(rig.tier.start()).code(),
+              Code::kStale);  // a spun down namespace is not resumed by accident
+    world.run_until(rig.tier.stop());
+  }
+  Rig rig(world, bucket, "new", 2);
+  AttachOptions options{ClusterId(2), "new", false, true};
+  auto attached = world.run(attach(rig.node.env, rig.node.coordinator, rig.store, options));
+  ASSERT_TRUE(attached.ok()) << attached.error().text();
+  EXPECT_EQ(attached->head.record.epoch, NamespaceEpoch(2));
+  EXPECT_EQ(attached->before.state, HeadState::kReleased);
+  auto again = world.run(attach(rig.node.env, rig.node.coordinator, rig.store, options));
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->head.record.epoch, NamespaceEpoch(2));  // an interrupted attach goes on
+  auto fetch = fetch_from_bucket(rig.node.env, rig.store, attached->manifest.partitions[0]);
+  auto file = world.run(fetch(attached->manifest.partitions[0].files[0].file, 0, sst.size()));
+  ASSERT_TRUE(file.ok());
+  EXPECT_TRUE(file->text() == sst.text());
+  // The partitions have taken over the files: the first manifest of the new epoch copies nothing.
+  rig.node[0].files["1.sst"] = sst;
+  auto started = world.run(rig.tier.start(attached->head));
+  ASSERT_TRUE(started.ok()) << started.error().text();
+  auto cut = world.run(rig.tier.publish());
+  ASSERT_TRUE(cut.ok()) << cut.error().text();
+  EXPECT_EQ(cut->epoch(), NamespaceEpoch(2));
+  EXPECT_EQ(rig.tier.status().publish.files_copied, 0u);
+}
+
+TEST_F(TierTest, LiveOwnerIsTakenOverOnlyExplicitlyAndThenStopsAtOnce) {
+  Rig old(world, bucket, "old");
+  old.start();
+  old.node.add_segment(kP0, random_bytes(1000, 1));
+  ASSERT_TRUE(world.run(old.tier.publish()).ok());
+  Rig young(world, bucket, "young", 2);
+  AttachOptions options{ClusterId(2), "young", false, true};
+  auto refused = world.run(attach(young.node.env, young.node.coordinator, young.store, options));
+  EXPECT_EQ(refused.code(), Code::kBusy);
+  EXPECT_NE(refused.error().message().find("old"), std::string::npos) << refused.error().text();
+  EXPECT_NE(refused.error().message().find("--take-over"), std::string::npos);
+  options.take_over = true;
+  auto taken = world.run(attach(young.node.env, young.node.coordinator, young.store, options));
+  ASSERT_TRUE(taken.ok()) << taken.error().text();
+  // The old one publishes before its watch tells it: it must lose, and must not spoil what the
+  // other started from.
+  EXPECT_FALSE(world.run(old.tier.publish()).ok());
+  EXPECT_NE(old.winner.find("young"), std::string::npos) << old.winner;
+  EXPECT_EQ(world.run(old.tier.publish()).code(), Code::kReadOnly);
+  EXPECT_EQ(old.tier.status().owner, old.winner);
+  auto head = world.run(BucketHead(young.node.env, young.store).read());
+  EXPECT_EQ(head->record.epoch, NamespaceEpoch(2));
+  EXPECT_TRUE(world.run(read_manifest(young.node.env, young.store, head->record)).ok());
+}
+
+TEST_F(TierTest, RestartedOwnerResumesItsOwnHeadInTheSameEpoch) {
+  Rig rig(world, bucket);
+  rig.start();
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  world.run_until(rig.tier.stop());
+  TierService second({rig.node.env,
+                      rig.store,
+                      rig.node.coordinator,
+                      rig.node.ports,
+                      rig.node.targets,
+                      rig.pieces,
+                      rig.node.identity,
+                      {},
+                      {}},
+                     Rig::quiet());
+  auto started = world.run(second.start());
+  ASSERT_TRUE(started.ok()) << started.error().text();
+  auto cut = world.run(second.publish());
+  ASSERT_TRUE(cut.ok()) << cut.error().text();
+  EXPECT_EQ(*cut, Cut(NamespaceEpoch(1), 2));
+}
+
+TEST_F(TierTest, UnansweredSwapOfAManifestLosesNothing) {
+  Rig rig(world, bucket);
+  rig.start();
+  rig.node[0].files["1.sst"] = random_bytes(1000, 1);
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  rig.node[0].files["2.sst"] = random_bytes(1000, 2);
+  rig.store.down(true);
+  EXPECT_FALSE(world.run(rig.tier.publish()).ok());
+  rig.store.down(false);
+  EXPECT_TRUE(rig.node[0].kept.empty());  // a cut that was given up is not held for ever
+  auto cut = world.run(rig.tier.publish());
+  ASSERT_TRUE(cut.ok()) << cut.error().text();
+  for (int i = 0; i < 3; ++i) {
+    world.run_for(seconds(110));
+    ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  }
+  auto head = world.run(BucketHead(rig.node.env, rig.store).read());
+  auto manifest = world.run(read_manifest(rig.node.env, rig.store, head->record));
+  ASSERT_TRUE(manifest.ok());
+  for (const std::string& key : keys_of(*manifest)) EXPECT_TRUE(bucket->get(key).ok()) << key;
+}
+
+TEST_F(TierTest, UploadsAndManifestsHappenByThemselves) {
+  TierOptions options;
+  options.upload.min_age = seconds(1);
+  options.publish_interval = seconds(20);
+  Rig rig(world, bucket, "node", 1, options);
+  rig.node.add_segment(kP0, random_bytes(1000, 1));
+  rig.start();
+  world.run_for(seconds(10));
+  EXPECT_EQ(rig.node.unplaced(), 0u);
+  world.run_for(seconds(30));
+  EXPECT_TRUE(rig.tier.status().published.packed());
+  world.run_until(rig.tier.stop());
+}
+
+TEST_F(TierTest, EvictionStopsAtTheLowWatermarkAndDropsOnlyWhatIsInTheBucket) {
+  Rig rig(world, bucket);
+  rig.start();
+  for (uint64_t i = 0; i < 100; ++i)
+    rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(10 * kBlock, i));
+  ASSERT_TRUE(world.run(rig.tier.push()).ok());
+  for (uint64_t i = 0; i < 10; ++i) rig.node.add_segment(kP0, random_bytes(10 * kBlock, i));
+  auto used = [&] {
+    uint64_t bytes = 0;
+    for (auto& [p, partition] : rig.node.partitions)
+      for (auto& [id, segment] : partition.segments)
+        bytes += segment.location.placement.hot() ? 10 * kBlock : 0;
+    return bytes;
+  };
+  const uint64_t unit = 10 * kBlock;
+  Evictor evictor(rig.node.env, rig.node.ports, [&] { return HotUsage{used(), 100 * unit}; });
+  ASSERT_TRUE(world.run(evictor.round()).ok());
+  EXPECT_EQ(used(), 90 * unit);
+  ASSERT_TRUE(world.run(evictor.round()).ok());
+  EXPECT_EQ(used(), 90 * unit);
+  auto all = world.run(evictor.drop(~uint64_t{0}));
+  ASSERT_TRUE(all.ok());
+  EXPECT_EQ(used(), 10 * unit);
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,80 @@
+// Uploader: hot segments into packed objects in the bucket, partition by partition.
+//
+// A partition is asked for segments without an object, oldest first; they are read (degraded where
+// need be), packed in that order, put under a fresh id, verified in the bucket, and only then
+// recorded (Uploaded). It remembers nothing: interrupted, it finds the same segments again, and at
+// worst an object that nobody names stays in the bucket. Owner: TierService. One core. Bounded:
+// `parallel` objects at once over all partitions, one per partition.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "coord/ports.h"
+#include "object/object_store.h"
+#include "proto/work.h"
+#include "runtime/scope.h"
+#include "stripe/segment_io.h"
+#include "tier/packed_object.h"
+
+namespace headrace {
+
+struct UploaderOptions {
+  Nanos min_age = seconds(300);  // upload-after
+  Nanos interval = seconds(5);
+  uint64_t object_bytes = kMaxObjectData;  // raw bytes of one object; at least one segment goes in
+  uint32_t parallel =
+      2;               // objects being packed at once: each takes up to twice kMaxObject of memory
+  uint32_t reads = 4;  // segments read at once for one object
+};
+
+struct UploadProgress {
+  uint64_t objects = 0;  // since start
+  uint64_t segments = 0;
+  uint64_t bytes = 0;         // raw
+  uint64_t stored_bytes = 0;  // in the bucket
+  uint64_t failed = 0;        // segments that could not be read or put, this pass or the last
+  std::string last_error;
+};
+
+class Uploader {
+ public:
+  // All outlive this.
+  Uploader(Env env, PartitionPort& partitions, SegmentIo& segments, ObjectStore& store,
+           UploaderOptions options = {});
+
+  void start();  // the loop
+  [[nodiscard]] Task<void> stop();
+  void cancel() { scope_.cancel(); }  // no new work; stop() still joins
+  void set_min_age(Nanos age) { options_.min_age = age; }
+
+  // Every segment of at least that age that has no object yet, until a whole pass finds none.
+  // Recorded on return. Errors: what kept the last failed segment (the others were uploaded).
+  [[nodiscard]] Task<Result<void>> push(PartitionId partition, Nanos min_age);
+  // All partitions at once.
+  [[nodiscard]] Task<Result<void>> push_all(Nanos min_age = {});
+  [[nodiscard]] const UploadProgress& progress() const { return progress_; }
+
+ private:
+  [[nodiscard]] Task<Result<uint64_t>> pass(PartitionId partition,
+                                            Nanos min_age);  // how many were found
+  [[nodiscard]] Task<Result<void>> upload(PartitionId partition, std::vector<Location> group);
+  [[nodiscard]] Task<Result<EncodedSegment>> read(Location location,
+                                                  std::shared_ptr<Semaphore> slots);
+  Task<void> loop();
+  std::shared_ptr<Mutex> mutex_of(PartitionId partition);
+
+  Env env_;
+  PartitionPort& partitions_;
+  SegmentIo& segments_;
+  ObjectStore& store_;
+  UploaderOptions options_;
+  UploadProgress progress_;
+  Semaphore packing_;
+  std::map<PartitionId, std::shared_ptr<Mutex>> mutexes_;
+  Scope scope_;  // last
+};
+
+}  // namespace headrace
