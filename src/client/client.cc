@@ -12,7 +12,9 @@ namespace {
 constexpr Nanos kMaintenance = seconds(1);
 constexpr size_t kForgetBatch = 1000;
 
-HandleRef handle_of(const OpenFileRef& file) { return std::static_pointer_cast<FileHandle>(file); }
+HandleRef handle_of(const OpenFileRef& file) {
+  return std::static_pointer_cast<FileHandle>(file);
+}
 }  // namespace
 
 Client::Client(Env env, ClientOptions options)
@@ -21,14 +23,17 @@ Client::Client(Env env, ClientOptions options)
       hub_(env, identity_, handlers_),
       follower_(env, hub_, view_, options_.nodes),
       partitions_(env, hub_, view_),
-      targets_(env, hub_, view_),
+      targets_(hub_, view_),
       fragments_(targets_),
       segments_(env, fragments_),
       sessions_(env, partitions_, ClientId(env.random.nonzero()), scope_),
-      files_(env, sessions_, scope_, {.max_files = options_.max_files, .idle = options_.idle_grant}),
+      files_(env, sessions_, scope_,
+             {.max_files = options_.max_files, .idle = options_.idle_grant}),
       reader_(env, hub_, partitions_, segments_, scope_, options_.read_cache),
       write_back_(env, sessions_, files_, segments_, reader_, scope_,
-                  {.dirty_limit = options_.dirty_limit, .flush_after = options_.flush_after, .stage_limit = options_.stage_limit}),
+                  {.dirty_limit = options_.dirty_limit,
+                   .flush_after = options_.flush_after,
+                   .stage_limit = options_.stage_limit}),
       data_(sessions_, files_, write_back_, reader_, scope_),
       names_(env, sessions_, files_, write_back_, data_, scope_) {
   identity_.client = sessions_.client();
@@ -38,7 +43,10 @@ Client::Client(Env env, ClientOptions options)
   sessions_.on_lost = [this](ClientSessionRef session) { session_lost(session); };
   sessions_.on_expired = [this](ClientSessionRef session) { files_.session_expired(session); };
   files_.flush = [this](FileRef file) { return write_back_.flush(std::move(file)); };
-  files_.drop_dirty = [this](const FileRef& file, Error error) { write_back_.drop(file, std::move(error)); };
+  files_.keep_open = [this](FileRef file) { return keep_open(std::move(file)); };
+  files_.drop_dirty = [this](const FileRef& file, Error error) {
+    write_back_.drop(file, std::move(error));
+  };
 }
 
 Client::~Client() = default;
@@ -99,7 +107,8 @@ Nanos Client::may_cache(FileId id) const {
 }
 
 ClientStatistics Client::counters() const {
-  return {write_back_.counters(), reader_.counters(), segments_.counters(), files_.counters(), write_back_.dirty_bytes(), files_.size()};
+  return {write_back_.counters(), reader_.counters(),        segments_.counters(),
+          files_.counters(),      write_back_.dirty_bytes(), files_.size()};
 }
 
 Result<void> Client::writable() const {
@@ -109,22 +118,43 @@ Result<void> Client::writable() const {
 
 // ---- names ----
 
-Task<Result<Attributes>> Client::lookup(FileId parent, std::string name) { return names_.lookup(parent, std::move(name)); }
-Task<Result<Attributes>> Client::get_attributes(FileId file) { return names_.get_attributes(file); }
-Task<Result<Attributes>> Client::set_attributes(FileId file, AttributeChange change) { return names_.set_attributes(file, change); }
-Task<Result<Attributes>> Client::make(FileId parent, std::string name, MakeOptions options, Credentials who) {
+Task<Result<Attributes>> Client::lookup(FileId parent, std::string name) {
+  return names_.lookup(parent, std::move(name));
+}
+Task<Result<Attributes>> Client::get_attributes(FileId file) {
+  return names_.get_attributes(file);
+}
+Task<Result<Attributes>> Client::set_attributes(FileId file, AttributeChange change) {
+  return names_.set_attributes(file, change);
+}
+Task<Result<Attributes>> Client::make(FileId parent, std::string name, MakeOptions options,
+                                      Credentials who) {
   return names_.make(parent, std::move(name), std::move(options), who);
 }
-Task<Result<void>> Client::unlink(FileId parent, std::string name) { return names_.unlink(parent, std::move(name), false); }
-Task<Result<void>> Client::remove_directory(FileId parent, std::string name) { return names_.unlink(parent, std::move(name), true); }
-Task<Result<void>> Client::rename(RenameOptions options) { return names_.rename(std::move(options)); }
-Task<Result<Attributes>> Client::link(FileId file, FileId parent, std::string name) { return names_.link(file, parent, std::move(name)); }
-Task<Result<std::string>> Client::read_link(FileId file) { return names_.read_link(file); }
-Task<Result<ReadDirectoryReply>> Client::read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) {
+Task<Result<void>> Client::unlink(FileId parent, std::string name) {
+  return names_.unlink(parent, std::move(name), false);
+}
+Task<Result<void>> Client::remove_directory(FileId parent, std::string name) {
+  return names_.unlink(parent, std::move(name), true);
+}
+Task<Result<void>> Client::rename(RenameOptions options) {
+  return names_.rename(std::move(options));
+}
+Task<Result<Attributes>> Client::link(FileId file, FileId parent, std::string name) {
+  return names_.link(file, parent, std::move(name));
+}
+Task<Result<std::string>> Client::read_link(FileId file) {
+  return names_.read_link(file);
+}
+Task<Result<ReadDirectoryReply>> Client::read_directory(FileId directory, uint64_t after,
+                                                        uint32_t limit, bool plus) {
   return names_.read_directory(directory, after, limit, plus);
 }
-Task<Result<std::string>> Client::get_xattr(FileId file, std::string name) { return names_.get_xattr(file, std::move(name)); }
-Task<Result<void>> Client::set_xattr(FileId file, std::string name, std::string value, bool must_create, bool must_replace) {
+Task<Result<std::string>> Client::get_xattr(FileId file, std::string name) {
+  return names_.get_xattr(file, std::move(name));
+}
+Task<Result<void>> Client::set_xattr(FileId file, std::string name, std::string value,
+                                     bool must_create, bool must_replace) {
   SetXattr request;
   request.name = std::move(name);
   request.value = std::move(value);
@@ -132,12 +162,15 @@ Task<Result<void>> Client::set_xattr(FileId file, std::string name, std::string 
   request.must_replace = must_replace;
   return names_.set_xattr(file, std::move(request));
 }
-Task<Result<std::vector<std::string>>> Client::list_xattr(FileId file) { return names_.list_xattr(file); }
-Task<Result<void>> Client::remove_xattr(FileId file, std::string name) { return names_.remove_xattr(file, std::move(name)); }
+Task<Result<std::vector<std::string>>> Client::list_xattr(FileId file) {
+  return names_.list_xattr(file);
+}
+Task<Result<void>> Client::remove_xattr(FileId file, std::string name) {
+  return names_.remove_xattr(file, std::move(name));
+}
 
 // ---- open files ----
 
-// The file outlives its last name while we have it open, for other clients' unlinks too.
 Task<Result<void>> Client::keep_open(FileRef file) {
   Mutex::Guard guard = co_await file->opening.lock();
   while (file->forgetting) co_await ListWait(file->forgotten);
@@ -152,7 +185,9 @@ Task<Result<OpenFileRef>> Client::open(FileId id, OpenMode mode) {
   FileRef file = files_.get(id);
   ++file->opens;
   auto handle = std::make_shared<FileHandle>(file, mode, closed_);  // counts down, whatever happens
-  HR_CO_TRY(co_await keep_open(file));
+  if (!files_.is_protected(*file)) {
+    HR_CO_TRY(co_await keep_open(file));
+  }
   if (mode.truncate) {
     HR_CO_TRY(writable());
     HR_CO_TRY(co_await names_.set_attributes(id, {.mask = kSetSize, .size = 0}));
@@ -160,13 +195,21 @@ Task<Result<OpenFileRef>> Client::open(FileId id, OpenMode mode) {
   co_return OpenFileRef(std::move(handle));
 }
 
-Task<Result<FileSystem::Created>> Client::create(FileId parent, std::string name, uint32_t mode, OpenMode open, Credentials who) {
-  HR_CO_TRY(Attributes made, co_await names_.make(parent, std::move(name), {.type = FileType::kFile, .mode = mode}, who, true,
-                                                  open.write));
+Task<Result<FileSystem::Created>> Client::create(FileId parent, std::string name, uint32_t mode,
+                                                 OpenMode open, Credentials who) {
+  // Its write grant protects it; where none is wanted the partition is told with the same message.
+  const bool kept = !open.write;
+  HR_CO_TRY(Attributes made,
+            co_await names_.make(parent, std::move(name), {.type = FileType::kFile, .mode = mode},
+                                 who, kept, open.write));
   FileRef file = files_.get(made.id);
-  file->kept = true;
+  file->kept = kept;
   ++file->opens;
-  co_return Created{made, std::make_shared<FileHandle>(file, open, closed_)};
+  auto handle = std::make_shared<FileHandle>(file, open, closed_);
+  if (!files_.is_protected(*file)) {
+    HR_CO_TRY(co_await keep_open(file));
+  }
+  co_return Created{made, std::move(handle)};
 }
 
 Task<Result<void>> Client::close(OpenFileRef file) {
@@ -190,7 +233,8 @@ Task<void> Client::forget_closed() {
   for (auto& [slot, files] : by_slot) {
     for (size_t i = 0; i < files.size(); i += kForgetBatch) {
       Forget request;
-      for (size_t j = i; j < std::min(files.size(), i + kForgetBatch); ++j) request.files.push_back(files[j]->id);
+      for (size_t j = i; j < std::min(files.size(), i + kForgetBatch); ++j)
+        request.files.push_back(files[j]->id);
       (void)co_await sessions_.mutate(slot, std::move(request));
     }
     for (const FileRef& file : files) {
@@ -221,7 +265,9 @@ Task<Result<void>> Client::sync(FileId id) {
   co_return co_await data_.sync(std::move(file));
 }
 
-Task<Result<void>> Client::sync_all() { return write_back_.flush_all(); }
+Task<Result<void>> Client::sync_all() {
+  return write_back_.flush_all();
+}
 
 // ---- the whole ----
 
@@ -230,7 +276,8 @@ Task<Result<FileSystemStatistics>> Client::statistics() {
   std::vector<Task<Result<StatisticsReply>>> asks;
   std::shared_ptr<const ClusterMap> map = view_.shared();
   for (const PartitionInfo& partition : map->partitions) {
-    asks.push_back(partitions_.call(partition.id, Statistics{.partition = partition.id}, {.timeout = seconds(10)}));
+    asks.push_back(partitions_.call(partition.id, Statistics{.partition = partition.id},
+                                    {.timeout = seconds(10)}));
   }
   std::vector<Result<StatisticsReply>> replies = co_await when_all(std::move(asks));
   uint64_t bytes = 0;
@@ -249,7 +296,8 @@ Task<Result<FileSystemStatistics>> Client::statistics() {
   const uint64_t data = map->protection.data;
   const uint64_t width = std::max<uint64_t>(map->protection.width(), 1);
   const uint64_t free = (capacity - used) / width * data;
-  // What is in the bucket alone takes no room in the hot tier: the total is what could be there, at least what is.
+  // What is in the bucket alone takes no room in the hot tier: the total is what could be there, at
+  // least what is.
   out.total_bytes = std::max(capacity / width * data, bytes + free);
   out.free_bytes = free;
   co_return out;
@@ -265,10 +313,8 @@ void Client::session_lost(const ClientSessionRef& session) {
   }
   files_.session_lost(session);
   if (ended_) return;
-  for (FileRef& file : open) scope_.spawn(keep_again(std::move(file)));
+  for (const FileRef& file : open) files_.keep_open_soon(file);
 }
-
-Task<void> Client::keep_again(FileRef file) { (void)co_await keep_open(std::move(file)); }
 
 Task<Result<Empty>> Client::leave(Closing) {
   ++told_to_leave_;
@@ -280,7 +326,8 @@ Task<Result<Empty>> Client::leave(Closing) {
 }
 
 Task<void> Client::leave_now() {
-  // Each partition tells; what was granted by one that had not yet begun to close goes in the next round.
+  // Each partition tells; what was granted by one that had not yet begun to close goes in the next
+  // round.
   for (uint64_t heard = 0; heard != told_to_leave_;) {
     heard = told_to_leave_;
     (void)co_await write_back_.flush_all();

@@ -1,9 +1,11 @@
-// Client: the file system as a library, over any node of a cluster. Entry header of src/client (with file_system.h).
+// Client: the file system as a library, over any node of a cluster. Entry header of src/client
+// (with file_system.h).
 //
-// Who owns what: Client owns the hub, the copy of the cluster map and one of each part: ClientSessions, FileTable
-// (grants), SegmentReader, WriteBack, DataPath, Names. All run on one core, in one Scope.
-// Lifecycle: start() → use → shut_down() → destroy. Destroyed without shut_down() it is as if the machine had crashed:
-// what was not synced is lost, and the node evicts it after its lease.
+// Who owns what: Client owns the hub, the copy of the cluster map and one of each part:
+// ClientSessions, FileTable (grants), SegmentReader, WriteBack, DataPath, Names. All run on one
+// core, in one Scope. Lifecycle: start() → use → shut_down() → destroy. Destroyed without
+// shut_down() it is as if the machine had crashed: what was not synced is lost, and the node evicts
+// it after its lease.
 #pragma once
 
 #include <memory>
@@ -25,14 +27,14 @@
 namespace headrace {
 
 struct ClientOptions {
-  std::vector<Address> nodes;            // where to begin; the cluster map names the rest
-  uint64_t dirty_limit = kGiB;           // unsynced bytes held; above it writers wait
-  Nanos flush_after = seconds(5);        // dirty data is sent within
-  uint64_t stage_limit = 64 * kKiB;      // up to it fsync goes through the journal
-  uint64_t read_cache = 256 * kMiB;      // pieces of segments
-  size_t max_files = 65'536;             // whose grants are held when idle
+  std::vector<Address> nodes;        // where to begin; the cluster map names the rest
+  uint64_t dirty_limit = kGiB;       // unsynced bytes held; above it writers wait
+  Nanos flush_after = seconds(5);    // dirty data is sent within
+  uint64_t stage_limit = 64 * kKiB;  // up to it fsync goes through the journal
+  uint64_t read_cache = 256 * kMiB;  // pieces of segments
+  size_t max_files = 65'536;         // whose grants are held when idle
   Nanos idle_grant = seconds(600);
-  Nanos start_timeout = seconds(30);     // until a node must have answered
+  Nanos start_timeout = seconds(30);  // until a node must have answered
 };
 
 struct ClientStatistics {
@@ -41,32 +43,38 @@ struct ClientStatistics {
   SegmentIoCounters segments;
   FileTable::Counters grants;
   uint64_t dirty_bytes = 0;
-  uint64_t files = 0;                    // known of
+  uint64_t files = 0;  // known of
 };
 
 class Client final : public FileSystem {
  public:
-  // kUnavailable, naming what each node said, when none answered in time. The Env outlives the client.
+  // kUnavailable, naming what each node said, when none answered in time. The Env outlives the
+  // client.
   [[nodiscard]] static Task<Result<std::unique_ptr<Client>>> start(Env env, ClientOptions options);
   ~Client() override;
 
   Task<Result<Attributes>> lookup(FileId parent, std::string name) override;
   Task<Result<Attributes>> get_attributes(FileId file) override;
   Task<Result<Attributes>> set_attributes(FileId file, AttributeChange change) override;
-  Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options, Credentials who) override;
-  Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open, Credentials who) override;
+  Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options,
+                                Credentials who) override;
+  Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open,
+                               Credentials who) override;
   Task<Result<void>> unlink(FileId parent, std::string name) override;
   Task<Result<void>> remove_directory(FileId parent, std::string name) override;
   Task<Result<void>> rename(RenameOptions options) override;
   Task<Result<Attributes>> link(FileId file, FileId parent, std::string name) override;
   Task<Result<std::string>> read_link(FileId file) override;
-  Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) override;
+  Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after, uint32_t limit,
+                                                  bool plus) override;
   Task<Result<std::string>> get_xattr(FileId file, std::string name) override;
-  Task<Result<void>> set_xattr(FileId file, std::string name, std::string value, bool must_create, bool must_replace) override;
+  Task<Result<void>> set_xattr(FileId file, std::string name, std::string value, bool must_create,
+                               bool must_replace) override;
   Task<Result<std::vector<std::string>>> list_xattr(FileId file) override;
   Task<Result<void>> remove_xattr(FileId file, std::string name) override;
   Task<Result<OpenFileRef>> open(FileId file, OpenMode mode) override;
-  Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset, uint64_t length) override;
+  Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset,
+                                         uint64_t length) override;
   Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) override;
   Task<Result<void>> sync(FileId file) override;
   Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) override;
@@ -77,8 +85,9 @@ class Client final : public FileSystem {
   Event& closing() override { return closing_; }
   Task<Result<void>> shut_down() override;
 
-  // How long a kernel may go on using what it was told of the file (attributes; of a directory: its names, present and
-  // absent) without asking: until then an invalidation would come first. Zero: not at all.
+  // How long a kernel may go on using what it was told of the file (attributes; of a directory: its
+  // names, present and absent) without asking: until then an invalidation would come first. Zero:
+  // not at all.
   [[nodiscard]] Nanos may_cache(FileId file) const;
   // Not for good: another cluster owns the namespace now. Why, in words.
   [[nodiscard]] bool read_only() const { return follower_.read_only(); }
@@ -97,7 +106,6 @@ class Client final : public FileSystem {
   [[nodiscard]] Task<Result<Empty>> leave(Closing request);
   [[nodiscard]] Task<void> leave_now();
   [[nodiscard]] Task<Result<void>> keep_open(FileRef file);
-  [[nodiscard]] Task<void> keep_again(FileRef file);
   [[nodiscard]] Task<void> forget_closed();
   [[nodiscard]] Result<void> writable() const;
   void session_lost(const ClientSessionRef& session);

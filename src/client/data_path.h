@@ -1,11 +1,11 @@
 // DataPath: reads and writes of open files, truncation, holes.
 //
-// A read is planned in one step without awaiting (own dirty bytes over committed extents, both of one moment) and then
-// fetched: what it returns was the file's content at a moment within the call. A dead segment (the packer moved its
-// bytes) sends it back to plan again. Sequential readers get a window ahead, from 1 MiB doubling to 16 MiB.
-// Truncation and holes wait until nothing of the file is dirty, writers wait meanwhile: no commit and no change of size are
-// ever under way together, and a recall never has to wait for the change of size.
-// Owner: Client.
+// A read is planned in one step without awaiting (own dirty bytes over committed extents, both of
+// one moment) and then fetched: what it returns was the file's content at a moment within the call.
+// A dead segment (the packer moved its bytes) sends it back to plan again. Sequential readers get a
+// window ahead, from 1 MiB doubling to 16 MiB. Truncation and holes wait until nothing of the file
+// is dirty, writers wait meanwhile: no commit and no change of size are ever under way together,
+// and a recall never has to wait for the change of size. Owner: Client.
 #pragma once
 
 #include <memory>
@@ -23,7 +23,8 @@ using ClosedFiles = std::shared_ptr<std::vector<FileRef>>;
 
 class FileHandle final : public OpenFile {
  public:
-  FileHandle(FileRef file, OpenMode mode, ClosedFiles closed) : file(std::move(file)), mode(mode), closed_(std::move(closed)) {}
+  FileHandle(FileRef file, OpenMode mode, ClosedFiles closed)
+      : file(std::move(file)), mode(mode), closed_(std::move(closed)) {}
   ~FileHandle() override { release(); }
   [[nodiscard]] FileId id() const override { return file->id; }
   void release();
@@ -31,7 +32,7 @@ class FileHandle final : public OpenFile {
   const FileRef file;
   const OpenMode mode;
   // read-ahead
-  uint64_t next = 0;         // where a sequential reader goes on
+  uint64_t next = 0;  // where a sequential reader goes on
   uint32_t in_order = 0;
   uint64_t window = 0;
   uint64_t ahead_until = 0;
@@ -49,10 +50,16 @@ class DataPath {
   static constexpr uint64_t kMaxAhead = 128 * kMiB;  // being fetched ahead, all files
   static constexpr size_t kMaxExtents = 1'000'000;   // cached, all files
 
-  DataPath(ClientSessions& sessions, FileTable& files, WriteBack& write_back, SegmentReader& reader, Scope& scope)
-      : sessions_(sessions), files_(files), write_back_(write_back), reader_(reader), scope_(scope) {}
+  DataPath(ClientSessions& sessions, FileTable& files, WriteBack& write_back, SegmentReader& reader,
+           Scope& scope)
+      : sessions_(sessions),
+        files_(files),
+        write_back_(write_back),
+        reader_(reader),
+        scope_(scope) {}
 
-  [[nodiscard]] Task<Result<std::vector<Buffer>>> read(HandleRef handle, uint64_t offset, uint64_t length);
+  [[nodiscard]] Task<Result<std::vector<Buffer>>> read(HandleRef handle, uint64_t offset,
+                                                       uint64_t length);
   [[nodiscard]] Task<Result<uint64_t>> write(HandleRef handle, uint64_t offset, Buffer data);
   // Durable, with size and times; reports lost bytes once.
   [[nodiscard]] Task<Result<void>> sync(FileRef file);
@@ -64,18 +71,19 @@ class DataPath {
   struct Source {
     uint64_t offset = 0;
     uint64_t length = 0;
-    Buffer bytes;            // own, staged; empty with a zero segment: zeros
+    Buffer bytes;  // own, staged; empty with a zero segment: zeros
     SegmentId segment;
     uint64_t segment_offset = 0;
   };
   struct Plan {
     std::vector<Source> sources;
-    uint64_t size = 0;       // of the file
+    uint64_t size = 0;  // of the file
   };
   [[nodiscard]] Task<Result<Plan>> plan(FileRef file, uint64_t offset, uint64_t length);
   [[nodiscard]] Task<Result<Plan>> plan_uncached(FileRef file, uint64_t offset, uint64_t length);
   [[nodiscard]] static Result<Source> source_of(const Extent& extent, const ExtentCache& extents);
-  [[nodiscard]] Task<Result<GetExtentsReply>> get_extents(FileRef file, uint64_t offset, uint64_t length);
+  [[nodiscard]] Task<Result<GetExtentsReply>> get_extents(FileRef file, uint64_t offset,
+                                                          uint64_t length);
   void learn(ExtentCache& cache, GetExtentsReply& reply);
   [[nodiscard]] Task<Result<std::vector<Buffer>>> fetch(Source source, bool whole_chunks);
   void read_ahead(FileHandle& handle, uint64_t offset, uint64_t length, uint64_t size);

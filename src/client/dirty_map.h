@@ -1,13 +1,14 @@
 // DirtyMap: the bytes of one file that were written here and are not committed yet.
 //
-// A piece is free (may still be taken) or taken by one flush, named by a number from 1. A newer write over a taken
-// piece replaces those bytes in the map at once (reads see it) and is free itself; the flush goes on with the old
-// bytes, which it holds. finished(flush) removes what is left of a flush's pieces, put_back(flush) frees them again:
-// so a failed flush loses nothing and never brings back what was overwritten meanwhile.
+// A piece is free (may still be taken) or taken by one flush, named by a number from 1. A newer
+// write over a taken piece replaces those bytes in the map at once (reads see it) and is free
+// itself; the flush goes on with the old bytes, which it holds. finished(flush) removes what is
+// left of a flush's pieces, put_back(flush) frees them again: so a failed flush loses nothing and
+// never brings back what was overwritten meanwhile.
 //
-// Invariants: pieces never overlap and are never empty. Bytes that were handed out are never changed in place.
-// Writes below kKeepFrom are copied, and grow into each other, so that a small write does not pin a large request.
-// Owner: FileState. No I/O, one core.
+// Invariants: pieces never overlap and are never empty. Bytes that were handed out are never
+// changed in place. Writes below kKeepFrom are copied, and grow into each other, so that a small
+// write does not pin a large request. Owner: FileState. No I/O, one core.
 #pragma once
 
 #include <cstdint>
@@ -30,10 +31,14 @@ class DirtyMap {
 
   void write(uint64_t offset, Buffer bytes);
 
-  // Marks free pieces, ascending, as taken by `flush`, up to max_bytes (splitting a piece there) and max_pieces.
-  [[nodiscard]] std::vector<DirtyPiece> take(uint64_t flush, uint64_t max_bytes, uint64_t max_pieces);
-  // The same, but only whole multiples of `unit` out of contiguous free runs of at least that length.
-  [[nodiscard]] std::vector<DirtyPiece> take_runs(uint64_t flush, uint64_t unit, uint64_t max_bytes);
+  // Marks free pieces, ascending, as taken by `flush`, up to max_bytes (splitting a piece there)
+  // and max_pieces.
+  [[nodiscard]] std::vector<DirtyPiece> take(uint64_t flush, uint64_t max_bytes,
+                                             uint64_t max_pieces);
+  // The same, but only whole multiples of `unit` out of contiguous free runs of at least that
+  // length.
+  [[nodiscard]] std::vector<DirtyPiece> take_runs(uint64_t flush, uint64_t unit,
+                                                  uint64_t max_bytes);
   void finished(uint64_t flush);
   void put_back(uint64_t flush);
 
@@ -41,7 +46,7 @@ class DirtyMap {
   [[nodiscard]] std::vector<DirtyPiece> view(uint64_t begin, uint64_t end) const;
 
   [[nodiscard]] bool empty() const { return pieces_.empty(); }
-  [[nodiscard]] uint64_t bytes() const { return bytes_; }        // taken and free
+  [[nodiscard]] uint64_t bytes() const { return bytes_; }  // taken and free
   [[nodiscard]] uint64_t free_bytes() const { return free_; }
   [[nodiscard]] size_t pieces() const { return pieces_.size(); }
   void clear();
@@ -49,7 +54,7 @@ class DirtyMap {
  private:
   struct Piece {
     Buffer bytes;
-    Buffer room;         // whole memory behind bytes, while its rest may still be filled; else empty
+    Buffer room;  // whole memory behind bytes, while its rest may still be filled; else empty
     uint64_t flush = 0;  // 0: free
   };
   using Pieces = std::map<uint64_t, Piece>;

@@ -11,11 +11,14 @@
 namespace headrace {
 namespace {
 
-Buffer text(const std::string& s) { return Buffer::copy_of(bytes_of(s)); }
+Buffer text(const std::string& s) {
+  return Buffer::copy_of(bytes_of(s));
+}
 
 std::string all(const DirtyMap& map, uint64_t begin, uint64_t end) {
   std::string out(end - begin, '.');
-  for (const DirtyPiece& piece : map.view(begin, end)) out.replace(piece.offset - begin, piece.bytes.size(), piece.bytes.text());
+  for (const DirtyPiece& piece : map.view(begin, end))
+    out.replace(piece.offset - begin, piece.bytes.size(), piece.bytes.text());
   return out;
 }
 
@@ -100,7 +103,8 @@ TEST(DirtyMap, BehavesAsAByteModel) {
         case 3: {
           uint64_t flush = next_flush++;
           bool runs = random.chance(1, 3);
-          auto pieces = runs ? map.take_runs(flush, 16, 64) : map.take(flush, 1 + random.below(200), 1 + random.below(5));
+          auto pieces = runs ? map.take_runs(flush, 16, 64)
+                             : map.take(flush, 1 + random.below(200), 1 + random.below(5));
           for (auto& piece : pieces) {
             for (uint64_t i = 0; i < piece.bytes.size(); ++i) {
               auto& [byte, owner] = model.at(piece.offset + i);

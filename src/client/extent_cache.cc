@@ -35,7 +35,9 @@ void ExtentCache::forget(uint64_t begin, uint64_t end) {
 
 void ExtentCache::replace(Extent extent) {
   if (extent.length == 0) return;
-  forget(extent.offset, extent.length > ~uint64_t{0} - extent.offset ? ~uint64_t{0} : extent.offset + extent.length);
+  forget(extent.offset, extent.length > ~uint64_t{0} - extent.offset
+                            ? ~uint64_t{0}
+                            : extent.offset + extent.length);
   extents_.emplace(extent.offset, extent);
 }
 
@@ -44,14 +46,17 @@ void ExtentCache::clear() {
   staged_.clear();
 }
 
-void ExtentCache::put_staged(uint64_t staged, Buffer bytes) { staged_.insert_or_assign(staged, std::move(bytes)); }
+void ExtentCache::put_staged(uint64_t staged, Buffer bytes) {
+  staged_.insert_or_assign(staged, std::move(bytes));
+}
 
 const Buffer* ExtentCache::staged(uint64_t id) const {
   auto found = staged_.find(id);
   return found == staged_.end() ? nullptr : &found->second;
 }
 
-std::optional<std::vector<Extent>> ExtentCache::cover(uint64_t begin, uint64_t end, uint64_t* missing) const {
+std::optional<std::vector<Extent>> ExtentCache::cover(uint64_t begin, uint64_t end,
+                                                      uint64_t* missing) const {
   std::vector<Extent> out;
   auto at = extents_.upper_bound(begin);
   if (at != extents_.begin()) --at;

@@ -1,8 +1,9 @@
-// ExtentCache: what is known of where a file's committed bytes are. Holes are explicit, so that presence is knowledge.
+// ExtentCache: what is known of where a file's committed bytes are. Holes are explicit, so that
+// presence is knowledge.
 //
-// Valid only under a grant (or within one read). The packer may move bytes to another segment without a recall: an
-// extent may therefore name a segment that is gone (Locate says kNotFound; the owner then clears and asks again), but
-// never wrong bytes. Owner: FileState.
+// Valid only under a grant (or within one read). The packer may move bytes to another segment
+// without a recall: an extent may therefore name a segment that is gone (Locate says kNotFound; the
+// owner then clears and asks again), but never wrong bytes. Owner: FileState.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +28,10 @@ class ExtentCache {
   void put_staged(uint64_t staged, Buffer bytes);
   [[nodiscard]] const Buffer* staged(uint64_t id) const;
 
-  // Extents that cover [begin, end) exactly, cut to it; nothing where some part is unknown (its start in *missing).
-  [[nodiscard]] std::optional<std::vector<Extent>> cover(uint64_t begin, uint64_t end, uint64_t* missing = nullptr) const;
+  // Extents that cover [begin, end) exactly, cut to it; nothing where some part is unknown (its
+  // start in *missing).
+  [[nodiscard]] std::optional<std::vector<Extent>> cover(uint64_t begin, uint64_t end,
+                                                         uint64_t* missing = nullptr) const;
   [[nodiscard]] size_t size() const { return extents_.size(); }
 
  private:

@@ -1,7 +1,8 @@
-// FakeCluster: one simulated node that answers a client's messages from maps in memory: partitions without journal,
-// targets without disks. It is strict where clients could cheat: commits need the write grant and a reservation, tickets
-// take effect once, grants conflict and are recalled, replies may be overtaken by recalls (random delays).
-// What a real node keeps on disk is in FakeDurable, which survives the node's process.
+// FakeCluster: one simulated node that answers a client's messages from maps in memory: partitions
+// without journal, targets without disks. It is strict where clients could cheat: commits need the
+// write grant and a reservation, tickets take effect once, grants conflict and are recalled,
+// replies may be overtaken by recalls (random delays). What a real node keeps on disk is in
+// FakeDurable, which survives the node's process.
 #pragma once
 
 #include <algorithm>
@@ -67,11 +68,16 @@ struct FakeDurable {
     map.protection = {2, 1};
     map.nodes.push_back({NodeId(1), address, true});
     for (uint64_t t = 1; t <= 4; ++t)
-      map.targets.push_back({.id = TargetId(t), .node = NodeId(1), .number = static_cast<uint32_t>(t), .domain = "z/r/t" + std::to_string(t), .capacity = kGiB});
+      map.targets.push_back({.id = TargetId(t),
+                             .node = NodeId(1),
+                             .number = static_cast<uint32_t>(t),
+                             .domain = "z/r/t" + std::to_string(t),
+                             .capacity = kGiB});
     const uint64_t width = 65'536 / partitions;
     for (uint64_t p = 0; p < partitions; ++p)
-      map.partitions.push_back({PartitionId(static_cast<uint16_t>(p + 1)), static_cast<uint16_t>(p * width),
-                                static_cast<uint16_t>((p + 1) * width - 1), NodeId(1), PartitionEpoch(epoch)});
+      map.partitions.push_back(
+          {PartitionId(static_cast<uint16_t>(p + 1)), static_cast<uint16_t>(p * width),
+           static_cast<uint16_t>((p + 1) * width - 1), NodeId(1), PartitionEpoch(epoch)});
     return map;
   }
 };
@@ -82,14 +88,18 @@ class FakeNode final : public Process {
     bool no_space = false;
     bool read_only = false;
     bool closing = false;
-    bool forget_sessions = false;   // a new process knows no session
+    bool forget_sessions = false;  // a new process knows no session
     uint64_t fail_fragment_writes = 0;
-    uint64_t fail_commits = 0;      // kUnavailable
+    uint64_t fail_commits = 0;  // kUnavailable
     uint64_t lose_fragment_index = 255;
   };
 
   FakeNode(Env& env, Address address, FakeDurable& disk, Faults& faults)
-      : env_(env), address_(std::move(address)), disk_(disk), faults_(faults), hub_(env, identity_, handlers_) {
+      : env_(env),
+        address_(std::move(address)),
+        disk_(disk),
+        faults_(faults),
+        hub_(env, identity_, handlers_) {
     identity_.name_space = NamespaceId(7);
     identity_.namespace_epoch = NamespaceEpoch(1);
     for (const auto& [id, who] : disk_.sessions) {
@@ -100,22 +110,29 @@ class FakeNode final : public Process {
     }
     if (faults_.forget_sessions) disk_.sessions.clear();
     handlers_.on<GetMap>([this](GetMap r, CallInfo) { return get_map(r); });
-    handlers_.on<SessionOpen>([this](SessionOpen r, CallInfo i) { return session_open(std::move(r), std::move(i)); });
-    handlers_.on<SessionRenew>([this](SessionRenew r, CallInfo i) { return session_renew(r, std::move(i)); });
+    handlers_.on<SessionOpen>(
+        [this](SessionOpen r, CallInfo i) { return session_open(std::move(r), std::move(i)); });
+    handlers_.on<SessionRenew>(
+        [this](SessionRenew r, CallInfo i) { return session_renew(r, std::move(i)); });
     handlers_.on<SessionClose>([this](SessionClose r, CallInfo) { return session_close(r); });
-    handlers_.on<GrantAcquire>([this](GrantAcquire r, CallInfo i) { return grant_acquire(r, std::move(i)); });
+    handlers_.on<GrantAcquire>(
+        [this](GrantAcquire r, CallInfo i) { return grant_acquire(r, std::move(i)); });
     handlers_.on<GrantRelease>([this](GrantRelease r, CallInfo) { return grant_release(r); });
-    handlers_.on<Lookup>([this](Lookup r, CallInfo i) { return lookup(std::move(r), std::move(i)); });
-    handlers_.on<GetAttributes>([this](GetAttributes r, CallInfo i) { return get_attributes(r, std::move(i)); });
+    handlers_.on<Lookup>(
+        [this](Lookup r, CallInfo i) { return lookup(std::move(r), std::move(i)); });
+    handlers_.on<GetAttributes>(
+        [this](GetAttributes r, CallInfo i) { return get_attributes(r, std::move(i)); });
     handlers_.on<ReadDirectory>([this](ReadDirectory r, CallInfo) { return read_directory(r); });
     handlers_.on<GetXattr>([this](GetXattr r, CallInfo) { return get_xattr(std::move(r)); });
     handlers_.on<ListXattr>([this](ListXattr r, CallInfo) { return list_xattr(r); });
     handlers_.on<Reserve>([this](Reserve r, CallInfo i) { return reserve(r, std::move(i)); });
-    handlers_.on<GetExtents>([this](GetExtents r, CallInfo i) { return get_extents(r, std::move(i)); });
+    handlers_.on<GetExtents>(
+        [this](GetExtents r, CallInfo i) { return get_extents(r, std::move(i)); });
     handlers_.on<Locate>([this](Locate r, CallInfo) { return locate(r); });
     handlers_.on<Statistics>([this](Statistics, CallInfo) { return statistics(); });
     handlers_.on<ColdRead>([this](ColdRead r, CallInfo) { return cold_read(std::move(r)); });
-    handlers_.on<FragmentWrite>([this](FragmentWrite r, CallInfo) { return fragment_write(std::move(r)); });
+    handlers_.on<FragmentWrite>(
+        [this](FragmentWrite r, CallInfo) { return fragment_write(std::move(r)); });
     handlers_.on<FragmentRead>([this](FragmentRead r, CallInfo) { return fragment_read(r); });
     mutation<SetAttributes>(&FakeNode::set_attributes);
     mutation<Make>(&FakeNode::make);
@@ -140,8 +157,9 @@ class FakeNode final : public Process {
   }
 
   struct Counts {
-    uint64_t get_attributes = 0, lookups = 0, extents = 0, commits = 0, commit_files = 0, stages = 0, recalls = 0, reserves = 0,
-             fragment_reads = 0, cold_reads = 0, evictions = 0, locates = 0, acquires = 0;
+    uint64_t get_attributes = 0, lookups = 0, extents = 0, commits = 0, commit_files = 0,
+             stages = 0, recalls = 0, reserves = 0, fragment_reads = 0, cold_reads = 0,
+             evictions = 0, locates = 0, acquires = 0;
   };
   Counts counts;
   Nanos slow{};  // up to so long before and after each operation
@@ -187,7 +205,9 @@ class FakeNode final : public Process {
   };
 
   Task<void> pause() {
-    if (slow.count > 0) co_await env_.clock.sleep(Nanos{static_cast<int64_t>(env_.random.below(static_cast<uint64_t>(slow.count)))});
+    if (slow.count > 0)
+      co_await env_.clock.sleep(
+          Nanos{static_cast<int64_t>(env_.random.below(static_cast<uint64_t>(slow.count)))});
   }
   Task<void> leases() {
     for (;;) {
@@ -205,10 +225,12 @@ class FakeNode final : public Process {
   }
   template <class Req>
   void mutation(Task<Result<typename Req::Reply>> (FakeNode::*run)(Req)) {
-    handlers_.on<Req>([this, run](Req r, CallInfo i) { return mutate<Req>(std::move(r), std::move(i), run); });
+    handlers_.on<Req>(
+        [this, run](Req r, CallInfo i) { return mutate<Req>(std::move(r), std::move(i), run); });
   }
   template <class Req>
-  Task<Result<typename Req::Reply>> mutate(Req request, CallInfo info, Task<Result<typename Req::Reply>> (FakeNode::*run)(Req)) {
+  Task<Result<typename Req::Reply>> mutate(
+      Req request, CallInfo info, Task<Result<typename Req::Reply>> (FakeNode::*run)(Req)) {
     co_await pause();
     HR_CO_TRY(touch(request.ticket.session, info));
     if (faults_.read_only) co_return Error(Code::kReadOnly, "read-only");
@@ -240,7 +262,8 @@ class FakeNode final : public Process {
     return false;
   }
   void drop_grants(SessionId id) {
-    for (auto& [file, holders] : grants_) std::erase_if(holders, [&](const Holder& h) { return h.session == id; });
+    for (auto& [file, holders] : grants_)
+      std::erase_if(holders, [&](const Holder& h) { return h.session == id; });
   }
   void end(FileId file, GrantId id, GrantKind keep) {
     for (Holder& h : grants_[file])
@@ -273,7 +296,9 @@ class FakeNode final : public Process {
       Result<Empty> answer = Error(Code::kUnavailable, "");
       if (at != sessions_.end() && at->second.channel) {
         std::shared_ptr<Channel> channel = at->second.channel;
-        answer = co_await hub_.call(channel, Recall{.session = victim.session, .grant = victim.grant, .keep = keep}, {.timeout = seconds(60)});
+        answer = co_await hub_.call(
+            channel, Recall{.session = victim.session, .grant = victim.grant, .keep = keep},
+            {.timeout = seconds(60)});
       }
       recalling_.erase(victim.grant.id);
       if (answer.ok()) {
@@ -284,7 +309,9 @@ class FakeNode final : public Process {
     }
   }
   std::optional<Grant> give(SessionId session, FileId file, GrantKind kind) {
-    if (!sessions_.contains(session) || faults_.closing || kind == GrantKind::kNone || conflict(file, session, kind)) return std::nullopt;
+    if (!sessions_.contains(session) || faults_.closing || kind == GrantKind::kNone ||
+        conflict(file, session, kind))
+      return std::nullopt;
     for (Holder& h : grants_[file]) {
       if (h.session != session) continue;
       if (recalling_.contains(h.grant.id)) return std::nullopt;
@@ -332,10 +359,12 @@ class FakeNode final : public Process {
     if (r.again) {
       HR_CO_TRY(touch(r.again, info));
       for (const Grant& claim : r.claims) {
-        if (conflict(claim.file, r.again, claim.kind)) co_return Error(Code::kStale, "a claim conflicts");
+        if (conflict(claim.file, r.again, claim.kind))
+          co_return Error(Code::kStale, "a claim conflicts");
         const Grant* has = held(r.again, claim.file);
         if (has == nullptr) grants_[claim.file].push_back({r.again, claim});
-        if (has != nullptr && has->id != claim.id) co_return Error(Code::kStale, "claimed another grant");
+        if (has != nullptr && has->id != claim.id)
+          co_return Error(Code::kStale, "claimed another grant");
       }
       reply.session = r.again;
     } else {
@@ -380,7 +409,8 @@ class FakeNode final : public Process {
     co_await pause();
     for (auto& [file, holders] : grants_)
       std::erase_if(holders, [&](const Holder& h) {
-        return h.session == r.session && std::find(r.grants.begin(), r.grants.end(), h.grant.id) != r.grants.end();
+        return h.session == r.session &&
+               std::find(r.grants.begin(), r.grants.end(), h.grant.id) != r.grants.end();
       });
     co_return Empty{};
   }
@@ -503,7 +533,9 @@ class FakeNode final : public Process {
     if (d->names.contains(r.name)) co_return Error(Code::kExists, "exists");
     const uint64_t number = disk_.next_file++;
     const uint64_t width = 65'536 / disk_.partitions;
-    Slot slot = r.type == FileType::kDirectory ? Slot(static_cast<uint16_t>((number % disk_.partitions) * width)) : r.parent.slot();
+    Slot slot = r.type == FileType::kDirectory
+                    ? Slot(static_cast<uint16_t>((number % disk_.partitions) * width))
+                    : r.parent.slot();
     FileId id(slot, number);
     FakeInode fresh;
     Attributes& a = fresh.attributes;
@@ -526,7 +558,9 @@ class FakeNode final : public Process {
     reply.attributes = a;
     disk_.inodes[id] = std::move(fresh);
     reply.directory_grant = give(session, r.parent, GrantKind::kRead);
-    if (same_partition(id, r.parent)) reply.file_grant = give(session, id, r.want_write_grant ? GrantKind::kWrite : GrantKind::kRead);
+    if (same_partition(id, r.parent))
+      reply.file_grant =
+          give(session, id, r.want_write_grant ? GrantKind::kWrite : GrantKind::kRead);
     co_return reply;
   }
   void reap(FileId id) {
@@ -557,7 +591,8 @@ class FakeNode final : public Process {
       const bool is_directory = inode(child)->attributes.type == FileType::kDirectory;
       if (r.directory && !is_directory) co_return Error(Code::kNotDirectory, "not a directory");
       if (!r.directory && is_directory) co_return Error(Code::kIsDirectory, "a directory");
-      if (is_directory && !inode(child)->names.empty()) co_return Error(Code::kNotEmpty, "not empty");
+      if (is_directory && !inode(child)->names.empty())
+        co_return Error(Code::kNotEmpty, "not empty");
       d->names.erase(it);
       touched(*d, true);
       UnlinkReply reply;
@@ -683,9 +718,11 @@ class FakeNode final : public Process {
     const SessionId session = r.ticket.session;
     std::set<SegmentId> named;
     for (const CommitSegment& s : r.segments) {
-      HR_ASSERT(sessions_[session].reserved.contains(s.segment));  // only what was reserved to it
+      if (!sessions_[session].reserved.contains(s.segment))
+        co_return Error(Code::kStale, "not reserved to this session (any more)");
       HR_ASSERT(s.length > 0 && s.length <= kMaxSegment);
-      for (uint8_t i = 0; i < 3; ++i) HR_ASSERT(disk_.fragments.contains({s.segment, i}));  // durable before
+      for (uint8_t i = 0; i < 3; ++i)
+        HR_ASSERT(disk_.fragments.contains({s.segment, i}));  // durable before
       named.insert(s.segment);
     }
     CommitReply reply;
@@ -704,7 +741,8 @@ class FakeNode final : public Process {
         if (f.size > i->attributes.size) resize(*i, f.size);
         HR_ASSERT(f.size == i->attributes.size);  // a commit never shortens
         for (const Extent& e : f.extents) {
-          HR_ASSERT(e.kind == ExtentKind::kSegment && named.contains(e.segment) && e.offset + e.length <= f.size);
+          HR_ASSERT(e.kind == ExtentKind::kSegment && named.contains(e.segment) &&
+                    e.offset + e.length <= f.size);
           i->extents.replace(e);
         }
         i->attributes.mtime = f.mtime;
@@ -730,7 +768,8 @@ class FakeNode final : public Process {
     FakeInode* i = inode(r.file);
     const Grant* grant = held(r.ticket.session, r.file);
     if (i == nullptr) co_return none();
-    if (grant == nullptr || grant->id != r.grant || grant->kind != GrantKind::kWrite) co_return Error(Code::kStale, "no grant");
+    if (grant == nullptr || grant->id != r.grant || grant->kind != GrantKind::kWrite)
+      co_return Error(Code::kStale, "no grant");
     if (r.size > i->attributes.size) resize(*i, r.size);
     HR_ASSERT(r.size == i->attributes.size);
     uint64_t bytes = 0;
@@ -738,7 +777,10 @@ class FakeNode final : public Process {
       bytes += piece.bytes.size();
       const uint64_t id = disk_.next_staged++;
       disk_.staged[id] = Buffer::copy_of(bytes_of(piece.bytes));
-      i->extents.replace({.offset = piece.offset, .length = piece.bytes.size(), .kind = ExtentKind::kStaged, .staged = id});
+      i->extents.replace({.offset = piece.offset,
+                          .length = piece.bytes.size(),
+                          .kind = ExtentKind::kStaged,
+                          .staged = id});
     }
     HR_ASSERT(bytes <= 64 * kKiB);
     i->attributes.mtime = r.mtime;
@@ -777,7 +819,8 @@ class FakeNode final : public Process {
           c.expiry_s = static_cast<uint32_t>(wall() / 1'000'000'000 + 3600);
           reply.capabilities.push_back(c);
         }
-        if (e.kind == ExtentKind::kStaged && staged.insert(e.staged).second) reply.staged.push_back({e.staged, disk_.staged.at(e.staged)});
+        if (e.kind == ExtentKind::kStaged && staged.insert(e.staged).second)
+          reply.staged.push_back({e.staged, disk_.staged.at(e.staged)});
       }
     }
     co_await pause();
@@ -795,7 +838,8 @@ class FakeNode final : public Process {
   Task<Result<ColdReadReply>> cold_read(ColdRead r) {
     ++counts.cold_reads;
     auto it = disk_.bucket.find(r.location.segment);
-    if (it == disk_.bucket.end() || r.offset + r.length > it->second.size()) co_return Error(Code::kIo, "not in the bucket");
+    if (it == disk_.bucket.end() || r.offset + r.length > it->second.size())
+      co_return Error(Code::kIo, "not in the bucket");
     ColdReadReply reply;
     reply.payload = Buffer::copy_of(bytes_of(it->second.substr(r.offset, r.length)));
     reply.crc = crc32c(reply.payload.view());
@@ -815,12 +859,14 @@ class FakeNode final : public Process {
     ++counts.fragment_reads;
     co_await pause();
     auto it = disk_.fragments.find({r.segment, r.index});
-    if (it == disk_.fragments.end() || r.index == faults_.lose_fragment_index) co_return Error(Code::kNoFragment, "not here");
+    if (it == disk_.fragments.end() || r.index == faults_.lose_fragment_index)
+      co_return Error(Code::kNoFragment, "not here");
     FragmentReadReply reply;
     reply.segment_length = it->second.segment_length;
     HR_ASSERT(r.offset + r.length <= it->second.payload.size());
     reply.payload = it->second.payload.slice(r.offset, r.length);
-    for (uint64_t b = r.offset / kBlock; b < (r.offset + r.length) / kBlock; ++b) reply.crcs.push_back(it->second.crcs[b]);
+    for (uint64_t b = r.offset / kBlock; b < (r.offset + r.length) / kBlock; ++b)
+      reply.crcs.push_back(it->second.crcs[b]);
     co_return reply;
   }
 
@@ -855,7 +901,8 @@ struct ClientProcess final : Process {
 
 class FakeCluster {
  public:
-  explicit FakeCluster(uint64_t seed, size_t clients = 1, ClientOptions options = {}) : world(seed), node_machine(world.add_machine("node")) {
+  explicit FakeCluster(uint64_t seed, size_t clients = 1, ClientOptions options = {})
+      : world(seed), node_machine(world.add_machine("node")) {
     start_node();
     for (size_t i = 0; i < clients; ++i) {
       Machine& machine = world.add_machine("client" + std::to_string(i));
@@ -864,7 +911,9 @@ class FakeCluster {
     }
   }
   void start_node() {
-    node_machine.start([this](Env& env) { return std::make_unique<FakeNode>(env, node_machine.address(), disk, faults); });
+    node_machine.start([this](Env& env) {
+      return std::make_unique<FakeNode>(env, node_machine.address(), disk, faults);
+    });
   }
   void restart_node() {
     node_machine.crash(CrashKind::kProcess);
@@ -874,12 +923,22 @@ class FakeCluster {
   }
   void start_client(size_t i, ClientOptions options) {
     options.nodes = {node_machine.address()};
-    machines[i]->start([options](Env& env) { return std::make_unique<ClientProcess>(env, options); });
-    bool up = world.run_until([&] { return static_cast<ClientProcess*>(machines[i]->process())->client != nullptr; }, seconds(60));
+    machines[i]->start(
+        [options](Env& env) { return std::make_unique<ClientProcess>(env, options); });
+    bool up = world.run_until(
+        [&] { return static_cast<ClientProcess*>(machines[i]->process())->client != nullptr; },
+        seconds(60));
     HR_ASSERT(up);
   }
+  // As after a crash of the client's machine.
+  void start_client_again(size_t i, ClientOptions options = {}) {
+    machines[i]->crash(CrashKind::kPower);
+    start_client(i, std::move(options));
+  }
   [[nodiscard]] FakeNode& node() { return static_cast<FakeNode&>(*node_machine.process()); }
-  [[nodiscard]] Client& client(size_t i = 0) { return *static_cast<ClientProcess*>(machines[i]->process())->client; }
+  [[nodiscard]] Client& client(size_t i = 0) {
+    return *static_cast<ClientProcess*>(machines[i]->process())->client;
+  }
 
   FakeDurable disk;
   FakeNode::Faults faults;

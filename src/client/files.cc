@@ -4,6 +4,11 @@
 
 namespace headrace {
 
+namespace {
+constexpr size_t kManyNames =
+    200'000;  // known of one directory; above it its grant is given back to forget them
+}  // namespace
+
 Turn::~Turn() {
   if (file_ == nullptr) return;
   if (file_->turn != number_) {  // given up before it came
@@ -39,7 +44,8 @@ std::vector<FileRef> FileTable::all() const {
   std::vector<FileRef> out;
   out.reserve(files_.size());
   for (const auto& [id, file] : files_) out.push_back(file);
-  std::sort(out.begin(), out.end(), [](const FileRef& a, const FileRef& b) { return a->id < b->id; });
+  std::sort(out.begin(), out.end(),
+            [](const FileRef& a, const FileRef& b) { return a->id < b->id; });
   return out;
 }
 
@@ -57,40 +63,48 @@ Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
     GrantRequest request(session);
     const uint64_t asked_at = asked();
     if (usable(*file) >= kind) {
-      Result<EntryReply> reply =
-          co_await sessions_.ask_under(session, GetAttributes{.file = file->id, .want = GrantKind::kRead});
+      Result<EntryReply> reply = co_await sessions_.ask_under(
+          session, GetAttributes{.file = file->id, .want = GrantKind::kRead});
       if (session->lost) continue;
       if (!reply.ok()) co_return std::move(reply).error();
       take(file, reply->file_grant, &reply->attributes, request, asked_at);
     } else {
       ++counters_.acquired;
-      Result<GrantAcquireReply> reply = co_await sessions_.ask_under(session, GrantAcquire{.file = file->id, .kind = kind});
+      Result<GrantAcquireReply> reply =
+          co_await sessions_.ask_under(session, GrantAcquire{.file = file->id, .kind = kind});
       if (session->lost) continue;
       if (!reply.ok()) co_return std::move(reply).error();
       take(file, reply->grant, &reply->attributes, request, asked_at);
     }
   }
-  co_return Error(Code::kUnavailable, "the grant on file " + to_string(file->id) + " was recalled over and over");
+  co_return Error(Code::kUnavailable,
+                  "the grant on file " + to_string(file->id) + " was recalled over and over");
 }
 
-void FileTable::take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes,
-                     const GrantRequest& request, uint64_t asked_at) {
+bool FileTable::take(const FileRef& file, const std::optional<Grant>& grant,
+                     const Attributes* attributes, const GrantRequest& request, uint64_t asked_at) {
   const ClientSessionRef& session = request.session();
-  if (session->lost || file->recalling) return;
+  if (session->lost || file->recalling) return false;
+  bool brought = false;
   if (grant && grant->file == file->id) {
     const GrantKind kind = session->still(*grant, request.number());
     if (kind > file->held.kind) {
+      if (file->held.kind == GrantKind::kNone) file->granted_at = ++clock_;
       file->session = session;
       file->held = {file->id, kind, grant->id};
       file->usable = kind;
     }
+    brought = kind != GrantKind::kNone && file->held.id == grant->id && file->session == session;
   }
-  if (attributes == nullptr || attributes->generation == 0) return;
-  if (file->held.kind == GrantKind::kNone || file->session != session || !fresh(*file, asked_at)) return;
+  if (attributes == nullptr || attributes->generation == 0) return brought;
+  const bool under_grant = brought || (file->held.kind != GrantKind::kNone &&
+                                       file->session == session && file->granted_at <= asked_at);
+  if (!under_grant || !fresh(*file, asked_at)) return brought;
   file->attributes = *attributes;
-  if (file->size_known) return;
+  if (file->size_known) return brought;
   file->size = file->committed_size = attributes->size;
   file->size_known = true;
+  return brought;
 }
 
 Attributes FileTable::present(FileState& file) const {
@@ -109,8 +123,10 @@ Attributes FileTable::present(const FileState& file, Attributes attributes) cons
   return attributes;
 }
 
-void FileTable::remember_name(FileState& directory, const std::string& name, CachedName what, uint64_t asked_at) {
+void FileTable::remember_name(FileState& directory, const std::string& name, CachedName what,
+                              uint64_t asked_at, bool granted) {
   if (!readable(directory) || directory.recalling || !fresh(directory, asked_at)) return;
+  if (!granted && directory.granted_at > asked_at) return;
   DirectoryState& state = directory.as_directory();
   if (!state.changing.contains(name)) state.names[name] = what;
 }
@@ -148,14 +164,16 @@ Task<Result<Empty>> FileTable::recall(Recall request) {
   ++counters_.recalls;
   auto done = std::make_shared<Event>();
   FileRef file = find(request.grant.file);
-  if (file == nullptr || file->held.kind == GrantKind::kNone || file->session->id != request.session) {
+  if (file == nullptr || file->held.kind == GrantKind::kNone ||
+      file->session->id != request.session) {
     for (const ClientSessionRef& session : sessions_.all()) {
       if (session->id == request.session) session->end_grant(request.grant.id, request.keep);
     }
     co_return Empty{};
   }
   // Owned by the client's scope, not by the connection that brought it.
-  if (!scope_.spawn(run_recall(std::move(file), request, done))) co_return Error(Code::kCancelled, "the client is shutting down");
+  if (!scope_.spawn(run_recall(std::move(file), request, done)))
+    co_return Error(Code::kCancelled, "the client is shutting down");
   co_await done->wait();
   co_return Empty{};
 }
@@ -164,7 +182,8 @@ Task<void> FileTable::run_recall(FileRef file, Recall request, std::shared_ptr<E
   while (file->recalling) co_await ListWait(file->recalled);
   ClientSessionRef session = file->session;
   if (session != nullptr && session->id == request.session) {
-    // Whatever we hold on the file under that session, be it by another id: never answer and go on caching.
+    // Whatever we hold on the file under that session, be it by another id: never answer and go on
+    // caching.
     if (file->held.kind > request.keep) {
       co_await give_up(file, request.keep);
       end_recall(*file);
@@ -193,13 +212,23 @@ Task<void> FileTable::give_up(FileRef file, GrantKind keep) {
       Result<void> flushed = co_await flush(file);
       if (file->dirty.empty() || session->lost) break;
       if (env_.clock.now() >= deadline || (!flushed.ok() && flushed.code() == Code::kReadOnly)) {
-        drop_dirty(file, flushed.ok() ? Error(Code::kIo, "the grant was recalled before the data could be written")
-                                      : Error(flushed.code(), flushed.error().message()));
+        drop_dirty(file,
+                   flushed.ok()
+                       ? Error(Code::kIo, "the grant was recalled before the data could be written")
+                       : Error(flushed.code(), flushed.error().message()));
         break;
       }
       co_await env_.clock.sleep(milliseconds(100));
     }
   }
+  while (keep == GrantKind::kNone && file->opens > 0 && !file->kept && !session->lost &&
+         keep_open) {
+    Result<void> kept = co_await keep_open(file);
+    if (!kept.ok()) break;
+  }
+  // Claims under way name this grant: were it given to another before they arrive, they would cost
+  // the whole session.
+  const Mutex::Guard no_claims = co_await session->reopening.lock();
   if (!session->lost) {
     session->end_grant(file->held.id, keep);
     if (keep == GrantKind::kNone) {
@@ -208,6 +237,14 @@ Task<void> FileTable::give_up(FileRef file, GrantKind keep) {
       file->held.kind = std::min(file->held.kind, keep);
     }
   }
+}
+
+void FileTable::keep_open_soon(const FileRef& file) {
+  if (file->opens > 0 && !file->kept && keep_open) scope_.spawn(keep_open_now(file));
+}
+
+Task<void> FileTable::keep_open_now(FileRef file) {
+  (void)co_await keep_open(std::move(file));
 }
 
 Task<void> FileTable::drop_kernel_caches(FileRef file) {
@@ -223,7 +260,8 @@ Task<void> FileTable::invalidate_now(FileRef file, std::shared_ptr<Event> done) 
     for (const auto& [name, what] : file->directory->names) names.emplace_back(name, what.file);
     std::sort(names.begin(), names.end());
     for (auto& [name, child] : names) {
-      co_await invalidate(FileSystem::Invalidation{.file = child, .parent = file->id, .name = name});
+      co_await invalidate(
+          FileSystem::Invalidation{.file = child, .parent = file->id, .name = name});
     }
   }
   co_await invalidate(FileSystem::Invalidation{.file = file->id, .attributes = true, .data = true});
@@ -237,7 +275,8 @@ Task<void> FileTable::invalidate_all(std::vector<FileRef> files) {
 std::vector<Grant> FileTable::claims(const ClientSession& session) const {
   std::vector<Grant> out;
   for (const FileRef& file : all()) {
-    if (file->session.get() == &session && file->held.kind != GrantKind::kNone) out.push_back(file->held);
+    if (file->session.get() == &session && file->held.kind != GrantKind::kNone)
+      out.push_back(file->held);
   }
   return out;
 }
@@ -248,7 +287,8 @@ void FileTable::session_lost(const ClientSessionRef& session) {
     if (file->session != session) continue;
     if (!file->dirty.empty()) {
       drop_dirty(file, Error(Code::kStale,
-                             "unsynced data was lost: this client was not heard of for longer than its lease and was evicted"));
+                             "unsynced data was lost: this client was not heard of for longer than "
+                             "its lease and was evicted"));
     }
     if (file->held.kind != GrantKind::kNone) under.push_back(file);
     file->kept = false;
@@ -307,7 +347,9 @@ Task<void> FileTable::trim() {
   std::vector<FileRef> idle;
   std::vector<FileId> gone;
   for (const auto& [id, file] : files_) {
-    if (file.use_count() > 1 || file->opens > 0 || file->kept || !file->dirty.empty() || file->recalling || file->error) continue;
+    if (file.use_count() > 1 || file->opens > 0 || file->kept || !file->dirty.empty() ||
+        file->recalling || file->error)
+      continue;
     if (file->held.kind == GrantKind::kNone) {
       gone.push_back(id);
     } else {
@@ -317,12 +359,21 @@ Task<void> FileTable::trim() {
   if (!gone.empty()) last_erase_ = ++clock_;
   for (FileId id : gone) files_.erase(id);
   std::sort(idle.begin(), idle.end(), [](const FileRef& a, const FileRef& b) {
+    const bool a_huge = a->directory != nullptr && a->directory->names.size() > kManyNames;
+    const bool b_huge = b->directory != nullptr && b->directory->names.size() > kManyNames;
+    if (a_huge != b_huge) return a_huge;
     return a->last_use != b->last_use ? a->last_use < b->last_use : a->id < b->id;
   });
-  const size_t over = files_.size() > options_.max_files ? files_.size() - options_.max_files + options_.max_files / 10 : 0;
+  const size_t over = files_.size() > options_.max_files
+                          ? files_.size() - options_.max_files + options_.max_files / 10
+                          : 0;
   size_t count = 0;
-  while (count < idle.size() && (count < over || idle[count]->last_use + options_.idle < now)) ++count;
-  idle.resize(std::min<size_t>(count, 1024));
+  while (count < idle.size() && idle[count]->directory != nullptr &&
+         idle[count]->directory->names.size() > kManyNames)
+    ++count;
+  while (count < idle.size() && (count < over || idle[count]->last_use + options_.idle < now))
+    ++count;
+  idle.resize(std::min<size_t>(count, 8192));
   if (!idle.empty()) co_await release(std::move(idle));
 }
 

@@ -1,15 +1,18 @@
-// FileState: all that this client knows of one file or directory. FileTable: all of them, and their grants.
+// FileState: all that this client knows of one file or directory. FileTable: all of them, and their
+// grants.
 //
-// A grant is `held` until the partition has our answer; `usable` is what new operations may rely on. They differ while
-// a recall is at work: its order is (1) the gateway drops what the kernel cached, operations go on; (2) usable falls:
-// no operation begins under the grant any more; (3) what is dirty is flushed under the grant still held; (4) caches go,
-// the grant ends, the recall is answered. An operation checks usable() and acts without awaiting in between, or
-// checks again.
+// A grant is `held` until the partition has our answer; `usable` is what new operations may rely
+// on. They differ while a recall is at work: its order is (1) the gateway drops what the kernel
+// cached, operations go on; (2) usable falls: no operation begins under the grant any more; (3)
+// what is dirty is flushed under the grant still held; (4) caches go, the grant ends, the recall is
+// answered. An operation checks usable() and acts without awaiting in between, or checks again.
 //
-// Knowledge is versioned by one counter: bump() marks that what was asked before is outdated (an own change, the end of
-// a grant). A reply is remembered only if nothing was bumped since it was asked for (asked() before, fresh() after).
-// Under a write grant `size` and `mtime` are the truth and the partition lags behind; without dirty bytes both agree.
-// Owner: Client. FileState is shared; frames that hold one touch nothing else when they are destroyed.
+// Knowledge is versioned by one counter: bump() marks that what was asked before is outdated (an
+// own change, the end of a grant). A reply is remembered only if nothing was bumped since it was
+// asked for (asked() before, fresh() after), and if the grant was held then already, or came with
+// that very reply: from before a grant nothing is known. Under a write grant `size` and `mtime` are
+// the truth and the partition lags behind; without dirty bytes both agree. Owner: Client. FileState
+// is shared; frames that hold one touch nothing else when they are destroyed.
 #pragma once
 
 #include <functional>
@@ -50,40 +53,41 @@ struct FileState {
   const FileId id;
 
   // ---- grant ----
-  ClientSessionRef session;       // that holds it
-  Grant held;                     // kNone: none
+  ClientSessionRef session;  // that holds it
+  Grant held;                // kNone: none
   GrantKind usable = GrantKind::kNone;
   bool recalling = false;
-  WaitList recalled;              // woken when recalling ends
+  WaitList recalled;  // woken when recalling ends
   Mutex acquiring;
-  uint64_t losses = 0;            // times that a grant ended
-  uint64_t served = 0;            // answers given that a kernel may have cached
+  uint64_t losses = 0;  // times that a grant ended
+  uint64_t served = 0;  // answers given that a kernel may have cached
 
   // ---- what is known, while usable ----
   uint64_t version = 0;
+  uint64_t granted_at = 0;
   std::optional<Attributes> attributes;  // as the partition said
   bool size_known = false;
   uint64_t size = 0;
-  uint64_t committed_size = 0;    // as the partition has it
-  int64_t mtime = 0;              // of the newest dirty byte
+  uint64_t committed_size = 0;  // as the partition has it
+  int64_t mtime = 0;            // of the newest dirty byte
   std::unique_ptr<DirectoryState> directory;
   std::map<std::string, std::optional<std::string>> xattrs;  // nullopt: known to be absent
-  bool no_xattrs = false;         // none but those in xattrs
-  std::string link_target;        // symlinks: never changes
+  bool no_xattrs = false;                                    // none but those in xattrs
+  std::string link_target;                                   // symlinks: never changes
 
   // ---- data ----
   DirtyMap dirty;
   ExtentCache extents;
-  uint64_t data_version = 0;      // as version, of extents
+  uint64_t data_version = 0;  // as version, of extents
   Nanos dirty_since{};
-  bool queued = false;            // in the write-back's queue
+  bool queued = false;  // in the write-back's queue
   uint64_t next_full_check = 0;
-  Nanos retry_at{};               // after a failed flush
+  Nanos retry_at{};  // after a failed flush
   uint32_t failures = 0;
-  uint64_t put_backs = 0;         // flushes that failed and left their bytes dirty
-  uint64_t drops = 0;             // times that all dirty bytes were given up
-  std::optional<Error> error;     // lost dirty bytes; reported once by sync
-  bool resizing = false;          // a truncation or punch is at work: writers wait
+  uint64_t put_backs = 0;      // flushes that failed and left their bytes dirty
+  uint64_t drops = 0;          // times that all dirty bytes were given up
+  std::optional<Error> error;  // lost dirty bytes; reported once by sync
+  bool resizing = false;       // a truncation or punch is at work: writers wait
   WaitList resized;
   // Commits, in the order in which their bytes were taken.
   uint64_t next_turn = 0;
@@ -93,8 +97,9 @@ struct FileState {
 
   // ---- opens ----
   uint32_t opens = 0;
-  bool kept = false;              // the partition knows that we have it open
-  bool forgetting = false;        // Forget is under way
+  bool kept = false;        // the partition knows that we have it open
+  uint32_t unlinking = 0;   // own removals of a name of it under way
+  bool forgetting = false;  // Forget is under way
   WaitList forgotten;
   Mutex opening;
   Nanos last_use{};
@@ -123,8 +128,8 @@ class Turn {
 class FileTable {
  public:
   struct Options {
-    size_t max_files = 65'536;             // grants over it are given back, the least used first
-    Nanos idle = seconds(600);             // grants unused for longer are given back
+    size_t max_files = 65'536;  // grants over it are given back, the least used first
+    Nanos idle = seconds(600);  // grants unused for longer are given back
     Nanos invalidate_timeout = seconds(2);
     Nanos recall_flush_timeout = seconds(30);
   };
@@ -134,6 +139,7 @@ class FileTable {
   // Set before use.
   std::function<Task<Result<void>>(FileRef)> flush;       // everything dirty becomes durable
   std::function<void(const FileRef&, Error)> drop_dirty;  // it is lost; recorded in error
+  std::function<Task<Result<void>>(FileRef)> keep_open;  // tells the partition that it is open here
   FileSystem::Invalidate invalidate;
 
   [[nodiscard]] FileRef get(FileId file);
@@ -142,7 +148,13 @@ class FileTable {
 
   // ---- versions ----
   [[nodiscard]] uint64_t asked() const { return clock_; }
-  [[nodiscard]] static bool fresh(const FileState& file, uint64_t asked) { return file.version <= asked; }
+  [[nodiscard]] static bool fresh(const FileState& file, uint64_t asked) {
+    return file.version <= asked;
+  }
+  // A reply that brought no grant, asked for then, may be remembered.
+  [[nodiscard]] bool may_remember(const FileState& file, uint64_t asked) const {
+    return readable(file) && !file.recalling && fresh(file, asked) && file.granted_at <= asked;
+  }
   void bump(FileState& file) { file.version = ++clock_; }
   void bump_data(FileState& file) { file.data_version = ++clock_; }
   // An own change of its attributes began or ended.
@@ -153,25 +165,42 @@ class FileTable {
 
   // ---- grants ----
   [[nodiscard]] GrantKind usable(const FileState& file) const {
-    return file.usable != GrantKind::kNone && sessions_.alive(*file.session) ? file.usable : GrantKind::kNone;
+    return file.usable != GrantKind::kNone && sessions_.alive(*file.session) ? file.usable
+                                                                             : GrantKind::kNone;
   }
-  [[nodiscard]] bool readable(const FileState& file) const { return usable(file) >= GrantKind::kRead; }
-  [[nodiscard]] bool writable(const FileState& file) const { return usable(file) >= GrantKind::kWrite; }
-  // On return the grant is usable and the size known. kUnavailable while the partition gives none (closing).
+  [[nodiscard]] bool readable(const FileState& file) const {
+    return usable(file) >= GrantKind::kRead;
+  }
+  [[nodiscard]] bool writable(const FileState& file) const {
+    return usable(file) >= GrantKind::kWrite;
+  }
+  // On return the grant is usable and the size known. kUnavailable while the partition gives none
+  // (closing).
   [[nodiscard]] Task<Result<void>> acquire(FileRef file, GrantKind kind);
-  // What a reply brought: a grant, and attributes (null: none) as of then.
-  void take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes, const GrantRequest& request,
-            uint64_t asked);
-  // Attributes with this client's own size and times; from cache, hence readable() and attributes there.
+  // What a reply brought: a grant, and attributes (null: none) as of then. Whether that grant is
+  // held now.
+  bool take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes,
+            const GrantRequest& request, uint64_t asked);
+  // Attributes with this client's own size and times; from cache, hence readable() and attributes
+  // there.
   [[nodiscard]] Attributes present(FileState& file) const;
-  // `attributes` as some reply had them, with own size and times where a write grant makes them the truth.
+  // `attributes` as some reply had them, with own size and times where a write grant makes them the
+  // truth.
   [[nodiscard]] Attributes present(const FileState& file, Attributes attributes) const;
 
   // The partition does not know of the grant any more.
   void disown(FileState& file);
+  // An open file outlives its last name: by a grant, since an unlink elsewhere recalls that first,
+  // or by OpenKept.
+  [[nodiscard]] bool is_protected(const FileState& file) const {
+    return file.kept || (readable(file) && !file.recalling && file.unlinking == 0);
+  }
+  void keep_open_soon(const FileRef& file);
 
   // ---- names ----
-  void remember_name(FileState& directory, const std::string& name, CachedName what, uint64_t asked);
+  // granted: take() said so of the same reply.
+  void remember_name(FileState& directory, const std::string& name, CachedName what, uint64_t asked,
+                     bool granted);
 
   // ---- the partition's side ----
   [[nodiscard]] Task<Result<Empty>> recall(Recall request);
@@ -179,7 +208,8 @@ class FileTable {
   void session_lost(const ClientSessionRef& session);
   void session_expired(const ClientSessionRef& session);
 
-  // Gives back grants that are idle or too many, and forgets files of which nothing is left to know.
+  // Gives back grants that are idle or too many, and forgets files of which nothing is left to
+  // know.
   [[nodiscard]] Task<void> trim();
   [[nodiscard]] Task<void> release_all();
   [[nodiscard]] std::vector<FileRef> all() const;
@@ -194,6 +224,7 @@ class FileTable {
  private:
   [[nodiscard]] Task<void> run_recall(FileRef file, Recall request, std::shared_ptr<Event> done);
   [[nodiscard]] Task<void> give_up(FileRef file, GrantKind keep);
+  [[nodiscard]] Task<void> keep_open_now(FileRef file);
   [[nodiscard]] Task<void> drop_kernel_caches(FileRef file);
   [[nodiscard]] Task<void> invalidate_now(FileRef file, std::shared_ptr<Event> done);
   [[nodiscard]] Task<void> invalidate_all(std::vector<FileRef> files);

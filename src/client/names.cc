@@ -16,19 +16,51 @@ constexpr int64_t kNow = std::numeric_limits<int64_t>::min();
 
 Result<void> check_name(const std::string& name) {
   if (name.size() > kMaxName) return Error(Code::kNameTooLong, "a name has at most 255 bytes");
-  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos || name.find('\0') != std::string::npos)
+  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
+      name.find('\0') != std::string::npos)
     return Error(Code::kInvalid, "not a name: '" + name + "'");
   return {};
 }
 
-Error no_such_name() { return Error(Code::kNotFound, "no such file or directory"); }
+// Asked under our write grant, the partition may not have known of bytes that were dirty here; the
+// grant and those bytes went while the answer was under way, so that nothing here corrects it any
+// more.
+struct OwnWrites {
+  explicit OwnWrites(const FileState& file)
+      : ours(file.held.kind == GrantKind::kWrite), losses(file.losses) {}
+  [[nodiscard]] bool overtook(const FileState& file) const {
+    return ours && (file.held.kind != GrantKind::kWrite || file.losses != losses);
+  }
+  bool ours;
+  uint64_t losses;
+};
+
+Error no_such_name() {
+  return Error(Code::kNotFound, "no such file or directory");
+}
+
+// While an own removal of one of its names is under way: who opens it now tells the partition.
+class Unlinking {
+ public:
+  explicit Unlinking(FileRef file) : file_(std::move(file)) { ++file_->unlinking; }
+  Unlinking(const Unlinking&) = delete;
+  Unlinking& operator=(const Unlinking&) = delete;
+  ~Unlinking() { --file_->unlinking; }
+
+ private:
+  FileRef file_;
+};
 }  // namespace
 
-// One own mutation of one name, from before it is sent until its outcome is known (or the caller went away).
+// One own mutation of one name, from before it is sent until its outcome is known (or the caller
+// went away).
 class Names::Change {
  public:
   Change(FileTable& files, FileRef directory, std::string name)
-      : directory_(std::move(directory)), name_(std::move(name)), losses_(directory_->losses), held_(files.readable(*directory_)) {
+      : directory_(std::move(directory)),
+        name_(std::move(name)),
+        losses_(directory_->losses),
+        held_(files.readable(*directory_)) {
     DirectoryState& state = directory_->as_directory();
     DirectoryState::Changing& changing = state.changing[name_];
     if (++changing.count > 1) changing.overlapped = true;
@@ -55,8 +87,8 @@ class Names::Change {
     DirectoryState& state = directory_->as_directory();
     files.changed(*directory_);
     const bool overlapped = state.changing[name_].overlapped;
-    if (!now || overlapped || directory_->recalling || directory_->losses != losses_ || !files.readable(*directory_) ||
-        !(held_ || granted)) {
+    if (!now || overlapped || directory_->recalling || directory_->losses != losses_ ||
+        !files.readable(*directory_) || !(held_ || granted)) {
       return;
     }
     state.names[name_] = *now;
@@ -83,7 +115,9 @@ Task<Result<Attributes>> Names::lookup(FileId parent, std::string name) {
   if (files_.readable(*directory) && directory->directory != nullptr) {
     const DirectoryState& state = *directory->directory;
     auto known = state.names.find(name);
-    const bool absent = known != state.names.end() ? !known->second.file : state.complete && !state.changing.contains(name);
+    const bool absent = known != state.names.end()
+                            ? !known->second.file
+                            : state.complete && !state.changing.contains(name);
     if (absent) {
       ++directory->served;
       co_return no_such_name();
@@ -96,59 +130,91 @@ Task<Result<Attributes>> Names::lookup(FileId parent, std::string name) {
       // Unlinked while we asked.
     }
   }
-  co_return co_await lookup_there(std::move(directory), std::move(name));
+  HR_CO_TRY(Found found, co_await lookup_there(std::move(directory), std::move(name)));
+  if (found.usable) co_return found.attributes;
+  co_return co_await get_attributes(found.attributes.id);
 }
 
-Task<Result<Attributes>> Names::lookup_there(FileRef directory, std::string name) {
+Task<Result<Names::Found>> Names::lookup_there(FileRef directory, std::string name) {
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(directory->id.slot()));
-  Attributes found;
-  {
-    GrantRequest request(session);
-    const uint64_t asked = files_.asked();
-    Result<EntryReply> reply = co_await sessions_.ask_under(session, Lookup{.parent = directory->id, .name = name});
-    ++directory->served;
-    if (!reply.ok()) {
-      if (reply.code() == Code::kNotFound) files_.remember_name(*directory, name, {}, asked);
-      co_return std::move(reply).error();
-    }
-    files_.take(directory, reply->directory_grant, nullptr, request, asked);
-    found = reply->attributes;
-    files_.remember_name(*directory, name, {found.id, found.type}, asked);
-    FileRef file = files_.get(found.id);
-    files_.take(file, reply->file_grant, &found, request, asked);
-    if (found.generation != 0) {
-      ++file->served;
-      co_return files_.present(*file, found);
+  GrantRequest request(session);
+  const uint64_t asked = files_.asked();
+  Result<EntryReply> reply =
+      co_await sessions_.ask_under(session, Lookup{.parent = directory->id, .name = name});
+  ++directory->served;
+  if (!reply.ok()) {
+    if (reply.code() == Code::kNotFound) files_.remember_name(*directory, name, {}, asked, false);
+    co_return std::move(reply).error();
+  }
+  const bool granted = files_.take(directory, reply->directory_grant, nullptr, request, asked);
+  const Attributes& found = reply->attributes;
+  files_.remember_name(*directory, name, {found.id, found.type}, asked, granted);
+  FileRef file = files_.get(found.id);
+  files_.take(file, reply->file_grant, &found, request, asked);
+  if (found.generation == 0 ||
+      (!FileTable::fresh(*file, asked) && file->held.kind != GrantKind::kWrite))
+    co_return Found{found, false};
+  ++file->served;
+  co_return Found{files_.present(*file, found), true};
+}
+
+Task<Result<CachedName>> Names::resolve(FileRef directory, std::string name) {
+  if (files_.readable(*directory) && directory->directory != nullptr) {
+    auto known = directory->directory->names.find(name);
+    if (known != directory->directory->names.end()) {
+      if (!known->second.file) co_return no_such_name();
+      co_return known->second;
     }
   }
-  co_return co_await get_attributes(found.id);
+  HR_CO_TRY(Found found, co_await lookup_there(std::move(directory), std::move(name)));
+  co_return CachedName{found.attributes.id, found.attributes.type};
+}
+
+Task<Result<void>> Names::protect(FileRef file) {
+  if (file->opens > 0 && !file->kept) {
+    HR_CO_TRY(co_await files_.keep_open(file));
+  }
+  co_return Result<void>();
 }
 
 Task<Result<Attributes>> Names::get_attributes(FileId id) {
   FileRef file = files_.get(id);
-  if (files_.readable(*file) && file->attributes && (file->held.kind != GrantKind::kWrite || file->size_known))
+  if (files_.readable(*file) && file->attributes &&
+      (file->held.kind != GrantKind::kWrite || file->size_known))
     co_return files_.present(*file);
-  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
-  GrantRequest request(session);
-  const uint64_t asked = files_.asked();
-  HR_CO_TRY(EntryReply reply, co_await sessions_.ask_under(session, GetAttributes{.file = id, .want = GrantKind::kRead}));
-  files_.take(file, reply.file_grant, &reply.attributes, request, asked);
-  ++file->served;
-  co_return files_.present(*file, reply.attributes);
+  for (;;) {
+    HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
+    GrantRequest request(session);
+    const uint64_t asked = files_.asked();
+    const OwnWrites own(*file);
+    HR_CO_TRY(EntryReply reply, co_await sessions_.ask_under(
+                                    session, GetAttributes{.file = id, .want = GrantKind::kRead}));
+    if (own.overtook(*file)) continue;
+    files_.take(file, reply.file_grant, &reply.attributes, request, asked);
+    ++file->served;
+    co_return files_.present(*file, reply.attributes);
+  }
 }
 
-Task<Result<ReadDirectoryReply>> Names::read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) {
+Task<Result<ReadDirectoryReply>> Names::read_directory(FileId directory, uint64_t after,
+                                                       uint32_t limit, bool plus) {
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(directory.slot()));
   ReadDirectory request;
   request.directory = directory;
   request.after = after;
   request.limit = limit;
   request.plus = plus;
+  const uint64_t asked = files_.asked();
   HR_CO_TRY(ReadDirectoryReply reply, co_await sessions_.ask_under(session, request));
   for (DirectoryEntry& entry : reply.entries) {
     if (!entry.attributes) continue;
     FileRef file = files_.find(entry.id);
-    if (file != nullptr) entry.attributes = files_.present(*file, *entry.attributes);
+    if (file == nullptr) continue;
+    if (file->held.kind != GrantKind::kWrite && !FileTable::fresh(*file, asked)) {
+      entry.attributes.reset();  // whoever needs them asks
+      continue;
+    }
+    entry.attributes = files_.present(*file, *entry.attributes);
   }
   co_return reply;
 }
@@ -189,19 +255,25 @@ Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change
   files_.changed(*file);
   GrantRequest grants(session);
   const uint64_t asked = files_.asked();
+  const OwnWrites own(*file);
   Result<EntryReply> reply = co_await sessions_.mutate_under(session, request);
   if (reply.ok()) files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
-  if (reply.ok() && request.mtime == kNow && file->dirty.empty()) file->mtime = reply->attributes.mtime;
+  if (reply.ok() && request.mtime == kNow && file->dirty.empty())
+    file->mtime = reply->attributes.mtime;
   files_.bump(*file);  // what was asked before the change
   if (!reply.ok()) co_return std::move(reply).error();
+  if (own.overtook(*file)) co_return co_await get_attributes(id);
   ++file->served;
   co_return files_.present(*file, reply->attributes);
 }
 
-Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOptions options, Credentials who, bool kept, bool writes) {
+Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOptions options,
+                                     Credentials who, bool kept, bool writes) {
   HR_CO_TRY(check_name(name));
-  if (options.type == FileType::kSymlink && (options.target.empty() || options.target.size() > kMaxTarget))
-    co_return Error(options.target.empty() ? Code::kNotFound : Code::kNameTooLong, "a symlink's target has 1 to 4095 bytes");
+  if (options.type == FileType::kSymlink &&
+      (options.target.empty() || options.target.size() > kMaxTarget))
+    co_return Error(options.target.empty() ? Code::kNotFound : Code::kNameTooLong,
+                    "a symlink's target has 1 to 4095 bytes");
   FileRef directory = files_.get(parent);
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
   Change change(files_, directory, name);
@@ -224,25 +296,26 @@ Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOption
     co_return std::move(reply).error();
   }
   const Attributes& made = reply->attributes;
-  files_.take(directory, reply->directory_grant, nullptr, grants, asked);
+  const bool granted = files_.take(directory, reply->directory_grant, nullptr, grants, asked);
   FileRef file = files_.get(made.id);
-  files_.take(file, reply->file_grant, &made, grants, asked);
-  if (files_.readable(*file) && !file->recalling && FileTable::fresh(*file, asked)) {
+  const bool ours = files_.take(file, reply->file_grant, &made, grants, asked);
+  if (ours && FileTable::fresh(*file, asked)) {
     file->no_xattrs = true;
     if (made.type == FileType::kDirectory) file->as_directory().complete = true;
   }
   file->link_target = options.target;
-  change.done(files_, CachedName{made.id, made.type}, reply->directory_grant.has_value());
+  change.done(files_, CachedName{made.id, made.type}, granted);
   ++file->served;
   co_return made;
 }
 
-// Dirty bytes of a file that nobody can open any more need not be written, if that is so: only its partition knows
-// whether another client still has it open.
+// Dirty bytes of a file that nobody can open any more need not be written, if that is so: only its
+// partition knows whether another client still has it open.
 Task<void> Names::drop_if_gone(FileRef file) {
   Result<ClientSessionRef> session = co_await sessions_.of(file->id.slot());
   if (!session.ok()) co_return;
-  Result<EntryReply> reply = co_await sessions_.ask_under(*session, GetAttributes{.file = file->id});
+  Result<EntryReply> reply =
+      co_await sessions_.ask_under(*session, GetAttributes{.file = file->id});
   if (reply.code() == Code::kNotFound && file->opens == 0) write_back_.drop(file, std::nullopt);
 }
 
@@ -250,12 +323,19 @@ void Names::unlinked(FileId id, uint32_t links) {
   FileRef file = files_.find(id);
   if (file == nullptr) return;
   files_.changed(*file);
-  if (links == 0 && file->opens == 0 && !file->dirty.empty()) (void)scope_.spawn(drop_if_gone(std::move(file)));
+  if (links == 0 && file->opens == 0 && !file->dirty.empty())
+    (void)scope_.spawn(drop_if_gone(std::move(file)));
 }
 
 Task<Result<void>> Names::unlink(FileId parent, std::string name, bool directory) {
   HR_CO_TRY(check_name(name));
   FileRef where = files_.get(parent);
+  HR_CO_TRY(CachedName what, co_await resolve(where, name));
+  FileRef file = files_.get(what.file);
+  const Unlinking unlinking(file);
+  if (!directory) {
+    HR_CO_TRY(co_await protect(file));
+  }
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
   Change change(files_, where, name);
   Unlink request;
@@ -275,19 +355,27 @@ Task<Result<void>> Names::unlink(FileId parent, std::string name, bool directory
 Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   HR_CO_TRY(check_name(options.from_name));
   HR_CO_TRY(check_name(options.to_name));
-  if (options.from_parent == options.to_parent && options.from_name == options.to_name) {
-    HR_CO_TRY(co_await lookup(options.from_parent, options.from_name));
-    if (options.no_replace) co_return Error(Code::kExists, "the name exists");
-    co_return Result<void>();
-  }
-  // Which inode moves: its times, and a directory's parent, change with it.
-  HR_CO_TRY(Attributes moved, co_await lookup(options.from_parent, options.from_name));
   FileRef from = files_.get(options.from_parent);
   FileRef to = files_.get(options.to_parent);
+  // Which inode moves: its times, and a directory's parent, change with it. And which one goes.
+  HR_CO_TRY(CachedName moved, co_await resolve(from, options.from_name));
+  Result<CachedName> there = co_await resolve(to, options.to_name);
+  if (!there.ok() && there.code() != Code::kNotFound) co_return std::move(there).error();
+  if (there.ok() && options.no_replace) co_return Error(Code::kExists, "the new name exists");
+  if (there.ok() && there->file == moved.file)
+    co_return Result<void>();  // two names of one file: nothing happens
+  std::optional<Unlinking> unlinking;
+  if (there.ok()) {
+    FileRef replaced = files_.get(there->file);
+    unlinking.emplace(replaced);
+    if (there->type != FileType::kDirectory) {
+      HR_CO_TRY(co_await protect(replaced));
+    }
+  }
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(options.from_parent.slot()));
   Change leave(files_, from, options.from_name);
   Change arrive(files_, to, options.to_name);
-  FileRef file = files_.get(moved.id);
+  FileRef file = files_.get(moved.file);
   files_.changed(*file);
   Rename request;
   request.from_parent = options.from_parent;
@@ -302,15 +390,13 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
     arrive.done(files_, std::nullopt, false);
     co_return std::move(reply).error();
   }
-  // Another client may have put another file there between the look and the move: only what the reply says is known.
-  if (reply->file == moved.id) {  // two names of one file: nothing happens
-    leave.done(files_, std::nullopt, false);
-    arrive.done(files_, std::nullopt, false);
-    co_return Result<void>();
-  }
-  const bool sure = leave.was() && leave.was()->file == moved.id;
+  // Another client may have put another file there between the look and the move: only what the
+  // reply says is known.
+  const bool sure = leave.was() && leave.was()->file == moved.file &&
+                    reply->file == (there.ok() ? there->file : FileId());
   leave.done(files_, sure ? std::optional(CachedName{}) : std::nullopt, false);
-  arrive.done(files_, sure ? std::optional(CachedName{moved.id, moved.type}) : std::nullopt, false);
+  arrive.done(files_, sure ? std::optional(CachedName{moved.file, moved.type}) : std::nullopt,
+              false);
   if (reply->file) unlinked(reply->file, reply->links);
   co_return Result<void>();
 }
@@ -324,18 +410,20 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
   files_.changed(*file);
   GrantRequest grants(session);
   const uint64_t asked = files_.asked();
-  Result<EntryReply> reply = co_await sessions_.mutate_under(session, Link{.file = id, .parent = parent, .name = name});
+  const OwnWrites own(*file);
+  Result<EntryReply> reply =
+      co_await sessions_.mutate_under(session, Link{.file = id, .parent = parent, .name = name});
   if (!reply.ok()) {
     files_.changed(*file);
     change.done(files_, std::nullopt, false);
     co_return std::move(reply).error();
   }
-  files_.take(directory, reply->directory_grant, nullptr, grants, asked);
+  const bool granted = files_.take(directory, reply->directory_grant, nullptr, grants, asked);
   files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
   files_.bump(*file);
   const FileType type = reply->attributes.type;
-  change.done(files_, CachedName{id, type}, reply->directory_grant.has_value());
-  if (reply->attributes.generation == 0) {
+  change.done(files_, CachedName{id, type}, granted);
+  if (reply->attributes.generation == 0 || own.overtook(*file)) {
     files_.changed(*file);
     co_return co_await get_attributes(id);
   }
@@ -346,17 +434,20 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
 // ---- extended attributes ----
 
 Task<Result<std::string>> Names::get_xattr(FileId id, std::string name) {
-  if (name.empty() || name.size() > kMaxName) co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
+  if (name.empty() || name.size() > kMaxName)
+    co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
   FileRef file = files_.get(id);
   if (files_.readable(*file)) {
     auto known = file->xattrs.find(name);
     if (known != file->xattrs.end() && known->second) co_return *known->second;
-    if (known != file->xattrs.end() || file->no_xattrs) co_return Error(Code::kNoAttribute, "no such attribute");
+    if (known != file->xattrs.end() || file->no_xattrs)
+      co_return Error(Code::kNoAttribute, "no such attribute");
   }
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
   const uint64_t asked = files_.asked();
-  Result<TextReply> reply = co_await sessions_.ask_under(session, GetXattr{.file = id, .name = name});
-  const bool remember = files_.readable(*file) && !file->recalling && FileTable::fresh(*file, asked) && file->xattrs.size() < 64;
+  Result<TextReply> reply =
+      co_await sessions_.ask_under(session, GetXattr{.file = id, .name = name});
+  const bool remember = files_.may_remember(*file, asked) && file->xattrs.size() < 64;
   if (!reply.ok()) {
     if (reply.code() == Code::kNoAttribute && remember) file->xattrs[name] = std::nullopt;
     co_return std::move(reply).error();
@@ -366,8 +457,10 @@ Task<Result<std::string>> Names::get_xattr(FileId id, std::string name) {
 }
 
 Task<Result<void>> Names::set_xattr(FileId id, SetXattr request) {
-  if (request.name.empty() || request.name.size() > kMaxName) co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
-  if (request.value.size() > kMaxXattr) co_return Error(Code::kTooLarge, "an attribute has at most 64 KiB");
+  if (request.name.empty() || request.name.size() > kMaxName)
+    co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
+  if (request.value.size() > kMaxXattr)
+    co_return Error(Code::kTooLarge, "an attribute has at most 64 KiB");
   FileRef file = files_.get(id);
   files_.changed(*file);
   request.file = id;
@@ -385,7 +478,7 @@ Task<Result<std::vector<std::string>>> Names::list_xattr(FileId id) {
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
   const uint64_t asked = files_.asked();
   HR_CO_TRY(ListXattrReply reply, co_await sessions_.ask_under(session, ListXattr{.file = id}));
-  if (reply.names.empty() && files_.readable(*file) && !file->recalling && FileTable::fresh(*file, asked)) {
+  if (reply.names.empty() && files_.may_remember(*file, asked)) {
     file->no_xattrs = true;
     file->xattrs.clear();
   }

@@ -21,7 +21,8 @@ GrantKind ClientSession::still(const Grant& grant, uint64_t number) const {
   return std::min(grant.kind, found->second.keep);
 }
 
-Sequence::Sequence(ClientSessionRef session) : session_(std::move(session)), number_(session_->next_sequence++) {
+Sequence::Sequence(ClientSessionRef session)
+    : session_(std::move(session)), number_(session_->next_sequence++) {
   session_->unanswered.insert(number_);
 }
 
@@ -30,15 +31,22 @@ Sequence::~Sequence() {
   if (Scheduler::present()) session_->free_tickets.release();
 }
 
-Ticket Sequence::ticket() const { return {session_->id, number_, *session_->unanswered.begin()}; }
+Ticket Sequence::ticket() const {
+  return {session_->id, number_, *session_->unanswered.begin()};
+}
 
-GrantRequest::GrantRequest(ClientSessionRef session) : session_(std::move(session)), number_(session_->next_request++) {
+GrantRequest::GrantRequest(ClientSessionRef session)
+    : session_(std::move(session)), number_(session_->next_request++) {
   session_->requests.insert(number_);
 }
 
-GrantRequest::~GrantRequest() { session_->requests.erase(number_); }
+GrantRequest::~GrantRequest() {
+  session_->requests.erase(number_);
+}
 
-void ClientSessions::start() { scope_.spawn(watch_leaders()); }
+void ClientSessions::start() {
+  scope_.spawn(watch_leaders());
+}
 
 PartitionEpoch ClientSessions::epoch_of(PartitionId partition) const {
   const PartitionInfo* info = port_.view().map().partition(partition);
@@ -46,8 +54,10 @@ PartitionEpoch ClientSessions::epoch_of(PartitionId partition) const {
 }
 
 Error ClientSessions::ended(const ClientSession& session) const {
-  return Error(Code::kIo, "the session with partition " + std::to_string(session.partition.value()) +
-                              " ended (this client was not heard of for longer than its lease): whether the operation took "
+  return Error(Code::kIo, "the session with partition " +
+                              std::to_string(session.partition.value()) +
+                              " ended (this client was not heard of for longer than its lease): "
+                              "whether the operation took "
                               "effect is unknown");
 }
 
@@ -59,7 +69,9 @@ Task<Result<ClientSessionRef>> ClientSessions::of(Slot slot) {
     if (info == nullptr) {
       port_.view().want_refresh();
       bool newer = co_await port_.view().wait_newer(env_.clock, map.version, deadline);
-      if (!newer) co_return Error(Code::kUnavailable, "no partition has slot " + std::to_string(slot.value()));
+      if (!newer)
+        co_return Error(Code::kUnavailable,
+                        "no partition has slot " + std::to_string(slot.value()));
       continue;
     }
     const PartitionId partition = info->id;
@@ -67,7 +79,8 @@ Task<Result<ClientSessionRef>> ClientSessions::of(Slot slot) {
     if (found == sessions_.end()) co_return co_await open(partition);
     ClientSessionRef session = found->second;
     if (alive(*session)) co_return session;
-    // Silent for longer than a lease (a suspended machine): whether it still stands is asked before it is used.
+    // Silent for longer than a lease (a suspended machine): whether it still stands is asked before
+    // it is used.
     co_await renew(session);
     if (!session->lost) co_return session;
   }
@@ -105,7 +118,9 @@ Task<Result<ClientSessionRef>> ClientSessions::open(PartitionId partition) {
 
 Task<void> ClientSessions::keep_alive(ClientSessionRef session) {
   while (!session->lost) {
-    bool on = co_await scope_.token().sleep(env_.clock, session->lease / 3);
+    const bool renewed = session->valid_until - env_.clock.now() > session->lease / 2;
+    bool on = co_await scope_.token().sleep(env_.clock,
+                                            renewed ? session->lease / 3 : session->lease / 20);
     if (!on || session->lost) co_return;
     co_await renew(session);
     if (!session->lost && !alive(*session) && !session->expired) {
@@ -123,7 +138,8 @@ Task<void> ClientSessions::renew(ClientSessionRef session) {
   SessionRenew request;
   request.session = session->id;
   const Nanos sent = env_.clock.now();
-  Result<Empty> reply = co_await port_.call(session->partition, request, {.timeout = session->lease / 3});
+  Result<Empty> reply =
+      co_await port_.call(session->partition, request, {.timeout = session->lease / 3});
   if (reply.ok()) {
     session->valid_until = std::max(session->valid_until, sent + session->lease);
     session->expired = false;
@@ -144,7 +160,8 @@ Task<bool> ClientSessions::reopen(ClientSessionRef session) {
   request.claims = claims(*session);
   const PartitionEpoch epoch = epoch_of(session->partition);
   const Nanos sent = env_.clock.now();
-  Result<SessionOpenReply> reply = co_await port_.call(session->partition, std::move(request), {.timeout = seconds(20)});
+  Result<SessionOpenReply> reply =
+      co_await port_.call(session->partition, std::move(request), {.timeout = seconds(20)});
   if (session->lost) co_return false;
   if (reply.code() == Code::kStale || (reply.ok() && reply->session != session->id)) {
     lose(session);
@@ -154,12 +171,15 @@ Task<bool> ClientSessions::reopen(ClientSessionRef session) {
     session->valid_until = std::max(session->valid_until, sent + session->lease);
     session->expired = false;
     session->epoch = epoch;
+    session->reservations.clear();  // a new leader may know nothing of them
     ++session->reopened;
   }
   co_return true;
 }
 
-Task<void> ClientSessions::reopen_in_background(ClientSessionRef session) { (void)co_await reopen(session); }
+Task<void> ClientSessions::reopen_in_background(ClientSessionRef session) {
+  (void)co_await reopen(session);
+}
 
 Task<void> ClientSessions::watch_leaders() {
   while (!scope_.token().cancelled()) {

@@ -1,16 +1,20 @@
-// ClientSessions: this client's standing with each partition: sessions, tickets, leases, and what grants are in order.
+// ClientSessions: this client's standing with each partition: sessions, tickets, leases, and what
+// grants are in order.
 //
-// A session is opened at the first need and renewed every third of its lease. It is over when the partition says kStale
-// to a re-opening that claims all its grants (`again`): then on_lost is told, once, and a new session begins
-// with nothing. Between a leader change and the re-opening the new leader may say kStale to single calls: mutate() and
-// the write-back re-open first and only then believe it.
+// A session is opened at the first need and renewed every third of its lease. It is over when the
+// partition says kStale to a re-opening that claims all its grants (`again`): then on_lost is told,
+// once, and a new session begins with nothing. Between a leader change and the re-opening the new
+// leader may say kStale to single calls: mutate() and the write-back re-open first and only then
+// believe it.
 //
-// Order of grants: replies and recalls travel independently, so a reply may bring a grant that was recalled, or
-// released, while it was under way. Every request that may bring grants has a number (GrantRequest); the
-// end of a grant is remembered, down to what was kept, until all requests sent before that end are answered.
+// Order of grants: replies and recalls travel independently, so a reply may bring a grant that was
+// recalled, or released, while it was under way. Every request that may bring grants has a number
+// (GrantRequest); the end of a grant is remembered, down to what was kept, until all requests sent
+// before that end are answered.
 //
 // Tickets: sequence numbers from 1, never used twice; at most kMaxInFlight unanswered.
-// Owner: Client. ClientSession is shared: frames that hold one touch nothing else when they are destroyed.
+// Owner: Client. ClientSession is shared: frames that hold one touch nothing else when they are
+// destroyed.
 #pragma once
 
 #include <functional>
@@ -35,10 +39,10 @@ struct ClientSession {
   PartitionId partition;
   SessionId id;
   Nanos lease{};
-  Nanos valid_until{};           // own clock; measured from when the renewal was sent
-  PartitionEpoch epoch;          // of the leader that it was last opened or re-opened with
+  Nanos valid_until{};   // own clock; measured from when the renewal was sent
+  PartitionEpoch epoch;  // of the leader that it was last opened or re-opened with
   bool lost = false;
-  bool expired = false;          // the lease ran out here before it was renewed
+  bool expired = false;  // the lease ran out here before it was renewed
   Mutex reopening;
   uint64_t reopened = 0;
 
@@ -47,15 +51,15 @@ struct ClientSession {
   std::set<uint64_t> unanswered;
 
   uint64_t next_request = 1;
-  std::set<uint64_t> requests;   // in flight, that may bring grants
+  std::set<uint64_t> requests;  // in flight, that may bring grants
   struct Ended {
     GrantKind keep;
-    uint64_t before;             // holds for requests numbered below
+    uint64_t before;  // holds for requests numbered below
   };
   std::map<GrantId, Ended> ended;
 
   std::vector<Reservation> reservations;
-  uint32_t reserve_next = 1;     // how many to ask for next time
+  uint32_t reserve_next = 1;  // how many to ask for next time
   Mutex reserving;
 
   // Remembers that the grant ended (down to keep) for every request now in flight.
@@ -103,8 +107,9 @@ class ClientSessions {
 
   [[nodiscard]] ClientId client() const { return client_; }
 
-  // Set before use. claims: all grants held under the session. on_lost: it is over, with everything under it.
-  // on_expired: its lease ran out and may come back; what the kernel caches under it must go meanwhile.
+  // Set before use. claims: all grants held under the session. on_lost: it is over, with everything
+  // under it. on_expired: its lease ran out and may come back; what the kernel caches under it must
+  // go meanwhile.
   std::function<std::vector<Grant>(const ClientSession&)> claims;
   std::function<void(ClientSessionRef)> on_lost;
   std::function<void(ClientSessionRef)> on_expired;
@@ -128,10 +133,13 @@ class ClientSessions {
     co_return co_await mutate_under(std::move(session), std::move(request));
   }
   template <class Req>
-  [[nodiscard]] Task<Result<typename Req::Reply>> mutate_under(ClientSessionRef session, Req request);
-  // Not a mutation, repeatable; request.session is set where there is one. One new session is tried.
+  [[nodiscard]] Task<Result<typename Req::Reply>> mutate_under(ClientSessionRef session,
+                                                               Req request);
+  // Not a mutation, repeatable; request.session is set where there is one. One new session is
+  // tried.
   template <class Req>
-  [[nodiscard]] Task<Result<typename Req::Reply>> ask_under(ClientSessionRef session, Req request, Nanos patience = kPatience);
+  [[nodiscard]] Task<Result<typename Req::Reply>> ask_under(ClientSessionRef session, Req request,
+                                                            Nanos patience = kPatience);
 
  private:
   [[nodiscard]] Task<Result<ClientSessionRef>> open(PartitionId partition);
@@ -152,12 +160,14 @@ class ClientSessions {
 };
 
 template <class Req>
-Task<Result<typename Req::Reply>> ClientSessions::mutate_under(ClientSessionRef session, Req request) {
+Task<Result<typename Req::Reply>> ClientSessions::mutate_under(ClientSessionRef session,
+                                                               Req request) {
   co_await session->free_tickets.acquire();
   Sequence sequence(session);
   request.ticket = sequence.ticket();
   for (int attempt = 0;; ++attempt) {
-    Result<typename Req::Reply> reply = co_await port_.call(session->partition, request, {.timeout = kPatience});
+    Result<typename Req::Reply> reply =
+        co_await port_.call(session->partition, request, {.timeout = kPatience});
     if (reply.code() != Code::kStale || attempt == 2) co_return reply;
     bool alive = co_await reopen(session);
     if (!alive) co_return ended(*session);
@@ -165,10 +175,12 @@ Task<Result<typename Req::Reply>> ClientSessions::mutate_under(ClientSessionRef 
 }
 
 template <class Req>
-Task<Result<typename Req::Reply>> ClientSessions::ask_under(ClientSessionRef session, Req request, Nanos patience) {
+Task<Result<typename Req::Reply>> ClientSessions::ask_under(ClientSessionRef session, Req request,
+                                                            Nanos patience) {
   if constexpr (requires { request.session; }) request.session = session->id;
   for (int attempt = 0;; ++attempt) {
-    Result<typename Req::Reply> reply = co_await port_.call(session->partition, request, {.timeout = patience});
+    Result<typename Req::Reply> reply =
+        co_await port_.call(session->partition, request, {.timeout = patience});
     if (reply.code() != Code::kStale || attempt == 2) co_return reply;
     bool alive = co_await reopen(session);
     if (!alive) co_return reply;

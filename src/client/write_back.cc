@@ -12,9 +12,12 @@ namespace {
 constexpr Nanos kTick = milliseconds(500);
 constexpr Nanos kWriterPatience = seconds(120);
 constexpr uint32_t kMaxReservations = 4;
-constexpr uint32_t kMaxStale = 3;  // commits refused under a grant that we believe in, before we give it up
+constexpr uint32_t kMaxStale =
+    3;  // commits refused under a grant that we believe in, before we give it up
 
-bool out_of_order(Code code) { return code == Code::kStale || code == Code::kNotFound; }
+bool out_of_order(Code code) {
+  return code == Code::kStale || code == Code::kNotFound;
+}
 
 struct SlotGuard {
   explicit SlotGuard(std::shared_ptr<Semaphore> semaphore) : slots(std::move(semaphore)) {}
@@ -30,7 +33,8 @@ struct SlotGuard {
 void append_extent(std::vector<Extent>& extents, Extent extent) {
   if (!extents.empty()) {
     Extent& last = extents.back();
-    if (last.offset + last.length == extent.offset && last.segment_offset + last.length == extent.segment_offset &&
+    if (last.offset + last.length == extent.offset &&
+        last.segment_offset + last.length == extent.segment_offset &&
         last.segment == extent.segment) {
       last.length += extent.length;
       return;
@@ -74,7 +78,8 @@ Task<Result<void>> WriteBack::admit() {
       break;
     }
     kick();
-    bool woken = co_await ListWait(writers_, env_.clock, std::min(deadline, env_.clock.now() + seconds(1)));
+    bool woken =
+        co_await ListWait(writers_, env_.clock, std::min(deadline, env_.clock.now() + seconds(1)));
     if (!woken && env_.clock.now() >= deadline)
       co_return Error(Code::kTimeout, "dirty data could not be written for 120 s: is the node up?");
   }
@@ -118,7 +123,9 @@ void WriteBack::drop(const FileRef& file, std::optional<Error> error) {
 
 // ---- choosing what to write ----
 
-void WriteBack::start() { scope_.spawn(flusher()); }
+void WriteBack::start() {
+  scope_.spawn(flusher());
+}
 
 WriteBack::JobRef WriteBack::new_job(const FileState& file) const {
   auto job = std::make_shared<Job>();
@@ -127,7 +134,8 @@ WriteBack::JobRef WriteBack::new_job(const FileState& file) const {
 }
 
 bool WriteBack::take_into(Job& job, const FileRef& file, uint64_t max_bytes) {
-  if (file->dirty.free_bytes() == 0 || file->session != job.session || job.pieces >= kJobPieces) return false;
+  if (file->dirty.free_bytes() == 0 || file->session != job.session || job.pieces >= kJobPieces)
+    return false;
   const uint64_t flush = next_flush_++;
   std::vector<DirtyPiece> pieces = file->dirty.take(flush, max_bytes, kJobPieces - job.pieces);
   if (pieces.empty()) return false;
@@ -206,7 +214,9 @@ bool WriteBack::pump(std::deque<FileRef>& queue) {
 
 WriteBack::JobRef WriteBack::stage_job(const FileRef& file) {
   const DirtyMap& dirty = file->dirty;
-  if (dirty.bytes() != dirty.free_bytes() || dirty.bytes() > options_.stage_limit || dirty.pieces() > kStagePieces) return nullptr;
+  if (dirty.bytes() != dirty.free_bytes() || dirty.bytes() > options_.stage_limit ||
+      dirty.pieces() > kStagePieces)
+    return nullptr;
   JobRef job = new_job(*file);
   job->stage = true;
   return take_into(*job, file, options_.stage_limit) ? job : nullptr;
@@ -247,7 +257,8 @@ Task<Result<void>> WriteBack::flush(FileRef file) {
       if (job->parts.front().error && !error) error = job->parts.front().error;
     }
     co_await settle(file);  // what others took before
-    if (file->put_backs == put_backs) co_return Result<void>();  // written, or dropped: then file->error says why
+    if (file->put_backs == put_backs)
+      co_return Result<void>();  // written, or dropped: then file->error says why
     if (error && error->code() != Code::kStale) co_return *error;
   }
   co_return Error(Code::kIo, "the file's data could not be written: its grant ends over and over");
@@ -256,6 +267,7 @@ Task<Result<void>> WriteBack::flush(FileRef file) {
 Task<Result<void>> WriteBack::flush_all() {
   std::optional<Error> error;
   for (int round = 0; round < 10; ++round) {
+    error.reset();
     std::vector<JobRef> jobs;
     std::vector<FileRef> dirty;
     for (const FileRef& file : files_.all()) {
@@ -268,7 +280,9 @@ Task<Result<void>> WriteBack::flush_all() {
         JobRef& job = open[file->session->partition];
         if (job == nullptr) job = new_job(*file);
         const bool taken = take_into(*job, file, kJobBytes - job->bytes);
-        if (taken && job->bytes < kJobBytes && job->parts.size() < kJobFiles && job->pieces < kJobPieces) continue;
+        if (taken && job->bytes < kJobBytes && job->parts.size() < kJobFiles &&
+            job->pieces < kJobPieces)
+          continue;
         if (job->parts.empty()) break;
         jobs.push_back(std::exchange(job, nullptr));
       }
@@ -276,7 +290,6 @@ Task<Result<void>> WriteBack::flush_all() {
     for (auto& [partition, job] : open) {
       if (job != nullptr && !job->parts.empty()) jobs.push_back(std::move(job));
     }
-    error.reset();
     // A few at a time: each holds its segments in memory.
     for (size_t i = 0; i < jobs.size(); ++i) {
       if (!launch(jobs[i])) co_return Error(Code::kCancelled, "the client is shutting down");
@@ -315,12 +328,14 @@ Task<void> WriteBack::run(JobRef job) {
 
 bool WriteBack::may_commit(const Job& job, const Part& part) const {
   const FileState& file = *part.file;
-  return part.drops == file.drops && file.session == job.session && file.held.kind == GrantKind::kWrite && !job.session->lost;
+  return part.drops == file.drops && file.session == job.session &&
+         file.held.kind == GrantKind::kWrite && !job.session->lost;
 }
 
 uint64_t WriteBack::size_after(const Part& part) {
   uint64_t end = part.file->committed_size;
-  for (const DirtyPiece& piece : part.pieces) end = std::max(end, piece.offset + piece.bytes.size());
+  for (const DirtyPiece& piece : part.pieces)
+    end = std::max(end, piece.offset + piece.bytes.size());
   return end;
 }
 
@@ -330,7 +345,8 @@ void WriteBack::note(Code code) {
   } else if (code == Code::kNoSpace) {
     refusing_.emplace(code, "no space left in the hot tier for new data");
   } else if (code == Code::kReadOnly) {
-    refusing_.emplace(code, "the namespace is read-only: another cluster owns it, or it is spun down");
+    refusing_.emplace(code,
+                      "the namespace is read-only: another cluster owns it, or it is spun down");
   }
   if (!writers_.empty()) Scheduler::current().wake_all(writers_);
 }
@@ -344,7 +360,8 @@ void WriteBack::committed(const Job&, Part& part) {
   files_.bump_data(file);
   files_.changed(file);
   if (part.extents.empty()) {  // staged: the partition knows where
-    for (const DirtyPiece& piece : part.pieces) file.extents.forget(piece.offset, piece.offset + piece.bytes.size());
+    for (const DirtyPiece& piece : part.pieces)
+      file.extents.forget(piece.offset, piece.offset + piece.bytes.size());
   } else {
     for (const Extent& extent : part.extents) file.extents.replace(extent);
   }
@@ -352,16 +369,21 @@ void WriteBack::committed(const Job&, Part& part) {
 
 void WriteBack::failed(Part& part, Error error) {
   FileState& file = *part.file;
-  part.error = error;
   if (part.drops != file.drops) return;  // given up meanwhile, with an error of its own
+  part.error = error;
   if (error.code() == Code::kNotFound) {  // the file is gone, and with it the wish
+    part.error.reset();
     drop(part.file, std::nullopt);
     return;
   }
-  if (error.code() == Code::kReadOnly || (error.code() == Code::kStale && ++file.failures > kMaxStale)) {
+  if (error.code() == Code::kReadOnly ||
+      (error.code() == Code::kStale && ++file.failures > kMaxStale)) {
     const bool stale = error.code() == Code::kStale;
     drop(part.file, std::move(error).within("unsynced data was lost"));
-    if (stale) files_.disown(file);
+    if (stale) {
+      files_.disown(file);
+      files_.keep_open_soon(part.file);
+    }
     return;
   }
   ++counters_.put_back;
@@ -369,7 +391,8 @@ void WriteBack::failed(Part& part, Error error) {
   file.dirty.put_back(part.flush);
   if (error.code() != Code::kStale) {
     ++file.failures;
-    file.retry_at = env_.clock.now() + milliseconds(100) * (int64_t{1} << std::min<uint32_t>(file.failures, 6));
+    file.retry_at =
+        env_.clock.now() + milliseconds(100) * (int64_t{1} << std::min<uint32_t>(file.failures, 6));
   }
   enqueue(part.file);
 }
@@ -389,7 +412,8 @@ Task<void> WriteBack::run_stage(JobRef job) {
   Stage request;
   request.file = part.file->id;
   request.grant = part.file->held.id;
-  for (const DirtyPiece& piece : part.pieces) request.pieces.push_back({piece.offset, std::string(piece.bytes.text())});
+  for (const DirtyPiece& piece : part.pieces)
+    request.pieces.push_back({piece.offset, std::string(piece.bytes.text())});
   request.size = size_after(part);
   request.mtime = part.file->mtime;
   ++counters_.stages;
@@ -398,7 +422,8 @@ Task<void> WriteBack::run_stage(JobRef job) {
     committed(*job, part);
     note(Code::kOk);
   } else if (out_of_order(reply.code()) || job->session->lost || reply.code() == Code::kReadOnly) {
-    fail_all(*job, Error(job->session->lost ? Code::kStale : reply.code(), reply.error().message()));
+    fail_all(*job,
+             Error(job->session->lost ? Code::kStale : reply.code(), reply.error().message()));
   } else {
     co_await run_commit(job);  // not to be staged just now: as a segment
   }
@@ -431,7 +456,8 @@ Task<void> WriteBack::run_commit(JobRef job) {
   for (const Written& segment : *written) request.segments.push_back(segment.segment);
   ++counters_.commits;
   Result<CommitReply> reply = co_await sessions_.mutate_under(job->session, std::move(request));
-  if (reply.ok() && reply->codes.size() != named.size()) reply = Error(Code::kIo, "a commit was answered for other files");
+  if (reply.ok() && reply->codes.size() != named.size())
+    reply = Error(Code::kIo, "a commit was answered for other files");
   if (!reply.ok()) {
     const Error error(job->session->lost ? Code::kStale : reply.code(), reply.error().message());
     note(error.code());
@@ -480,7 +506,10 @@ Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef j
         }
         const uint64_t length = std::min(piece.bytes.size() - at, kSegment - filled);
         contents.back().push_back(piece.bytes.slice(at, length));
-        Extent extent{.offset = piece.offset + at, .length = length, .kind = ExtentKind::kSegment, .segment_offset = filled};
+        Extent extent{.offset = piece.offset + at,
+                      .length = length,
+                      .kind = ExtentKind::kSegment,
+                      .segment_offset = filled};
         places.push_back({i, contents.size() - 1, extent});
         at += length;
         filled += length;
@@ -492,7 +521,8 @@ Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef j
   for (std::vector<Buffer>& pieces : contents) {
     // Joined only when its turn has come: until then nothing is held twice.
     struct Join {
-      static Task<Result<Written>> run(WriteBack& self, ClientSessionRef session, Slot home, std::vector<Buffer> pieces) {
+      static Task<Result<Written>> run(WriteBack& self, ClientSessionRef session, Slot home,
+                                       std::vector<Buffer> pieces) {
         co_await self.slots_->acquire();
         SlotGuard guard(self.slots_);
         Buffer data = pieces.front();
@@ -527,7 +557,8 @@ Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef j
   co_return written;
 }
 
-Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef session, Slot home, Buffer data) {
+Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef session, Slot home,
+                                                          Buffer data) {
   const Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
   Nanos pause = milliseconds(10);
   for (int attempt = 0;; ++attempt) {
@@ -535,19 +566,23 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
     Result<Reservation> reservation = co_await reserve(session, home);
     Result<Placement> placement = Error(Code::kUnavailable, "");
     if (reservation.ok()) {
-      placement = co_await io_.write(reservation->segment, data, reservation->placement, reservation->spares, reservation->capability);
+      placement = co_await io_.write(reservation->segment, data, reservation->placement,
+                                     reservation->spares, reservation->capability);
       if (placement.ok()) {
         ++counters_.segments;
         counters_.segment_bytes += data.size();
-        co_return Written{{reservation->segment, data.size(), *std::move(placement)}, reservation->capability};
+        co_return Written{{reservation->segment, data.size(), *std::move(placement)},
+                          reservation->capability};
       }
     } else {
       placement = std::move(reservation).error();
     }
     // Never the same id again: some of its fragments may be there.
     const Code code = placement.code();
-    const bool final = code == Code::kReadOnly || code == Code::kStale || (code == Code::kNoSpace && attempt >= 2);
-    if (final || env_.clock.now() >= deadline) co_return std::move(placement).error().within("write a segment");
+    const bool final =
+        code == Code::kReadOnly || code == Code::kStale || (code == Code::kNoSpace && attempt >= 2);
+    if (final || env_.clock.now() >= deadline)
+      co_return std::move(placement).error().within("write a segment");
     co_await env_.clock.sleep(pause);
     pause = std::min(pause * 2, seconds(2));
   }
@@ -556,7 +591,8 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
 Task<Result<Reservation>> WriteBack::reserve(ClientSessionRef session, Slot home) {
   const int64_t now_s = env_.clock.wall().count / 1'000'000'000;
   Mutex::Guard guard = co_await session->reserving.lock();
-  std::erase_if(session->reservations, [&](const Reservation& r) { return int64_t{r.capability.expiry_s} < now_s + 300; });
+  std::erase_if(session->reservations,
+                [&](const Reservation& r) { return int64_t{r.capability.expiry_s} < now_s + 300; });
   if (session->reservations.empty()) {
     Reserve request;
     request.slot = home;
@@ -566,7 +602,8 @@ Task<Result<Reservation>> WriteBack::reserve(ClientSessionRef session, Slot home
       session->reserve_next = 1;
       co_return std::move(reply).error();
     }
-    if (reply->reservations.empty()) co_return Error(Code::kUnavailable, "no reservation was given");
+    if (reply->reservations.empty())
+      co_return Error(Code::kUnavailable, "no reservation was given");
     session->reserve_next = std::min(session->reserve_next * 2, kMaxReservations);
     session->reservations = std::move(reply->reservations);
   }

@@ -1,15 +1,19 @@
 // WriteBack: dirty bytes on their way into segments and commits. Where data would get lost.
 //
-// Job: bytes of up to 1,000 files of one partition, at most 64 MiB: written as segments of up to 16 MiB (one file's long
-// runs alone; small files packed together), all fragments durable, then named in one Commit. Staging: up to
-// stage_limit bytes of one file that must be durable now, in one message.
+// Job: bytes of up to 1,000 files of one partition, at most 64 MiB: written as segments of up to 16
+// MiB (one file's long runs alone; small files packed together), all fragments durable, then named
+// in one Commit. Staging: up to stage_limit bytes of one file that must be durable now, in one
+// message.
 //
 // Invariants
-//  1. Bytes leave a file's DirtyMap only when a Commit or Stage that holds them was answered, when the file is gone, or
+//  1. Bytes leave a file's DirtyMap only when a Commit or Stage that holds them was answered, when
+//  the file is gone, or
 //     by drop(), which records an error that the next sync reports. A failed job puts them back.
-//  2. Commits of one file happen in the order in which their bytes were taken (Turn), each under the write grant held at
+//  2. Commits of one file happen in the order in which their bytes were taken (Turn), each under
+//  the write grant held at
 //     that moment; what was taken before a drop() is never committed after it.
-//  3. A commit says how long the file is as far as it was ever committed: unwritten bytes never show as zeros.
+//  3. A commit says how long the file is as far as it was ever committed: unwritten bytes never
+//  show as zeros.
 //  4. At most dirty_limit bytes are dirty (plus one write per writer): further writers wait.
 // Jobs run in the client's scope, so that whoever waits for one may go away.
 // Owner: Client.
@@ -43,8 +47,15 @@ class WriteBack {
   static constexpr size_t kBackgroundJobs = 8;
   static constexpr uint64_t kSegmentsInFlight = 6;
 
-  WriteBack(Env env, ClientSessions& sessions, FileTable& files, SegmentIo& io, SegmentReader& reader, Scope& scope, Options options)
-      : env_(env), sessions_(sessions), files_(files), io_(io), reader_(reader), scope_(scope), options_(options) {}
+  WriteBack(Env env, ClientSessions& sessions, FileTable& files, SegmentIo& io,
+            SegmentReader& reader, Scope& scope, Options options)
+      : env_(env),
+        sessions_(sessions),
+        files_(files),
+        io_(io),
+        reader_(reader),
+        scope_(scope),
+        options_(options) {}
 
   void start();  // the background flusher, until the scope ends
 
@@ -80,7 +91,7 @@ class WriteBack {
     uint64_t flush;
     uint64_t drops;
     std::vector<DirtyPiece> pieces;
-    std::vector<Extent> extents;   // where the pieces went
+    std::vector<Extent> extents;  // where the pieces went
     std::optional<Error> error;
     Turn turn;
   };
@@ -98,7 +109,7 @@ class WriteBack {
     CommitSegment segment;
     Capability capability;
   };
-  struct Planned {                 // one segment to be
+  struct Planned {  // one segment to be
     Buffer data;
     uint64_t filled = 0;
   };
@@ -124,7 +135,8 @@ class WriteBack {
   [[nodiscard]] Task<void> run_stage(JobRef job);
   [[nodiscard]] Task<void> run_commit(JobRef job);
   [[nodiscard]] Task<Result<std::vector<Written>>> write_segments(JobRef job);
-  [[nodiscard]] Task<Result<Written>> write_segment(ClientSessionRef session, Slot home, Buffer data);
+  [[nodiscard]] Task<Result<Written>> write_segment(ClientSessionRef session, Slot home,
+                                                    Buffer data);
   [[nodiscard]] Task<Result<Reservation>> reserve(ClientSessionRef session, Slot home);
   [[nodiscard]] bool may_commit(const Job& job, const Part& part) const;
   [[nodiscard]] static uint64_t size_after(const Part& part);
@@ -141,7 +153,7 @@ class WriteBack {
   Scope& scope_;
   Options options_;
   uint64_t dirty_bytes_ = 0;
-  uint64_t added_ = 0;             // since the flusher last looked
+  uint64_t added_ = 0;  // since the flusher last looked
   uint64_t next_flush_ = 1;
   size_t background_jobs_ = 0;
   std::optional<Error> refusing_;  // the last commit failed for want of space, or of the namespace

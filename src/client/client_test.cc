@@ -1,0 +1,639 @@
+#include "client/client.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "client/fake_cluster_test_support.h"
+
+namespace headrace {
+namespace {
+
+constexpr OpenMode kReadWrite{.read = true, .write = true};
+
+std::string pattern(uint64_t size, uint64_t seed) {
+  SeededRandom random(seed);
+  std::string out(size, '\0');
+  for (size_t i = 0; i < size; i += 8) {
+    const uint64_t word = random.next();
+    for (size_t j = i; j < std::min<size_t>(size, i + 8); ++j)
+      out[j] = static_cast<char>(word >> (8 * (j - i)));
+  }
+  return out;
+}
+
+std::string joined(const std::vector<Buffer>& pieces) {
+  std::string out;
+  for (const Buffer& piece : pieces) out += piece.text();
+  return out;
+}
+
+// Synchronous steps on a FakeCluster.
+struct Steps : FakeCluster {
+  using FakeCluster::FakeCluster;
+  OpenFileRef create(const std::string& name, size_t c = 0, OpenMode mode = kReadWrite,
+                     FileId parent = kRootFile) {
+    auto made = world.run(client(c).create(parent, name, 0644, mode, {}));
+    HR_ASSERT(made.ok());
+    return made->file;
+  }
+  OpenFileRef open(FileId id, size_t c = 0, OpenMode mode = kReadWrite) {
+    auto file = world.run(client(c).open(id, mode));
+    HR_ASSERT(file.ok());
+    return *file;
+  }
+  Result<uint64_t> write(const OpenFileRef& f, uint64_t offset, const std::string& bytes,
+                         size_t c = 0) {
+    return world.run(client(c).write(f, offset, Buffer::copy_of(bytes_of(bytes))));
+  }
+  std::string read(const OpenFileRef& f, uint64_t offset, uint64_t length, size_t c = 0) {
+    auto bytes = world.run(client(c).read(f, offset, length));
+    if (!bytes.ok()) return "error: " + bytes.error().text();
+    return joined(*bytes);
+  }
+  Result<void> sync(FileId id, size_t c = 0) { return world.run(client(c).sync(id)); }
+  Attributes stat(FileId id, size_t c = 0) {
+    auto a = world.run(client(c).get_attributes(id));
+    HR_ASSERT(a.ok());
+    return *a;
+  }
+  Result<Attributes> resize(FileId id, uint64_t size, size_t c = 0) {
+    return world.run(client(c).set_attributes(id, {.mask = kSetSize, .size = size}));
+  }
+};
+
+TEST(Client, SaysWhichNodeDoesNotAnswer) {
+  World world(1);
+  Machine& machine = world.add_machine("client");
+  std::string message;
+  struct Starter final : Process {
+    Starter(Env& e, std::string* m) : env(e), message(m) {}
+    Task<void> run() override {
+      auto client =
+          co_await Client::start(env, {.nodes = {"sim:nobody"}, .start_timeout = seconds(2)});
+      *message = client.ok() ? "started" : client.error().text();
+    }
+    Env env;
+    std::string* message;
+  };
+  machine.start([&](Env& env) { return std::make_unique<Starter>(env, &message); });
+  ASSERT_TRUE(world.run_until([&] { return !message.empty(); }, seconds(60)));
+  EXPECT_NE(message.find("sim:nobody"), std::string::npos) << message;
+}
+
+TEST(Client, ReadsItsOwnWritesBeforeAndAfterSync) {
+  Steps s(1);
+  auto f = s.create("a");
+  const std::string data = pattern(100'000, 1);
+  ASSERT_TRUE(s.write(f, 5000, data).ok());
+  EXPECT_EQ(s.read(f, 5000, data.size()), data);
+  EXPECT_EQ(s.read(f, 0, 5000), std::string(5000, '\0'));
+  EXPECT_EQ(s.stat(f->id()).size, 105'000u);
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.read(f, 5000, data.size()), data);
+  EXPECT_EQ(s.read(f, 0, 200'000).size(), 105'000u);
+  EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+}
+
+TEST(Client, SyncOfFewBytesIsOneMessage) {
+  Steps s(2);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "hello").ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.node().counts.stages, 1u);
+  EXPECT_EQ(s.node().counts.commits, 0u);
+  EXPECT_EQ(s.read(f, 0, 100), "hello");
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.node().counts.stages, 1u);  // nothing was dirty
+}
+
+TEST(Client, WhatWasSyncedSurvivesTheClient) {
+  Steps s(3);
+  auto f = s.create("a");
+  const FileId id = f->id();
+  const std::string data = pattern(20 * kMiB, 3);
+  ASSERT_TRUE(s.write(f, 0, data.substr(0, 9 * kMiB)).ok());
+  ASSERT_TRUE(s.write(f, 9 * kMiB, data.substr(9 * kMiB)).ok());
+  ASSERT_TRUE(s.sync(id).ok());
+  ASSERT_TRUE(s.write(f, 0, "never synced").ok());
+  f.reset();
+  s.machines[0]->crash(CrashKind::kPower);
+  s.start_client(0, {});
+  auto again = s.open(id);
+  EXPECT_EQ(s.read(again, 0, data.size()), data);
+}
+
+TEST(Client, SendsDirtyDataWithinFiveSeconds) {
+  Steps s(4);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, pattern(100'000, 1)).ok());
+  s.world.run_for(milliseconds(5500));
+  EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.disk.inodes[f->id()].attributes.size, 100'000u);
+}
+
+TEST(Client, PacksManySmallFilesIntoFewSegments) {
+  Steps s(5);
+  std::vector<FileId> ids;
+  for (int i = 0; i < 2500; ++i) {
+    auto f = s.create("f" + std::to_string(i));
+    ids.push_back(f->id());
+    ASSERT_TRUE(s.write(f, 0, pattern(100 + i % 3000, i)).ok());
+    ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+  }
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  EXPECT_LE(s.node().counts.commits, 12u);
+  EXPECT_EQ(s.node().counts.commit_files, 2500u);
+  s.start_client_again(0);
+  for (int i = 0; i < 2500; i += 97) {
+    auto f = s.open(ids[i]);
+    EXPECT_EQ(s.read(f, 0, 10'000), pattern(100 + i % 3000, i)) << i;
+  }
+}
+
+TEST(Client, WritesFullSegmentsWhileAStreamGoesOn) {
+  Steps s(6, 1, {.dirty_limit = 64 * kMiB});
+  auto f = s.create("big");
+  const std::string chunk = pattern(kMiB, 1);
+  for (uint64_t i = 0; i < 100; ++i) ASSERT_TRUE(s.write(f, i * kMiB, chunk).ok());
+  EXPECT_LE(s.client().counters().dirty_bytes, 65 * kMiB);
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_LE(s.client().counters().write_back.segments, 9u);  // 100 / 16, and tails
+  for (uint64_t i : {0u, 15u, 16u, 57u, 99u}) EXPECT_EQ(s.read(f, i * kMiB, kMiB), chunk) << i;
+}
+
+TEST(Client, AnotherClientReadsWhatWasNotSynced) {
+  Steps s(7, 2);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "first").ok());
+  auto g = s.open(f->id(), 1);
+  EXPECT_EQ(s.read(g, 0, 100, 1), "first");
+  ASSERT_TRUE(s.write(f, 0, "secon").ok());
+  ASSERT_TRUE(s.write(f, 5, "d!").ok());
+  EXPECT_EQ(s.stat(f->id(), 1).size, 7u);
+  EXPECT_EQ(s.read(g, 0, 100, 1), "second!");
+  ASSERT_TRUE(s.write(g, 7, " third", 1).ok());
+  EXPECT_EQ(s.read(f, 0, 100, 0), "second! third");
+}
+
+TEST(Client, AlternatingWritesAndStatsAreNeverStale) {
+  Steps s(8, 2);
+  s.node().slow = milliseconds(1);
+  auto f = s.create("a");
+  auto g = s.open(f->id(), 1);
+  uint64_t size = 0;
+  int64_t mtime = 0;
+  for (int i = 0; i < 300; ++i) {
+    const size_t writer = i % 2;
+    ASSERT_TRUE(s.write(writer == 0 ? f : g, size, "xyz", writer).ok());
+    size += 3;
+    const Attributes seen = s.stat(f->id(), 1 - writer);
+    ASSERT_EQ(seen.size, size);
+    ASSERT_GT(seen.mtime, mtime);
+    mtime = seen.mtime;
+  }
+}
+
+TEST(Client, CachesAttributesAndNamesUnderGrants) {
+  Steps s(9);
+  auto f = s.create("a");
+  const auto before = s.node().counts;
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(s.world.run(s.client().lookup(kRootFile, "a")).ok());
+    (void)s.stat(f->id());
+  }
+  EXPECT_EQ(s.node().counts.lookups, before.lookups);
+  EXPECT_EQ(s.node().counts.get_attributes, before.get_attributes);
+  EXPECT_GT(s.client().may_cache(f->id()).count, 0);
+  // Absent names too, once the directory's grant is there.
+  ASSERT_EQ(s.world.run(s.client().lookup(kRootFile, "none")).code(), Code::kNotFound);
+  const uint64_t lookups = s.node().counts.lookups;
+  ASSERT_EQ(s.world.run(s.client().lookup(kRootFile, "none")).code(), Code::kNotFound);
+  EXPECT_EQ(s.node().counts.lookups, lookups);
+}
+
+TEST(Client, ANameMadeElsewhereIsSeenAtOnce) {
+  Steps s(10, 2);
+  s.node().slow = milliseconds(2);
+  (void)s.create("seed");
+  ASSERT_EQ(s.world.run(s.client(0).lookup(kRootFile, "x")).code(), Code::kNotFound);
+  ASSERT_EQ(s.world.run(s.client(0).lookup(kRootFile, "x")).code(), Code::kNotFound);
+  (void)s.create("x", 1);
+  EXPECT_TRUE(s.world.run(s.client(0).lookup(kRootFile, "x")).ok());
+  ASSERT_TRUE(s.world.run(s.client(1).unlink(kRootFile, "x")).ok());
+  EXPECT_EQ(s.world.run(s.client(0).lookup(kRootFile, "x")).code(), Code::kNotFound);
+}
+
+TEST(Client, TruncationCutsDirtyAndCommittedBytes) {
+  Steps s(11);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, pattern(200'000, 1)).ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  ASSERT_TRUE(s.write(f, 150'000, pattern(100'000, 2)).ok());
+  ASSERT_TRUE(s.resize(f->id(), 160'000).ok());
+  EXPECT_EQ(s.read(f, 0, 1'000'000),
+            pattern(200'000, 1).substr(0, 150'000) + pattern(100'000, 2).substr(0, 10'000));
+  ASSERT_TRUE(s.resize(f->id(), 170'000).ok());
+  EXPECT_EQ(s.read(f, 160'000, 1'000'000), std::string(10'000, '\0'));
+  ASSERT_TRUE(s.write(f, 165'000, "x").ok());
+  EXPECT_EQ(s.read(f, 164'999, 3), std::string("\0x\0", 3));
+  EXPECT_EQ(s.stat(f->id()).size, 170'000u);
+}
+
+TEST(Client, PunchedRangesAreZeros) {
+  Steps s(12);
+  auto f = s.create("a");
+  const std::string data = pattern(100'000, 1);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  ASSERT_TRUE(s.world.run(s.client().punch(f, 10'000, 20'000)).ok());
+  EXPECT_EQ(s.read(f, 0, 200'000),
+            data.substr(0, 10'000) + std::string(20'000, '\0') + data.substr(30'000));
+}
+
+TEST(Client, AnExplicitTimeIsNotUndoneByTheLaterFlush) {
+  Steps s(13);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "data").ok());
+  ASSERT_TRUE(
+      s.world.run(s.client().set_attributes(f->id(), {.mask = kSetMtime, .mtime = 123'456})).ok());
+  EXPECT_EQ(s.stat(f->id()).mtime, 123'456);
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  EXPECT_EQ(s.disk.inodes[f->id()].attributes.mtime, 123'456);
+  EXPECT_EQ(s.stat(f->id()).mtime, 123'456);
+  ASSERT_TRUE(s.write(f, 0, "more").ok());
+  EXPECT_GT(s.stat(f->id()).mtime, 1'000'000'000);
+}
+
+TEST(Client, AppendsOfTwoClientsLoseNothing) {
+  Steps s(14, 2);
+  auto f = s.create("log");
+  auto a = s.open(f->id(), 0, {.write = true, .append = true});
+  auto b = s.open(f->id(), 1, {.write = true, .append = true});
+  for (int i = 0; i < 50; ++i)
+    ASSERT_TRUE(
+        s.write(i % 2 == 0 ? a : b, 0, std::string(7, static_cast<char>('a' + i % 26)), i % 2)
+            .ok());
+  std::string expected;
+  for (int i = 0; i < 50; ++i) expected += std::string(7, static_cast<char>('a' + i % 26));
+  EXPECT_EQ(s.read(f, 0, 1000), expected);
+}
+
+TEST(Client, OSyncIsDurableOnReturn) {
+  Steps s(15);
+  auto f = s.create("a", 0, {.write = true, .sync = true});
+  ASSERT_TRUE(s.write(f, 0, "durable").ok());
+  EXPECT_EQ(s.disk.inodes[f->id()].attributes.size, 7u);
+  EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+}
+
+TEST(Client, AFailedFragmentWriteGoesToASpareOrAFreshReservation) {
+  Steps s(16);
+  auto f = s.create("a");
+  s.faults.fail_fragment_writes = 7;  // more than one segment's spares bear
+  const std::string data = pattern(300'000, 5);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.read(f, 0, data.size()), data);
+}
+
+TEST(Client, AFailedCommitKeepsTheDataAndTheNextOneBringsIt) {
+  Steps s(17);
+  auto f = s.create("a");
+  s.faults.fail_commits = 1;
+  const std::string data = pattern(300'000, 5);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  EXPECT_FALSE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.read(f, 0, data.size()), data);
+  EXPECT_TRUE(s.sync(f->id()).ok());
+  s.start_client_again(0);
+  EXPECT_EQ(s.read(s.open(f->id()), 0, data.size()), data);
+}
+
+TEST(Client, AFullDiskIsToldAndNothingIsLostBadInput) {
+  Steps s(18);
+  auto f = s.create("a");
+  s.faults.no_space = true;
+  const std::string data = pattern(300'000, 5);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  EXPECT_EQ(s.sync(f->id()).code(), Code::kNoSpace);
+  EXPECT_EQ(s.write(f, 300'000, "more").code(), Code::kNoSpace);
+  EXPECT_EQ(s.read(f, 0, data.size()), data);
+  ASSERT_TRUE(s.world.run(s.client().unlink(kRootFile, "a")).ok());  // frees
+  s.faults.no_space = false;
+  s.world.run_for(seconds(10));
+  EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_TRUE(s.write(f, 300'000, "more").ok());
+}
+
+TEST(Client, ANodeRestartLooksLikeAPause) {
+  Steps s(19);
+  auto f = s.create("a");
+  const std::string data = pattern(300'000, 5);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  s.node_machine.crash(CrashKind::kProcess);
+  s.world.post([&] {});
+  bool done = false;
+  Result<void> synced = Error(Code::kIo, "");
+  s.world.spawn([](Client* c, FileId id, Result<void>* out, bool* done) -> Task<void> {
+    *out = co_await c->sync(id);
+    *done = true;
+  }(&s.client(), f->id(), &synced, &done));
+  s.world.run_for(seconds(4));
+  ++s.disk.epoch;
+  ++s.disk.version;
+  s.start_node();
+  ASSERT_TRUE(s.world.run_until([&] { return done; }, seconds(120)));
+  EXPECT_TRUE(synced.ok()) << synced.error().text();
+  EXPECT_EQ(s.read(f, 0, data.size()), data);
+  EXPECT_EQ(s.node().counts.evictions, 0u);
+}
+
+TEST(Client, AnEvictedClientSaysStaleNeverFalseSuccess) {
+  Steps s(20, 2);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "synced").ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  ASSERT_TRUE(s.write(f, 0, "lost!!").ok());
+  for (SessionId id : s.node().session_ids()) (void)s.world.run_until(s.node().evict(id));
+  auto g = s.open(f->id(), 1);
+  EXPECT_EQ(s.read(g, 0, 100, 1), "synced");
+  Result<void> synced = s.sync(f->id());
+  EXPECT_EQ(synced.code(), Code::kStale) << (synced.ok() ? "ok" : synced.error().text());
+  EXPECT_TRUE(s.sync(f->id()).ok());  // told once
+  EXPECT_EQ(s.read(f, 0, 100), "synced");
+  ASSERT_TRUE(s.write(f, 0, "again!").ok());
+  EXPECT_EQ(s.read(g, 0, 100, 1), "again!");
+}
+
+TEST(Client, AMissedLeaseStopsServingFromCache) {
+  Steps s(21, 2);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "old").ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.read(f, 0, 10), "old");
+  // The client's machine sleeps; meanwhile it is evicted and another writes.
+  s.machines[0]->jump_boot(seconds(60));
+  for (SessionId id : s.node().session_ids()) (void)s.world.run_until(s.node().evict(id));
+  auto g = s.open(f->id(), 1);
+  ASSERT_TRUE(s.write(g, 0, "new", 1).ok());
+  EXPECT_EQ(s.read(f, 0, 10), "new");
+}
+
+TEST(Client, DegradedReadsServe) {
+  Steps s(22);
+  auto f = s.create("a");
+  const std::string data = pattern(500'000, 5);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  s.faults.lose_fragment_index = 0;
+  EXPECT_EQ(s.read(f, 0, data.size()), data);
+  EXPECT_GT(s.client().counters().segments.degraded_reads, 0u);
+}
+
+TEST(Client, ColdSegmentsAreReadThroughANode) {
+  Steps s(23);
+  auto f = s.create("a");
+  const std::string data = pattern(700'000, 5);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  ASSERT_EQ(s.disk.segments.size(), 1u);
+  auto& [id, location] = *s.disk.segments.begin();
+  s.disk.bucket[id] = data;
+  location.object.object = ObjectId(5);
+  location.placement.targets.clear();
+  s.disk.fragments.clear();
+  EXPECT_EQ(s.read(f, 1000, 5000),
+            data.substr(1000, 5000));  // its placement was known: now it is nowhere hot
+  EXPECT_EQ(s.read(f, 0, data.size()), data);
+  EXPECT_GT(s.node().counts.cold_reads, 0u);
+}
+
+TEST(Client, PackedAwaySegmentsAreFoundAgain) {
+  Steps s(24);
+  auto f = s.create("a");
+  const std::string data = pattern(100'000, 5);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.read(f, 0, 10), data.substr(0, 10));
+  // As the packer does: another segment, no recall, the old one dead.
+  auto node = s.disk.segments.extract(s.disk.segments.begin());
+  const SegmentId old = node.key();
+  const SegmentId fresh(NamespaceId(7), old.home(), NamespaceEpoch(1), 999'999);
+  node.key() = fresh;
+  node.mapped().segment = fresh;
+  node.mapped().placement.targets.clear();
+  node.mapped().object.object = ObjectId(9);
+  s.disk.bucket[fresh] = data;
+  s.disk.segments.insert(std::move(node));
+  s.disk.fragments.clear();
+  s.disk.inodes[f->id()].extents.replace(
+      {.offset = 0, .length = data.size(), .kind = ExtentKind::kSegment, .segment = fresh});
+  EXPECT_EQ(s.read(f, 0, data.size()), data);
+}
+
+TEST(Client, SequentialReadsAreFetchedAhead) {
+  Steps s(25);
+  auto f = s.create("a");
+  const std::string data = pattern(24 * kMiB, 5);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  s.start_client_again(0);
+  auto g = s.open(f->id());
+  std::string all;
+  for (uint64_t at = 0; at < data.size(); at += 128 * kKiB) all += s.read(g, at, 128 * kKiB);
+  EXPECT_TRUE(all == data);
+  EXPECT_LT(s.client().counters().reader.hot_reads, 40u);  // of 192 reads
+  EXPECT_LE(s.client().counters().reader.cache_bytes, 256 * kMiB);
+}
+
+TEST(Client, RandomReadsFetchJustWhatTheyNeed) {
+  Steps s(26);
+  auto f = s.create("a");
+  const std::string data = pattern(8 * kMiB, 5);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  const uint64_t before = s.client().counters().segments.bytes_read;
+  for (uint64_t i = 0; i < 50; ++i) {
+    const uint64_t at = (i * 797 % 2000) * 4096;
+    EXPECT_EQ(s.read(f, at, 4096), data.substr(at, 4096));
+  }
+  EXPECT_LE(s.client().counters().segments.bytes_read - before, 50 * 8192u);
+  EXPECT_EQ(s.client().counters().reader.cache_bytes, 0u);
+}
+
+TEST(Client, UnlinkedFilesLiveWhileOpenAnywhere) {
+  Steps s(27, 2);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "still here").ok());
+  auto g = s.open(f->id(), 1);
+  ASSERT_TRUE(s.world.run(s.client(0).close(f)).ok());
+  ASSERT_TRUE(s.world.run(s.client(0).unlink(kRootFile, "a")).ok());
+  s.world.run_for(seconds(10));
+  EXPECT_EQ(s.read(g, 0, 100, 1), "still here");
+  ASSERT_TRUE(s.world.run(s.client(1).close(g)).ok());
+  s.world.run_for(seconds(10));
+  EXPECT_FALSE(s.disk.inodes.contains(g->id()));
+}
+
+TEST(Client, ATemporaryFileIsNeverWritten) {
+  Steps s(28);
+  auto f = s.create("tmp");
+  ASSERT_TRUE(s.write(f, 0, pattern(100'000, 1)).ok());
+  ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+  s.world.run_for(seconds(2));
+  ASSERT_TRUE(s.world.run(s.client().unlink(kRootFile, "tmp")).ok());
+  s.world.run_for(seconds(20));
+  EXPECT_EQ(s.node().counts.commits, 0u);
+  EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+}
+
+TEST(Client, DirectoriesSymlinksLinksAndRenames) {
+  Steps s(29);
+  auto& c = s.client();
+  auto dir =
+      s.world.run(c.make(kRootFile, "d", {.type = FileType::kDirectory, .mode = 0755}, {1, 2}));
+  ASSERT_TRUE(dir.ok());
+  EXPECT_EQ(dir->uid, 1u);
+  auto link = s.world.run(
+      c.make(dir->id, "l", {.type = FileType::kSymlink, .mode = 0777, .target = "../x"}, {}));
+  ASSERT_TRUE(link.ok());
+  EXPECT_EQ(*s.world.run(c.read_link(link->id)), "../x");
+  auto f = s.create("f", 0, kReadWrite, dir->id);
+  auto linked = s.world.run(c.link(f->id(), kRootFile, "hard"));
+  ASSERT_TRUE(linked.ok());
+  EXPECT_EQ(linked->links, 2u);
+  EXPECT_EQ(s.stat(f->id()).links, 2u);
+  ASSERT_TRUE(s.world.run(c.rename({dir->id, "f", kRootFile, "g", false})).ok());
+  EXPECT_EQ(s.world.run(c.lookup(dir->id, "f")).code(), Code::kNotFound);
+  EXPECT_EQ(s.world.run(c.lookup(kRootFile, "g"))->id, f->id());
+  EXPECT_EQ(s.world.run(c.rename({kRootFile, "hard", kRootFile, "g", true})).code(), Code::kExists);
+  EXPECT_EQ(s.world.run(c.remove_directory(kRootFile, "d")).code(), Code::kNotEmpty);
+  ASSERT_TRUE(s.world.run(c.unlink(dir->id, "l")).ok());
+  ASSERT_TRUE(s.world.run(c.remove_directory(kRootFile, "d")).ok());
+  EXPECT_EQ(s.world.run(c.lookup(kRootFile, "d")).code(), Code::kNotFound);
+  auto list = s.world.run(c.read_directory(kRootFile, 0, 100, true));
+  ASSERT_TRUE(list.ok());
+  EXPECT_EQ(list->entries.size(), 2u);
+  EXPECT_EQ(s.world.run(c.lookup(kRootFile, std::string(256, 'x'))).code(), Code::kNameTooLong);
+}
+
+TEST(Client, ListingShowsOwnUnflushedSizes) {
+  Steps s(30);
+  auto f = s.create("f");
+  ASSERT_TRUE(s.write(f, 0, "12345").ok());
+  auto list = s.world.run(s.client().read_directory(kRootFile, 0, 100, true));
+  ASSERT_TRUE(list.ok());
+  ASSERT_EQ(list->entries.size(), 1u);
+  EXPECT_EQ(list->entries[0].attributes->size, 5u);
+}
+
+TEST(Client, ExtendedAttributesAreSeenByOthersAtOnce) {
+  Steps s(31, 2);
+  auto f = s.create("f");
+  EXPECT_EQ(s.world.run(s.client(0).get_xattr(f->id(), "user.a")).code(), Code::kNoAttribute);
+  ASSERT_TRUE(s.world.run(s.client(1).set_xattr(f->id(), "user.a", "1", false, false)).ok());
+  EXPECT_EQ(*s.world.run(s.client(0).get_xattr(f->id(), "user.a")), "1");
+  ASSERT_TRUE(s.world.run(s.client(0).set_xattr(f->id(), "user.a", "2", false, false)).ok());
+  EXPECT_EQ(*s.world.run(s.client(0).get_xattr(f->id(), "user.a")), "2");
+  ASSERT_TRUE(s.world.run(s.client(1).remove_xattr(f->id(), "user.a")).ok());
+  EXPECT_EQ(s.world.run(s.client(0).get_xattr(f->id(), "user.a")).code(), Code::kNoAttribute);
+  EXPECT_TRUE(s.world.run(s.client(0).list_xattr(f->id()))->empty());
+}
+
+TEST(Client, KernelCachesAreDroppedBeforeARecallIsAnswered) {
+  Steps s(32, 2);
+  auto f = s.create("a");
+  std::vector<FileId> dropped;
+  uint64_t size_elsewhere = 0;
+  struct Hook {
+    static Task<void> run(Steps& s, std::vector<FileId>& dropped, uint64_t& seen,
+                          FileSystem::Invalidation what) {
+      if (!what.name.empty()) co_return;
+      seen = s.disk.inodes[what.file]
+                 .attributes.size;  // the other's change must not have happened yet
+      dropped.push_back(what.file);
+    }
+  };
+  s.client(0).on_invalidate(
+      [&](FileSystem::Invalidation what) { return Hook::run(s, dropped, size_elsewhere, what); });
+  ASSERT_TRUE(s.write(f, 0, "abc").ok());
+  EXPECT_EQ(s.stat(f->id(), 1).size, 3u);
+  EXPECT_TRUE(dropped.empty());  // the writer keeps a read grant: what the kernel has stays true
+  auto g = s.open(f->id(), 1);
+  ASSERT_TRUE(s.write(g, 3, "defg", 1).ok());
+  EXPECT_EQ(dropped, std::vector<FileId>{f->id()});
+  EXPECT_EQ(size_elsewhere, 3u);
+}
+
+TEST(Client, AStuckKernelDoesNotHoldUpARecallForEver) {
+  Steps s(33, 2);
+  auto f = s.create("a");
+  struct Hook {
+    static Task<void> run() {
+      Event never;
+      co_await never.wait();
+    }
+  };
+  s.client(0).on_invalidate([](FileSystem::Invalidation) { return Hook::run(); });
+  (void)s.stat(f->id());
+  auto g = s.open(f->id(), 1);
+  ASSERT_TRUE(s.write(g, 0, "x", 1).ok());
+  EXPECT_LT(s.world.now().seconds(), 30.0);
+}
+
+TEST(Client, LeavesWhenTheNodeCloses) {
+  Steps s(34);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "flushed at the end").ok());
+  (void)s.stat(f->id());
+  EXPECT_FALSE(s.client().closing().is_set());
+  ASSERT_TRUE(s.world.run_until(s.node().close_all(), seconds(30)));
+  ASSERT_TRUE(s.world.run_until([&] { return s.client().closing().is_set(); }, seconds(30)));
+  EXPECT_EQ(s.node().grants(), 0u);
+  EXPECT_EQ(s.disk.inodes[f->id()].attributes.size, 18u);
+}
+
+TEST(Client, ShutDownFlushesAndGivesEverythingBack) {
+  Steps s(35);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, pattern(200'000, 1)).ok());
+  ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+  ASSERT_TRUE(s.world.run(s.client().shut_down()).ok());
+  EXPECT_EQ(s.node().grants(), 0u);
+  EXPECT_EQ(s.node().sessions(), 0u);
+  EXPECT_EQ(s.disk.inodes[f->id()].attributes.size, 200'000u);
+}
+
+TEST(Client, ATakenOverNamespaceIsReadOnlyAtOnceBadInput) {
+  Steps s(36);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "x").ok());
+  s.faults.read_only = true;
+  s.world.run_for(seconds(3));
+  EXPECT_EQ(s.write(f, 0, "y").code(), Code::kReadOnly);
+  EXPECT_EQ(s.world.run(s.client().create(kRootFile, "b", 0644, kReadWrite, {})).code(),
+            Code::kReadOnly);
+  EXPECT_EQ(s.sync(f->id()).code(), Code::kReadOnly);
+}
+
+TEST(Client, StatisticsAddUp) {
+  Steps s(37);
+  (void)s.create("a");
+  auto statistics = s.world.run(s.client().statistics());
+  ASSERT_TRUE(statistics.ok());
+  EXPECT_EQ(statistics->total_bytes, 4 * kGiB / 3 * 2);
+  EXPECT_GT(statistics->files, 0u);
+}
+
+TEST(Client, GivesBackIdleGrants) {
+  Steps s(38, 1, {.idle_grant = seconds(20)});
+  for (int i = 0; i < 20; ++i) (void)s.create("f" + std::to_string(i));
+  EXPECT_GE(s.node().grants(), 20u);
+  s.world.run_for(seconds(60));
+  EXPECT_LE(s.node().grants(), 1u);
+  EXPECT_TRUE(s.world.run(s.client().lookup(kRootFile, "f7")).ok());
+}
+
+}  // namespace
+}  // namespace headrace
