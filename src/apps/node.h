@@ -1,0 +1,118 @@
+// Node: one server process: targets, partitions, and the messages of both, over whatever Env, coordinator and store it is given.
+//
+// headraced gives it the real ones, the simulator simulated ones. Order of life: bootstrap() once for a new cluster,
+// then construct → start() → stop() (or destruction: a crash). The Env, coordinator and stores outlive it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "coord/fragment_calls.h"
+#include "coord/map_follower.h"
+#include "hot/target_service.h"
+#include "hot/piece_cache.h"
+#include "meta/service.h"
+#include "runtime/scope.h"
+#include "tier/tier_service.h"
+
+namespace headrace {
+
+struct NodeOptions {
+  NodeId self{1};
+  std::string state;           // directory: targets are under STATE/targets/tN
+  Address listen;
+  PartitionOptions partitions;
+  TargetOptions targets;
+  TierOptions tier;
+  uint64_t cache_bytes = 512 * kMiB;  // of pieces of cold segments, in memory
+};
+
+// Where a cluster keeps that it began on a bucket's manifest: encode_durable(HeadRecord). There until every partition
+// has a checkpoint of its own.
+inline constexpr const char* kOriginKey = "origin";
+
+// A new, empty namespace on this node's new targets.
+struct BootstrapOptions {
+  NodeId self{1};
+  std::string state;
+  Address address;
+  Protection protection{4, 2};
+  uint32_t targets = 6;
+  uint64_t target_capacity = 0;  // bytes of data space, each
+  uint32_t partitions = 4;
+  TargetOptions target_options;
+  // The namespace of a bucket, which attach() has just taken, instead of a new one. Its partitions are the manifest's.
+  std::optional<Attached> attached;
+};
+
+class Node {
+ public:
+  // Formats the targets, then writes the coordinator's records, the map last: interrupted, it can be run again.
+  // kExists when there is a cluster; kInvalid when targets are there and the coordinator knows nothing of them.
+  [[nodiscard]] static Task<Result<void>> bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options);
+
+  Node(Env env, Coordinator& coordinator, StoreFactory& stores, ObjectStore& bucket, NodeOptions options);
+  ~Node();
+
+  // Serves when it returns. A target that cannot be opened is marked lost, and the rest goes on; a partition that cannot
+  // recover is an error that says what is missing.
+  // `held`: what attach() returned in this process.
+  [[nodiscard]] Task<Result<void>> start(std::optional<HeadVersion> held = std::nullopt);
+  [[nodiscard]] Task<void> stop();
+
+  // Everything that clients wrote before the call, into the bucket, and a manifest of it.
+  [[nodiscard]] Task<Result<Cut>> push();
+
+  [[nodiscard]] const ClusterMap& map() const { return view_.map(); }
+  [[nodiscard]] PartitionService& partitions() { return service_; }
+  [[nodiscard]] TargetService& targets() { return targets_; }
+  [[nodiscard]] TierService& tier() { return tier_; }
+  [[nodiscard]] uint64_t cache_bytes() const { return pieces_.bytes(); }
+  // This node's own and what clients reported, those that ended included.
+  [[nodiscard]] Report reported() const;
+  [[nodiscard]] PartitionPort& partition_port() { return partition_port_; }
+  [[nodiscard]] const std::string& why_read_only() const { return why_read_only_; }
+  [[nodiscard]] Hub& hub() { return hub_; }
+  [[nodiscard]] Address address() const { return address_; }
+
+ private:
+  [[nodiscard]] Task<Result<ClusterMap>> load_map();
+  [[nodiscard]] Task<Result<void>> put_map(ClusterMap map);
+  [[nodiscard]] Task<Result<void>> open_targets(ClusterMap& map);
+  [[nodiscard]] Task<Result<void>> lead_partitions();
+  [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins();
+  [[nodiscard]] HotUsage usage() const;
+  void lost(const std::string& winner);
+  [[nodiscard]] Task<Result<GetMapReply>> get_map(GetMap request);
+  [[nodiscard]] Task<Result<Empty>> take_report(Report report, CallInfo info);
+
+  Env env_;
+  Coordinator& coordinator_;
+  StoreFactory& stores_;
+  NodeOptions options_;
+  Identity identity_;
+  Handlers handlers_;
+  ClusterView view_;
+  uint64_t map_version_ = 0;   // of the coordinator's record
+  NamespaceSecret secret_{};
+  TargetService targets_;
+  PartitionService service_;
+  Hub hub_;
+  CoordinatorMapFollower follower_;
+  TargetPort target_port_;
+  PartitionPort partition_port_;
+  RpcFragmentPort fragments_;
+  SegmentIo segments_;
+  ObjectStore& bucket_;
+  MemoryPieceCache pieces_;
+  TierService tier_;
+  Address address_;
+  std::map<ClientId, Report> reports_;  // last of each client; the oldest are added up in ended_
+  Report ended_;
+  std::string why_read_only_;
+  Scope scope_;                // last
+};
+
+}  // namespace headrace

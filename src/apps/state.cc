@@ -1,0 +1,96 @@
+#include "apps/state.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace headrace {
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+std::string node_path(const std::string& state) { return state + "/node.json"; }
+std::string mount_path(const std::string& state, int pid) { return state + "/mounts/" + std::to_string(pid) + ".json"; }
+
+Result<void> write_file(const std::string& path, const std::string& text) {
+  std::string beside = path + ".new";
+  int fd = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  bool written = fd >= 0 && ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  if (fd >= 0) ::close(fd);
+  if (!written || ::rename(beside.c_str(), path.c_str()) != 0)
+    return Error(errno == ENOSPC ? Code::kNoSpace : Code::kIo, path + ": " + std::strerror(errno));
+  return {};
+}
+
+// Null when the file is absent or is none of ours.
+json read_json(const std::string& path) {
+  std::ifstream in(path);
+  if (!in) return nullptr;
+  std::stringstream text;
+  text << in.rdbuf();
+  json parsed = json::parse(text.str(), nullptr, false);
+  return parsed.is_object() ? parsed : json(nullptr);
+}
+
+}  // namespace
+
+bool alive(int pid) {
+  if (pid <= 0 || ::kill(pid, 0) != 0) return false;
+  // A zombie has ended.
+  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
+  std::string text((std::istreambuf_iterator<char>(in)), {});
+  size_t name_end = text.rfind(')');
+  return name_end == std::string::npos || name_end + 2 >= text.size() || text[name_end + 2] != 'Z';
+}
+
+Result<void> write_node_file(const std::string& state, const NodeFile& file) {
+  json out{{"pid", file.pid}, {"address", file.address}, {"admin_port", file.admin_port}, {"admin_token", file.admin_token}};
+  return write_file(node_path(state), out.dump(2) + "\n");
+}
+
+Result<NodeFile> read_node_file(const std::string& state) {
+  json in = read_json(node_path(state));
+  NodeFile file;
+  if (in.is_object()) {
+    file.pid = in.value("pid", 0);
+    file.address = in.value("address", "");
+    file.admin_port = in.value("admin_port", 0);
+    file.admin_token = in.value("admin_token", "");
+  }
+  if (!alive(file.pid)) return Error(Code::kNotFound, "no node runs on " + state + ": start it with `headrace up --state " + state + "`");
+  return file;
+}
+
+void remove_node_file(const std::string& state) { ::unlink(node_path(state).c_str()); }
+
+Result<void> write_mount_file(const std::string& state, const MountFile& file) {
+  std::error_code error;
+  fs::create_directories(state + "/mounts", error);
+  return write_file(mount_path(state, file.pid), json{{"pid", file.pid}, {"directory", file.directory}}.dump() + "\n");
+}
+
+std::vector<MountFile> read_mount_files(const std::string& state) {
+  std::vector<MountFile> out;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(state + "/mounts", error)) {
+    json in = read_json(entry.path().string());
+    if (!in.is_object()) continue;
+    MountFile file{in.value("pid", 0), in.value("directory", "")};
+    if (alive(file.pid)) out.push_back(std::move(file));
+  }
+  return out;
+}
+
+void remove_mount_file(const std::string& state, int pid) { ::unlink(mount_path(state, pid).c_str()); }
+
+}  // namespace headrace

@@ -1,0 +1,32 @@
+// STATE/node.json and STATE/mounts/PID.json: how the command line finds the processes of a state directory. 0600.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace headrace {
+
+struct NodeFile {
+  int pid = 0;
+  std::string address;     // of its rpc service
+  int admin_port = 0;
+  std::string admin_token;
+};
+struct MountFile {
+  int pid = 0;
+  std::string directory;
+};
+
+[[nodiscard]] Result<void> write_node_file(const std::string& state, const NodeFile& file);
+// kNotFound: nothing runs there (a file left by a dead process counts as nothing).
+[[nodiscard]] Result<NodeFile> read_node_file(const std::string& state);
+void remove_node_file(const std::string& state);
+[[nodiscard]] Result<void> write_mount_file(const std::string& state, const MountFile& file);
+[[nodiscard]] std::vector<MountFile> read_mount_files(const std::string& state);  // of processes that live
+void remove_mount_file(const std::string& state, int pid);
+
+[[nodiscard]] bool alive(int pid);
+
+}  // namespace headrace
