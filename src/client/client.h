@@ -96,6 +96,8 @@ class Client final : public FileSystem {
   [[nodiscard]] ClientId id() const { return identity_.client; }
   [[nodiscard]] Hub& hub() { return hub_; }
   [[nodiscard]] ClientStatistics counters() const;
+  // What reads found damaged since the last call, bounded; for whoever reports it to the node.
+  [[nodiscard]] std::vector<Damage> take_damage() { return segments_.take_damage(); }
 
  private:
   Client(Env env, ClientOptions options);

@@ -131,6 +131,9 @@ Result<TargetId> RebuildWorker::choose(const Placement& placement, std::vector<T
 }
 
 Task<Result<void>> RebuildWorker::move(Location location, uint8_t index, TargetId lost) {
+  // Nothing is read where there is no place to write it to.
+  Result<TargetId> possible = choose(location.placement, std::vector<TargetId>(1, lost));
+  if (!possible) co_return std::move(possible).error();
   HR_CO_TRY(FragmentWrite made, co_await io_.rebuild(location.segment, location.length,
                                                      location.placement, index, Capability{}));
   uint64_t bytes = made.payload.size();

@@ -191,7 +191,7 @@ void Partition::fail(std::string why) {
 
 Result<void> Partition::may_work() const {
   if (!serving_) return Error(Code::kNotLeader, "partition " + std::to_string(id_.value()) + ": " + state_);
-  if (!read_only_.empty()) return Error(Code::kReadOnly, read_only_);
+  if (!read_only_.empty()) return Error(read_only_code_, read_only_);
   return {};
 }
 
@@ -208,7 +208,10 @@ Result<void> Partition::may_mutate() const {
   return {};
 }
 
-void Partition::set_read_only(std::string why) { read_only_ = std::move(why); }
+void Partition::set_read_only(std::string why, Code code) {
+  read_only_ = std::move(why);
+  read_only_code_ = code;
+}
 
 void Partition::note_work(const RowChange& change) {
   if (!change.value) return;

@@ -81,6 +81,10 @@ class Partition {
   [[nodiscard]] Slot first_slot() const { return Slot(first_slot_); }
   [[nodiscard]] PartitionContext& context() { return context_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
+  [[nodiscard]] const Journal& journal() const { return journal_; }
+  // Whether every copy of its checkpoint is on a live target; the record's and the files'.
+  [[nodiscard]] bool checkpoint_whole() const;
+  [[nodiscard]] const std::string& last_error() const { return last_error_; }  // of background work
 
   // ---- running operations ----
   // An Op has `using Reply`, `Ticket ticket() const` and `Task<Result<Reply>> run(Transaction&)`, which may run several times.
@@ -103,7 +107,8 @@ class Partition {
   [[nodiscard]] Result<void> may_work() const;   // the same for this node's own work, which goes on after `closed`
   // A message carried this cut: journal it before acting on the message.
   void observe(Cut cut);
-  void set_read_only(std::string why);
+  // "" ends it. `code`: what refused mutations answer; kUnavailable makes clients wait, kReadOnly give up.
+  void set_read_only(std::string why, Code code = Code::kReadOnly);
 
   // ---- prepared transactions (ops/two_phase) ----
   [[nodiscard]] bool locked(const Key& key) const { return locks_.contains(key); }
@@ -216,6 +221,7 @@ class Partition {
   bool closing_ = false;
   std::string state_ = "starting";
   std::string read_only_;
+  Code read_only_code_ = Code::kReadOnly;
   std::vector<std::string> evicted_;
 
   Position last_;                  // of the newest queued record

@@ -60,6 +60,19 @@ Task<Result<Buffer>> Partition::read_pieces(SegmentIo& io, std::vector<Location>
   co_return out;
 }
 
+bool Partition::checkpoint_whole() const {
+  const ClusterMap& map = context_.view.map();
+  auto live = [&map](TargetId id) {
+    const TargetInfo* info = map.target(id);
+    return info != nullptr && info->state == TargetState::kLive;
+  };
+  if (!std::ranges::all_of(journal_.record().checkpoint_copies, live)) return false;
+  for (const StoreFileCopy& copy : checkpoint_.files)
+    for (const Location& piece : copy.pieces)
+      if (!std::ranges::all_of(piece.placement.targets, live)) return false;
+  return true;
+}
+
 Task<Result<void>> Partition::checkpoint_now() {
   Mutex::Guard shipping = co_await shipping_.lock();
   if (!serving_) co_return Error(Code::kNotLeader, state_);

@@ -25,8 +25,8 @@ class PartitionService {
   }
   [[nodiscard]] const std::map<PartitionId, std::shared_ptr<Partition>>& all() const { return partitions_; }
   // Another cluster owns the namespace now: no mutation is taken any more.
-  void set_read_only(const std::string& why) {
-    for (auto& [id, partition] : partitions_) partition->set_read_only(why);
+  void set_read_only(const std::string& why, Code code = Code::kReadOnly) {
+    for (auto& [id, partition] : partitions_) partition->set_read_only(why, code);
   }
 
  private:

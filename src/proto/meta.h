@@ -440,7 +440,12 @@ struct Report {
   uint64_t degraded_reads = 0;
   uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;
-  void fields(this auto& self, auto& v) { v(self.degraded_reads, self.bytes_read, self.bytes_written); }
+  std::vector<Damage> damage;   // that its reads met since the last report: the node repairs it. At most kMaxDamage
+  static constexpr size_t kMaxDamage = 256;
+  void fields(this auto& self, auto& v) {
+    v(self.degraded_reads, self.bytes_read, self.bytes_written);
+    v.tail(self.damage);
+  }
 };
 // Bytes of a segment that is in the bucket only, through a node's cache. `crc` is over the payload.
 struct ColdReadReply {

@@ -44,6 +44,15 @@ struct Location {
   void fields(this auto& self, auto& v) { v(self.segment, self.length, self.bucket, self.placement, self.object); }
 };
 
+// A fragment that was found not to verify, or to be absent from where its home says that it is.
+struct Damage {
+  SegmentId segment;
+  uint8_t index = 0;
+  TargetId target;
+  void fields(this auto& self, auto& v) { v(self.segment, self.index, self.target); }
+  auto operator<=>(const Damage&) const = default;
+};
+
 // A piece of a file. Offsets in bytes; pieces of one file never overlap and ascend.
 enum class ExtentKind : uint8_t { kHole = 0, kSegment = 1, kStaged = 2, kInline = 3, kForeign = 4 };
 struct Extent {

@@ -24,13 +24,6 @@ struct SegmentIoCounters {
   uint64_t bytes_written = 0;
 };
 
-// A fragment that a read found bad or absent, so that someone may repair it.
-struct Damage {
-  SegmentId segment;
-  uint8_t index = 0;
-  TargetId target;
-};
-
 class SegmentIo {
  public:
   SegmentIo(Env env, FragmentPort& port) : env_(env), port_(port) {}

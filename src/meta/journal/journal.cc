@@ -160,9 +160,12 @@ Task<Result<RunRecord>> Journal::open_run(Position first, RunId predecessor, std
   Error last(Code::kUnavailable, "no targets");
   for (int attempt = 0; attempt < 4; ++attempt) {
     Result<std::vector<TargetId>> copies = choose_copies(targets_.view().map(), options_.copies, env_.random, avoid);
-    if (!copies.ok()) co_return std::move(copies).error();
+    // When those that are up have all refused, why they did says more than that none is left.
+    if (!copies.ok()) co_return attempt == 0 ? std::move(copies).error() : std::move(last).within("opening a journal run");
     RunRecord run;
-    run.run = RunId(record_.epoch.value() << 32 | next_run_++);
+    // Of this partition alone: a target holds runs of many by their id.
+    constexpr uint64_t kLow24 = 0xff'ffff;
+    run.run = RunId(uint64_t{options_.partition.value()} << 48 | (record_.epoch.value() & kLow24) << 24 | (next_run_++ & kLow24));
     run.first = first;
     run.copies = *copies;
     JournalAbout about;

@@ -34,35 +34,24 @@ Task<Result<DentryRow>> entry_of(Transaction& txn, FileId parent, std::string na
   co_return *dentry;
 }
 
-// Runs a read whose reply brings grants: like Partition::read, with a session.
-template <class Op>
-Task<Result<typename Op::Reply>> read_for(Partition& partition, SessionId session, Op op) {
-  for (;;) {
-    if (!partition.serving()) co_return Error(Code::kNotLeader, partition.state());
-    op.begin();
-    Transaction txn(partition, session);
-    Result<typename Op::Reply> reply = co_await op.run(txn);
-    Position at;
-    if (!partition.commit(txn, at)) continue;
-    HR_CO_TRY(co_await partition.wait_durable(txn.seen()));
-    if (reply.ok()) op.grants_into(*reply);
-    co_return reply;
-  }
-}
-
 struct EntryOp {
   using Reply = EntryReply;
-  GrantSlot file_grant;
-  GrantSlot directory_grant;
-  void begin() {
-    file_grant = std::make_shared<std::optional<Grant>>();
-    directory_grant = std::make_shared<std::optional<Grant>>();
-  }
-  void grants_into(EntryReply& reply) const {
-    reply.file_grant = *file_grant;
-    reply.directory_grant = *directory_grant;
-  }
+  GrantSlot file_grant = std::make_shared<std::optional<Grant>>();
+  GrantSlot directory_grant = std::make_shared<std::optional<Grant>>();
 };
+
+// A read whose reply brings the grants that came with it.
+template <class Op>
+Task<Result<EntryReply>> read_entry(Partition& partition, SessionId session, Op op) {
+  GrantSlot file = op.file_grant;
+  GrantSlot directory = op.directory_grant;
+  Result<EntryReply> reply = co_await partition.read_as(session, std::move(op));
+  if (reply.ok()) {
+    reply->file_grant = *file;
+    reply->directory_grant = *directory;
+  }
+  co_return reply;
+}
 
 struct LookupOp : EntryOp {
   Lookup request;
@@ -470,7 +459,7 @@ Task<Result<EntryReply>> handle(Partition& partition, Lookup request, CallInfo i
   LookupOp op;
   op.request = std::move(request);
   SessionId session = op.request.session;
-  co_return co_await read_for(partition, session, std::move(op));
+  co_return co_await read_entry(partition, session, std::move(op));
 }
 
 Task<Result<EntryReply>> handle(Partition& partition, GetAttributes request, CallInfo info) {
@@ -479,7 +468,7 @@ Task<Result<EntryReply>> handle(Partition& partition, GetAttributes request, Cal
   }
   GetAttributesOp op;
   op.request = request;
-  co_return co_await read_for(partition, request.session, std::move(op));
+  co_return co_await read_entry(partition, request.session, std::move(op));
 }
 
 Task<Result<EntryReply>> handle(Partition& partition, Make request, CallInfo info) {
