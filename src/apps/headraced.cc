@@ -10,11 +10,14 @@
 #include <nlohmann/json.hpp>
 
 #include "admin/admin_server.h"
+#include "apps/log.h"
 #include "apps/node.h"
+#include "apps/node_status.h"
 #include "apps/state.h"
 #include "coord/embedded/embedded_coordinator.h"
 #include "meta/store/rocksdb/rocksdb_store.h"
 #include "object/open.h"
+#include "object/probe.h"
 #include "runtime/uring/reactor.h"
 #include "runtime/uring/thread_pool.h"
 #include "stripe/placement_policy.h"
@@ -24,7 +27,7 @@ namespace {
 
 struct Options {
   std::string state;
-  std::string protection = "4+2";
+  std::string protection;     // of a new namespace; empty: 4+2, or as the bucket's manifest has it
   uint32_t targets = 6;
   uint64_t capacity_mib = 0;  // of each target; 0: chosen from the free space
   std::string bucket;         // of a new namespace; empty: a directory beside the state
@@ -42,61 +45,18 @@ void tell(const Options& options, const std::string& line) {
   if (options.ready_fd >= 0) ::close(options.ready_fd);
 }
 
-std::string status_json(Node& node) {
-  using nlohmann::json;
-  json out;
-  const ClusterMap& map = node.map();
-  out["cluster"] = hex(map.cluster.value());
-  out["namespace"] = hex(map.name_space.value(), 12);
-  out["namespace_epoch"] = map.namespace_epoch.value();
-  out["protection"] = to_string(map.protection);
-  Report reported = node.reported();
-  out["degraded_reads"] = reported.degraded_reads;
-  out["bytes_read"] = reported.bytes_read;
-  out["bytes_written"] = reported.bytes_written;
-  uint64_t inodes = 0, bytes = 0, hot = 0, bucket = 0, objects = 0, staged = 0, sessions = 0, grants = 0;
-  json partitions = json::array();
-  for (const auto& [id, partition] : node.partitions().all()) {
-    PartitionStatusReply s = partition->status();
-    inodes += s.inodes;
-    bytes += s.bytes;
-    hot += s.hot_bytes;
-    bucket += s.bucket_bytes;
-    objects += s.objects;
-    staged += s.staged_bytes;
-    sessions += s.sessions;
-    grants += s.grants;
-    partitions.push_back({{"id", id.value()}, {"epoch", s.epoch.value()}, {"state", s.state}, {"last", s.last.value()},
-                          {"checkpoint_at", s.checkpoint_at.value()}, {"operations", s.operations}});
-  }
-  uint64_t cached = node.cache_bytes();
-  TierStatus tier = node.tier().status();
-  out["published"] = to_string(tier.published);
-  out["published_s"] = tier.published_s;
-  out["upload"] = {{"segments", tier.upload.segments}, {"objects", tier.upload.objects}, {"bytes", tier.upload.bytes}, {"last_error", tier.upload.last_error}};
-  json targets = json::array();
-  for (const auto& [id, s] : node.targets().statuses()) {
-    cached += s.cached;
-    targets.push_back({{"id", to_string(id)}, {"capacity", s.capacity}, {"used", s.used}, {"fragments", s.fragments},
-                       {"corrupt_blocks", s.corrupt_blocks}, {"fenced", s.fenced}, {"reason", s.reason}});
-  }
-  out["files"] = inodes;
-  out["bytes"] = bytes;
-  out["hot_bytes"] = hot;
-  out["cache_bytes"] = cached;
-  out["bucket_bytes"] = bucket;
-  out["objects"] = objects;
-  out["staged_bytes"] = staged;
-  out["sessions"] = sessions;
-  out["grants"] = grants;
-  out["owner"] = node.why_read_only().empty() ? "this cluster (" + hex(map.cluster.value()) + ")" : node.why_read_only();
-  out["owned"] = node.why_read_only().empty();
-  out["partitions"] = std::move(partitions);
-  out["targets"] = std::move(targets);
-  return out.dump();
-}
-
 Task<Result<std::string>> serve_status(Node* node) { co_return status_json(*node); }
+Task<Result<std::string>> serve_targets(Node* node) { co_return targets_json(*node); }
+Task<Result<std::string>> serve_metrics(Node* node) { co_return metrics_text(*node); }
+
+// {"number": N}
+Task<Result<std::string>> replace_target(Node* node, std::string body) {
+  nlohmann::json asked = nlohmann::json::parse(body, nullptr, false);
+  if (!asked.is_object() || !asked.contains("number") || !asked["number"].is_number_unsigned())
+    co_return Error(Code::kInvalid, "which target? {\"number\": N} of tN");
+  HR_CO_TRY(TargetId id, co_await node->keeper().replace(asked["number"].get<uint32_t>()));
+  co_return nlohmann::json{{"id", to_string(id)}}.dump();
+}
 
 Task<Result<std::string>> push(Node* node) {
   HR_CO_TRY(Cut cut, co_await node->push());
@@ -128,20 +88,46 @@ uint64_t choose_capacity(const std::string& state, const Options& options) {
   return std::min<uint64_t>(share, 256 * kGiB);
 }
 
-Task<Result<void>> run_node(Reactor& reactor, const Options& options) {
+// A new namespace begins only on a bucket that answers and is empty; what is wrong with it is found before anything is
+// made here. An existing one waits for its bucket while it serves what is hot.
+Task<Result<void>> check_new_bucket(Env env, BucketUrl url, Blocking* requests) {
+  ObjectStoreOptions options;
+  options.requests = requests;
+  options.retries.attempts = 3;
+  options.retries.total = seconds(10);
+  HR_CO_TRY(std::unique_ptr<ObjectStore> store, open_object_store(url, env, options));
+  Result<Got> head = co_await store->get_with_etag(kHeadKey);
+  if (head.ok()) {
+    Result<HeadRecord> record = decode_bucket_head(head->body.view());
+    co_return Error(Code::kInvalid, store->url() + " holds a namespace already" + (record.ok() ? " (" + describe(*record) + ")" : "") +
+                                        ": bring that one back with `headrace rehydrate " + store->url() + "`, or name an empty bucket or prefix");
+  }
+  if (head.code() != Code::kNotFound) co_return std::move(head).error().within("the bucket " + store->url() + " cannot be used");
+  Result<void> probed = co_await probe_conditional_writes(*store, env.random);
+  if (!probed.ok()) co_return std::move(probed).error().within("the bucket " + store->url() + " cannot be used");
+  co_return Result<void>();
+}
+
+Task<Result<void>> run_node(Reactor& reactor, const Options& options, const EventLog& log) {
   Env env = reactor.env();
   EmbeddedCoordinator coordinator(env, options.state + "/coord");
   HR_CO_TRY(co_await coordinator.load());
   Address address = "unix:" + options.state + "/node.sock";
   HR_CO_TRY(CoordRecord map, co_await coordinator.get(kMapKey));
   HR_CO_TRY(CoordRecord bucket_record, co_await coordinator.get(kBucketKey));
+  const bool fresh = map.version == 0;
   std::string bucket = bucket_record.value;
-  if (bucket.empty()) {
-    bucket = !options.rehydrate.empty() ? options.rehydrate : !options.bucket.empty() ? options.bucket : "file://" + options.state + ".bucket";
-    HR_CO_TRY(co_await coordinator.put(kBucketKey, bucket, bucket_record.version));
-  } else if ((!options.bucket.empty() && options.bucket != bucket) || (!options.rehydrate.empty() && options.rehydrate != bucket)) {
-    co_return Error(Code::kInvalid, options.state + " belongs to the bucket " + bucket + ": a namespace keeps its bucket");
+  std::string asked = !options.rehydrate.empty() ? options.rehydrate : options.bucket;
+  if (!asked.empty()) {
+    HR_CO_TRY(BucketUrl parsed, parse_bucket_url(asked));
+    asked = parsed.text();
   }
+  if (!fresh && !options.rehydrate.empty())
+    co_return Error(Code::kExists, options.state + " holds a cluster already (bucket " + bucket + "): choose an empty --state, or start it with `headrace up --state " +
+                                       options.state + "`");
+  if (bucket.empty() || (fresh && !asked.empty())) bucket = !asked.empty() ? asked : "file://" + options.state + ".bucket";
+  if (!asked.empty() && asked != bucket)
+    co_return Error(Code::kInvalid, options.state + " belongs to the bucket " + bucket + ": a namespace keeps its bucket (leave --bucket out, or choose an empty --state)");
   HR_CO_TRY(BucketUrl url, parse_bucket_url(bucket));
   ThreadPool requests(reactor, 16);
   ObjectStoreOptions store_options;
@@ -149,13 +135,23 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options) {
   HR_CO_TRY(std::unique_ptr<ObjectStore> store, open_object_store(url, env, store_options));
   std::string description = host_name() + ":" + options.state;
   std::optional<HeadVersion> held;
-  if (map.version == 0) {
+  if (fresh) {
     BootstrapOptions bootstrap;
     bootstrap.state = options.state;
     bootstrap.address = address;
     bootstrap.targets = options.targets;
     bootstrap.target_capacity = choose_capacity(options.state, options);
-    HR_CO_TRY(bootstrap.protection, parse_protection(options.protection));
+    if (bootstrap.target_capacity < kMinTargetCapacity)
+      co_return Error(Code::kNoSpace, options.state + " has too little free space for " + std::to_string(options.targets) +
+                                          " targets: free some, choose another --state, or fewer --targets");
+    if (!options.protection.empty()) {
+      HR_CO_TRY(bootstrap.protection, parse_protection(options.protection));
+    }
+    HR_CO_TRY(Node::check(bootstrap));
+    if (options.rehydrate.empty()) {
+      HR_CO_TRY(co_await check_new_bucket(env, url, &requests));
+    }
+    HR_CO_TRY(co_await coordinator.put(kBucketKey, bucket, bucket_record.version));
     if (!options.rehydrate.empty()) {
       AttachOptions attach_options;
       attach_options.cluster = ClusterId(env.random.nonzero());
@@ -163,11 +159,11 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options) {
       attach_options.take_over = options.take_over;
       HR_CO_TRY(bootstrap.attached, co_await attach(env, coordinator, *store, attach_options));
       held = bootstrap.attached->head;
+      log.info(options.take_over ? "take_over" : "attached", {{"bucket", bucket}, {"before", describe(bootstrap.attached->before)}});
       if (options.protection.empty()) bootstrap.protection = bootstrap.attached->manifest.protection;
+      HR_CO_TRY(Node::check(bootstrap));
     }
     HR_CO_TRY(co_await Node::bootstrap(env, coordinator, bootstrap));
-  } else if (!options.rehydrate.empty()) {
-    co_return Error(Code::kExists, options.state + " holds a cluster already: choose an empty --state");
   }
   RocksDbStoreFactory stores(env.blocking, options.state + "/store");
   HR_CO_TRY(co_await stores.remove_leftovers());
@@ -175,8 +171,13 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options) {
   node_options.state = options.state;
   node_options.listen = address;
   node_options.tier.description = description;
+  node_options.on_event = [&log](const NodeEvent& event) { event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields); };
   Node node(env, coordinator, stores, *store, node_options);
-  HR_CO_TRY(co_await node.start(std::move(held)));
+  Result<void> started = co_await node.start(std::move(held));
+  if (started.code() == Code::kStale)
+    co_return Error(Code::kStale, options.state + " was spun down: everything is in " + bucket + ". Bring it back with `headrace rehydrate '" + bucket +
+                                      "' --state DIR`, where DIR is a new, empty directory; " + options.state + " may be deleted");
+  HR_CO_TRY(std::move(started));
 
   NodeFile file;
   file.pid = ::getpid();
@@ -184,24 +185,34 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options) {
   file.admin_token = hex(env.random.next()) + hex(env.random.next());
   AdminServer admin([&reactor](std::move_only_function<void()> f) { reactor.post(std::move(f)); }, file.admin_token);
   admin.get("/status", [n = &node](std::string) { return serve_status(n); });
+  admin.get("/targets", [n = &node](std::string) { return serve_targets(n); });
+  admin.get("/tier", [n = &node](std::string) { return tier_json(n); });
+  admin.get("/metrics", [n = &node](std::string) { return serve_metrics(n); }, true);
   admin.post("/tier/push", [n = &node](std::string) { return push(n); });
+  admin.post("/targets/replace", [n = &node](std::string body) { return replace_target(n, std::move(body)); });
   admin.post("/spin-down", [n = &node](std::string) { return spin_down(n); });
   admin.post("/spin-down/undo", [n = &node](std::string) { return undo_spin_down(n); });
   HR_CO_TRY(file.admin_port, admin.start());
   HR_CO_TRY(write_node_file(options.state, file));
+  const Node::Times& times = node.start_times();
+  log.info("started", {{"pid", std::to_string(file.pid)}, {"bucket", bucket}, {"admin_port", std::to_string(file.admin_port)},
+                       {"targets_s", std::to_string(times.targets)}, {"partitions_s", std::to_string(times.partitions)},
+                       {"bucket_s", std::to_string(times.bucket)}, {"new", fresh ? "yes" : "no"}});
   tell(options, "ready");
   int signal = co_await reactor.wait_signal();
-  (void)signal;
+  log.info("stopping", {{"signal", std::to_string(signal)}});
   admin.stop();
   remove_node_file(options.state);
   co_await node.stop();
   co_await coordinator.close();
-  co_return {};
+  log.info("stopped");
+  co_return Result<void>();
 }
 
-Task<void> run_main(Reactor* reactor, const Options* options, int* exit_code) {
-  Result<void> done = co_await run_node(*reactor, *options);
+Task<void> run_main(Reactor* reactor, const Options* options, const EventLog* log, int* exit_code) {
+  Result<void> done = co_await run_node(*reactor, *options, *log);
   if (done.ok()) co_return;
+  log->warning("ended", {{"error", done.error().text()}});
   tell(*options, "error: " + done.error().message());
   *exit_code = 1;
 }
@@ -240,8 +251,13 @@ int run(int argc, char** argv) {
     tell(options, "error: " + caught.error().message());
     return 1;
   }
+  Result<EventLog> log = EventLog::open(options.state);
+  if (!log.ok()) {
+    tell(options, "error: " + log.error().message());
+    return 1;
+  }
   int exit_code = 0;
-  (*reactor)->run(run_main(reactor->get(), &options, &exit_code));
+  (*reactor)->run(run_main(reactor->get(), &options, &*log, &exit_code));
   return exit_code;
 }
 

@@ -12,7 +12,9 @@ namespace headrace {
 namespace {
 
 constexpr const char* kFormingKey = "forming";  // there while bootstrap() is under way
+constexpr uint32_t kMaxTargets = 64;
 constexpr uint32_t kSlots = 65'536;
+constexpr Nanos kBucketPatience = seconds(5);  // of a start, with a bucket that does not answer
 
 std::string target_directory(const std::string& state, uint32_t number) { return state + "/targets/t" + std::to_string(number); }
 
@@ -24,11 +26,21 @@ Task<Result<void>> remove_target(Env env, std::string directory) {
 
 }  // namespace
 
+Result<void> Node::check(const BootstrapOptions& options) {
+  if (options.targets < options.protection.parity + 1u || options.targets < 1)
+    return Error(Code::kInvalid, to_string(options.protection) + " needs at least " + std::to_string(options.protection.parity + 1) +
+                                     " targets, there are " + std::to_string(options.targets) + ": add targets (--targets), or choose less parity (--protection)");
+  if (options.targets > kMaxTargets)
+    return Error(Code::kInvalid, std::to_string(options.targets) + " targets are too many for one node: at most " + std::to_string(kMaxTargets));
+  if (options.target_capacity < kMinTargetCapacity)
+    return Error(Code::kInvalid, "a target of " + std::to_string(options.target_capacity) + " bytes is too small: at least " +
+                                     std::to_string(kMinTargetCapacity / kMiB) + " MiB are needed (--capacity-mib)");
+  return {};
+}
+
 Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options) {
   HR_ASSERT(options.partitions > 0 && options.target_capacity > 0);
-  if (options.targets < options.protection.parity + 1u)
-    co_return Error(Code::kInvalid, to_string(options.protection) + " needs at least " + std::to_string(options.protection.parity + 1) +
-                                        " targets, there are " + std::to_string(options.targets) + ": add targets, or choose less parity");
+  HR_CO_TRY(check(options));
   HR_CO_TRY(CoordRecord there, co_await coordinator.get(kMapKey));
   if (there.version != 0) co_return Error(Code::kExists, options.state + " holds a cluster already");
   HR_CO_TRY(CoordRecord forming, co_await coordinator.get(kFormingKey));
@@ -136,7 +148,17 @@ Node::Node(Env env, Coordinator& coordinator, StoreFactory& stores, ObjectStore&
       pieces_(options_.cache_bytes),
       tier_(TierContext{env, bucket, coordinator, partition_port_, target_port_, pieces_, identity_,
                         [this](std::string winner) { lost(winner); }, [this] { return usage(); }},
-            options_.tier) {
+            options_.tier),
+      keeper_(TargetKeeper::Context{env, targets_, target_port_, partition_port_, service_, options_.self, options_.state,
+                                    options_.targets,
+                                    [this](std::function<bool(ClusterMap&)> change) { return change_map(std::move(change)); },
+                                    [this] {
+                                      std::vector<Damage> found = segments_.take_damage();
+                                      for (const Damage& damage : tier_.take_damage()) found.push_back(damage);
+                                      return found;
+                                    },
+                                    options_.on_event},
+              options_.keeper) {
   targets_.register_handlers(handlers_);
   tier_.register_handlers(handlers_);
   handlers_.on<GetMap>([this](GetMap request, CallInfo) { return get_map(request); });
@@ -148,8 +170,9 @@ Node::~Node() = default;
 Task<Result<GetMapReply>> Node::get_map(GetMap) {
   GetMapReply reply;
   reply.map = encode_durable(view_.map());
-  reply.read_only = !why_read_only_.empty();
-  reply.why = why_read_only_;
+  // Clients that only have to wait are not told: theirs is a pause, as in a restart.
+  reply.read_only = !why_read_only_.empty() && !only_waits_;
+  if (reply.read_only) reply.why = why_read_only_;
   co_return reply;
 }
 
@@ -167,7 +190,10 @@ Task<Result<Empty>> Node::take_report(Report report, CallInfo info) {
     add(ended_, reports_.begin()->second);
     reports_.erase(reports_.begin());
   }
-  reports_[info.header.client] = report;
+  if (report.damage.size() > Report::kMaxDamage) co_return Error(Code::kInvalid, "at most 256 damaged fragments in one report");
+  keeper_.report(report.damage);
+  report.damage.clear();
+  reports_[info.header.client] = std::move(report);
   co_return Empty{};
 }
 
@@ -175,14 +201,22 @@ Report Node::reported() const {
   Report sum = ended_;
   for (const auto& [client, report] : reports_) add(sum, report);
   const SegmentIoCounters& own = segments_.counters();
-  add(sum, Report{own.degraded_reads, own.bytes_read, own.bytes_written});
+  add(sum, Report{own.degraded_reads, own.bytes_read, own.bytes_written, {}});
   return sum;
 }
 
 // Another cluster owns the namespace: nothing is changed any more, at once.
 void Node::lost(const std::string& winner) {
-  why_read_only_ = winner;
-  service_.set_read_only("the namespace is owned by another cluster: " + winner);
+  winner_ = winner;
+  refuse_changes("the namespace is owned by another cluster: " + winner, Code::kReadOnly);
+  tell({true, "taken_over", {{"owner", winner}}});
+}
+
+// "" takes them again.
+void Node::refuse_changes(std::string why, Code code) {
+  why_read_only_ = why;
+  only_waits_ = !why.empty() && code != Code::kReadOnly;
+  service_.set_read_only(why, code);
 }
 
 HotUsage Node::usage() const {
@@ -226,6 +260,13 @@ Task<Result<void>> Node::put_map(ClusterMap map) {
   co_return {};
 }
 
+Task<Result<void>> Node::change_map(std::function<bool(ClusterMap&)> change) {
+  Mutex::Guard guard = co_await map_changes_.lock();
+  ClusterMap map = view_.map();
+  if (!change(map)) co_return Result<void>();
+  co_return co_await put_map(std::move(map));
+}
+
 Task<Result<void>> Node::open_targets(ClusterMap& map) {
   for (TargetInfo& info : map.targets) {
     if (info.node != options_.self || info.state == TargetState::kRetired) continue;
@@ -257,17 +298,145 @@ Task<Result<void>> Node::start(std::optional<HeadVersion> held) {
   targets_.set_secret(secret_);
   identity_.name_space = map.name_space;
   identity_.namespace_epoch = map.namespace_epoch;
+  Nanos began = env_.clock.now();
   HR_CO_TRY(co_await open_targets(map));
+  for (const TargetInfo& info : map.targets)
+    if (info.state == TargetState::kLost) tell({true, "target_lost", {{"target", "t" + std::to_string(info.number)}, {"id", to_string(info.id)}}});
+  times_.targets = (env_.clock.now() - began).seconds();
   HR_CO_TRY(address_, co_await hub_.serve(options_.listen));
   for (NodeInfo& node : map.nodes)
     if (node.id == options_.self) node.address = address_;
   HR_CO_TRY(co_await put_map(std::move(map)));
+  began = env_.clock.now();
   HR_CO_TRY(co_await lead_partitions());
+  times_.partitions = (env_.clock.now() - began).seconds();
   follower_.start();
-  Result<void> tiering = co_await tier_.start(std::move(held));
-  // A deposed node still answers reads, and says who won.
-  if (!tiering.ok() && tiering.code() != Code::kDeposed) co_return std::move(tiering).error().within("bucket");
+  began = env_.clock.now();
+  HR_CO_TRY(co_await begin_tiering(std::move(held)));
+  times_.bucket = (env_.clock.now() - began).seconds();
+  keeper_.start();
+  scope_.spawn(watch_loop());
   co_return {};
+}
+
+namespace {
+// Whether asking the bucket again, later or with other credentials, may tell who owns the namespace.
+bool may_be_confirmed(Code code) {
+  switch (code) {
+    case Code::kUnavailable:
+    case Code::kTimeout:
+    case Code::kDisconnected:
+    case Code::kDenied:
+    case Code::kNotFound:  // the bucket itself: its head is created where only that is missing
+    case Code::kIo:
+    case Code::kNoSpace:
+    case Code::kConflict: return true;
+    default: return false;
+  }
+}
+}  // namespace
+
+Task<Result<void>> Node::begin_tiering(std::optional<HeadVersion> held) {
+  if (held) {
+    HR_CO_TRY(co_await tier_.start(std::move(held)));
+    co_return Result<void>();
+  }
+  refuse_changes("the bucket has not confirmed yet that this cluster owns the namespace", Code::kUnavailable);
+  auto first = std::make_shared<Once<Result<void>>>();
+  confirming_ = std::make_unique<Scope>();
+  confirming_->spawn(confirm_ownership(first));
+  // A bucket that does not answer must not keep anybody from what is hot.
+  std::optional<Result<void>> tiering = co_await first->wait_until(env_.clock, env_.clock.now() + kBucketPatience);
+  // A deposed node still answers reads, and says who won.
+  if (!tiering || tiering->ok() || tiering->code() == Code::kDeposed || may_be_confirmed(tiering->code())) {
+    if (only_waits_) confirming_->spawn(lose_patience());
+    co_return Result<void>();
+  }
+  co_return std::move(*tiering).error().within("bucket");
+}
+
+// Until the bucket answers: at first whoever wants to write waits, then it is told that it cannot.
+Task<void> Node::confirm_ownership(std::shared_ptr<Once<Result<void>>> first) {
+  Nanos began = env_.clock.now();
+  Nanos pause = milliseconds(500);
+  bool told = false;
+  for (;;) {
+    Result<void> tiering = co_await tier_.start();
+    if (tiering.ok()) {
+      refuse_changes("", Code::kReadOnly);
+      if (told) tell({false, "owner_confirmed", {{"after_s", std::to_string((env_.clock.now() - began).seconds())}}});
+    } else if (tiering.code() != Code::kDeposed) {  // otherwise lost() has said so
+      bool final = !may_be_confirmed(tiering.code());
+      bool patient = !final && env_.clock.now() - began < options_.unconfirmed_patience;
+      refuse_changes("the bucket has not confirmed that this cluster owns the namespace: " + tiering.error().message(),
+                     patient ? Code::kUnavailable : Code::kReadOnly);
+      if (!told || final) tell({true, "owner_unconfirmed", {{"why", tiering.error().text()}}});
+      told = true;
+    }
+    bool over = tiering.ok() || !may_be_confirmed(tiering.code());
+    if (!first->is_set()) first->set(std::move(tiering));
+    if (over) co_return;
+    co_await env_.clock.sleep(pause);
+    pause = std::min(pause * 2, seconds(10));
+  }
+}
+
+Task<void> Node::lose_patience() {
+  co_await env_.clock.sleep(options_.unconfirmed_patience);
+  if (only_waits_) refuse_changes(why_read_only_, Code::kReadOnly);
+}
+
+// Trouble of the partitions' background work, into the log when it changes.
+void Node::watch_partitions() {
+  for (const auto& [id, partition] : service_.all()) {
+    std::string trouble = partition->serving() ? partition->last_error() : partition->state();
+    std::string& told = told_[id];
+    if (trouble == told) continue;
+    told = trouble;
+    if (!trouble.empty()) tell({true, "partition_trouble", {{"partition", std::to_string(id.value())}, {"why", trouble}}});
+  }
+}
+
+Task<void> Node::watch_loop() {
+  uint64_t evicted = 0;
+  std::string upload_error, publish_error, evict_error;
+  for (;;) {
+    bool slept = co_await scope_.token().sleep(env_.clock, seconds(2));
+    if (!slept) co_return;
+    watch_partitions();
+    TierStatus tier = tier_.status();
+    if (tier.evict.bytes != evicted) {
+      tell({false, "evicted", {{"bytes", std::to_string(tier.evict.bytes - evicted)}, {"segments", std::to_string(tier.evict.segments)}}});
+      evicted = tier.evict.bytes;
+    }
+    auto changed = [&](std::string& told, const std::string& now, const char* what) {
+      if (told == now) return;
+      told = now;
+      if (!now.empty()) tell({true, what, {{"why", now}}});
+    };
+    changed(upload_error, tier.upload.last_error, "upload_failed");
+    changed(publish_error, tier.publish.last_error, "publish_failed");
+    changed(evict_error, tier.evict.last_error, "evict_failed");
+  }
+}
+
+Task<Result<Node::Pending>> Node::pending_upload() {
+  Pending out;
+  const std::vector<PartitionInfo> partitions = view_.map().partitions;
+  for (const PartitionInfo& info : partitions) {
+    Uploadable request;
+    request.limit = 4096;
+    for (;;) {
+      HR_CO_TRY(SegmentsReply page, co_await partition_port_.call(info.id, request));
+      for (const Location& location : page.segments) {
+        ++out.segments;
+        out.bytes += location.length;
+      }
+      if (!page.more || page.segments.empty()) break;
+      request.after = page.segments.back().segment;
+    }
+  }
+  co_return out;
 }
 
 Task<Result<void>> Node::lead_partitions() {
@@ -297,9 +466,10 @@ Task<Result<void>> Node::lead_partitions() {
     HR_CO_TRY(CoordRecord origin, co_await coordinator_.get(kOriginKey));
     HR_CO_TRY(co_await coordinator_.put(kOriginKey, "", origin.version));
   }
+  // The root may be held by a prepared transaction that another partition has to decide.
+  for (const std::shared_ptr<Partition>& partition : started) partition->scope().spawn(resolve_loop(*partition));
   for (const std::shared_ptr<Partition>& partition : started) {
     HR_CO_TRY(co_await make_root(*partition));
-    partition->scope().spawn(resolve_loop(*partition));
   }
   co_return {};
 }
@@ -317,6 +487,10 @@ Task<Result<Cut>> Node::push() {
 }
 
 Task<void> Node::stop() {
+  confirming_.reset();  // where it stands: a bucket that does not answer must not hold up the end
+  scope_.cancel();
+  co_await scope_.join();
+  co_await keeper_.stop();
   follower_.stop();
   co_await tier_.stop();
   co_await hub_.close();

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/target_keeper.h"
 #include "coord/fragment_calls.h"
 #include "coord/map_follower.h"
 #include "hot/target_service.h"
@@ -27,6 +28,9 @@ struct NodeOptions {
   TargetOptions targets;
   TierOptions tier;
   uint64_t cache_bytes = 512 * kMiB;  // of pieces of cold segments, in memory
+  TargetKeeperOptions keeper;
+  Nanos unconfirmed_patience = seconds(60);  // until writes are refused where the bucket does not say who owns it
+  OnNodeEvent on_event;        // for the log; may be empty
 };
 
 // Where a cluster keeps that it began on a bucket's manifest: encode_durable(HeadRecord). There until every partition
@@ -49,6 +53,8 @@ struct BootstrapOptions {
 
 class Node {
  public:
+  // What is wrong with them before anything is touched: too few targets, too small ones.
+  [[nodiscard]] static Result<void> check(const BootstrapOptions& options);
   // Formats the targets, then writes the coordinator's records, the map last: interrupted, it can be run again.
   // kExists when there is a cluster; kInvalid when targets are there and the coordinator knows nothing of them.
   [[nodiscard]] static Task<Result<void>> bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options);
@@ -57,7 +63,9 @@ class Node {
   ~Node();
 
   // Serves when it returns. A target that cannot be opened is marked lost, and the rest goes on; a partition that cannot
-  // recover is an error that says what is missing.
+  // recover is an error that says what is missing. A bucket that does not answer is no error: what is hot is served, and
+  // nothing is changed until the bucket has confirmed who owns the namespace (why_read_only() says so). A bucket that
+  // was released, or holds something else, is one.
   // `held`: what attach() returned in this process.
   [[nodiscard]] Task<Result<void>> start(std::optional<HeadVersion> held = std::nullopt);
   [[nodiscard]] Task<void> stop();
@@ -74,12 +82,38 @@ class Node {
   [[nodiscard]] Report reported() const;
   [[nodiscard]] PartitionPort& partition_port() { return partition_port_; }
   [[nodiscard]] const std::string& why_read_only() const { return why_read_only_; }
+  // The cluster that owns the namespace instead of this one; empty while there is none.
+  [[nodiscard]] const std::string& winner() const { return winner_; }
+  [[nodiscard]] TargetKeeper& keeper() { return keeper_; }
+  [[nodiscard]] const SegmentIoCounters& own_segment_io() const { return segments_.counters(); }
+  struct Times {  // of the last start, seconds
+    double targets = 0;
+    double partitions = 0;
+    double bucket = 0;
+  };
+  [[nodiscard]] const Times& start_times() const { return times_; }
+  // Live segments that are in no object yet. Walks every partition's list of them.
+  struct Pending {
+    uint64_t segments = 0;
+    uint64_t bytes = 0;
+  };
+  [[nodiscard]] Task<Result<Pending>> pending_upload();
   [[nodiscard]] Hub& hub() { return hub_; }
   [[nodiscard]] Address address() const { return address_; }
 
  private:
   [[nodiscard]] Task<Result<ClusterMap>> load_map();
   [[nodiscard]] Task<Result<void>> put_map(ClusterMap map);
+  [[nodiscard]] Task<Result<void>> change_map(std::function<bool(ClusterMap&)> change);
+  [[nodiscard]] Task<Result<void>> begin_tiering(std::optional<HeadVersion> held);
+  Task<void> confirm_ownership(std::shared_ptr<Once<Result<void>>> first);
+  Task<void> lose_patience();
+  void refuse_changes(std::string why, Code code);
+  void watch_partitions();
+  Task<void> watch_loop();
+  void tell(NodeEvent event) const {
+    if (options_.on_event) options_.on_event(event);
+  }
   [[nodiscard]] Task<Result<void>> open_targets(ClusterMap& map);
   [[nodiscard]] Task<Result<void>> lead_partitions();
   [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins();
@@ -112,6 +146,13 @@ class Node {
   std::map<ClientId, Report> reports_;  // last of each client; the oldest are added up in ended_
   Report ended_;
   std::string why_read_only_;
+  std::string winner_;
+  bool only_waits_ = false;    // whoever wants to change something; why_read_only_ says for what
+  Times times_;
+  Mutex map_changes_;
+  std::map<PartitionId, std::string> told_;  // what was last said of each partition's trouble
+  TargetKeeper keeper_;
+  std::unique_ptr<Scope> confirming_;
   Scope scope_;                // last
 };
 

@@ -94,6 +94,8 @@ class TierService {
   [[nodiscard]] Task<Result<uint64_t>> drop(uint64_t bytes) { return evictor_.drop(bytes); }
 
   [[nodiscard]] TierStatus status() const;
+  // What its reads found damaged since the last call, bounded.
+  [[nodiscard]] std::vector<Damage> take_damage() { return segments_.take_damage(); }
   [[nodiscard]] Uploader& uploader() { return uploader_; }
 
  private:

@@ -1,0 +1,208 @@
+#include "sim/cluster.h"
+
+#include <fmt/core.h>
+
+#include "object/retrying_store.h"
+
+namespace headrace::sim {
+
+ClusterShape ClusterShape::draw(Random& random) {
+  ClusterShape shape;
+  switch (random.below(4)) {
+    case 0:
+    case 1: break;  // 4+2 on six
+    case 2:
+      shape.protection = {1, 2};
+      shape.targets = 5;
+      break;
+    case 3:
+      shape.protection = {2, 1};
+      shape.targets = 4;
+      break;
+  }
+  shape.bad_targets = static_cast<uint32_t>(random.between(0, shape.protection.parity));
+  shape.partitions.checkpoint_bytes = random.chance(1, 2) ? 16 * kKiB : 256 * kKiB;
+  shape.partitions.checkpoint_interval = milliseconds(static_cast<int64_t>(random.between(500, 10'000)));
+  shape.partitions.cut_patience = seconds(10);
+  shape.tier.publish_interval = milliseconds(static_cast<int64_t>(random.between(2'000, 20'000)));
+  shape.tier.upload.min_age = milliseconds(static_cast<int64_t>(random.between(100, 5'000)));
+  shape.tier.upload.interval = seconds(1);
+  shape.tier.publish.horizon = seconds(random.chance(1, 2) ? 5 : 60);
+  shape.tier.description = "sim";
+  shape.miss_percent = random.chance(1, 2) ? 0 : 15;
+  shape.cache_bytes = random.chance(1, 2) ? 64 * kKiB : 4 * kMiB;
+  shape.client.read_cache = random.chance(1, 2) ? 64 * kKiB : 4 * kMiB;
+  shape.client.dirty_limit = random.chance(1, 3) ? 256 * kKiB : 16 * kMiB;
+  shape.client.stage_limit = random.chance(1, 3) ? 0 : random.chance(1, 2) ? 4 * kKiB : 64 * kKiB;
+  shape.client.flush_after = milliseconds(static_cast<int64_t>(random.between(100, 5'000)));
+  shape.client.max_files = random.chance(1, 3) ? 8 : 1'000;
+  shape.client.idle_grant = seconds(random.chance(1, 3) ? 2 : 60);
+  return shape;
+}
+
+// ---- NodeProcess ----
+
+NodeProcess::NodeProcess(Cluster& cluster, Env& env, std::string address, bool rehydrate, bool take_over)
+    : cluster_(cluster),
+      env_(env),
+      address_(std::move(address)),
+      rehydrate_(rehydrate),
+      take_over_(take_over),
+      coordinator_(env, "/state/coord"),
+      stores_(MemoryStoreLatency{.clock = &env.clock, .random = &env.random, .miss_percent = cluster.shape.miss_percent}) {
+  auto memory = std::make_unique<MemoryStore>(cluster.bucket, &env.clock, milliseconds(4));
+  auto faulty = std::make_unique<FaultyStore>(std::move(memory), env.clock, cluster.bucket_random, cluster.bucket_rates, cluster.bucket_faults);
+  faulty_ = faulty.get();
+  RetryOptions retries;
+  retries.attempts = 5;
+  retries.total = seconds(20);
+  store_ = std::make_unique<RetryingStore>(std::move(faulty), env.clock, env.random, retries);
+}
+
+Task<void> NodeProcess::run() {
+  Result<void> done = co_await serve();
+  if (!done.ok()) {
+    cluster_.node_error = done.error().text();
+    ++cluster_.failed_starts;
+    if (done.code() == Code::kStale) cluster_.released = true;
+    co_return;
+  }
+  serving_ = true;
+  co_await never_.wait();
+}
+
+bool NodeProcess::partitions_serve() {
+  for (const auto& [id, partition] : node_->partitions().all())
+    if (!partition->serving()) {
+      cluster_.node_error = "partition " + std::to_string(id.value()) + ": " + partition->state();
+      return false;
+    }
+  return true;
+}
+
+// The steps of apps/headraced.
+Task<Result<void>> NodeProcess::serve() {
+  HR_CO_TRY(co_await env_.disk.make_directories("/state"));
+  HR_CO_TRY(co_await env_.disk.sync_directory("/"));
+  HR_CO_TRY(co_await coordinator_.load());
+  HR_CO_TRY(CoordRecord map, co_await coordinator_.get(kMapKey));
+  TargetOptions targets;
+  targets.prewrite_ahead = 256 * kKiB;
+  targets.prewrite_chunk = 256 * kKiB;
+  std::optional<HeadVersion> held;
+  if (map.version == 0) {
+    BootstrapOptions bootstrap;
+    bootstrap.state = "/state";
+    bootstrap.address = address_;
+    bootstrap.protection = cluster_.shape.protection;
+    bootstrap.targets = cluster_.shape.targets;
+    bootstrap.target_capacity = cluster_.shape.target_capacity;
+    bootstrap.target_options = targets;
+    if (rehydrate_) {
+      AttachOptions attach_options;
+      attach_options.cluster = ClusterId(env_.random.nonzero());
+      attach_options.description = "sim:" + address_;
+      attach_options.take_over = take_over_;
+      attach_options.probe = false;
+      HR_CO_TRY(bootstrap.attached, co_await attach(env_, coordinator_, *store_, attach_options));
+      held = bootstrap.attached->head;
+    }
+    HR_CO_TRY(co_await Node::bootstrap(env_, coordinator_, bootstrap));
+  }
+  NodeOptions options;
+  options.state = "/state";
+  options.listen = address_;
+  options.partitions = cluster_.shape.partitions;
+  options.targets = targets;
+  options.tier = cluster_.shape.tier;
+  options.cache_bytes = cluster_.shape.cache_bytes;
+  node_ = std::make_unique<Node>(env_, coordinator_, stores_, *store_, options);
+  co_return co_await node_->start(std::move(held));
+}
+
+// ---- ClientProcess ----
+
+Task<void> ClientProcess::run() {
+  for (;;) {
+    Result<std::unique_ptr<Client>> started = co_await Client::start(env_, cluster_.client_options());
+    if (started.ok()) {
+      client_ = *std::move(started);
+      break;
+    }
+    co_await env_.clock.sleep(milliseconds(500));
+  }
+  working_ = true;
+  {
+    // As a mount does: once the node asks everybody to leave, no more work, and out.
+    Scope scope;
+    scope.spawn(work_(*client_));
+    co_await client_->closing().wait();
+  }
+  working_ = false;
+  (void)co_await client_->shut_down();
+}
+
+// ---- Cluster ----
+
+Cluster::Cluster(World& w, ClusterShape s)
+    : world(w), shape(std::move(s)), bucket_random(derive_seed(w.seed(), "bucket")) {
+  node_machine_ = &world.add_machine("node");
+  for (int i = 0; i < kClients; ++i) client_machines_[static_cast<size_t>(i)] = &world.add_machine(fmt::format("client{}", i));
+  observer_ = &world.add_machine("observer");
+}
+
+NodeProcess* Cluster::node() {
+  auto* process = static_cast<NodeProcess*>(node_machine_->process());
+  return process != nullptr && process->serving() ? process : nullptr;
+}
+
+void Cluster::start_node() {
+  bool rehydrate = rehydrate_;
+  bool take_over = take_over_;
+  node_machine_->start([this, rehydrate, take_over](Env& env) {
+    return std::make_unique<NodeProcess>(*this, env, address(), rehydrate, take_over);
+  });
+}
+
+void Cluster::move_to(const std::string& machine, bool take_over) {
+  previous_machine_ = node_machine_;
+  node_machine_ = &world.add_machine(machine);
+  rehydrate_ = true;
+  take_over_ = take_over;
+}
+
+ClientProcess* Cluster::client(int client) { return static_cast<ClientProcess*>(client_machine(client).process()); }
+
+ClientOptions Cluster::client_options() const {
+  ClientOptions options = shape.client;
+  options.nodes = {address()};
+  return options;
+}
+
+void Cluster::start_client(int client, ClientProcess::Work work) {
+  client_machine(client).start([this, w = std::move(work)](Env& env) mutable { return std::make_unique<ClientProcess>(*this, env, std::move(w)); });
+}
+
+void Cluster::crash_client(int client, CrashKind kind) {
+  if (!client_machine(client).running()) return;
+  client_machine(client).crash(kind);
+  if (on_client_crash) on_client_crash(client);
+}
+
+Task<void> Cluster::supervise() {
+  for (;;) {
+    co_await world.clock().sleep(milliseconds(50 + static_cast<int64_t>(world.random().below(400))));
+    if (!supervised) continue;
+    if (!node_machine_->running()) {
+      start_node();
+    } else if (NodeProcess* process = node(); process != nullptr && !process->partitions_serve()) {
+      world.faults().note("node.partition_failed");
+      node_machine_->crash(CrashKind::kProcess);
+    }
+    if (!work_of) continue;
+    for (int i = 0; i < kClients; ++i)
+      if (!client_machine(i).running()) start_client(i, work_of(i));
+  }
+}
+
+}  // namespace headrace::sim

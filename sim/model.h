@@ -1,0 +1,187 @@
+// Model: what a namespace must look like, given what its clients were told.
+//
+// Names. Every mutation of names claims the entries that it touches until its outcome is known, so that the answer is
+// a function of the model; an operation whose outcome stays unknown (a crash, a lost session) keeps its claims, and the
+// next verification looks which of its two outcomes came about. Creations of one name may race: exactly one wins.
+// Contents. A file is a row of cells; every write gives whole cells a stamp that no other write uses, and the bytes of
+// a cell are a function of stamp and offset. Data operations are kept in order with what is known of each: certain
+// (acknowledged by sync), volatile (its client still has it), lossy (it may be gone, in part too). What a read may
+// return follows from that: the newest certain stamp, and those of later ones that may or may not have survived.
+// A volatile write must be seen by every reader as long as nothing happened to its client (lenient_until).
+// Owner: the scenario; outlives every process, so that a crash leaves it as it is. One thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "proto/meta.h"
+#include "runtime/timers.h"
+
+namespace headrace::sim {
+
+using Stamp = uint64_t;  // 0: zeros
+
+// Bytes of a cell with that stamp, from an offset in the file on.
+void fill_bytes(Stamp stamp, uint64_t offset, ByteSpan into);
+
+struct DataOperation {
+  enum Kind : uint8_t { kWrite, kTruncate, kPunch } kind = kWrite;
+  enum State : uint8_t { kVolatile, kCertain, kLossy } state = kVolatile;
+  int client = 0;
+  uint64_t from = 0;  // cells; kTruncate: the new length
+  uint64_t to = 0;
+  Stamp stamp = 0;
+  uint64_t begun = 0;  // Model::tick()
+  uint64_t done = 0;   // 0: not answered
+  Nanos begun_at{};
+};
+
+class Contents {
+ public:
+  uint64_t cell_bytes = 1000;
+
+  // What a reader that began and ended then may see.
+  struct View {
+    uint64_t least = 0;  // length in bytes
+    uint64_t most = 0;
+    std::vector<std::vector<Stamp>> cells;  // allowed stamps
+  };
+  using Lenient = std::function<bool(const DataOperation&)>;
+  [[nodiscard]] View view(uint64_t began, const Lenient& lenient) const;
+  // Empty: fine. Otherwise what is wrong. `length` was asked for at `offset`.
+  [[nodiscard]] std::string check(const View& view, uint64_t offset, uint64_t length, const std::vector<Buffer>& got) const;
+  // From a quiet moment on, this is what the file holds: a whole read of it that check() accepted.
+  void settle(const View& view, const std::vector<Buffer>& whole);
+
+  DataOperation& add(DataOperation operation);
+  void synced(int client, uint64_t before);  // its operations that had been answered by then are certain
+  void sync_failed(int client);              // what it has not synced may be lost, and no later sync changes that
+  [[nodiscard]] uint64_t cells() const;      // length if everything happened
+  uint32_t readers = 0;  // reads under way: what they may see is kept
+
+ private:
+  void fold();
+  std::vector<std::vector<Stamp>> base_;
+  uint64_t least_ = 0;  // bytes
+  uint64_t most_ = 0;
+  std::list<DataOperation> operations_;
+};
+
+struct Inode;
+using InodeRef = std::shared_ptr<Inode>;
+
+struct Entry {
+  InodeRef inode;  // null: absent
+  bool claimed = false;
+  uint32_t makers = 0;    // racing creations under one claim
+  uint64_t touched = 0;
+};
+
+struct Inode {
+  FileId id;  // zero: not known yet
+  uint64_t number = 0;
+  FileType type = FileType::kNone;
+  uint32_t mode = 0;
+  uint32_t links = 0;  // names; directories: 1 while they exist
+  std::string target;
+  std::map<std::string, std::string> xattrs;
+  // Directories.
+  std::map<std::string, Entry> entries;
+  std::weak_ptr<Inode> parent;
+  uint32_t claims = 0;   // entries claimed
+  bool frozen = false;   // being removed
+  // Files.
+  Contents contents;
+  bool writing = false;   // one writer at a time
+  bool poisoned = false;  // a truncation or punch has an unknown outcome
+  uint32_t pins = 0;      // in use: must not lose its last name
+  // Both.
+  uint32_t busy = 0;        // mutations of its links, mode or existence under way
+  bool xattr_busy = false;
+  uint64_t touched = 0;
+
+  [[nodiscard]] bool usable() const { return id && links > 0 && busy == 0 && !frozen; }
+  [[nodiscard]] std::string name() const { return (type == FileType::kDirectory ? "d" : "f") + std::to_string(number); }
+};
+
+struct Mutation {
+  enum Kind : uint8_t { kMake, kUnlink, kRename, kLink, kSetXattr, kSetMode } kind = kMake;
+  int client = 0;
+  InodeRef from_directory;  // the entry that goes (unlink, rename)
+  std::string from_name;
+  InodeRef to_directory;    // the entry that comes (make, rename, link)
+  std::string to_name;
+  InodeRef inode;           // made, moved, linked, removed, changed
+  InodeRef replaced;        // by a rename
+  std::string xattr;
+  std::optional<std::string> value;
+  uint32_t mode = 0;
+  bool harmless = false;       // whatever the answer, nothing changes
+  bool maybe_invalid = false;  // a rename of a directory beside others: their order is not known
+  [[nodiscard]] std::string text() const;
+};
+using MutationRef = std::shared_ptr<Mutation>;
+
+// A namespace as a client saw it.
+struct SeenDirectory {
+  std::map<std::string, std::pair<FileId, FileType>> entries;
+};
+using SeenTree = std::map<FileId, SeenDirectory>;
+
+class Model {
+ public:
+  Model();
+  // Inodes refer to each other by entries: break what a broken run may leave.
+  ~Model();
+
+  InodeRef root;
+  std::vector<InodeRef> inodes;  // that exist or existed since the last verification, by number
+
+  uint64_t tick() { return ++clock_; }
+  [[nodiscard]] uint64_t now() const { return clock_; }
+  Stamp next_stamp() { return ++stamp_; }
+  [[nodiscard]] InodeRef new_inode(FileType type);
+
+  // ---- mutations: begin() claims, finish() applies or gives up, and releases ----
+  [[nodiscard]] bool claimable(const InodeRef& directory, const std::string& name, bool making) const;
+  MutationRef begin(Mutation mutation);
+  void finish(const MutationRef& mutation, bool happened);
+  [[nodiscard]] size_t unknown() const { return pending_.size(); }
+  [[nodiscard]] const std::list<MutationRef>& pending() const { return pending_; }
+  [[nodiscard]] bool directory_rename_pending() const;
+  [[nodiscard]] bool inside(const InodeRef& directory, const InodeRef& ancestor) const;  // or the same
+
+  // ---- verification ----
+  // Decides every pending mutation by what is there. Call when nothing is under way any more.
+  void resolve(const SeenTree& tree);
+  void compare(const SeenTree& tree);
+
+  void client_lost(int client);  // crashed: what it had not synced may be gone
+
+  // ---- violations ----
+  void violation(std::string what);
+  [[nodiscard]] const std::vector<std::string>& violations() const { return violations_; }
+  [[nodiscard]] bool failed() const { return !violations_.empty(); }
+  std::function<std::string()> when;  // prefix of violations: the time
+
+ private:
+  void claim(const InodeRef& directory, const std::string& name, bool making);
+  void release(const InodeRef& directory, const std::string& name);
+  void apply(const Mutation& mutation);
+  [[nodiscard]] static Entry& entry(const InodeRef& directory, const std::string& name) { return directory->entries[name]; }
+
+  uint64_t clock_ = 1;
+  Stamp stamp_ = 0;
+  uint64_t next_number_ = 1;
+  std::list<MutationRef> pending_;
+  std::vector<std::string> violations_;
+};
+
+}  // namespace headrace::sim

@@ -1,0 +1,483 @@
+#include "sim/scenario.h"
+
+#include <fmt/core.h>
+
+#include "sim/cluster.h"
+#include "sim/model.h"
+#include "sim/workload.h"
+
+namespace headrace::sim {
+
+namespace {
+
+constexpr Nanos kPatience = seconds(400);  // for anything that must come right in calm
+
+class Scenario {
+ public:
+  Scenario(World& world, const ScenarioOptions& options)
+      : world_(world), options_(options), random_(derive_seed(options.seed, "scenario")), work_(world, model_), cluster_(world, ClusterShape::draw(random_)) {
+    model_.when = [this] { return fmt::format("[{:.3f} s] ", world_.now().seconds()); };
+    cluster_.on_client_crash = [this](int client) { work_.client_crashed(client); };
+    cluster_.work_of = [this](int client) { return [this, client](Client& fs) { return work_.run(client, fs); }; };
+    disk_faults_ = cluster_.shape.bad_targets > 0 && random_.chance(2, 3);
+    uint32_t bad = cluster_.shape.bad_targets;
+    cluster_.node_machine().disk().options.eligible = [bad](const std::string& path) {
+      for (uint32_t i = 0; i < bad; ++i)
+        if (path == fmt::format("/state/targets/t{}/target.dat", i)) return true;
+      return false;
+    };
+  }
+
+  Task<void> run();
+  [[nodiscard]] Model& model() { return model_; }
+  [[nodiscard]] Workload& work() { return work_; }
+  [[nodiscard]] Cluster& cluster() { return cluster_; }
+  [[nodiscard]] const std::string& stage() const { return stage_; }
+  bool ended = false;
+
+ private:
+  Task<bool> wait(std::string what, std::function<bool()> condition, Nanos patience = kPatience);
+  Task<void> nemesis();
+  Task<void> fault();
+  Task<void> round(int number);
+  Task<void> calm();
+  Task<void> verify(std::string when);
+  Task<void> move();
+  Task<bool> push_all();
+  Task<bool> spin_down();
+  Task<void> ask_for_spin_down(NodeProcess* node, std::optional<Result<void>>* into);
+  Task<void> ask_for_push(NodeProcess* node, std::optional<Result<void>>* into);
+  Task<void> let_observer(std::function<Task<void>(Client&)> work, std::string what);
+  void set_bucket_rates(uint32_t per_million);
+  void set_disk_faults(bool on);
+  void log(const std::string& text) {
+    if (options_.verbose) std::fprintf(stderr, "[%.3f s] %s\n", world_.now().seconds(), text.c_str());
+  }
+  [[nodiscard]] int any_client() { return static_cast<int>(random_.below(kClients)); }
+  [[nodiscard]] Nanos between_ms(uint64_t low, uint64_t high) { return milliseconds(static_cast<int64_t>(random_.between(low, high))); }
+
+  World& world_;
+  ScenarioOptions options_;
+  SeededRandom random_;
+  Model model_;
+  Workload work_;
+  Cluster cluster_;
+  std::string stage_ = "start";
+  bool storm_ = false;
+  bool disk_faults_ = false;
+  Event storm_begins_;
+};
+
+Task<bool> Scenario::wait(std::string what, std::function<bool()> condition, Nanos patience) {
+  Nanos deadline = world_.now() + patience;
+  while (!condition()) {
+    if (model_.failed()) co_return false;
+    if (world_.now() >= deadline) {
+      model_.violation(fmt::format("{} did not come about within {} s of calm (node: {})", what, patience.count / 1'000'000'000, cluster_.node_error));
+      co_return false;
+    }
+    co_await world_.clock().sleep(milliseconds(100));
+  }
+  co_return true;
+}
+
+void Scenario::set_bucket_rates(uint32_t per_million) {
+  FaultRates rates = FaultRates::all(per_million);
+  rates.stale = 0;
+  rates.timeout = seconds(2);
+  rates.slow_for = seconds(1);
+  cluster_.bucket_rates = rates;
+  if (NodeProcess* node = cluster_.node()) node->bucket().rates() = rates;
+}
+
+void Scenario::set_disk_faults(bool on) {
+  DiskOptions& disk = cluster_.node_machine().disk().options;
+  double rate = on && disk_faults_ ? 1 : 0;
+  disk.read_fails = 0.003 * rate;
+  disk.write_fails = 0.0005 * rate;
+  disk.flush_fails = 0.0003 * rate;
+  disk.flush_lies = 0.02 * rate;
+  disk.lost_write = 0.004 * rate;
+  disk.misdirected = 0.002 * rate;
+  disk.bit_flip = 0.01 * rate;
+  disk.latent_sector = 0.002 * rate;
+}
+
+// ---- faults ----
+
+Task<void> Scenario::nemesis() {
+  for (;;) {
+    co_await storm_begins_.wait();
+    co_await world_.clock().sleep(between_ms(50, 3'000));
+    if (!storm_ || model_.failed()) continue;
+    co_await fault();
+  }
+}
+
+Task<void> Scenario::fault() {
+  Machine& node = cluster_.node_machine();
+  SimNetwork& net = world_.network();
+  uint64_t dice = random_.below(100);
+  if (dice < 14) {
+    if (node.running()) node.crash(CrashKind::kProcess);
+  } else if (dice < 30) {
+    if (node.running()) node.crash(CrashKind::kPower);
+  } else if (dice < 40) {
+    int client = any_client();
+    cluster_.crash_client(client, random_.chance(1, 2) ? CrashKind::kProcess : CrashKind::kPower);
+  } else if (dice < 44) {
+    world_.faults().note("crash.everything");
+    if (node.running()) node.crash(CrashKind::kPower);
+    for (int i = 0; i < kClients; ++i) cluster_.crash_client(i, CrashKind::kPower);
+  } else if (dice < 54) {
+    int client = any_client();
+    bool lasting = random_.chance(1, 3);
+    Nanos duration = lasting ? between_ms(2'000, 25'000) : between_ms(10, 1'500);
+    world_.faults().note(lasting ? "net.long_partition" : "net.short_partition");
+    if (lasting) work_.disturb(client, world_.now() + duration + seconds(40));
+    net.partition(cluster_.client_machine(client).name(), node.name(), duration, random_.chance(1, 3));
+  } else if (dice < 64) {
+    (void)net.cut_any();
+    world_.faults().note("net.cut_any");
+  } else if (dice < 70) {
+    world_.faults().note("disk.slow");
+    node.disk().options.slow_factor = static_cast<double>(random_.between(10, 200));
+    co_await world_.clock().sleep(between_ms(200, 3'000));
+    node.disk().options.slow_factor = 1;
+  } else if (dice < 76) {
+    int client = any_client();
+    bool on_node = random_.chance(1, 2);
+    Nanos delta = between_ms(10, 2'000'000);
+    if (random_.chance(1, 2)) delta = Nanos{} - delta;
+    (on_node ? node : cluster_.client_machine(client)).jump_wall(delta);
+  } else if (dice < 80) {
+    int client = any_client();
+    Nanos ahead = random_.chance(1, 2) ? between_ms(10, 3'000) : between_ms(3'000, 40'000);
+    work_.disturb(client, world_.now() + seconds(40));
+    cluster_.client_machine(client).jump_boot(ahead);
+  } else if (dice < 85) {
+    NodeProcess* process = cluster_.node();
+    if (process == nullptr) co_return;
+    world_.faults().note("bucket.down");
+    process->bucket().down(true);
+    co_await world_.clock().sleep(between_ms(500, 15'000));
+    if (NodeProcess* now = cluster_.node()) now->bucket().down(false);
+  } else if (dice < 90) {
+    NodeProcess* process = cluster_.node();
+    if (process == nullptr) co_return;
+    // Everything that the bucket has leaves the hot tier: reads go to the bucket from now on.
+    world_.faults().note("tier.drop");
+    (void)co_await process->node().tier().drop(kGiB);
+  } else if (dice < 94 && disk_faults_) {
+    // A block at rest goes bad.
+    std::string path = fmt::format("/state/targets/t{}/target.dat", random_.below(cluster_.shape.bad_targets));
+    uint64_t size = node.disk().file_size(path);
+    if (size == 0) co_return;
+    for (int i = 0; i < 20; ++i) {
+      uint64_t at = random_.below(size);
+      if (random_.chance(1, 2)) {
+        if (node.disk().flip(path, at)) world_.faults().note("disk.flip_at_rest");
+      } else {
+        if (node.disk().damage(path, at)) world_.faults().note("disk.damage_at_rest");
+      }
+    }
+  } else {
+    set_bucket_rates(random_.chance(1, 2) ? 0 : static_cast<uint32_t>(random_.between(1'000, 100'000)));
+  }
+}
+
+// ---- stages ----
+
+Task<void> Scenario::round(int number) {
+  stage_ = fmt::format("round {}", number);
+  log(stage_);
+  work_.start();
+  storm_ = random_.chance(9, 10);
+  if (storm_) {
+    set_disk_faults(true);
+    world_.faults().set("net.cut", 0.0005);
+    world_.faults().set("net.delay_burst", 0.001);
+    world_.faults().set("net.refuse", 0.02);
+    storm_begins_.set();
+  }
+  co_await world_.clock().sleep(between_ms(4'000, 16'000));
+  storm_ = false;
+  storm_begins_.reset();
+}
+
+// No fault any more; what is under way ends, everything runs.
+Task<void> Scenario::calm() {
+  stage_ += ", calm";
+  log(stage_);
+  work_.stop();
+  set_disk_faults(false);
+  set_bucket_rates(0);
+  for (const char* point : {"net.cut", "net.delay_burst", "net.refuse"}) world_.faults().set(point, 0);
+  world_.network().heal();
+  cluster_.node_machine().disk().options.slow_factor = 1;
+  if (NodeProcess* node = cluster_.node()) node->bucket().down(false);
+  bool on = co_await wait("a serving node", [this] { return cluster_.node() != nullptr; });
+  if (!on) co_return;
+  cluster_.node()->bucket().down(false);
+  cluster_.node()->bucket().rates() = cluster_.bucket_rates;
+  on = co_await wait("the end of all operations", [this] { return work_.under_way() == 0; });
+  if (!on) co_return;
+  on = co_await wait("clients", [this] {
+    for (int i = 0; i < kClients; ++i) {
+      ClientProcess* process = cluster_.client(i);
+      if (process == nullptr || !process->working()) return false;
+    }
+    return true;
+  });
+  if (!on) co_return;
+  for (int i = 0; i < kClients; ++i) {
+    ClientProcess* process = cluster_.client(i);
+    if (process != nullptr && process->client() != nullptr) co_await work_.sync_all_calm(i, *process->client());
+  }
+  // What crashed clients had on its way arrives or is refused; their sessions end.
+  co_await world_.clock().sleep(seconds(25));
+}
+
+struct ObserverProcess final : public Process {
+  ObserverProcess(Cluster& c, Env& e, std::function<Task<void>(Client&)> w, std::string* result) : cluster(c), env(e), work(std::move(w)), error(result) {}
+  Task<void> run() override {
+    ClientOptions options = cluster.client_options();
+    Result<std::unique_ptr<Client>> started = co_await Client::start(env, options);
+    if (!started.ok()) {
+      *error = "a new client cannot start: " + started.error().text();
+      co_return;
+    }
+    client = *std::move(started);
+    co_await work(*client);
+    Result<void> ended = co_await client->shut_down();
+    if (!ended.ok()) *error = "a client cannot shut down: " + ended.error().text();
+  }
+  Cluster& cluster;
+  Env env;
+  std::function<Task<void>(Client&)> work;
+  std::string* error;
+  std::unique_ptr<Client> client;
+};
+
+Task<void> Scenario::let_observer(std::function<Task<void>(Client&)> work, std::string what) {
+  std::string error;
+  cluster_.observer_machine().start([&](Env& env) { return std::make_unique<ObserverProcess>(cluster_, env, std::move(work), &error); });
+  (void)co_await wait(what, [this] { return !cluster_.observer_machine().running(); });
+  if (!error.empty()) model_.violation(what + ": " + error);
+}
+
+Task<void> Scenario::verify(std::string when) {
+  if (model_.failed()) co_return;
+  stage_ = "verify " + when;
+  log(stage_);
+  co_await let_observer([this, when](Client& fs) { return work_.verify(fs, when); }, "verification " + when);
+}
+
+Task<void> Scenario::ask_for_push(NodeProcess* node, std::optional<Result<void>>* into) {
+  Result<Cut> done = co_await node->node().push();
+  if (done.ok())
+    *into = Result<void>();
+  else
+    *into = Result<void>(std::move(done).error());
+}
+
+Task<void> Scenario::ask_for_spin_down(NodeProcess* node, std::optional<Result<void>>* into) {
+  *into = co_await node->node().tier().spin_down(seconds(60));
+}
+
+// Everything into the bucket, over its faults.
+Task<bool> Scenario::push_all() {
+  stage_ = "push";
+  log(stage_);
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    if (attempt == 6) set_bucket_rates(0);
+    bool on = co_await wait("a serving node", [this] { return cluster_.node() != nullptr; });
+    if (!on) co_return false;
+    Result<Cut> done = co_await cluster_.node()->node().push();
+    if (done.ok()) co_return true;
+    log("push: " + done.error().text());
+    ++work_.counts["error.push." + std::string(code_name(done.code()))];
+    if (attempt == 7) model_.violation("push: " + done.error().text());
+    co_await world_.clock().sleep(seconds(2));
+  }
+  co_return false;
+}
+
+// Perhaps with crashes on the way.
+Task<bool> Scenario::spin_down() {
+  stage_ = "spin-down";
+  log(stage_);
+  cluster_.work_of = nullptr;  // clients that end stay away
+  cluster_.released = false;
+  int crashes = random_.chance(1, 3) ? 1 + static_cast<int>(random_.below(2)) : 0;
+  for (int attempt = 0; attempt < 12; ++attempt) {
+    if (attempt == 8) set_bucket_rates(0);
+    bool on = co_await wait("a serving node", [this] { return cluster_.node() != nullptr || cluster_.released; });
+    if (!on) co_return false;
+    if (cluster_.released) break;
+    std::optional<Result<void>> done;
+    bool crash = crashes > 0;
+    Nanos crash_at = world_.now() + (crash ? between_ms(1, 2'500) : seconds(100'000));
+    {
+      Scope scope;
+      scope.spawn(ask_for_spin_down(cluster_.node(), &done));
+      while (!done && world_.now() < crash_at && !model_.failed()) co_await world_.clock().sleep(milliseconds(20));
+    }
+    if (model_.failed()) co_return false;
+    if (!done) {
+      --crashes;
+      world_.faults().note("crash.spin_down");
+      cluster_.node_machine().crash(random_.chance(1, 2) ? CrashKind::kProcess : CrashKind::kPower);
+      continue;
+    }
+    if (done->ok()) break;
+    log("spin-down: " + done->error().text());
+    ++work_.counts["error.spin_down." + std::string(code_name(done->code()))];
+    if (attempt == 11) {
+      model_.violation("spin-down: " + done->error().text());
+      co_return false;
+    }
+    co_await world_.clock().sleep(seconds(1));
+  }
+  co_return !model_.failed();
+}
+
+Task<void> Scenario::move() {
+  bool take_over = random_.chance(1, 3);
+  set_bucket_rates(random_.chance(1, 3) ? 0 : static_cast<uint32_t>(random_.between(1'000, 60'000)));
+  if (take_over) {
+    ++work_.counts["stage.take_over"];
+    bool pushed = co_await push_all();
+    if (!pushed) co_return;
+    cluster_.work_of = nullptr;
+  } else {
+    ++work_.counts["stage.spin_down"];
+    if (random_.chance(1, 2)) {
+      bool pushed = co_await push_all();
+      if (!pushed) co_return;
+    }
+    bool down = co_await spin_down();
+    if (!down) co_return;
+    cluster_.supervised = false;
+    cluster_.node_machine().crash(CrashKind::kPower);
+    cluster_.node_machine().disk().wipe();
+  }
+  for (int i = 0; i < kClients; ++i)
+    if (!take_over && cluster_.client_machine(i).running()) cluster_.client_machine(i).crash(CrashKind::kProcess);
+
+  stage_ = take_over ? "take-over" : "re-hydrate";
+  log(stage_);
+  cluster_.supervised = true;
+  cluster_.released = false;
+  cluster_.node_error.clear();
+  cluster_.move_to("node2", take_over);
+  cluster_.node_machine().disk().options.eligible = [](const std::string&) { return false; };
+  int crashes = random_.chance(1, 3) ? 1 + static_cast<int>(random_.below(3)) : 0;
+  for (int i = 0; i < crashes; ++i) {
+    co_await world_.clock().sleep(between_ms(1, 1'500));
+    if (!cluster_.node_machine().running()) continue;
+    world_.faults().note("crash.rehydrate");
+    cluster_.node_machine().crash(random_.chance(1, 2) ? CrashKind::kProcess : CrashKind::kPower);
+  }
+  co_await world_.clock().sleep(seconds(5));
+  set_bucket_rates(0);
+  bool on = co_await wait("the namespace on the new machine", [this] { return cluster_.node() != nullptr; });
+  if (!on) co_return;
+  cluster_.node()->bucket().rates() = cluster_.bucket_rates;
+
+  if (take_over) {
+    // The old owner learns of it within 20 s and refuses from then on.
+    co_await world_.clock().sleep(seconds(20));
+    ClientProcess* old = cluster_.client(0);
+    if (old != nullptr && old->client() != nullptr) {
+      MakeOptions options;
+      options.type = FileType::kFile;
+      Result<Attributes> made = co_await old->client()->make(kRootFile, "too-late", options, {});
+      if (made.code() != Code::kReadOnly)
+        model_.violation("a client of the deposed node could still write 20 s after the take-over: " + (made.ok() ? std::string("ok") : made.error().text()));
+    }
+    for (int i = 0; i < kClients; ++i)
+      if (cluster_.client_machine(i).running()) cluster_.client_machine(i).crash(CrashKind::kProcess);
+    Machine& old_node = cluster_.previous_machine();
+    if (old_node.running()) old_node.crash(CrashKind::kPower);
+    old_node.disk().wipe();
+  }
+  ++work_.counts["stage.moved"];
+}
+
+Task<void> Scenario::run() {
+  world_.spawn(cluster_.supervise());
+  world_.spawn(nemesis());
+  cluster_.start_node();
+  bool on = co_await wait("the first start", [this] { return cluster_.node() != nullptr; });
+  if (!on) co_return;
+  int rounds = 1 + static_cast<int>(random_.below(2));
+  for (int i = 0; i < rounds && !model_.failed(); ++i) {
+    co_await round(i);
+    co_await calm();
+    co_await verify(fmt::format("after round {}", i));
+  }
+  if (model_.failed()) co_return;
+  co_await move();
+  co_await verify("after the move");
+  if (model_.failed()) co_return;
+  // And it can be worked on, and survives that too.
+  cluster_.work_of = [this](int client) { return [this, client](Client& fs) { return work_.run(client, fs); }; };
+  if (random_.chance(1, 3)) {
+    disk_faults_ = false;
+    co_await round(rounds);
+    co_await calm();
+    co_await verify("after work in the new place");
+  }
+}
+
+Task<void> run_and_tell(Scenario& scenario) {
+  co_await scenario.run();
+  scenario.ended = true;
+}
+
+}  // namespace
+
+ScenarioResult run_scenario(const ScenarioOptions& options) {
+  ScenarioResult result;
+  {
+    // The scenario's model is destroyed after the world, whose frames refer to it.
+    std::unique_ptr<Scenario> scenario;
+    World world(options.seed);
+    if (options.trace != nullptr) world.core().trace_to(options.trace);
+    scenario = std::make_unique<Scenario>(world, options);
+    world.spawn(run_and_tell(*scenario));
+    bool ended = world.run_until([&] { return scenario->ended || scenario->model().failed(); }, seconds(7'200));
+    if (!ended) scenario->model().violation("stuck in stage: " + scenario->stage());
+    result.violations = scenario->model().violations();
+    if (!result.violations.empty()) result.violations.push_back("stage: " + scenario->stage());
+    for (const auto& [name, count] : scenario->work().counts) result.counts[name] += count;
+    for (const FaultPoint& point : world.faults().all()) result.counts["fault." + point.name] += point.fired;
+    for (const auto& [name, count] : *scenario->cluster().bucket_faults) result.counts["fault." + name] += count;
+    for (const auto& [name, count] : world.probes().all()) result.counts["probe." + name] += count;
+    result.counts["node.failed_starts"] += scenario->cluster().failed_starts;
+    result.simulated_s = world.now().seconds();
+    result.trace_hash = world.trace_hash();
+    for (const auto& machine : world.machines())
+      if (machine->running()) machine->crash(CrashKind::kProcess);
+  }
+  return result;
+}
+
+const std::vector<std::string>& required_counts() {
+  static const std::vector<std::string> kRequired{
+      "op.mkdir", "op.symlink", "op.mknod", "op.racing_make", "op.create", "op.unlink", "op.rmdir", "op.rename", "op.rename_directory",
+      "op.link", "op.set_xattr", "op.remove_xattr", "op.get_xattr", "op.chmod", "op.write", "op.fsync", "op.sync_all", "op.truncate",
+      "op.punch", "op.read", "op.unlink_open", "op.lookup", "op.stat", "op.readdir", "verify.trees", "verify.files", "verify.unknown",
+      "stage.spin_down", "stage.take_over", "stage.moved",
+      "fault.crash.process", "fault.crash.power", "fault.crash.everything", "fault.crash.spin_down", "fault.crash.rehydrate",
+      "fault.net.short_partition", "fault.net.long_partition", "fault.net.cut", "fault.net.cut_any", "fault.net.delay_burst", "fault.net.refuse",
+      "fault.disk.slow", "fault.disk.read_fails", "fault.disk.write_fails", "fault.disk.flush_fails", "fault.disk.flush_lies", "fault.disk.lost_write",
+      "fault.disk.misdirected", "fault.disk.bit_flip", "fault.disk.latent_sector", "fault.disk.torn", "fault.disk.in_flight", "fault.disk.flip_at_rest",
+      "fault.disk.damage_at_rest", "fault.clock.jump_wall", "fault.clock.jump_boot", "fault.bucket.down", "fault.tier.drop",
+      "fault.bucket_unavailable", "fault.bucket_timeout_before", "fault.bucket_timeout_after", "fault.bucket_truncated", "fault.bucket_corrupt", "fault.bucket_slow",
+  };
+  return kRequired;
+}
+
+}  // namespace headrace::sim

@@ -1,0 +1,916 @@
+#include "sim/workload.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "client/client.h"
+
+namespace headrace::sim {
+
+namespace {
+
+constexpr int kLanes = 3;
+constexpr uint64_t kCellSizes[] = {100, 1'000, 1'000, 4'096, 5'000, 30'000, 90'000};
+constexpr uint64_t kMaxCells = 24;
+constexpr size_t kMaxInodes = 60;
+
+bool is_operating(Code code) {
+  switch (code) {
+    case Code::kIo:
+    case Code::kStale:
+    case Code::kBusy:
+    case Code::kNotLeader:
+    case Code::kDeposed:
+    case Code::kUnavailable:
+    case Code::kTimeout:
+    case Code::kDisconnected:
+    case Code::kCancelled:
+    case Code::kNoFragment: return true;
+    default: return false;
+  }
+}
+
+// What a frame holds while it works; given back also when its process dies.
+struct Pin {
+  explicit Pin(InodeRef i) : inode(std::move(i)) { ++inode->pins; }
+  Pin(const Pin&) = delete;
+  Pin& operator=(const Pin&) = delete;
+  ~Pin() { --inode->pins; }
+  InodeRef inode;
+};
+struct Writing {
+  explicit Writing(InodeRef i) : inode(std::move(i)) { inode->writing = true; }
+  Writing(const Writing&) = delete;
+  Writing& operator=(const Writing&) = delete;
+  ~Writing() { inode->writing = false; }
+  InodeRef inode;
+};
+// Destroyed before answered() the file is left alone until the next verification.
+struct Resizing {
+  explicit Resizing(InodeRef i) : inode(std::move(i)) {}
+  Resizing(const Resizing&) = delete;
+  Resizing& operator=(const Resizing&) = delete;
+  ~Resizing() {
+    if (!answered) inode->poisoned = true;
+  }
+  bool answered = false;
+  InodeRef inode;
+};
+struct Reading {
+  explicit Reading(InodeRef i) : inode(std::move(i)) { ++inode->contents.readers; }
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+  ~Reading() { --inode->contents.readers; }
+  InodeRef inode;
+};
+
+std::string code_text(Code code) { return std::string(code_name(code)); }
+
+template <class T>
+std::string message_of(const Result<T>& result) {
+  return result.ok() ? "ok" : result.error().text();
+}
+
+}  // namespace
+
+struct Workload::Lane {
+  explicit Lane(Workload& w) : workload(w) { ++workload.under_way_; }
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+  ~Lane() { --workload.under_way_; }
+  Workload& workload;
+};
+
+Workload::Workload(World& world, Model& model) : world_(world), model_(model), random_(derive_seed(world.seed(), "workload")) {}
+
+void Workload::disturb(int client, Nanos until) {
+  Nanos& at = disturbed_until_[static_cast<size_t>(client)];
+  at = std::max(at, until);
+}
+
+Contents::Lenient Workload::lenient() const {
+  return [this](const DataOperation& op) { return disturbed_until_[static_cast<size_t>(op.client)] >= op.begun_at; };
+}
+
+Task<void> Workload::run(int client, Client& fs) {
+  Scope scope;
+  for (int i = 0; i < kLanes; ++i) scope.spawn(lane(client, fs));
+  co_await scope.join();
+}
+
+Task<void> Workload::lane(int client, Client& fs) {
+  for (;;) {
+    co_await go_.wait();
+    Nanos sleep{static_cast<int64_t>(below(static_cast<uint64_t>(pause.count * 2) + 1))};
+    co_await world_.clock().sleep(sleep);
+    if (!on_) continue;
+    Lane under_way(*this);
+    co_await one(client, fs);
+  }
+}
+
+Task<void> Workload::one(int client, Client& fs) {
+  if (model_.failed()) co_return;
+  uint64_t dice = below(100);
+  if (dice < 9) co_return co_await make(client, fs);
+  if (dice < 20) co_return co_await create(client, fs);
+  if (dice < 34) co_return co_await write_some(client, fs);
+  if (dice < 37) co_return co_await truncate(client, fs);
+  if (dice < 39) co_return co_await punch(client, fs);
+  if (dice < 43) co_return co_await sync_some(client, fs);
+  if (dice < 44) co_return co_await sync_all(client, fs);
+  if (dice < 60) co_return co_await read_some(client, fs);
+  if (dice < 66) co_return co_await unlink(client, fs);
+  if (dice < 68) co_return co_await unlink_open(client, fs);
+  if (dice < 76) co_return co_await rename(client, fs);
+  if (dice < 80) co_return co_await link(client, fs);
+  if (dice < 88) co_return co_await lookup(client, fs);
+  if (dice < 92) co_return co_await list(client, fs);
+  if (dice < 95) co_return co_await xattr(client, fs);
+  if (dice < 97) co_return co_await get_xattr(client, fs);
+  co_return co_await set_mode(client, fs);
+}
+
+// ---- choosing ----
+
+InodeRef Workload::pick_directory() {
+  for (int i = 0; i < 8; ++i) {
+    const InodeRef& inode = model_.inodes[below(model_.inodes.size())];
+    if (inode->type == FileType::kDirectory && inode->usable()) return inode;
+  }
+  return model_.root;
+}
+
+InodeRef Workload::pick_file() {
+  for (int i = 0; i < 12; ++i) {
+    const InodeRef& inode = model_.inodes[below(model_.inodes.size())];
+    if (inode->type == FileType::kFile && inode->usable()) return inode;
+  }
+  return nullptr;
+}
+
+std::string Workload::pick_name() {
+  uint64_t n = below(10);
+  if (n == 9) return "a rather longer name, with spaces and \xc3\xbc, number " + std::to_string(below(3));
+  return "n" + std::to_string(n);
+}
+
+bool Workload::pick_entry(InodeRef& directory, std::string& name) {
+  for (int i = 0; i < 6; ++i) {
+    directory = pick_directory();
+    if (directory->entries.empty()) continue;
+    auto at = directory->entries.begin();
+    std::advance(at, static_cast<int64_t>(below(directory->entries.size())));
+    name = at->first;
+    if (at->second.inode || chance(5)) return true;
+  }
+  return false;
+}
+
+bool Workload::operating_error(const char* what, Code code) {
+  if (!is_operating(code)) return false;
+  ++counts[std::string("error.") + what + "." + code_text(code)];
+  return true;
+}
+
+bool Workload::decide(const MutationRef& m, Code code, const std::string& message, const std::vector<Code>& expected) {
+  static const char* const kKinds[] = {"make", "unlink", "rename", "link", "set_xattr", "set_mode"};
+  bool as_expected = std::find(expected.begin(), expected.end(), code) != expected.end();
+  bool can_happen = std::find(expected.begin(), expected.end(), Code::kOk) != expected.end();
+  if (!as_expected) {
+    if (operating_error(kKinds[m->kind], code)) {
+      if (!can_happen) model_.finish(m, false);
+      return false;  // otherwise pending until the next verification
+    }
+    std::string codes;
+    for (Code c : expected) codes += " " + code_text(c);
+    model_.violation(fmt::format("{}: answered {}, expected{}", m->text(), message, codes));
+    model_.finish(m, false);
+    return false;
+  }
+  model_.finish(m, code == Code::kOk);
+  return code == Code::kOk;
+}
+
+// ---- mutations of names ----
+
+Task<void> Workload::make(int client, Client& fs) {
+  InodeRef directory = pick_directory();
+  std::string name = pick_name();
+  if (!model_.claimable(directory, name, true) || model_.inodes.size() > kMaxInodes) co_return;
+  uint64_t dice = below(10);
+  FileType type = dice < 6 ? FileType::kDirectory : dice < 8 ? FileType::kSymlink : dice < 9 ? FileType::kFifo : FileType::kFile;
+  bool there = directory->entries[name].inode != nullptr;
+  bool racing = directory->entries[name].makers > 0;
+  Mutation m;
+  m.client = client;
+  m.to_directory = directory;
+  m.to_name = name;
+  m.inode = model_.new_inode(type);
+  m.inode->mode = type == FileType::kSymlink ? 0777 : 0600 + static_cast<uint32_t>(below(64));
+  if (type == FileType::kSymlink) m.inode->target = "to/" + std::to_string(below(1'000'000));
+  m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
+  MutationRef mutation = model_.begin(std::move(m));
+  MakeOptions options;
+  options.type = type;
+  options.mode = mutation->inode->mode;
+  options.target = mutation->inode->target;
+  ++counts[type == FileType::kDirectory ? "op.mkdir" : type == FileType::kSymlink ? "op.symlink" : "op.mknod"];
+  if (racing) ++counts["op.racing_make"];
+  Result<Attributes> made = co_await fs.make(directory->id, name, options, {});
+  std::vector<Code> expected;
+  Entry& entry = directory->entries[name];
+  if (there) {
+    expected = {Code::kExists};
+  } else {
+    expected = {Code::kOk};
+    if (entry.inode || entry.makers > 1) expected.push_back(Code::kExists);
+  }
+  if (made.ok()) mutation->inode->id = made->id;
+  (void)decide(mutation, made.code(), message_of(made), expected);
+}
+
+Task<void> Workload::create(int client, Client& fs) {
+  InodeRef directory = pick_directory();
+  std::string name = pick_name();
+  if (!model_.claimable(directory, name, true) || model_.inodes.size() > kMaxInodes) co_return;
+  bool there = directory->entries[name].inode != nullptr;
+  Mutation m;
+  m.client = client;
+  m.to_directory = directory;
+  m.to_name = name;
+  m.inode = model_.new_inode(FileType::kFile);
+  m.inode->mode = 0640;
+  m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
+  MutationRef mutation = model_.begin(std::move(m));
+  InodeRef inode = mutation->inode;
+  OpenMode mode;
+  mode.write = true;
+  mode.sync = chance(15);
+  mode.direct = chance(5);
+  ++counts["op.create"];
+  Result<FileSystem::Created> made = co_await fs.create(directory->id, name, inode->mode, mode, {});
+  Entry& entry = directory->entries[name];
+  std::vector<Code> expected;
+  if (there) {
+    expected = {Code::kExists};
+  } else {
+    expected = {Code::kOk};
+    if (entry.inode || entry.makers > 1) expected.push_back(Code::kExists);
+  }
+  if (made.ok()) inode->id = made->attributes.id;
+  if (!decide(mutation, made.code(), message_of(made), expected)) co_return;
+  OpenFileRef open = made->file;
+  uint64_t times = below(4);
+  if (!inode->writing && !inode->poisoned && inode->usable()) {
+    Pin pin(inode);
+    Writing writing(inode);
+    co_await write(client, fs, inode, open, times);
+    if (mode.sync) {
+      // Each write was durable when it was answered: write() saw to that in the model.
+    } else if (chance(60)) {
+      co_await sync(client, fs, inode);
+    }
+  }
+  (void)co_await fs.close(open);
+}
+
+Task<void> Workload::unlink(int client, Client& fs) {
+  InodeRef directory;
+  std::string name;
+  if (!pick_entry(directory, name) || !model_.claimable(directory, name, false)) co_return;
+  InodeRef inode = directory->entries[name].inode;
+  bool as_directory = inode && inode->type == FileType::kDirectory ? !chance(5) : chance(5);
+  std::vector<Code> expected;
+  if (!inode) {
+    expected = {Code::kNotFound};
+  } else {
+    if (inode->busy > 0 || inode->frozen || inode->pins > 0 || !inode->id) co_return;
+    bool is_directory = inode->type == FileType::kDirectory;
+    if (is_directory && inode->claims > 0) co_return;
+    bool empty = std::none_of(inode->entries.begin(), inode->entries.end(), [](const auto& e) { return e.second.inode != nullptr; });
+    if (as_directory && !is_directory)
+      expected = {Code::kNotDirectory};
+    else if (!as_directory && is_directory)
+      expected = {Code::kIsDirectory, Code::kNotPermitted};
+    else if (is_directory && !empty)
+      expected = {Code::kNotEmpty};
+    else
+      expected = {Code::kOk};
+  }
+  Mutation m;
+  m.kind = Mutation::kUnlink;
+  m.client = client;
+  m.from_directory = directory;
+  m.from_name = name;
+  m.inode = inode;
+  m.harmless = expected[0] != Code::kOk;
+  MutationRef mutation = model_.begin(std::move(m));
+  ++counts[as_directory ? "op.rmdir" : "op.unlink"];
+  Result<void> done;
+  if (as_directory)
+    done = co_await fs.remove_directory(directory->id, name);
+  else
+    done = co_await fs.unlink(directory->id, name);
+  (void)decide(mutation, done.code(), message_of(done), expected);
+}
+
+Task<void> Workload::rename(int client, Client& fs) {
+  InodeRef from;
+  std::string from_name;
+  if (!pick_entry(from, from_name) || !model_.claimable(from, from_name, false)) co_return;
+  InodeRef to = pick_directory();
+  std::string to_name = pick_name();
+  if (!model_.claimable(to, to_name, false) || (from == to && from_name == to_name)) co_return;
+  InodeRef inode = from->entries[from_name].inode;
+  InodeRef there = to->entries[to_name].inode;
+  bool no_replace = chance(10);
+  bool is_directory = inode && inode->type == FileType::kDirectory;
+  std::vector<Code> expected;
+  bool same = inode && inode == there;
+  InodeRef replaced;
+  if (!inode) {
+    expected = {Code::kNotFound};
+    if (there && no_replace) expected.push_back(Code::kExists);
+  } else {
+    if (inode->busy > 0 || inode->frozen || !inode->id) co_return;
+    if (there && !same) {
+      if (there->busy > 0 || there->frozen || there->pins > 0 || !there->id) co_return;
+      bool over_directory = there->type == FileType::kDirectory;
+      if (over_directory && there->claims > 0) co_return;
+      bool empty = std::none_of(there->entries.begin(), there->entries.end(), [](const auto& e) { return e.second.inode != nullptr; });
+      if (no_replace) expected.push_back(Code::kExists);
+      if (is_directory && !over_directory) expected.push_back(Code::kNotDirectory);
+      if (!is_directory && over_directory) expected.push_back(Code::kIsDirectory);
+      if (is_directory && over_directory && !empty) expected.push_back(Code::kNotEmpty);
+      replaced = there;
+    }
+    if (same && no_replace) expected.push_back(Code::kExists);
+    if (is_directory && model_.inside(to, inode)) expected.push_back(Code::kInvalid);
+    if (expected.empty()) expected.push_back(Code::kOk);
+  }
+  auto expects = [&expected](Code code) { return std::find(expected.begin(), expected.end(), code) != expected.end(); };
+  Mutation m;
+  m.kind = Mutation::kRename;
+  m.client = client;
+  m.from_directory = from;
+  m.from_name = from_name;
+  m.to_directory = to;
+  m.to_name = to_name;
+  m.inode = inode;
+  m.replaced = replaced;
+  m.harmless = !inode || same || (!expects(Code::kOk) && !expects(Code::kInvalid));
+  FileSystem::RenameOptions options;
+  options.from_parent = from->id;
+  options.from_name = from_name;
+  options.to_parent = to->id;
+  options.to_name = to_name;
+  options.no_replace = no_replace;
+  ++counts[is_directory ? "op.rename_directory" : "op.rename"];
+  MutationRef mutation = model_.begin(std::move(m));
+  Result<void> done = co_await fs.rename(options);
+  if (same) {
+    if (!expects(done.code()) && !operating_error("rename", done.code()))
+      model_.violation(fmt::format("{}: two names of one file: answered {}", mutation->text(), message_of(done)));
+    model_.finish(mutation, false);
+    co_return;
+  }
+  if (mutation->maybe_invalid) {
+    // Which of the renames came first is not known.
+    if (!expects(Code::kInvalid))
+      expected.push_back(Code::kInvalid);
+    else if (expected.size() == 1)
+      expected.push_back(Code::kOk);
+  }
+  bool happened = decide(mutation, done.code(), message_of(done), expected);
+  if (happened && is_directory && !model_.directory_rename_pending() && !model_.inside(to, model_.root))
+    model_.violation(fmt::format("{}: a directory is below itself now", mutation->text()));
+}
+
+Task<void> Workload::link(int client, Client& fs) {
+  InodeRef inode = pick_file();
+  InodeRef to = pick_directory();
+  std::string name = pick_name();
+  if (!inode || !model_.claimable(to, name, false)) co_return;
+  bool there = to->entries[name].inode != nullptr;
+  Mutation m;
+  m.kind = Mutation::kLink;
+  m.client = client;
+  m.to_directory = to;
+  m.to_name = name;
+  m.inode = inode;
+  m.harmless = there;
+  MutationRef mutation = model_.begin(std::move(m));
+  ++counts["op.link"];
+  Result<Attributes> done = co_await fs.link(inode->id, to->id, name);
+  (void)decide(mutation, done.code(), message_of(done), {there ? Code::kExists : Code::kOk});
+}
+
+Task<void> Workload::xattr(int client, Client& fs) {
+  InodeRef inode = chance(70) ? pick_file() : pick_directory();
+  if (!inode || inode->xattr_busy || !inode->usable()) co_return;
+  std::string name = "user.x" + std::to_string(below(3));
+  bool there = inode->xattrs.contains(name);
+  Mutation m;
+  m.kind = Mutation::kSetXattr;
+  m.client = client;
+  m.inode = inode;
+  m.xattr = name;
+  Pin pin(inode);
+  if (chance(30)) {
+    MutationRef mutation = model_.begin(std::move(m));
+    ++counts["op.remove_xattr"];
+    Result<void> done = co_await fs.remove_xattr(inode->id, name);
+    (void)decide(mutation, done.code(), message_of(done), {there ? Code::kOk : Code::kNoAttribute});
+    co_return;
+  }
+  m.value = std::string(below(200), 'x') + std::to_string(model_.next_stamp());
+  bool must_create = chance(15);
+  bool must_replace = !must_create && chance(15);
+  std::string value = *m.value;
+  MutationRef mutation = model_.begin(std::move(m));
+  ++counts["op.set_xattr"];
+  Result<void> done = co_await fs.set_xattr(inode->id, name, value, must_create, must_replace);
+  Code expected = must_create && there ? Code::kExists : must_replace && !there ? Code::kNoAttribute : Code::kOk;
+  (void)decide(mutation, done.code(), message_of(done), {expected});
+}
+
+Task<void> Workload::get_xattr(int, Client& fs) {
+  InodeRef inode = chance(70) ? pick_file() : pick_directory();
+  if (!inode || inode->xattr_busy || !inode->usable()) co_return;
+  Pin pin(inode);
+  std::string name = "user.x" + std::to_string(below(3));
+  auto found = inode->xattrs.find(name);
+  std::optional<std::string> expected;
+  if (found != inode->xattrs.end()) expected = found->second;
+  uint64_t began = model_.tick();
+  ++counts["op.get_xattr"];
+  Result<std::string> got = co_await fs.get_xattr(inode->id, name);
+  if (operating_error("get_xattr", got.code())) co_return;
+  if (inode->touched >= began || inode->xattr_busy || inode->busy > 0) co_return;
+  if (expected ? !got.ok() || *got != *expected : got.code() != Code::kNoAttribute)
+    model_.violation(fmt::format("get_xattr {} {}: {}, expected {}", inode->name(), name, got.ok() ? *got : got.error().text(), expected ? *expected : "none"));
+}
+
+Task<void> Workload::set_mode(int client, Client& fs) {
+  InodeRef inode = chance(70) ? pick_file() : pick_directory();
+  if (!inode || !inode->usable() || inode->xattr_busy) co_return;
+  Pin pin(inode);
+  Mutation m;
+  m.kind = Mutation::kSetMode;
+  m.client = client;
+  m.inode = inode;
+  m.mode = 0600 + static_cast<uint32_t>(below(64));
+  AttributeChange change;
+  change.mask = kSetMode;
+  change.mode = m.mode;
+  MutationRef mutation = model_.begin(std::move(m));
+  ++counts["op.chmod"];
+  Result<Attributes> done = co_await fs.set_attributes(inode->id, change);
+  (void)decide(mutation, done.code(), message_of(done), {Code::kOk});
+}
+
+// ---- data ----
+
+// The caller holds Pin and Writing.
+Task<void> Workload::write(int client, Client& fs, InodeRef inode, OpenFileRef open, uint64_t times) {
+  for (uint64_t i = 0; i < times; ++i) {
+    Contents& contents = inode->contents;
+    DataOperation op;
+    op.kind = DataOperation::kWrite;
+    op.client = client;
+    uint64_t end = contents.cells();
+    op.from = chance(50) ? std::min(end, kMaxCells - 1) : below(kMaxCells);
+    op.to = std::min(kMaxCells, op.from + 1 + below(chance(70) ? 4 : kMaxCells));
+    op.stamp = model_.next_stamp();
+    op.begun = model_.tick();
+    op.begun_at = world_.now();
+    uint64_t offset = op.from * contents.cell_bytes;
+    Buffer bytes = Buffer::allocate((op.to - op.from) * contents.cell_bytes);
+    fill_bytes(op.stamp, offset, bytes.span());
+    uint64_t size = bytes.size();
+    DataOperation& kept = contents.add(op);
+    ++counts["op.write"];
+    Result<uint64_t> written = co_await fs.write(open, offset, std::move(bytes));
+    if (!written.ok() || *written != size) {
+      kept.state = DataOperation::kLossy;
+      kept.done = model_.tick();
+      if (!operating_error("write", written.code())) model_.violation(fmt::format("write {}: {}", inode->name(), written.ok() ? "short" : written.error().text()));
+      co_return;
+    }
+    kept.done = model_.tick();
+  }
+}
+
+Task<void> Workload::write_some(int client, Client& fs) {
+  InodeRef inode = pick_file();
+  if (!inode || inode->writing || inode->poisoned) co_return;
+  Pin pin(inode);
+  Writing writing(inode);
+  OpenMode mode;
+  mode.write = true;
+  mode.direct = chance(5);
+  Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
+  if (!open.ok()) {
+    if (!operating_error("open", open.code())) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    co_return;
+  }
+  co_await write(client, fs, inode, *open, 1 + below(3));
+  if (chance(50)) co_await sync(client, fs, inode);
+  (void)co_await fs.close(*open);
+}
+
+Task<void> Workload::sync(int client, Client& fs, InodeRef inode) {
+  uint64_t began = model_.tick();
+  ++counts["op.fsync"];
+  Result<void> synced = co_await fs.sync(inode->id);
+  if (synced.ok()) {
+    inode->contents.synced(client, began);
+  } else {
+    inode->contents.sync_failed(client);
+    if (!operating_error("fsync", synced.code()) && synced.code() != Code::kNotFound)
+      model_.violation(fmt::format("fsync {}: {}", inode->name(), message_of(synced)));
+  }
+}
+
+Task<void> Workload::sync_some(int client, Client& fs) {
+  InodeRef inode = pick_file();
+  if (!inode) co_return;
+  Pin pin(inode);
+  co_await sync(client, fs, inode);
+}
+
+Task<void> Workload::sync_all(int client, Client& fs) {
+  uint64_t began = model_.tick();
+  ++counts["op.sync_all"];
+  Result<void> synced = co_await fs.sync_all();
+  for (const InodeRef& inode : model_.inodes) {
+    if (synced.ok())
+      inode->contents.synced(client, began);
+    else
+      inode->contents.sync_failed(client);
+  }
+  if (!synced.ok() && !operating_error("sync_all", synced.code()) && synced.code() != Code::kNotFound)
+    model_.violation("sync_all: " + message_of(synced));
+}
+
+Task<void> Workload::sync_all_calm(int client, Client& fs) {
+  uint64_t began = model_.tick();
+  Result<void> synced = co_await fs.sync_all();
+  for (const InodeRef& inode : model_.inodes) {
+    if (synced.ok())
+      inode->contents.synced(client, began);
+    else
+      inode->contents.sync_failed(client);
+  }
+  if (!synced.ok()) ++counts["error.calm_sync_all." + code_text(synced.code())];
+}
+
+Task<void> Workload::truncate(int client, Client& fs) {
+  InodeRef inode = pick_file();
+  if (!inode || inode->writing || inode->poisoned) co_return;
+  Pin pin(inode);
+  Writing writing(inode);
+  Resizing resizing(inode);
+  Contents& contents = inode->contents;
+  DataOperation op;
+  op.kind = DataOperation::kTruncate;
+  op.client = client;
+  op.from = chance(20) ? 0 : below(kMaxCells);
+  op.begun = model_.tick();
+  op.begun_at = world_.now();
+  AttributeChange change;
+  change.mask = kSetSize;
+  change.size = op.from * contents.cell_bytes;
+  DataOperation& kept = contents.add(op);
+  ++counts["op.truncate"];
+  Result<Attributes> done = co_await fs.set_attributes(inode->id, change);
+  kept.done = model_.tick();
+  if (done.ok()) {
+    resizing.answered = true;
+    kept.state = DataOperation::kCertain;
+  } else {
+    kept.state = DataOperation::kLossy;
+    if (!operating_error("truncate", done.code())) model_.violation(fmt::format("truncate {}: {}", inode->name(), message_of(done)));
+  }
+}
+
+Task<void> Workload::punch(int client, Client& fs) {
+  InodeRef inode = pick_file();
+  if (!inode || inode->writing || inode->poisoned) co_return;
+  Pin pin(inode);
+  Writing writing(inode);
+  OpenMode mode;
+  mode.write = true;
+  Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
+  if (!open.ok()) {
+    if (!operating_error("open", open.code())) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    co_return;
+  }
+  {
+    Resizing resizing(inode);
+    Contents& contents = inode->contents;
+    DataOperation op;
+    op.kind = DataOperation::kPunch;
+    op.client = client;
+    op.from = below(kMaxCells);
+    op.to = op.from + 1 + below(6);
+    op.begun = model_.tick();
+    op.begun_at = world_.now();
+    DataOperation& kept = contents.add(op);
+    ++counts["op.punch"];
+    Result<void> done = co_await fs.punch(*open, op.from * contents.cell_bytes, (op.to - op.from) * contents.cell_bytes);
+    kept.done = model_.tick();
+    if (done.ok()) {
+      resizing.answered = true;
+      kept.state = DataOperation::kCertain;
+    } else {
+      kept.state = DataOperation::kLossy;
+      if (!operating_error("punch", done.code())) model_.violation(fmt::format("punch {}: {}", inode->name(), message_of(done)));
+    }
+  }
+  (void)co_await fs.close(*open);
+}
+
+Task<void> Workload::read(int client, Client& fs, InodeRef inode, OpenFileRef open, bool whole) {
+  Reading reading(inode);
+  Contents& contents = inode->contents;
+  uint64_t offset = whole ? 0 : below(kMaxCells * contents.cell_bytes);
+  uint64_t length = whole ? (kMaxCells + 1) * contents.cell_bytes : 1 + below(4 * contents.cell_bytes);
+  uint64_t began = model_.tick();
+  ++counts["op.read"];
+  Result<std::vector<Buffer>> got = co_await fs.read(open, offset, length);
+  if (!got.ok()) {
+    if (!operating_error("read", got.code())) model_.violation(fmt::format("client {}: read {}: {}", client, inode->name(), message_of(got)));
+    co_return;
+  }
+  Contents::View view = contents.view(began, lenient());
+  std::string wrong = contents.check(view, offset, length, *got);
+  if (!wrong.empty()) model_.violation(fmt::format("client {}: read {} ({:x}): {}", client, inode->name(), inode->id.packed(), wrong));
+}
+
+Task<void> Workload::read_some(int client, Client& fs) {
+  InodeRef inode = pick_file();
+  if (!inode) co_return;
+  Pin pin(inode);
+  Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{.direct = chance(5)});
+  if (!open.ok()) {
+    if (!operating_error("open", open.code())) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    co_return;
+  }
+  uint64_t times = 1 + below(2);
+  for (uint64_t i = 0; i < times; ++i) co_await read(client, fs, inode, *open, chance(40));
+  (void)co_await fs.close(*open);
+}
+
+// A file that is open outlives its last name.
+Task<void> Workload::unlink_open(int client, Client& fs) {
+  InodeRef directory;
+  std::string name;
+  if (!pick_entry(directory, name) || !model_.claimable(directory, name, false)) co_return;
+  InodeRef inode = directory->entries[name].inode;
+  if (!inode || inode->type != FileType::kFile || !inode->usable() || inode->pins > 0 || inode->writing || inode->poisoned || inode->links != 1) co_return;
+  Mutation m;
+  m.kind = Mutation::kUnlink;
+  m.client = client;
+  m.from_directory = directory;
+  m.from_name = name;
+  m.inode = inode;
+  MutationRef mutation = model_.begin(std::move(m));
+  Writing writing(inode);
+  Nanos began_at = world_.now();
+  Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{.write = true});
+  if (!open.ok()) {
+    if (!operating_error("open", open.code())) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    model_.finish(mutation, false);
+    co_return;
+  }
+  ++counts["op.unlink_open"];
+  Result<void> done = co_await fs.unlink(directory->id, name);
+  bool gone = decide(mutation, done.code(), message_of(done), {Code::kOk});
+  if (gone) {
+    Pin pin(inode);
+    co_await world_.clock().sleep(milliseconds(static_cast<int64_t>(below(400))));
+    for (int i = 0; i < 2; ++i) {
+      if (i == 1) co_await write(client, fs, inode, *open, 1);
+      Reading reading(inode);
+      Contents& contents = inode->contents;
+      uint64_t began = model_.tick();
+      uint64_t length = (kMaxCells + 1) * contents.cell_bytes;
+      Result<std::vector<Buffer>> got = co_await fs.read(*open, 0, length);
+      if (!got.ok()) {
+        // With its session, the client's hold on the file is gone.
+        bool excused = got.code() == Code::kNotFound && disturbed_until_[static_cast<size_t>(client)] >= began_at;
+        if (!excused && !operating_error("read_unlinked", got.code()))
+          model_.violation(fmt::format("client {}: read of {} (unlinked, open): {}", client, inode->name(), message_of(got)));
+        break;
+      }
+      Contents::View view = contents.view(began, lenient());
+      std::string wrong = contents.check(view, 0, length, *got);
+      if (!wrong.empty()) model_.violation(fmt::format("client {}: read of {} (unlinked, open): {}", client, inode->name(), wrong));
+    }
+  }
+  (void)co_await fs.close(*open);
+}
+
+// ---- looking ----
+
+void Workload::check_attributes(const char* what, const InodeRef& inode, const Attributes& seen, uint64_t began) {
+  if (inode->touched >= began || inode->busy > 0) return;
+  if (seen.id != inode->id || seen.type != inode->type)
+    return model_.violation(fmt::format("{} {}: it is {:x}, not {:x}", what, inode->name(), seen.id.packed(), inode->id.packed()));
+  if (inode->type != FileType::kDirectory && seen.links != inode->links)
+    model_.violation(fmt::format("{} {}: {} links, not {}", what, inode->name(), seen.links, inode->links));
+  if (inode != model_.root && inode->type != FileType::kSymlink && (seen.mode & 07777) != inode->mode)
+    model_.violation(fmt::format("{} {}: mode {:o}, not {:o}", what, inode->name(), seen.mode, inode->mode));
+  if (inode->type == FileType::kFile) {
+    Contents::View view = inode->contents.view(began, lenient());
+    if (seen.size < view.least || seen.size > view.most)
+      model_.violation(fmt::format("{} {} ({:x}): size {}, not {} to {}", what, inode->name(), inode->id.packed(), seen.size, view.least, view.most));
+  }
+}
+
+Task<void> Workload::lookup(int client, Client& fs) {
+  InodeRef directory = pick_directory();
+  std::string name = pick_name();
+  if (chance(60) && !pick_entry(directory, name)) co_return;
+  if (!directory->usable() || directory->entries[name].claimed) co_return;
+  InodeRef expected = directory->entries[name].inode;
+  std::optional<Reading> reading;
+  if (expected) reading.emplace(expected);
+  uint64_t began = model_.tick();
+  ++counts["op.lookup"];
+  Result<Attributes> seen = co_await fs.lookup(directory->id, name);
+  if (operating_error("lookup", seen.code())) co_return;
+  const Entry& entry = directory->entries[name];
+  if (entry.claimed || entry.touched >= began || directory->frozen || directory->touched >= began || directory->busy > 0) co_return;
+  if (expected ? !seen.ok() || seen->id != expected->id : seen.code() != Code::kNotFound) {
+    model_.violation(fmt::format("client {}: lookup {}/{}: {}, expected {}", client, directory->name(), name,
+                                 seen.ok() ? fmt::format("{:x}", seen->id.packed()) : seen.error().text(),
+                                 expected ? fmt::format("{} ({:x})", expected->name(), expected->id.packed()) : "nothing"));
+    co_return;
+  }
+  if (!expected) co_return;
+  check_attributes("lookup", expected, *seen, began);
+  if (chance(30) && expected->usable()) {
+    began = model_.tick();
+    ++counts["op.stat"];
+    Result<Attributes> again = co_await fs.get_attributes(expected->id);
+    if (again.ok())
+      check_attributes("stat", expected, *again, began);
+    else if (!operating_error("stat", again.code()) && expected->usable() && expected->touched < began)
+      model_.violation(fmt::format("client {}: stat {}: {}", client, expected->name(), message_of(again)));
+  }
+}
+
+Task<Result<SeenDirectory>> Workload::list_all(Client& fs, FileId directory, uint32_t page) {
+  SeenDirectory out;
+  uint64_t after = 0;
+  for (;;) {
+    HR_CO_TRY(ReadDirectoryReply reply, co_await fs.read_directory(directory, after, page, false));
+    for (const DirectoryEntry& entry : reply.entries) {
+      if (entry.cookie <= after) {
+        model_.violation(fmt::format("read_directory {:x}: cookies do not grow", directory.packed()));
+        co_return out;
+      }
+      after = entry.cookie;
+      if (!out.entries.emplace(entry.name, std::pair(entry.id, entry.type)).second)
+        ++counts["seen.name_twice"];  // renamed away and back between two pages
+    }
+    if (reply.end || reply.entries.empty()) co_return out;
+  }
+}
+
+Task<void> Workload::list(int client, Client& fs) {
+  InodeRef directory = pick_directory();
+  uint64_t began = model_.tick();
+  ++counts["op.readdir"];
+  Result<SeenDirectory> seen = co_await list_all(fs, directory->id, static_cast<uint32_t>(1 + below(12)));
+  if (operating_error("readdir", seen.code())) co_return;
+  if (directory->frozen || directory->touched >= began || directory->busy > 0) co_return;
+  if (!seen.ok()) {
+    model_.violation(fmt::format("client {}: readdir {}: {}", client, directory->name(), message_of(seen)));
+    co_return;
+  }
+  for (const auto& [name, entry] : directory->entries) {
+    if (entry.claimed || entry.touched >= began) continue;
+    auto there = seen->entries.find(name);
+    if (entry.inode ? there == seen->entries.end() || there->second.first != entry.inode->id : there != seen->entries.end())
+      model_.violation(fmt::format("client {}: readdir {}: {} {}", client, directory->name(), name, entry.inode ? "is missing or another" : "should not be there"));
+  }
+  for (const auto& [name, what] : seen->entries)
+    if (!directory->entries.contains(name)) model_.violation(fmt::format("client {}: readdir {}: {} never was there", client, directory->name(), name));
+}
+
+// ---- the whole tree ----
+
+Task<Result<SeenTree>> Workload::walk(Client& fs) {
+  SeenTree tree;
+  std::vector<FileId> queue{kRootFile};
+  while (!queue.empty()) {
+    FileId directory = queue.back();
+    queue.pop_back();
+    if (tree.contains(directory)) continue;
+    HR_CO_TRY(SeenDirectory seen, co_await list_all(fs, directory, 1'000));
+    for (const auto& [name, what] : seen.entries)
+      if (what.second == FileType::kDirectory) queue.push_back(what.first);
+    tree[directory] = std::move(seen);
+  }
+  co_return tree;
+}
+
+Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
+  Result<Attributes> seen = co_await fs.get_attributes(inode->id);
+  if (!seen.ok()) {
+    model_.violation(fmt::format("stat {} ({:x}): {}", inode->name(), inode->id.packed(), message_of(seen)));
+    co_return;
+  }
+  check_attributes("stat", inode, *seen, model_.tick());
+  if (inode->type == FileType::kDirectory) {
+    uint32_t links = 2;
+    for (const auto& [name, entry] : inode->entries) links += entry.inode && entry.inode->type == FileType::kDirectory ? 1 : 0;
+    if (seen->links != links) model_.violation(fmt::format("stat {}: {} links, not {}", inode->name(), seen->links, links));
+  }
+  if (inode->type == FileType::kSymlink) {
+    Result<std::string> target = co_await fs.read_link(inode->id);
+    if (!target.ok() || *target != inode->target) model_.violation(fmt::format("readlink {}: {}", inode->name(), target.ok() ? *target : target.error().text()));
+  }
+  Result<std::vector<std::string>> names = co_await fs.list_xattr(inode->id);
+  if (!names.ok()) {
+    model_.violation(fmt::format("list_xattr {}: {}", inode->name(), message_of(names)));
+    co_return;
+  }
+  std::set<std::string> there(names->begin(), names->end());
+  for (const auto& [name, value] : inode->xattrs) {
+    Result<std::string> got = co_await fs.get_xattr(inode->id, name);
+    if (!got.ok() || *got != value) model_.violation(fmt::format("get_xattr {} {}: {}, not {}", inode->name(), name, got.ok() ? *got : got.error().text(), value));
+    there.erase(name);
+  }
+  for (const std::string& name : there) model_.violation(fmt::format("list_xattr {}: {} should not be there", inode->name(), name));
+  if (inode->type != FileType::kFile) co_return;
+  Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{});
+  if (!open.ok()) {
+    model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    co_return;
+  }
+  uint64_t length = (kMaxCells + 8) * inode->contents.cell_bytes;
+  uint64_t began = model_.tick();
+  Result<std::vector<Buffer>> got = co_await fs.read(*open, 0, length);
+  (void)co_await fs.close(*open);
+  if (!got.ok()) {
+    model_.violation(fmt::format("read {} ({:x}): {}", inode->name(), inode->id.packed(), message_of(got)));
+    co_return;
+  }
+  Contents::View view = inode->contents.view(began, lenient());
+  std::string wrong = inode->contents.check(view, 0, length, *got);
+  if (!wrong.empty()) {
+    model_.violation(fmt::format("read {} ({:x}): {}", inode->name(), inode->id.packed(), wrong));
+    co_return;
+  }
+  uint64_t size = 0;
+  for (const Buffer& piece : *got) size += piece.size();
+  if (size != seen->size) model_.violation(fmt::format("{}: stat says {} bytes, read gives {}", inode->name(), seen->size, size));
+  inode->contents.settle(view, *got);
+  inode->poisoned = false;
+  ++counts["verify.files"];
+  counts["verify.bytes"] += size;
+}
+
+Task<void> Workload::verify(Client& fs, std::string when) {
+  size_t before = model_.violations().size();
+  ++counts["verify.trees"];
+  Result<SeenTree> tree = co_await walk(fs);
+  if (!tree.ok()) {
+    model_.violation(when + ": walking the tree: " + message_of(tree));
+    co_return;
+  }
+  // What is known of an inode alone, first: resolve() decides names.
+  std::vector<MutationRef> pending(model_.pending().begin(), model_.pending().end());
+  counts["verify.unknown"] += pending.size();
+  for (const MutationRef& m : pending) {
+    if (m->kind == Mutation::kSetXattr) {
+      Result<std::string> got = co_await fs.get_xattr(m->inode->id, m->xattr);
+      if (!got.ok() && got.code() != Code::kNoAttribute) model_.violation(fmt::format("{}: {}: get_xattr: {}", when, m->text(), message_of(got)));
+      model_.finish(m, m->value ? got.ok() && *got == *m->value : got.code() == Code::kNoAttribute);
+    } else if (m->kind == Mutation::kSetMode) {
+      Result<Attributes> got = co_await fs.get_attributes(m->inode->id);
+      if (!got.ok()) model_.violation(fmt::format("{}: {}: stat: {}", when, m->text(), message_of(got)));
+      model_.finish(m, got.ok() && (got->mode & 07777) == m->mode);
+    }
+  }
+  model_.resolve(*tree);
+  model_.compare(*tree);
+  std::vector<InodeRef> all = model_.inodes;
+  for (const InodeRef& inode : all) {
+    if (inode->links > 0 && inode->id) co_await verify_inode(fs, inode);
+    if (model_.failed()) break;
+  }
+  if (model_.violations().size() > before) model_.violation("(found by verification " + when + ")");
+}
+
+Task<void> Workload::touch(int client, Client& fs) {
+  for (int i = 0; i < 12 && !model_.failed(); ++i) co_await one(client, fs);
+}
+
+}  // namespace headrace::sim

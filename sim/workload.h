@@ -1,0 +1,107 @@
+// Workload: random POSIX operations of several clients on one tree, each checked against the model; and the walk that
+// verifies the whole tree.
+//
+// An answer is checked at once: a success or a POSIX error must be the one that the model expects; an operating error
+// (unreachable, session lost) leaves a mutation undecided until the next verify(). Reads are checked against what they
+// may return given what was acknowledged before they began.
+// Owner: the scenario; outlives all clients. Frames of run() live in the clients' processes and die with them.
+#pragma once
+
+#include <array>
+#include <map>
+#include <string>
+
+#include "client/file_system.h"
+#include "runtime/random.h"
+#include "runtime/sim/world.h"
+#include "sim/model.h"
+
+namespace headrace {
+class Client;
+}
+
+namespace headrace::sim {
+
+class Workload {
+ public:
+  static constexpr int kMaxClients = 8;
+  Workload(World& world, Model& model);
+
+  // Operations as long as `on`; for ever. Several at a time.
+  Task<void> run(int client, Client& fs);
+  void start() {
+    on_ = true;
+    go_.set();
+  }
+  void stop() {
+    on_ = false;
+    go_.reset();
+  }
+  [[nodiscard]] uint32_t under_way() const { return under_way_; }
+  void client_crashed(int client) { model_.client_lost(client); }
+  // From now until then the client may lose its sessions, and with them what it has not synced.
+  void disturb(int client, Nanos until);
+  Nanos pause = milliseconds(90);  // between two operations of one lane, at most twice that
+
+  // sync_all on a client when all is calm: errors only where something was disturbed.
+  Task<void> sync_all_calm(int client, Client& fs);
+  // The whole tree; nothing is under way, all faults are off. Decides what was unknown.
+  Task<void> verify(Client& fs, std::string when);
+  // A few quick operations by one client that must all succeed.
+  Task<void> touch(int client, Client& fs);
+
+  std::map<std::string, uint64_t> counts;  // "op.make", "error.read", …
+
+ private:
+  struct Lane;
+  Task<void> lane(int client, Client& fs);
+  Task<void> one(int client, Client& fs);
+
+  Task<void> make(int client, Client& fs);
+  Task<void> create(int client, Client& fs);
+  Task<void> write(int client, Client& fs, InodeRef inode, OpenFileRef open, uint64_t times);
+  Task<void> write_some(int client, Client& fs);
+  Task<void> truncate(int client, Client& fs);
+  Task<void> punch(int client, Client& fs);
+  Task<void> sync(int client, Client& fs, InodeRef inode);
+  Task<void> sync_some(int client, Client& fs);
+  Task<void> sync_all(int client, Client& fs);
+  Task<void> read(int client, Client& fs, InodeRef inode, OpenFileRef open, bool whole);
+  Task<void> read_some(int client, Client& fs);
+  Task<void> unlink(int client, Client& fs);
+  Task<void> unlink_open(int client, Client& fs);
+  Task<void> rename(int client, Client& fs);
+  Task<void> link(int client, Client& fs);
+  Task<void> lookup(int client, Client& fs);
+  Task<void> list(int client, Client& fs);
+  Task<void> xattr(int client, Client& fs);
+  Task<void> get_xattr(int client, Client& fs);
+  Task<void> set_mode(int client, Client& fs);
+
+  [[nodiscard]] Task<Result<SeenTree>> walk(Client& fs);
+  [[nodiscard]] Task<Result<SeenDirectory>> list_all(Client& fs, FileId directory, uint32_t page);
+  Task<void> verify_inode(Client& fs, InodeRef inode);
+
+  // Whether it happened; a violation unless the answer is one of `expected` or an operating error.
+  bool decide(const MutationRef& mutation, Code code, const std::string& message, const std::vector<Code>& expected);
+  [[nodiscard]] bool operating_error(const char* what, Code code);
+  [[nodiscard]] Contents::Lenient lenient() const;
+  [[nodiscard]] InodeRef pick_directory();
+  [[nodiscard]] InodeRef pick_file();
+  [[nodiscard]] std::string pick_name();
+  // An entry that is there (mostly), with its directory.
+  [[nodiscard]] bool pick_entry(InodeRef& directory, std::string& name);
+  void check_attributes(const char* what, const InodeRef& inode, const Attributes& seen, uint64_t began);
+  [[nodiscard]] uint64_t below(uint64_t n) { return random_.below(n); }
+  [[nodiscard]] bool chance(uint64_t percent) { return random_.below(100) < percent; }
+
+  World& world_;
+  Model& model_;
+  SeededRandom random_;
+  bool on_ = false;
+  Event go_;
+  uint32_t under_way_ = 0;
+  std::array<Nanos, kMaxClients> disturbed_until_{};
+};
+
+}  // namespace headrace::sim

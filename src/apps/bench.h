@@ -1,0 +1,21 @@
+// headrace bench: what this machine does with Headrace, as numbers to compare in one run (ratios over what fio does on the
+// same device, operations per second). Starts a node and a mount of its own below a directory and removes them again.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace headrace {
+
+struct BenchOptions {
+  std::string directory = "/var/tmp";  // a fresh directory is made below it: on the device that is to be measured
+  bool as_json = false;
+  bool quick = false;                  // each once; otherwise the median of five
+  bool full = false;                   // re-hydration of a million files
+  std::vector<std::string> only;       // names of results; empty: all
+};
+
+// Exit status of the process.
+[[nodiscard]] int run_bench(const BenchOptions& options);
+
+}  // namespace headrace

@@ -1,0 +1,162 @@
+// up, rehydrate, stop, mount, umount, spin-down: they start and end processes.
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+#include "apps/cli/cli.h"
+#include "apps/process.h"
+#include "gateway/fuse/mount.h"
+
+namespace headrace {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr int kStopSeconds = 60;
+constexpr const char* kDefaultMount = "/mnt/headrace";
+
+std::string log_of(const std::string& state, const char* name) { return state + "/log/" + name; }
+
+Result<int> start_mount(const std::string& state, const std::string& directory, const NodeFile& node) {
+  std::error_code error;
+  std::filesystem::create_directories(state + "/log", error);
+  return start_daemon("headrace-mount", {directory, "--node", node.address, "--state", state}, log_of(state, "mount.log"));
+}
+
+Result<void> make_state(const std::string& state) {
+  std::error_code error;
+  std::filesystem::create_directories(state + "/log", error);
+  if (!error && ::access(state.c_str(), W_OK | X_OK) != 0) error = std::error_code(errno, std::generic_category());
+  if (!error) return {};
+  std::string mend = error == std::errc::permission_denied ? ": run as the user who owns it, or choose another --state"
+                     : error == std::errc::no_space_on_device ? ": free some space, or choose another --state"
+                                                              : ": choose another --state";
+  return Error(Code::kInvalid, "the state directory " + state + " cannot be used: " + error.message() + mend);
+}
+
+Result<std::vector<std::string>> node_arguments(const CliOptions& options) {
+  std::vector<std::string> out{"--state", options.state};
+  if (!options.protection.empty()) out.insert(out.end(), {"--protection", options.protection});
+  if (!options.targets.empty()) {
+    if (options.targets.find_first_not_of("0123456789") != std::string::npos || options.targets.size() > 4)
+      return Error(Code::kInvalid, "--targets " + options.targets + ": how many targets, as a number (targets at paths of their own are not supported yet)");
+    out.insert(out.end(), {"--targets", options.targets});
+  }
+  if (!options.bucket.empty()) out.insert(out.end(), {options.rehydrate ? "--rehydrate" : "--bucket", options.bucket});
+  if (options.take_over) out.push_back("--take-over");
+  if (options.capacity_mib > 0) out.insert(out.end(), {"--capacity-mib", std::to_string(options.capacity_mib)});
+  return out;
+}
+
+}  // namespace
+
+int run_up(CliOptions options) {
+  std::error_code error;
+  options.state = std::filesystem::absolute(options.state, error).lexically_normal().string();
+  while (options.state.size() > 1 && options.state.ends_with('/')) options.state.pop_back();
+  Result<std::vector<std::string>> arguments = node_arguments(options);
+  if (!arguments.ok()) return fail(arguments.error());
+  Result<void> made = make_state(options.state);
+  if (!made.ok()) return fail(made.error());
+  Result<NodeFile> running = read_node_file(options.state);
+  if (running.ok() && options.rehydrate)
+    return fail("a node runs on " + options.state + " already (pid " + std::to_string(running->pid) + "): choose an empty --state");
+  if (!running.ok()) {
+    Result<int> started = start_daemon("headraced", *arguments, log_of(options.state, "headraced.log"));
+    if (!started.ok()) return fail(started.error());
+    running = read_node_file(options.state);
+    if (!running.ok()) return fail(running.error());
+  }
+  if (!options.mount.empty()) {
+    Result<int> mounted = start_mount(options.state, options.mount, *running);
+    if (!mounted.ok()) return fail(Error(mounted.error()).within("the node serves, but it could not be mounted"));
+  }
+  Result<json> now = ask(*running, "/status");
+  std::printf("headrace: serving %s%s%s\n", options.state.c_str(), options.mount.empty() ? ", not mounted" : " at ", options.mount.c_str());
+  if (options.mount.empty()) std::printf("  mount it: headrace mount DIR --state %s\n", options.state.c_str());
+  if (now.ok() && !now->value("read_only", "").empty()) std::printf("  read-only: %s\n", now->value("read_only", "").c_str());
+  if (now.ok())
+    for (const json& target : now->value("targets", json::array()))
+      if (target.value("state", "") == "lost")
+        std::printf("  target %s is lost: headrace target replace %s --state %s\n", target.value("name", "").c_str(), target.value("name", "").c_str(), options.state.c_str());
+  std::printf("  survives lost files and bad blocks of its targets, not the loss of the disk under them\n");
+  if (options.detach) return 0;
+  std::printf("  press Ctrl-C to stop\n");
+  std::fflush(stdout);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  int signal = 0;
+  sigwait(&signals, &signal);
+  return run_stop(options);
+}
+
+int run_stop(const CliOptions& options) {
+  bool all = true;
+  for (const MountFile& mount : read_mount_files(options.state)) {
+    if (end_process(mount.pid, kStopSeconds)) continue;
+    std::fprintf(stderr, "headrace: the mount at %s does not end: files are open there (fuser -m %s shows whose)\n", mount.directory.c_str(), mount.directory.c_str());
+    all = false;
+  }
+  Result<NodeFile> node = read_node_file(options.state);
+  if (!node.ok()) return all ? 0 : 1;
+  if (!end_process(node->pid, kStopSeconds))
+    return fail("the node (pid " + std::to_string(node->pid) + ") does not end within " + std::to_string(kStopSeconds) +
+                " s; nothing that was acknowledged is lost if it is killed");
+  return all ? 0 : 1;
+}
+
+int run_mount(const CliOptions& options) {
+  std::error_code error;
+  std::string state = std::filesystem::absolute(options.state, error).lexically_normal().string();
+  Result<NodeFile> node = read_node_file(state);
+  if (!node.ok()) return fail(node.error());
+  Result<int> mounted = start_mount(state, options.mount.empty() ? kDefaultMount : options.mount, *node);
+  if (!mounted.ok()) return fail(mounted.error());
+  if (options.detach) return 0;
+  while (alive(*mounted)) ::sleep(1);
+  return 0;
+}
+
+int run_umount(const CliOptions& options) {
+  Result<void> done = unmount_directory(options.mount, false);
+  return done.ok() ? 0 : fail(done.error());
+}
+
+int run_spin_down(const CliOptions& options) {
+  Result<NodeFile> node = read_node_file(options.state);
+  if (!node.ok()) return fail(node.error());
+  if (options.undo) {
+    Result<json> undone = command(*node, "/spin-down/undo", json::object(), {});
+    if (!undone.ok()) return fail(undone.error());
+    std::printf("the spin-down was undone; the namespace serves again\n");
+    return 0;
+  }
+  Result<json> done = command(*node, "/spin-down", json::object(), [](const json& status) {
+    json down = status.value("spin_down", json::object());
+    json upload = status.value("upload", json::object());
+    return "spinning down: " + std::to_string(down.value("sessions", 0ULL)) + " sessions and " + std::to_string(down.value("grants", 0ULL)) +
+           " grants are out, " + std::to_string(upload.value("segments", 0ULL)) + " segments sent, " + bytes_text(status.value("bucket_bytes", 0ULL)) + " in the bucket";
+  });
+  if (!done.ok()) return fail(Error(done.error()).within("not spun down (again, or undo it with `headrace spin-down --undo`)"));
+  for (const json& client : done->value("evicted", json::array()))
+    std::fprintf(stderr, "headrace: client %s did not answer: what it had not synced is lost\n", client.get<std::string>().c_str());
+  bool all = true;
+  for (const MountFile& mount : read_mount_files(options.state)) {
+    if (end_process(mount.pid, kStopSeconds)) continue;
+    std::fprintf(stderr, "headrace: everything is in the bucket, but the mount at %s does not end: files are open there\n", mount.directory.c_str());
+    all = false;
+  }
+  if (!end_process(node->pid, kStopSeconds)) return fail("everything is in the bucket, but the node (pid " + std::to_string(node->pid) + ") does not end");
+  std::printf("everything is in the bucket; %s may be deleted\n", options.state.c_str());
+  return all ? 0 : 1;
+}
+
+}  // namespace headrace

@@ -1,0 +1,96 @@
+// target list and target replace.
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdio>
+
+#include "apps/cli/cli.h"
+
+namespace headrace {
+
+using nlohmann::json;
+
+namespace {
+
+Result<uint32_t> target_number(const std::string& name) {
+  uint32_t number = 0;
+  const char* begin = name.data() + (name.starts_with('t') ? 1 : 0);
+  auto [end, error] = std::from_chars(begin, name.data() + name.size(), number);
+  if (error != std::errc() || end != name.data() + name.size() || begin == end)
+    return Error(Code::kInvalid, "'" + name + "' is no target: name it as `headrace target list` does, for example t2");
+  return number;
+}
+
+std::string rebuild_text(const json& r) {
+  std::string out = "rebuild " + r.value("state", "") + ": " + std::to_string(r.value("segments_done", 0ULL)) + " of " +
+                    std::to_string(r.value("segments_total", 0ULL)) + " segments, " + bytes_text(r.value("bytes", 0ULL));
+  if (r.value("bytes_per_s", 0.0) > 0) out += ", " + bytes_text(static_cast<uint64_t>(r.value("bytes_per_s", 0.0))) + "/s";
+  if (r.value("eta_s", 0.0) > 0) out += ", " + duration_text(r.value("eta_s", 0.0)) + " left";
+  if (!r.value("last_error", "").empty()) out += " (" + r.value("last_error", "") + ")";
+  return out;
+}
+
+}  // namespace
+
+int run_target_list(const CliOptions& options) {
+  Result<NodeFile> node = read_node_file(options.state);
+  if (!node.ok()) return fail(node.error());
+  Result<json> body = ask(*node, "/targets");
+  if (!body.ok()) return fail(body.error());
+  if (options.as_json) {
+    std::printf("%s\n", body->dump(2).c_str());
+    return 0;
+  }
+  std::printf("%-6s %-9s %-17s %12s %12s %10s %8s\n", "target", "state", "id", "used", "capacity", "fragments", "corrupt");
+  for (const json& t : body->value("targets", json::array())) {
+    std::printf("%-6s %-9s %-17s %12s %12s %10llu %8llu\n", t.value("name", "").c_str(), t.value("state", "").c_str(), t.value("id", "").c_str(),
+                bytes_text(t.value("used", 0ULL)).c_str(), bytes_text(t.value("capacity", 0ULL)).c_str(),
+                static_cast<unsigned long long>(t.value("fragments", 0ULL)), static_cast<unsigned long long>(t.value("corrupt_blocks", 0ULL)));
+    if (t.contains("rebuild")) std::printf("       %s\n", rebuild_text(t["rebuild"]).c_str());
+    if (!t.value("reason", "").empty()) std::printf("       %s\n", t.value("reason", "").c_str());
+  }
+  return 0;
+}
+
+int run_target_replace(const CliOptions& options) {
+  Result<uint32_t> number = target_number(options.target);
+  if (!number.ok()) return fail(number.error());
+  Result<NodeFile> node = read_node_file(options.state);
+  if (!node.ok()) return fail(node.error());
+  Result<json> before = ask(*node, "/targets");
+  if (!before.ok()) return fail(before.error());
+  Result<json> done = command(*node, "/targets/replace", json{{"number", *number}}, {});
+  if (!done.ok()) return fail(done.error());
+  std::printf("target t%u is a fresh one now (%s)\n", *number, done->value("id", "").c_str());
+  if (options.detach) {
+    std::printf("what it held is rebuilt in the background: headrace target list --state %s\n", options.state.c_str());
+    return 0;
+  }
+  // Those that were in its place are retired; done when none of them holds anything any more.
+  std::string name = "t" + std::to_string(*number);
+  ProgressLine line;
+  std::string trouble;
+  uint64_t segments = 0;
+  for (int i = 0;; ++i) {
+    ::usleep(i < 10 ? 100'000 : 500'000);
+    Result<json> now = ask(*node, "/targets");
+    if (!now.ok()) return fail(Error(now.error()).within("the target is replaced, but how far rebuilding is cannot be told"));
+    bool busy = false;
+    for (const json& t : now->value("targets", json::array())) {
+      if (t.value("name", "") != name || t.value("state", "") != "retired") continue;
+      const json r = t.value("rebuild", json::object());
+      std::string state = r.value("state", "");
+      segments = std::max<uint64_t>(segments, r.value("segments_total", 0ULL));
+      trouble = r.value("last_error", "");
+      busy |= state != "done" && (trouble.empty() || state == "running");
+      line.show(rebuild_text(r));
+    }
+    if (!busy) break;
+  }
+  line.end();
+  if (!trouble.empty()) return fail("the target is replaced, but not all could be rebuilt yet (it is tried again every minute): " + trouble);
+  std::printf("rebuilt: %llu segments are whole again\n", static_cast<unsigned long long>(segments));
+  return 0;
+}
+
+}  // namespace headrace

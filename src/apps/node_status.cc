@@ -1,0 +1,149 @@
+#include "apps/node_status.h"
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "stripe/placement_policy.h"
+
+namespace headrace {
+
+using nlohmann::json;
+
+namespace {
+
+const char* state_name(TargetState state) {
+  switch (state) {
+    case TargetState::kLive: return "live";
+    case TargetState::kLost: return "lost";
+    case TargetState::kRetired: return "retired";
+  }
+  return "unknown";
+}
+
+json targets_of(Node& node) {
+  std::map<TargetId, TargetStatusReply> statuses;
+  for (auto& [id, status] : node.targets().statuses()) statuses[id] = status;
+  std::vector<TargetInfo> infos = node.map().targets;
+  std::ranges::sort(infos, {}, [](const TargetInfo& i) { return std::pair(i.number, i.id); });
+  json out = json::array();
+  for (const TargetInfo& info : infos) {
+    TargetStatusReply s = statuses[info.id];
+    json one{{"name", "t" + std::to_string(info.number)}, {"id", to_string(info.id)}, {"state", state_name(info.state)},
+             {"capacity", info.capacity}, {"used", s.used}, {"fragments", s.fragments}, {"corrupt_blocks", s.corrupt_blocks},
+             {"fenced", s.fenced}, {"reason", s.reason}};
+    TargetRebuild rebuild = node.keeper().rebuild_of(info.id);
+    if (info.state != TargetState::kLive) {
+      const RebuildProgress& p = rebuild.progress;
+      one["rebuild"] = {{"state", std::string(to_string(rebuild.step))}, {"segments_total", p.segments_total}, {"segments_done", p.segments_done},
+                        {"segments_failed", p.segments_failed}, {"bytes", p.bytes}, {"bytes_per_s", p.bytes_per_s}, {"eta_s", p.eta_s},
+                        {"last_error", rebuild.last_error}};
+    }
+    out.push_back(std::move(one));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string targets_json(Node& node) { return json{{"targets", targets_of(node)}}.dump(); }
+
+std::string status_json(Node& node) {
+  json out;
+  const ClusterMap& map = node.map();
+  out["cluster"] = hex(map.cluster.value());
+  out["namespace"] = hex(map.name_space.value(), 12);
+  out["namespace_epoch"] = map.namespace_epoch.value();
+  out["protection"] = to_string(map.protection);
+  Report reported = node.reported();
+  out["degraded_reads"] = reported.degraded_reads;
+  out["bytes_read"] = reported.bytes_read;
+  out["bytes_written"] = reported.bytes_written;
+  uint64_t inodes = 0, bytes = 0, hot = 0, bucket = 0, objects = 0, staged = 0, sessions = 0, grants = 0;
+  json partitions = json::array();
+  for (const auto& [id, partition] : node.partitions().all()) {
+    PartitionStatusReply s = partition->status();
+    inodes += s.inodes;
+    bytes += s.bytes;
+    hot += s.hot_bytes;
+    bucket += s.bucket_bytes;
+    objects += s.objects;
+    staged += s.staged_bytes;
+    sessions += s.sessions;
+    grants += s.grants;
+    partitions.push_back({{"id", id.value()}, {"epoch", s.epoch.value()}, {"state", s.state}, {"last", s.last.value()},
+                          {"checkpoint_at", s.checkpoint_at.value()}, {"operations", s.operations},
+                          {"fully_copied", partition->journal().fully_copied() && partition->checkpoint_whole()},
+                          {"last_error", partition->last_error()}});
+  }
+  uint64_t cached = node.cache_bytes();
+  for (const auto& [id, s] : node.targets().statuses()) cached += s.cached;
+  TierStatus tier = node.tier().status();
+  out["published"] = to_string(tier.published);
+  out["published_s"] = tier.published_s;
+  out["upload"] = {{"segments", tier.upload.segments}, {"objects", tier.upload.objects}, {"bytes", tier.upload.bytes}, {"last_error", tier.upload.last_error}};
+  out["evict"] = {{"segments", tier.evict.segments}, {"bytes", tier.evict.bytes}, {"short_of", tier.evict.short_of}, {"last_error", tier.evict.last_error}};
+  out["publish"] = {{"manifests", tier.publish.manifests}, {"last_error", tier.publish.last_error}};
+  SpinDownProgress down = node.tier().spin_down_progress();
+  out["spin_down"] = {{"step", static_cast<int>(down.step)}, {"sessions", down.sessions}, {"grants", down.grants}};
+  out["files"] = inodes;
+  out["bytes"] = bytes;
+  out["hot_bytes"] = hot;
+  out["cache_bytes"] = cached;
+  out["bucket_bytes"] = bucket;
+  out["objects"] = objects;
+  out["staged_bytes"] = staged;
+  out["sessions"] = sessions;
+  out["grants"] = grants;
+  bool confirmed = node.why_read_only().empty();
+  out["owner"] = confirmed ? "this cluster (" + hex(map.cluster.value()) + ")" : !node.winner().empty() ? node.winner() : "unconfirmed: " + node.why_read_only();
+  out["owned"] = confirmed;
+  out["read_only"] = node.why_read_only();
+  KeeperCounters keeper = node.keeper().counters();
+  out["upkeep"] = {{"targets_lost", keeper.targets_lost}, {"fragments_repaired", keeper.repaired}, {"repairs_failed", keeper.repair_failed},
+                   {"damage_waiting", keeper.damage_waiting}, {"segments_rebuilt", keeper.segments_rebuilt}, {"bytes_rebuilt", keeper.bytes_rebuilt},
+                   {"orphans_freed", keeper.orphans_freed}, {"last_error", keeper.last_error}};
+  const Node::Times& times = node.start_times();
+  out["start"] = {{"targets_s", times.targets}, {"partitions_s", times.partitions}, {"bucket_s", times.bucket}};
+  out["partitions"] = std::move(partitions);
+  out["targets"] = targets_of(node);
+  return out.dump();
+}
+
+Task<Result<std::string>> tier_json(Node* node) {
+  HR_CO_TRY(Node::Pending pending, co_await node->pending_upload());
+  uint64_t hot = 0, bucket = 0, objects = 0, staged = 0;
+  for (const auto& [id, partition] : node->partitions().all()) {
+    PartitionStatusReply s = partition->status();
+    hot += s.hot_bytes;
+    bucket += s.bucket_bytes;
+    objects += s.objects;
+    staged += s.staged_bytes;
+  }
+  uint64_t used = 0, capacity = 0, cached = node->cache_bytes();
+  for (const auto& [id, s] : node->targets().statuses()) {
+    used += s.used;
+    capacity += s.capacity;
+    cached += s.cached;
+  }
+  TierStatus tier = node->tier().status();
+  json out{{"hot_bytes", hot},
+           {"hot_used", used},
+           {"hot_capacity", capacity},
+           {"cache_bytes", cached},
+           {"bucket_bytes", bucket},
+           {"objects", objects},
+           {"pending_bytes", pending.bytes},
+           {"pending_segments", pending.segments},
+           {"staged_bytes", staged},
+           {"published", to_string(tier.published)},
+           {"published_s", tier.published_s},
+           {"evicted_bytes", tier.evict.bytes},
+           {"evict_short", tier.evict.short_of},
+           {"cold_reads", tier.cold.reads},
+           {"cold_bytes", tier.cold.bytes},
+           {"last_error", !tier.upload.last_error.empty() ? tier.upload.last_error : tier.publish.last_error},
+           {"owner", tier.owner}};
+  co_return out.dump();
+}
+
+}  // namespace headrace

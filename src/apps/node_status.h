@@ -1,0 +1,18 @@
+// What a node says of itself: JSON for the admin API and the command line, text for Prometheus.
+#pragma once
+
+#include <string>
+
+#include "apps/node.h"
+
+namespace headrace {
+
+// Keys that others script against: degraded_reads, hot_bytes, cache_bytes, bucket_bytes, objects, owner.
+[[nodiscard]] std::string status_json(Node& node);
+// One entry per target of the map, retired ones included, with how far its rebuild is.
+[[nodiscard]] std::string targets_json(Node& node);
+[[nodiscard]] Task<Result<std::string>> tier_json(Node* node);
+// Prometheus text format. docs/metrics.md has them all.
+[[nodiscard]] std::string metrics_text(Node& node);
+
+}  // namespace headrace

@@ -1,0 +1,396 @@
+#include "apps/target_keeper.h"
+
+#include <algorithm>
+
+#include "hot/target_format.h"
+#include "stripe/fragment.h"
+
+namespace headrace {
+
+namespace {
+
+// One record in the partition's journal: a copy of its run that is lost shows, and the run ends.
+struct TouchOp {
+  using Reply = Empty;
+  Task<Result<Empty>> run(Transaction& txn) {
+    txn.put(partition_row_key(txn.partition().first_slot(), "claims"), "");
+    co_return Empty{};
+  }
+};
+
+bool live(const ClusterMap& map, TargetId id) {
+  const TargetInfo* info = map.target(id);
+  return info != nullptr && info->state == TargetState::kLive;
+}
+
+std::string name_of(const TargetInfo& info) { return "t" + std::to_string(info.number); }
+
+}  // namespace
+
+std::string_view to_string(TargetRebuild::Step step) {
+  switch (step) {
+    case TargetRebuild::Step::kNone: return "none";
+    case TargetRebuild::Step::kWaiting: return "waiting";
+    case TargetRebuild::Step::kRunning: return "running";
+    case TargetRebuild::Step::kDone: return "done";
+  }
+  return "none";
+}
+
+TargetKeeper::TargetKeeper(Context context, TargetKeeperOptions options)
+    : context_(std::move(context)),
+      env_(context_.env),
+      options_(options),
+      fragments_(context_.target_port, ServiceLevel::kBackground),
+      io_(env_, fragments_),
+      work_(context_.partition_port, context_.target_port),
+      rebuild_(env_, work_, fragments_, io_, options_.rebuild),
+      orphans_(work_, options_.orphans) {}
+
+void TargetKeeper::start() {
+  looked_at_devices_ = env_.clock.now();
+  scope_.spawn(tend());
+  scope_.spawn(rebuild_loop());
+  scope_.spawn(sweep_loop());
+}
+
+Task<void> TargetKeeper::stop() {
+  rebuild_.cancel();
+  rebuild_wanted_.set();
+  scope_.cancel();
+  co_await scope_.join();
+}
+
+std::string TargetKeeper::directory(uint32_t number) const { return context_.state + "/targets/t" + std::to_string(number); }
+
+void TargetKeeper::report(const std::vector<Damage>& damage) {
+  for (const Damage& one : damage) {
+    if (damage_.size() >= kMaxDamage) return;
+    if (one.segment.name_space() == map().name_space && live(map(), one.target)) damage_.insert(one);
+  }
+}
+
+TargetRebuild TargetKeeper::rebuild_of(TargetId target) const {
+  auto at = known_.find(target);
+  if (at == known_.end()) return {};
+  TargetRebuild out = at->second.about;
+  if (out.step == TargetRebuild::Step::kRunning) out.progress = rebuild_.progress();
+  return out;
+}
+
+KeeperCounters TargetKeeper::counters() const {
+  KeeperCounters out = counters_;
+  out.damage_waiting = damage_.size();
+  RebuildProgress now = rebuild_.progress();
+  if (now.running) {
+    out.segments_rebuilt += now.segments_done;
+    out.bytes_rebuilt += now.bytes;
+  }
+  return out;
+}
+
+// ---- lost targets and damage ----
+
+Task<void> TargetKeeper::tend() {
+  for (;;) {
+    bool slept = co_await scope_.token().sleep(env_.clock, options_.look);
+    if (!slept) co_return;
+    report(context_.found());
+    report(io_.take_damage());
+    // Damage may be the first sign that a whole target is gone: nothing is repaired onto such a one.
+    bool due = env_.clock.now() - looked_at_devices_ >= options_.superblocks;
+    co_await look(due || !damage_.empty());
+    co_await repair_some();
+  }
+}
+
+Task<void> TargetKeeper::look(bool at_devices) {
+  if (at_devices) looked_at_devices_ = env_.clock.now();
+  const std::vector<TargetInfo> all = map().targets;
+  for (const TargetInfo& info : all) {
+    if (info.node != context_.self || info.state != TargetState::kLive) continue;
+    std::shared_ptr<Target> target = context_.targets.find(info.id);
+    if (target == nullptr) continue;
+    if (target->fenced()) {
+      co_await lose(info, target->status().reason);
+      continue;
+    }
+    if (!at_devices) continue;
+    bool there = co_await on_device(info);
+    if (there) continue;
+    co_await env_.clock.sleep(milliseconds(200));  // a superblock may be under way
+    there = co_await on_device(info);
+    if (there || !live(map(), info.id)) continue;
+    // What is in memory would not survive a restart: no service from here on.
+    std::string why = "target " + name_of(info) + " is lost: its superblocks are gone from " + directory(info.number) +
+                      "/target.dat (emptied or overwritten); run `headrace target replace " + name_of(info) +
+                      "`: what it held is rebuilt from the others";
+    context_.targets.remove(info.id);
+    context_.targets.add_failed(info.id, info.number, why);
+    co_await lose(info, why);
+    co_await target->close();
+  }
+}
+
+Task<bool> TargetKeeper::on_device(TargetInfo info) {
+  Result<std::unique_ptr<File>> file = co_await env_.disk.open(directory(info.number) + "/target.dat", {.direct = true});
+  if (!file.ok()) co_return file.code() != Code::kNotFound;  // an error of the device shows in reads and writes
+  for (uint64_t offset : kSuperblockOffsets) {
+    Buffer bytes = Buffer::zeroed(kSuperblockBytes);
+    Result<size_t> got = co_await (*file)->read(offset, bytes);
+    if (!got.ok()) co_return true;
+    Result<Superblock> found = decode_superblock(bytes.view().first(std::min(*got, bytes.size())));
+    if (found.ok() && found->target == info.id) co_return true;
+  }
+  co_return false;
+}
+
+Task<void> TargetKeeper::lose(TargetInfo info, std::string why) {
+  TargetId id = info.id;
+  Result<void> changed = co_await context_.change_map([id](ClusterMap& map) {
+    for (TargetInfo& target : map.targets) {
+      if (target.id != id || target.state != TargetState::kLive) continue;
+      target.state = TargetState::kLost;
+      return true;
+    }
+    return false;
+  });
+  if (!changed.ok()) {
+    counters_.last_error = changed.error().text();
+    co_return;
+  }
+  ++counters_.targets_lost;
+  tell({true, "target_lost", {{"target", name_of(info)}, {"id", to_string(id)}, {"why", why}}});
+  std::erase_if(damage_, [id](const Damage& damage) { return damage.target == id; });
+  known_[id].about.step = TargetRebuild::Step::kWaiting;
+  protect_wanted_ = true;
+  rebuild_wanted_.set();
+}
+
+// Whether the fragment can be read where it should be: a report may be old, or made up.
+Task<bool> TargetKeeper::verifies(Damage damage) {
+  Result<Location> location = co_await work_.locate(damage.segment);
+  if (!location.ok()) co_return location.code() == Code::kNotFound;
+  const Placement placement = location->placement;
+  if (damage.index >= placement.targets.size() || placement.targets[damage.index] != damage.target) co_return true;
+  FragmentRead request;
+  request.target = damage.target;
+  request.segment = damage.segment;
+  request.index = damage.index;
+  request.length = fragment_size(location->length, placement.protection.data);
+  Result<FragmentReadReply> reply = co_await fragments_.read(request, Capability{});
+  co_return reply.ok() && reply->payload.size() == request.length && reply->segment_length == location->length;
+}
+
+Task<void> TargetKeeper::repair_some() {
+  uint64_t before = counters_.repaired;
+  std::string error;
+  for (size_t i = 0; i < kRepairsAtOnce && !damage_.empty(); ++i) {
+    if (scope_.token().cancelled()) co_return;
+    Damage damage = *damage_.begin();
+    damage_.erase(damage_.begin());
+    if (!live(map(), damage.target)) continue;
+    bool whole = co_await verifies(damage);
+    if (whole) continue;
+    Result<void> repaired = co_await rebuild_.repair(damage);
+    if (repaired.ok()) {
+      ++counters_.repaired;
+    } else {
+      ++counters_.repair_failed;  // the next read that meets it reports it again
+      error = counters_.last_error = repaired.error().text();
+    }
+  }
+  if (counters_.repaired > before || !error.empty())
+    tell({!error.empty(), "fragments_repaired", {{"count", std::to_string(counters_.repaired - before)}, {"error", error}}});
+}
+
+// ---- rebuild ----
+
+Task<void> TargetKeeper::rebuild_loop() {
+  for (;;) {
+    (void)co_await rebuild_wanted_.wait_until(env_.clock, env_.clock.now() + options_.again);
+    rebuild_wanted_.reset();
+    if (scope_.token().cancelled()) co_return;
+    if (protect_wanted_) {
+      protect_wanted_ = false;
+      Result<void> done = co_await protect();
+      if (!done.ok()) {
+        protect_wanted_ = true;
+        counters_.last_error = done.error().text();
+      }
+    }
+    const std::vector<TargetInfo> all = map().targets;
+    for (const TargetInfo& info : all) {
+      if (scope_.token().cancelled()) co_return;
+      if (info.state == TargetState::kLive) {
+        known_.erase(info.id);
+        continue;
+      }
+      co_await rebuild_one(info);
+    }
+  }
+}
+
+Task<void> TargetKeeper::rebuild_one(TargetInfo info) {
+  known_[info.id].about.step = TargetRebuild::Step::kRunning;
+  Nanos began = env_.clock.now();
+  Result<void> done = co_await rebuild_.rebuild(info.id);
+  RebuildProgress progress = rebuild_.progress();
+  counters_.segments_rebuilt += progress.segments_done;
+  counters_.bytes_rebuilt += progress.bytes;
+  if (scope_.token().cancelled()) co_return;
+  Known& known = known_[info.id];
+  bool same_error = !done.ok() && known.about.last_error == done.error().message();
+  known.about.last_error = done.ok() ? "" : done.error().message();
+  known.about.step = done.ok() ? TargetRebuild::Step::kDone : TargetRebuild::Step::kWaiting;
+  // The last pass that had anything to do is the one that is shown.
+  if (progress.segments_total > 0 || !done.ok()) known.about.progress = progress;
+  if (!done.ok()) {
+    known.empty_since = {};
+    counters_.last_error = known.about.last_error;
+    if (!same_error) tell({true, "rebuild_waits", {{"target", name_of(info)}, {"why", known.about.last_error}}});
+    co_return;
+  }
+  if (progress.segments_total > 0) {
+    double took = (env_.clock.now() - began).seconds();
+    tell({false, "rebuilt", {{"target", name_of(info)}, {"segments", std::to_string(progress.segments_done)},
+                             {"bytes", std::to_string(progress.bytes)}, {"seconds", std::to_string(took)}}});
+    known.empty_since = {};
+    co_return;
+  }
+  if (known.empty_since == Nanos{}) known.empty_since = env_.clock.now();
+  // A client may still commit what it wrote there before the map changed: only a second look counts.
+  if (info.state == TargetState::kRetired && env_.clock.now() - known.empty_since >= options_.again && !named_by_partitions(info.id))
+    co_await forget(info);
+}
+
+bool TargetKeeper::named_by_partitions(TargetId target) const {
+  for (const auto& [id, partition] : context_.partitions.all()) {
+    const PartitionRecord& record = partition->journal().record();
+    if (!partition->checkpoint_whole()) return true;
+    for (const RunRecord& run : record.runs)
+      if (std::ranges::find(run.copies, target) != run.copies.end()) return true;
+  }
+  return false;
+}
+
+Task<void> TargetKeeper::forget(TargetInfo info) {
+  TargetId id = info.id;
+  Result<void> changed = co_await context_.change_map([id](ClusterMap& map) {
+    return std::erase_if(map.targets, [id](const TargetInfo& t) { return t.id == id && t.state == TargetState::kRetired; }) > 0;
+  });
+  if (!changed.ok()) co_return;
+  known_.erase(id);
+  Result<void> removed = co_await env_.disk.remove(directory(info.number) + "/replaced-" + to_string(id) + ".dat");
+  (void)removed.ok();  // absent, or left behind: nobody reads it
+  tell({false, "target_forgotten", {{"target", name_of(info)}, {"id", to_string(id)}}});
+}
+
+// Journals and checkpoints in full copies again, as far as there are targets for them.
+Task<Result<void>> TargetKeeper::protect() {
+  std::vector<std::shared_ptr<Partition>> partitions;
+  for (const auto& [id, partition] : context_.partitions.all()) partitions.push_back(partition);
+  for (const std::shared_ptr<Partition>& partition : partitions) {
+    for (int attempt = 0; attempt < 5; ++attempt) {
+      const PartitionRecord record = partition->journal().record();
+      bool run_whole = !record.runs.empty() &&
+                       std::ranges::all_of(record.runs.back().copies, [&](TargetId id) { return live(map(), id); });
+      if (run_whole && partition->journal().fully_copied() && partition->checkpoint_whole()) break;
+      if (attempt > 0) {
+        bool slept = co_await scope_.token().sleep(env_.clock, milliseconds(200));
+        if (!slept) co_return Error(Code::kCancelled, "the node stops");
+      }
+      HR_CO_TRY(co_await partition->change(TouchOp{}));
+      HR_CO_TRY(co_await partition->checkpoint_now());
+    }
+  }
+  co_return Result<void>();
+}
+
+Task<Result<TargetId>> TargetKeeper::replace(uint32_t number) {
+  Mutex::Guard guard = co_await replacing_.lock();
+  std::optional<TargetInfo> old;
+  std::string there;
+  for (const TargetInfo& info : map().targets) {
+    if (info.node != context_.self || info.state == TargetState::kRetired) continue;
+    there += (there.empty() ? "" : ", ") + name_of(info);
+    if (info.number == number) old = info;
+  }
+  if (!old) co_return Error(Code::kInvalid, "there is no target t" + std::to_string(number) + ": this node has " + there);
+  if (old->state == TargetState::kLive)
+    co_return Error(Code::kInvalid, "target " + name_of(*old) + " is live: only a lost target is replaced (`headrace target list` shows which are)");
+  // Out of the way first, kept until all is rebuilt. Interrupted at any point from here on, the node starts with the
+  // target lost, and replace() can be asked for again.
+  std::shared_ptr<Target> running = context_.targets.find(old->id);
+  context_.targets.remove(old->id);
+  if (running != nullptr) co_await running->close();
+  running.reset();
+  std::string place = directory(number);
+  HR_CO_TRY(co_await env_.disk.make_directories(place));
+  Result<void> moved = co_await env_.disk.rename(place + "/target.dat", place + "/replaced-" + to_string(old->id) + ".dat");
+  if (!moved.ok() && moved.code() != Code::kNotFound) co_return std::move(moved).error().within(place);
+  HR_CO_TRY(co_await env_.disk.sync_directory(place));
+  TargetInfo fresh = *old;
+  fresh.id = TargetId(env_.random.nonzero());
+  fresh.state = TargetState::kLost;
+  fresh.used = 0;
+  HR_CO_TRY(co_await context_.change_map([old = old->id, fresh](ClusterMap& map) {
+    for (TargetInfo& info : map.targets)
+      if (info.id == old) info.state = TargetState::kRetired;
+    map.targets.push_back(fresh);
+    return true;
+  }));
+  context_.targets.add_failed(fresh.id, number, "it is being formatted");
+  TargetFormat format;
+  format.id = fresh.id;
+  format.cluster = map().cluster;
+  format.name_space = map().name_space;
+  format.capacity = fresh.capacity;
+  format.number = number;
+  Result<std::unique_ptr<Target>> target = co_await Target::format(env_, place, format, context_.target_options);
+  if (!target.ok()) {
+    context_.targets.add_failed(fresh.id, number, target.error().text());
+    co_return std::move(target).error().within("formatting " + place);
+  }
+  HR_CO_TRY(context_.targets.add(*std::move(target)));
+  HR_CO_TRY(co_await context_.change_map([id = fresh.id](ClusterMap& map) {
+    for (TargetInfo& info : map.targets)
+      if (info.id == id) info.state = TargetState::kLive;
+    return true;
+  }));
+  known_[old->id] = {};
+  known_[old->id].about.step = TargetRebuild::Step::kWaiting;
+  tell({false, "target_replaced", {{"target", name_of(fresh)}, {"id", to_string(fresh.id)}, {"replaces", to_string(old->id)}}});
+  protect_wanted_ = true;
+  rebuild_wanted_.set();
+  co_return fresh.id;
+}
+
+// ---- orphans ----
+
+Task<void> TargetKeeper::sweep_loop() {
+  Nanos pause = options_.first_sweep;
+  for (;;) {
+    bool slept = co_await scope_.token().sleep(env_.clock, pause);
+    if (!slept) co_return;
+    pause = options_.sweep;
+    const std::vector<TargetInfo> all = map().targets;
+    for (const TargetInfo& info : all) {
+      if (scope_.token().cancelled()) co_return;
+      if (info.node != context_.self || info.state != TargetState::kLive) continue;
+      Result<OrphanReport> swept = co_await orphans_.sweep(info.id);
+      if (!swept.ok()) {
+        counters_.last_error = "sweeping " + name_of(info) + ": " + swept.error().text();
+        continue;
+      }
+      ++counters_.sweeps;
+      counters_.orphans_freed += swept->freed;
+      counters_.orphan_bytes += swept->freed_bytes;
+      if (swept->freed > 0)
+        tell({false, "orphans_freed", {{"target", name_of(info)}, {"fragments", std::to_string(swept->freed)},
+                                       {"bytes", std::to_string(swept->freed_bytes)}}});
+    }
+  }
+}
+
+}  // namespace headrace

@@ -1,0 +1,528 @@
+"""A box for black-box tests: a temporary directory, and in it clusters, mounts and an S3 server, all
+of which are gone when the box closes, however the test ends.
+
+The binaries come from HEADRACE_BIN (default build/bin), test servers from HEADRACE_TOOLS (default
+build/tools), as ctest sets them. Directories are made under HEADRACE_TEST_DIR (default /var/tmp): a
+disk, since targets use O_DIRECT and the S3 server uses extended attributes.
+
+Only processes that a box started are ended, each by its pid."""
+import hashlib
+import inspect
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.error
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BIN = os.environ.get("HEADRACE_BIN", os.path.join(ROOT, "build/bin"))
+TOOLS = os.environ.get("HEADRACE_TOOLS", os.path.join(ROOT, "build/tools"))
+SKIPPED = 77  # what ctest takes as 'skipped'
+
+
+class Failed(Exception):
+    """What a test asserts does not hold; the message is for the reader of the log."""
+
+
+class Skipped(Exception):
+    """This machine cannot run the test."""
+
+
+def check(condition, message):
+    if not condition:
+        raise Failed(message)
+
+
+def wait_until(condition, timeout_s, what, every_s=0.05):
+    """Polls until condition() is true and returns its value."""
+    end = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failed(f"not within {timeout_s} s: {what}")
+        time.sleep(every_s)
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def is_mounted(directory):
+    # Not os.path.ismount: it stats the directory, which hangs or fails under a dead mount.
+    escaped = directory.replace(" ", "\\040")
+    with open("/proc/self/mounts") as f:
+        return any(line.split()[1] == escaped for line in f)
+
+
+def drop_caches():
+    """Pages and entries that the kernel keeps of every file system (needs root; otherwise nothing)."""
+    try:
+        with open("/proc/sys/vm/drop_caches", "w") as f:
+            f.write("3")
+    except OSError:
+        pass
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Box:
+    def __init__(self, name, keep=False):
+        self.name = name
+        self.keep = keep
+        self.root = None
+        self._closers = []
+
+    def __enter__(self):
+        if os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK):
+            raise Skipped("needs root and /dev/fuse")
+        base = os.environ.get("HEADRACE_TEST_DIR", "/var/tmp")
+        self.root = tempfile.mkdtemp(prefix=f"headrace-{self.name}.", dir=base)
+        # An interrupt, or ctest's end, closes the box as an exception would.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        return self
+
+    def __exit__(self, kind, value, trace):
+        failed = kind is not None
+        if failed:
+            self.show_logs()
+        for closer in reversed(self._closers):
+            try:
+                closer()
+            except Exception as error:  # closing goes on: what is left must be removed as well
+                print(f"closing: {error}", file=sys.stderr)
+        if self.keep:
+            print(f"kept: {self.root}", file=sys.stderr)
+        else:
+            shutil.rmtree(self.root, ignore_errors=True)
+        return False
+
+    def path(self, *parts):
+        return os.path.join(self.root, *parts)
+
+    def on_close(self, closer):
+        self._closers.append(closer)
+
+    def cluster(self, name="s", **options):
+        return Cluster(self, name, **options)
+
+    def show_logs(self):
+        for directory, _, files in os.walk(self.root):
+            if os.path.basename(directory) != "log" and not directory.endswith("/logs"):
+                continue
+            for name in files:
+                with open(os.path.join(directory, name), errors="replace") as f:
+                    tail = f.readlines()[-30:]
+                if tail:
+                    print(f"--- {directory}/{name}\n{''.join(tail)}", file=sys.stderr)
+
+
+class Cluster:
+    """A state directory with its node and its mounts. `bucket` is a URL."""
+
+    def __init__(self, box, name, bucket=None, targets=6, protection="4+2", capacity_mib=None,
+                 environment=None):
+        self.box = box
+        self.state = box.path(name)
+        self.mount_dir = box.path(name + ".mnt")
+        if bucket is None:
+            bucket = "file://" + box.path(name + ".bucket")
+            os.makedirs(box.path(name + ".bucket"), exist_ok=True)
+        self.bucket = bucket
+        self.targets = targets
+        self.protection = protection
+        self.capacity_mib = capacity_mib
+        self.environment = dict(os.environ, **(environment or {}))
+        self._mounts = []
+        self._pids = set()
+        box.on_close(self.close)
+
+    # --- commands
+
+    def run(self, *arguments, timeout_s=300, ok=True):
+        """Runs `headrace ARGUMENTS`; its output, or Failed with what it said."""
+        done = subprocess.run([os.path.join(BIN, "headrace"), *map(str, arguments)],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=timeout_s, env=self.environment)
+        self._note_pids()
+        if ok and done.returncode != 0:
+            raise Failed(f"headrace {' '.join(map(str, arguments))}: exit {done.returncode}: "
+                         f"{done.stderr.strip() or done.stdout.strip()}")
+        return done
+
+    def up(self, mount=True, timeout_s=120, **run_options):
+        arguments = ["up", "--state", self.state, "--detach"]
+        if not os.path.exists(self.state):
+            arguments += ["--targets", self.targets, "--protection", self.protection,
+                          "--bucket", self.bucket]
+            if self.capacity_mib:
+                arguments += ["--capacity-mib", self.capacity_mib]
+        if mount:
+            arguments += ["--mount", self._mount_point(self.mount_dir)]
+        done = self.run(*arguments, timeout_s=timeout_s, **run_options)
+        if mount and done.returncode == 0:
+            check(is_mounted(self.mount_dir), f"`up` returned, but {self.mount_dir} is no mount")
+        return done
+
+    def rehydrate(self, *more, timeout_s=120, mount=True, **run_options):
+        arguments = ["rehydrate", self.bucket, "--state", self.state, "--detach", *more]
+        if self.capacity_mib:
+            arguments += ["--capacity-mib", self.capacity_mib]
+        if mount:
+            arguments += ["--mount", self._mount_point(self.mount_dir)]
+        return self.run(*arguments, timeout_s=timeout_s, **run_options)
+
+    def mount(self, directory=None):
+        """One more mount, or the first again; its directory."""
+        directory = self._mount_point(directory or self.mount_dir)
+        self.run("mount", directory, "--state", self.state, "--detach")
+        check(is_mounted(directory), f"`mount` returned, but {directory} is no mount")
+        return directory
+
+    def umount(self, directory=None):
+        directory = directory or self.mount_dir
+        pid = self.mount_pid(directory)
+        self.run("umount", directory)
+        # The mount sends what it holds after the kernel has let go of it.
+        wait_until(lambda: not pid or not alive(pid), 60, f"the mount at {directory} ends")
+
+    def remount(self):
+        self.umount()
+        drop_caches()
+        return self.mount()
+
+    def stop(self):
+        return self.run("stop", "--state", self.state)
+
+    def status(self):
+        return json.loads(self.run("status", "--json", "--state", self.state, timeout_s=60).stdout)
+
+    def push(self, timeout_s=600):
+        return self.run("tier", "push", self.mount_dir, "--wait", "--state", self.state,
+                        timeout_s=timeout_s)
+
+    def spin_down(self, timeout_s=600):
+        """Everything into the bucket; then node and mounts have ended."""
+        pids = [self.node_pid()] + [self.mount_pid(m) for m in self._mounts]
+        done = self.run("spin-down", "--state", self.state, timeout_s=timeout_s)
+        wait_until(lambda: not any(p and alive(p) for p in pids), 30, "node and mounts end")
+        for directory in self._mounts:
+            check(not is_mounted(directory), f"{directory} is still mounted after spin-down")
+        return done
+
+    def wipe(self):
+        shutil.rmtree(self.state)
+
+    # --- processes
+
+    def node_pid(self):
+        return self._pid_in(os.path.join(self.state, "node.json"))
+
+    def mount_pid(self, directory=None):
+        directory = directory or self.mount_dir
+        folder = os.path.join(self.state, "mounts")
+        for name in os.listdir(folder) if os.path.isdir(folder) else []:
+            content = self._read_json(os.path.join(folder, name))
+            if content.get("directory") == directory and alive(content.get("pid", 0)):
+                return content["pid"]
+        return None
+
+    def kill_node(self):
+        self._kill(self.node_pid())
+
+    def kill_mount(self, directory=None):
+        """SIGKILL, then the dead mount is taken off."""
+        directory = directory or self.mount_dir
+        self._kill(self.mount_pid(directory))
+        subprocess.run(["umount", "-l", directory], check=False, stderr=subprocess.DEVNULL)
+
+    def target_files(self, index):
+        """The files of the index-th target, in the order of names."""
+        folder = os.path.join(self.state, "targets")
+        target = os.path.join(folder, sorted(os.listdir(folder))[index])
+        return [os.path.join(d, f) for d, _, fs in os.walk(target) for f in fs]
+
+    def destroy_target(self, index, zeros=False):
+        """Its contents are gone, or all zeros, while the node has the files open."""
+        files = self.target_files(index)
+        check(files, f"target {index} has no files")
+        for path in files:
+            size = os.path.getsize(path)
+            os.truncate(path, 0)
+            if zeros:
+                os.truncate(path, size)
+
+    def rss_mib(self):
+        """Peak resident memory of (node, first mount)."""
+        return tuple(round(peak_rss_mib(pid)) for pid in (self.node_pid(), self.mount_pid()) if pid)
+
+    def close(self):
+        self._note_pids()
+        if os.path.exists(self.state):
+            try:
+                self.run("stop", "--state", self.state, ok=False, timeout_s=30)
+            except subprocess.TimeoutExpired:
+                pass
+        for pid in self._pids:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        for directory in self._mounts:
+            for _ in range(4):  # a directory may have been mounted over
+                if not is_mounted(directory):
+                    break
+                subprocess.run(["umount", "-l", directory], check=False, stderr=subprocess.DEVNULL)
+
+    # --- inside
+
+    def _mount_point(self, directory):
+        os.makedirs(directory, exist_ok=True)
+        if directory not in self._mounts:
+            self._mounts.append(directory)
+        return directory
+
+    def _kill(self, pid):
+        check(pid, "the process to be killed does not run")
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not alive(pid), 10, f"process {pid} is gone after SIGKILL")
+
+    def _note_pids(self):
+        """Our processes, for the day when `stop` does not stop them."""
+        found = [self.node_pid()] + [self.mount_pid(m) for m in self._mounts]
+        self._pids.update(pid for pid in found if pid)
+
+    def _pid_in(self, path):
+        pid = self._read_json(path).get("pid", 0)
+        return pid if pid and alive(pid) else None
+
+    @staticmethod
+    def _read_json(path):
+        try:
+            with open(path) as f:
+                return json.load(f)
+        except (FileNotFoundError, ValueError):
+            return {}
+
+
+def peak_rss_mib(pid):
+    with open(f"/proc/{pid}/status") as f:
+        for line in f:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0
+
+
+class S3Server:
+    """versitygw over a directory of the box, with one empty bucket. Credentials are made up here and
+    travel by environment only."""
+
+    def __init__(self, box, bucket="headrace"):
+        program = os.path.join(TOOLS, "versitygw")
+        if not os.access(program, os.X_OK):
+            raise Skipped(f"{program} is missing: scripts/setup --tools versitygw")
+        self.box = box
+        self.bucket = bucket
+        self.data = box.path("s3", "data")
+        self.environment = {"AWS_ACCESS_KEY_ID": "box", "AWS_REGION": "us-east-1",
+                            "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
+        # The posix back end takes a directory for a bucket.
+        os.makedirs(os.path.join(self.data, bucket))
+        os.makedirs(box.path("s3", "logs"))
+        self.port = free_port()
+        self.process = None
+        box.on_close(self.stop)
+        self.start()
+
+    def url(self, prefix):
+        return f"s3://{self.bucket}/{prefix}?endpoint=http://127.0.0.1:{self.port}"
+
+    def start(self):
+        """Starts it (again, on the same port)."""
+        with open(self.box.path("s3", "logs", "versitygw.log"), "ab") as log:
+            self.process = subprocess.Popen(
+                [os.path.join(TOOLS, "versitygw"), "--port", f"127.0.0.1:{self.port}", "posix",
+                 self.data],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=dict(os.environ, ROOT_ACCESS_KEY=self.environment["AWS_ACCESS_KEY_ID"],
+                         ROOT_SECRET_KEY=self.environment["AWS_SECRET_ACCESS_KEY"]))
+
+        def answers():
+            check(self.process.poll() is None, "versitygw ended: see its log")
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=1)
+            except urllib.error.HTTPError:
+                return True  # 'access denied' is an answer
+            except OSError:
+                return False
+            return True
+        wait_until(answers, 20, "versitygw answers")
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def objects(self):
+        """(count, bytes) of the objects in the bucket."""
+        count = total = 0
+        for directory, folders, files in os.walk(os.path.join(self.data, self.bucket)):
+            folders[:] = [f for f in folders if not f.startswith(".")]
+            for name in files:
+                count += 1
+                total += os.path.getsize(os.path.join(directory, name))
+        return count, total
+
+
+# --- trees ------------------------------------------------------------------------------------------
+
+def facts(root, contents=True):
+    """Everything that must come back, by path: type and mode, owner, mtime, links, content, xattrs."""
+    out = {}
+    first = {}
+    root_bytes = os.fsencode(root)
+    for directory, folders, files in os.walk(root_bytes):
+        folders.sort()
+        for name in sorted(folders + files):
+            path = os.path.join(directory, name)
+            s = os.lstat(path)
+            relative = os.path.relpath(path, root_bytes)
+            fact = [oct(s.st_mode), s.st_uid, s.st_gid, s.st_mtime_ns]
+            if stat.S_ISREG(s.st_mode):
+                fact += [s.st_size, s.st_nlink, first.setdefault(s.st_ino, relative)]
+                if contents:
+                    fact.append(digest(path))
+            elif stat.S_ISLNK(s.st_mode):
+                fact.append(os.readlink(path))
+            if not stat.S_ISLNK(s.st_mode):
+                fact += [(a, os.getxattr(path, a)) for a in sorted(os.listxattr(path))
+                         if a.startswith("user.")]
+            out[relative] = fact
+    return out
+
+
+def digest(path):
+    h = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            h.update(block)
+    return h.digest()
+
+
+def check_equal(want, have, when):
+    if want == have:
+        return
+    lines = []
+    for path in sorted(set(want) | set(have)):
+        a, b = want.get(path), have.get(path)
+        if a != b:
+            lines.append(f"  {path!r}: " + ("is extra" if a is None else "is missing" if b is None
+                         else "; ".join(f"{x!r} became {y!r}" for x, y in zip(a, b) if x != y)
+                         or f"{a!r} became {b!r}"))
+    raise Failed(f"{when}: {len(lines)} of {len(want)} entries differ:\n" + "\n".join(lines[:10]))
+
+
+def make_odd_tree(root, files=300, big_mib=8, hole_mib=50):
+    """A folder of what plain trees lack: hard links, xattrs, three owners, set-id and sticky bits,
+    holes, fifo, socket-less oddities of names, an empty directory."""
+    os.makedirs(root)
+    for i in range(files):
+        path = f"{root}/f{i}"
+        with open(path, "wb") as f:
+            f.write(os.urandom(i * 37))
+        os.chown(path, 1000 + i % 3, 2000 + i % 2)
+        os.chmod(path, (0o600, 0o644, 0o4755, 0o1777)[i % 4])
+        os.setxattr(path, "user.n", str(i).encode() * (1 + i % 40))
+        if i % 5 == 0:
+            os.link(path, f"{root}/l{i}")
+        if i % 7 == 0:
+            os.symlink(f"f{i}", f"{root}/s{i}")
+    with open(f"{root}/holes", "wb") as f:
+        f.write(b"a" * 5000)
+        f.seek(hole_mib << 20)
+        f.write(b"z" * 5000)
+    with open(f"{root}/hole-at-end", "wb") as f:
+        f.write(b"b" * 100)
+        f.truncate(1 << 20)
+    with open(f"{root}/big", "wb") as f:
+        for _ in range(big_mib):
+            f.write(os.urandom(1 << 20))
+    os.mkfifo(f"{root}/fifo")
+    os.mkdir(f"{root}/empty")
+    open(f"{root}/" + "n" * 255, "w").close()
+    open(f"{root}/ü \n'\"", "w").close()
+
+
+def sync_tree(root):
+    """fsync of every file and directory; the number of files."""
+    count = 0
+    for directory, _, files in os.walk(root):
+        for name in files:
+            path = os.path.join(directory, name)
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                fd = os.open(path, os.O_RDONLY)
+                os.fsync(fd)
+                os.close(fd)
+                count += 1
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(fd)
+        os.close(fd)
+    return count
+
+
+# --- main -------------------------------------------------------------------------------------------
+
+def shell(command, timeout_s=300, cwd=None, ok=True):
+    """Runs a list (no shell in between); its output, or Failed with the end of what it said."""
+    done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, errors="replace", timeout=timeout_s, cwd=cwd)
+    if ok and done.returncode != 0:
+        raise Failed(f"{' '.join(map(str, command))}: exit {done.returncode}: "
+                     f"{(done.stderr.strip() or done.stdout.strip())[-2000:]}")
+    return done
+
+
+def main():
+    """Runs the tests of the script: its functions of one parameter, `box`. Arguments name some of them; none: all."""
+    module = vars(sys.modules["__main__"])
+    tests = [t for t in module.values() if inspect.isfunction(t) and t.__module__ == "__main__"
+             and list(inspect.signature(t).parameters) == ["box"]]
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
+    keep = "--keep" in sys.argv
+    chosen = [t for t in tests if not arguments or t.__name__ in arguments]
+    if not chosen:
+        sys.exit(f"no such test; there are: {', '.join(t.__name__ for t in tests)}")
+    worst = 0
+    for test in chosen:
+        started = time.monotonic()
+        try:
+            with Box(test.__name__, keep=keep) as box:
+                test(box)
+            result = "ok"
+        except Skipped as why:
+            result = f"skipped: {why}"
+            worst = worst or SKIPPED
+        except Failed as why:
+            result = f"FAILED: {why}"
+            worst = 1
+        except Exception:
+            result = f"FAILED: {traceback.format_exc()}"
+            worst = 1
+        print(f"{test.__name__}: {result} ({time.monotonic() - started:.1f} s)", flush=True)
+    sys.exit(worst)

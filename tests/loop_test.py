@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""The loop a user sees, over a directory bucket: ingest, lose two targets, tier, spin down, wipe,
+re-hydrate elsewhere, take over. Small enough for every run; scripts/demo does it on real size."""
+import errno
+import os
+import subprocess
+import time
+
+from box import (Failed, Skipped, check, check_equal, drop_caches, facts, make_odd_tree, main,
+                 sync_tree, wait_until, shell)
+
+
+def make_source(box, files=1500):
+    source = box.path("source")
+    make_odd_tree(os.path.join(source, "odd"))
+    os.makedirs(os.path.join(source, "tree"))
+    copied = 0
+    # A piece of a real tree: names, sizes and times that nobody chose for a test.
+    for directory, folders, names in os.walk("/usr/include"):
+        folders.sort()
+        target = os.path.join(source, "tree", os.path.relpath(directory, "/usr/include"))
+        os.makedirs(target, exist_ok=True)
+        for name in sorted(names):
+            path = os.path.join(directory, name)
+            if os.path.isfile(path) and not os.path.islink(path):
+                shell(["cp", "-a", path, target]) if copied < 20 else _copy(path, target)
+                copied += 1
+        if copied >= files:
+            break
+    return source
+
+
+def _copy(path, target):
+    import shutil
+    shutil.copy2(path, target)
+
+
+def copy_in(source, cluster):
+    target = os.path.join(cluster.mount_dir, "in")
+    shell(["cp", "-a", source, target])
+    sync_tree(target)
+    return target
+
+
+def loop_over_a_directory_bucket(box):
+    source = make_source(box)
+    want = facts(source)
+    cluster = box.cluster()
+    cluster.up()
+    inside = copy_in(source, cluster)
+    check_equal(want, facts(inside), "after cp")
+
+    check(len(os.listdir(os.path.join(cluster.state, "targets"))) == 6, "six directories of targets")
+    cluster.destroy_target(1)
+    cluster.destroy_target(4, zeros=True)
+    cluster.remount()
+    check_equal(want, facts(inside), "with two of six targets lost")
+    check(cluster.status()["degraded_reads"] > 0, "degraded_reads counts reads around lost targets")
+
+    cluster.push()
+    cluster.spin_down()
+    cluster.wipe()
+
+    other = box.cluster("other", bucket=cluster.bucket)
+    other.rehydrate()
+    inside = os.path.join(other.mount_dir, "in")
+    check_equal(want, facts(inside), "after re-hydrate")
+    objects = sum(len(fs) for _, _, fs in os.walk(box.path("s.bucket")))
+    check(objects < len(want) / 20 + 50, f"small files are packed: {objects} objects, {len(want)} files")
+
+
+def new_files_after_rehydrate_survive_the_next_loop(box):
+    cluster = box.cluster()
+    cluster.up()
+    os.makedirs(os.path.join(cluster.mount_dir, "a"))
+    for generation in range(3):
+        for i in range(50):
+            with open(os.path.join(cluster.mount_dir, "a", f"{generation}-{i}"), "wb") as f:
+                f.write(f"{generation} {i}\n".encode() * (i * 40))
+        if generation > 0:  # also change what came from the bucket
+            with open(os.path.join(cluster.mount_dir, "a", f"{generation - 1}-7"), "r+b") as f:
+                f.seek(3)
+                f.write(b"changed")
+            os.unlink(os.path.join(cluster.mount_dir, "a", f"{generation - 1}-8"))
+        want = facts(os.path.join(cluster.mount_dir, "a"))
+        cluster.spin_down()
+        cluster.wipe()
+        cluster = box.cluster(f"s{generation}", bucket=cluster.bucket)
+        cluster.rehydrate()
+        check_equal(want, facts(os.path.join(cluster.mount_dir, "a")), f"generation {generation}")
+
+
+def take_over_makes_the_first_read_only(box):
+    first = box.cluster("first")
+    first.up()
+    with open(os.path.join(first.mount_dir, "f"), "wb") as f:
+        f.write(b"before" * 1000)
+    first.push()
+
+    second = box.cluster("second", bucket=first.bucket)
+    refused = second.rehydrate(ok=False)
+    check(refused.returncode != 0 and "--take-over" in refused.stderr,
+          f"rehydrate of an owned bucket is refused and names --take-over, not: {refused.stderr!r}")
+    second.rehydrate("--take-over")
+    with open(os.path.join(second.mount_dir, "f"), "rb") as f:
+        check(f.read() == b"before" * 1000, "the second cluster has the content")
+    winner = second.status()
+
+    def write_refused():
+        try:
+            fd = os.open(os.path.join(first.mount_dir, "late"), os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                os.write(fd, b"late")
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                return True
+            raise Failed(f"a write on the deposed cluster: {errno.errorcode[error.errno]}, not EROFS")
+        return False
+    wait_until(write_refused, 20, "a write on the first cluster is EROFS", every_s=0.5)
+    status = first.status()
+    check(winner["cluster"] in status["owner"] or "second" in status["owner"],
+          f"status of the first names the winner: owner is {status['owner']!r}")
+    with open(os.path.join(second.mount_dir, "new"), "wb") as f:
+        f.write(b"new")
+        f.flush()
+        os.fsync(f.fileno())
+
+
+if __name__ == "__main__":
+    main()
