@@ -82,7 +82,7 @@ up: build
 
 .PHONY: test
 test: build
-	scripts/setup --tools versitygw
+	scripts/setup --tools versitygw zstd-source model
 	$(call run_tests,release,-LE long)
 	$(call configure_and_build,asan)
 	$(call run_tests,asan,-LE long)
@@ -91,7 +91,7 @@ test: build
 .PHONY: test-all
 test-all: SEEDS := 10000
 test-all: build
-	scripts/setup --tools versitygw minio
+	scripts/setup --tools versitygw minio zstd-source model
 	$(call run_tests,release)
 	$(call configure_and_build,asan)
 	$(call run_tests,asan)
@@ -112,7 +112,7 @@ fuzz: setup
 
 .PHONY: demo
 demo: build
-	scripts/setup --tools versitygw
+	scripts/setup --tools versitygw model
 	$(call need,scripts/demo,this tree has no demonstration yet)
 	scripts/demo
 
