@@ -333,16 +333,18 @@ class S3Server:
     """versitygw over a directory of the box, with one empty bucket. Credentials are made up here and
     travel by environment only."""
 
+    TOOL = "versitygw"
+
     def __init__(self, box, bucket="headrace"):
-        program = os.path.join(TOOLS, "versitygw")
-        if not os.access(program, os.X_OK):
-            raise Skipped(f"{program} is missing: scripts/setup --tools versitygw")
+        self.program = os.path.join(TOOLS, self.TOOL)
+        if not os.access(self.program, os.X_OK):
+            raise Skipped(f"{self.program} is missing: scripts/setup --tools {self.TOOL}")
         self.box = box
         self.bucket = bucket
         self.data = box.path("s3", "data")
-        self.environment = {"AWS_ACCESS_KEY_ID": "box", "AWS_REGION": "us-east-1",
+        self.environment = {"AWS_ACCESS_KEY_ID": "boxes", "AWS_REGION": "us-east-1",
                             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
-        # The posix back end takes a directory for a bucket.
+        # Either server's file back end takes a directory for a bucket.
         os.makedirs(os.path.join(self.data, bucket))
         os.makedirs(box.path("s3", "logs"))
         self.port = free_port()
@@ -355,16 +357,12 @@ class S3Server:
 
     def start(self):
         """Starts it (again, on the same port)."""
-        with open(self.box.path("s3", "logs", "versitygw.log"), "ab") as log:
-            self.process = subprocess.Popen(
-                [os.path.join(TOOLS, "versitygw"), "--port", f"127.0.0.1:{self.port}", "posix",
-                 self.data],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env=dict(os.environ, ROOT_ACCESS_KEY=self.environment["AWS_ACCESS_KEY_ID"],
-                         ROOT_SECRET_KEY=self.environment["AWS_SECRET_ACCESS_KEY"]))
+        with open(self.box.path("s3", "logs", f"{self.TOOL}.log"), "ab") as log:
+            self.process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            start_new_session=True, env=dict(os.environ, **self._secrets()))
 
         def answers():
-            check(self.process.poll() is None, "versitygw ended: see its log")
+            check(self.process.poll() is None, f"{self.TOOL} ended: see its log")
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=1)
             except urllib.error.HTTPError:
@@ -372,7 +370,7 @@ class S3Server:
             except OSError:
                 return False
             return True
-        wait_until(answers, 20, "versitygw answers")
+        wait_until(answers, 20, f"{self.TOOL} answers")
 
     def stop(self):
         if self.process and self.process.poll() is None:
@@ -388,6 +386,34 @@ class S3Server:
                 count += 1
                 total += os.path.getsize(os.path.join(directory, name))
         return count, total
+
+    def _command(self):
+        return [self.program, "--port", f"127.0.0.1:{self.port}", "posix", self.data]
+
+    def _secrets(self):
+        return {"ROOT_ACCESS_KEY": self.environment["AWS_ACCESS_KEY_ID"],
+                "ROOT_SECRET_KEY": self.environment["AWS_SECRET_ACCESS_KEY"]}
+
+
+class MinioServer(S3Server):
+    """MinIO in its place: a second opinion of what S3 means."""
+
+    TOOL = "minio"
+
+    def objects(self):
+        # An object is a directory with its metadata and, when larger, its parts.
+        count = total = 0
+        for directory, _, files in os.walk(os.path.join(self.data, self.bucket)):
+            count += "xl.meta" in files
+            total += sum(os.path.getsize(os.path.join(directory, name)) for name in files)
+        return count, total
+
+    def _command(self):
+        return [self.program, "server", "--quiet", "--address", f"127.0.0.1:{self.port}", self.data]
+
+    def _secrets(self):
+        return {"MINIO_ROOT_USER": self.environment["AWS_ACCESS_KEY_ID"],
+                "MINIO_ROOT_PASSWORD": self.environment["AWS_SECRET_ACCESS_KEY"], "MINIO_BROWSER": "off"}
 
 
 # --- trees ------------------------------------------------------------------------------------------
