@@ -1,9 +1,6 @@
 #include "apps/bench.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,12 +16,10 @@
 #include <sstream>
 #include <thread>
 
+#include "apps/bench_client.h"
 #include "apps/process.h"
 #include "apps/state.h"
-#include "client/client.h"
-#include "gateway/fuse/mount.h"
-#include "runtime/uring/reactor.h"
-#include "runtime/when_all.h"
+#include "base/bytes.h"
 
 namespace headrace {
 namespace {
@@ -32,226 +27,36 @@ namespace {
 using nlohmann::json;
 using Steady = std::chrono::steady_clock;
 
+constexpr int kEndSeconds = 60;
+constexpr double kDataShare = 4.0 / 6;  // of the bytes that 4+2 writes
+
 double seconds_since(Steady::time_point start) { return std::chrono::duration<double>(Steady::now() - start).count(); }
 
-// What several workers of one native measurement share. The runner's frame owns it until all have ended.
-struct Work {
-  Env env;
-  Client* client = nullptr;
-  std::vector<FileId> directories;
-  std::string prefix;
-  uint64_t next = 0;
-  uint64_t total = 0;
-  Buffer data;
-  OpenFileRef file;
-  std::optional<Error> error;
-
-  void fail(const Error& e) {
-    if (!error) error = e;
-    next = total;
-  }
-};
-
-Task<void> make_files(Work* work) {
-  while (work->next < work->total) {
-    const uint64_t n = work->next++;
-    FileId parent = work->directories[n % work->directories.size()];
-    Result<Attributes> made = co_await work->client->make(parent, work->prefix + std::to_string(n), {.type = FileType::kFile, .mode = 0644}, {});
-    if (!made.ok()) work->fail(made.error());
-  }
-}
-
-Task<void> ingest_files(Work* work) {
-  while (work->next < work->total) {
-    const uint64_t n = work->next++;
-    FileId parent = work->directories[n % work->directories.size()];
-    Result<FileSystem::Created> made = co_await work->client->create(parent, work->prefix + std::to_string(n), 0644, {.read = false, .write = true}, {});
-    if (!made.ok()) {
-      work->fail(made.error());
-      co_return;
-    }
-    Result<uint64_t> written = co_await work->client->write(made->file, 0, work->data);
-    if (!written.ok()) work->fail(written.error());
-    Result<void> closed = co_await work->client->close(std::move(made->file));
-    if (!closed.ok()) work->fail(closed.error());
-  }
-}
-
-Task<void> write_pieces(Work* work) {
-  while (work->next < work->total) {
-    const uint64_t n = work->next++;
-    Result<uint64_t> written = co_await work->client->write(work->file, n * work->data.size(), work->data);
-    if (!written.ok()) work->fail(written.error());
-  }
-}
-
-Task<void> read_in_order(Work* work, uint64_t piece) {
-  for (; work->next < work->total; work->next += piece) {
-    Result<std::vector<Buffer>> got = co_await work->client->read(work->file, work->next, piece);
-    if (!got.ok()) work->fail(got.error());
-  }
-}
-
-Task<void> read_anywhere(Work* work, uint64_t blocks) {
-  while (work->next < work->total) {
-    ++work->next;
-    Result<std::vector<Buffer>> got = co_await work->client->read(work->file, work->env.random.below(blocks) * kBlock, kBlock);
-    if (!got.ok()) work->fail(got.error());
-  }
-}
-
-Task<Result<std::vector<FileId>>> make_directories(Client* client, std::string prefix, int count) {
-  std::vector<FileId> out;
-  for (int i = 0; i < count; ++i) {
-    HR_CO_TRY(Attributes made, co_await client->make(kRootFile, prefix + "-" + std::to_string(i), {.type = FileType::kDirectory, .mode = 0755}, {}));
-    out.push_back(made.id);
-  }
-  co_return out;
-}
-
-// One native client's life around one measurement. The number is what `measure` returns.
-using Measure = Task<Result<double>> (*)(Env env, Client* client, std::string name);
-
-Task<void> with_client(Reactor* reactor, std::string address, Measure measure, std::string name, Result<double>* out) {
-  ClientOptions options;
-  options.nodes = {address};
-  Result<std::unique_ptr<Client>> client = co_await Client::start(reactor->env(), options);
-  if (!client.ok()) {
-    *out = client.error();
-    co_return;
-  }
-  *out = co_await measure(reactor->env(), client->get(), std::move(name));
-  Result<void> ended = co_await (*client)->shut_down();
-  if (!ended.ok() && out->ok()) *out = ended.error();
-}
-
-Result<double> native(const std::string& address, Measure measure, const std::string& name) {
-  HR_TRY(std::unique_ptr<Reactor> reactor, Reactor::create());
-  Result<double> out = Error(Code::kIo, "not measured");
-  reactor->run(with_client(reactor.get(), address, measure, name, &out));
-  return out;
-}
-
-template <int kInFlight, int kTotal>
-Task<Result<double>> measure_creates(Env env, Client* client, std::string name) {
-  Work work{.env = env, .client = client, .prefix = "f", .total = kTotal};
-  HR_CO_TRY(work.directories, co_await make_directories(client, name, 8));
-  const Nanos start = env.clock.now();
-  {
-    Scope scope;
-    for (int i = 0; i < kInFlight; ++i) scope.spawn(make_files(&work));
-    co_await scope.join();
-  }
-  if (work.error) co_return *work.error;
-  co_return kTotal * 1e9 / static_cast<double>((env.clock.now() - start).count);
-}
-
-Task<Result<double>> measure_ingest(Env env, Client* client, std::string name) {
-  constexpr int kFiles = 20'000;
-  Work work{.env = env, .client = client, .prefix = "f", .total = kFiles, .data = Buffer::zeroed(kBlock)};
-  HR_CO_TRY(work.directories, co_await make_directories(client, name, 8));
-  const Nanos start = env.clock.now();
-  {
-    Scope scope;
-    for (int i = 0; i < 64; ++i) scope.spawn(ingest_files(&work));
-    co_await scope.join();
-  }
-  if (work.error) co_return *work.error;
-  HR_CO_TRY(co_await client->sync_all());
-  co_return kFiles * 1e9 / static_cast<double>((env.clock.now() - start).count);
-}
-
-constexpr uint64_t kStream = kGiB;
-
-// MB/s until durable.
-Task<Result<double>> measure_write(Env env, Client* client, std::string name) {
-  Work work{.env = env, .client = client, .total = kStream / kMiB, .data = Buffer::allocate(kMiB)};
-  for (size_t i = 0; i < work.data.size(); i += 8) {
-    const uint64_t noise = env.random.next();
-    std::memcpy(work.data.data() + i, &noise, sizeof noise);
-  }
-  HR_CO_TRY(FileSystem::Created made, co_await client->create(kRootFile, name, 0644, {.write = true}, {}));
-  work.file = made.file;
-  const Nanos start = env.clock.now();
-  {
-    Scope scope;
-    for (int i = 0; i < 4; ++i) scope.spawn(write_pieces(&work));
-    co_await scope.join();
-  }
-  if (work.error) co_return *work.error;
-  HR_CO_TRY(co_await client->sync(made.attributes.id));
-  const Nanos took = env.clock.now() - start;
-  work.file.reset();
-  HR_CO_TRY(co_await client->close(std::move(made.file)));
-  co_return static_cast<double>(kStream) * 1e3 / static_cast<double>(took.count);
-}
-
-Task<Result<OpenFileRef>> open_for_reading(Client* client, std::string name, bool direct) {
-  HR_CO_TRY(Attributes found, co_await client->lookup(kRootFile, name));
-  HR_CO_TRY(OpenFileRef file, co_await client->open(found.id, {.direct = direct}));
-  co_return file;
-}
-
-Task<Result<double>> measure_read(Env env, Client* client, std::string name) {
-  Work work{.env = env, .client = client, .total = kStream};
-  HR_CO_TRY(work.file, co_await open_for_reading(client, std::move(name), false));
-  const Nanos start = env.clock.now();
-  co_await read_in_order(&work, kMiB);
-  const Nanos took = env.clock.now() - start;
-  if (work.error) co_return *work.error;
-  co_return static_cast<double>(kStream) * 1e3 / static_cast<double>(took.count);
-}
-
-// Reads per second, 32 in flight.
-Task<Result<double>> measure_random_read(Env env, Client* client, std::string name) {
-  constexpr uint64_t kReads = 100'000;
-  Work work{.env = env, .client = client, .total = kReads};
-  HR_CO_TRY(work.file, co_await open_for_reading(client, std::move(name), true));
-  const Nanos start = env.clock.now();
-  {
-    Scope scope;
-    for (int i = 0; i < 32; ++i) scope.spawn(read_anywhere(&work, kStream / kBlock));
-    co_await scope.join();
-  }
-  if (work.error) co_return *work.error;
-  co_return kReads * 1e9 / static_cast<double>((env.clock.now() - start).count);
-}
-
-Task<Result<double>> fill(Env env, Client* client, uint64_t files) {
-  HR_CO_TRY(std::vector<FileId> directories, co_await make_directories(client, "many", static_cast<int>(files / 1000 + 1)));
-  Work work{.env = env, .client = client, .directories = std::move(directories), .prefix = "f", .total = files};
-  Scope scope;
-  for (int i = 0; i < 64; ++i) scope.spawn(make_files(&work));
-  co_await scope.join();
-  if (work.error) co_return *work.error;
-  co_return 0.0;
-}
-Task<Result<double>> fill_some(Env env, Client* client, std::string) { return fill(env, client, 20'000); }
-Task<Result<double>> fill_a_million(Env env, Client* client, std::string) { return fill(env, client, 1'000'000); }
-
-// ---- what is not ours ----
-
 Result<std::string> output_of(const std::string& command) {
-  FILE* pipe = ::popen(command.c_str(), "r");
+  FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
   if (pipe == nullptr) return Error(Code::kIo, "cannot run: " + command);
   std::string out;
   char buffer[4096];
   for (size_t n = 0; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
-  int status = ::pclose(pipe);
-  if (status != 0) return Error(Code::kIo, "failed: " + command);
-  return out;
+  if (::pclose(pipe) == 0) return out;
+  return Error(Code::kIo, "`" + command + "` failed: " + out.substr(0, 400));
 }
 
 // Of fio's JSON: job 0, `direction`, `field`.
 Result<double> fio(const std::string& file, const std::string& arguments, const char* direction, const char* field) {
-  HR_TRY(std::string out, output_of("fio --name=limit --filename=" + file + " --size=1g --ioengine=io_uring --direct=1 --output-format=json " +
-                                    arguments + " 2>/dev/null"));
-  size_t begin = out.find('{');
-  json body = json::parse(begin == std::string::npos ? out : out.substr(begin), nullptr, false);
-  if (body.is_discarded()) return Error(Code::kIo, "fio is not installed, or said something else than JSON");
-  return body["jobs"][0][direction].value(field, 0.0);
+  std::string command = "fio --name=limit --filename=" + file + " --size=" + std::to_string(kBenchStream) +
+                        " --ioengine=io_uring --direct=1 --output-format=json " + arguments;
+  Result<std::string> out = output_of(command);
+  if (!out.ok()) return std::move(out).error().within("fio (is it installed?)");
+  size_t begin = out->find('{');
+  json body = json::parse(begin == std::string::npos ? *out : out->substr(begin), nullptr, false);
+  double number = 0;
+  if (!body.is_discarded() && body.contains("jobs")) number = body["jobs"][0][direction].value(field, 0.0);
+  if (number <= 0) return Error(Code::kIo, "fio measured nothing: " + out->substr(0, 400));
+  return number;
 }
 
+// Peak since the process began.
 double resident_mib(int pid) {
   std::ifstream in("/proc/" + std::to_string(pid) + "/status");
   for (std::string line; std::getline(in, line);)
@@ -259,52 +64,23 @@ double resident_mib(int pid) {
   return 0;
 }
 
-// ---- the bench ----
+// User and system time of all threads of a process, in seconds.
+double cpu_seconds(int pid) {
+  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
+  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(text.substr(name_end + 1));
+  std::string skipped;
+  for (int i = 0; i < 11; ++i) fields >> skipped;
+  uint64_t user = 0;
+  uint64_t system = 0;
+  fields >> user >> system;
+  return static_cast<double>(user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
 
-class Bench {
- public:
-  explicit Bench(const BenchOptions& options) : options_(options) {}
-  ~Bench() {
-    stop();
-    if (root_.empty()) return;
-    std::error_code error;
-    std::filesystem::remove_all(root_, error);
-  }
-  Bench(const Bench&) = delete;
-  Bench& operator=(const Bench&) = delete;
-
-  Result<void> run();
-  [[nodiscard]] const std::map<std::string, double>& results() const { return results_; }
-  [[nodiscard]] std::string machine() const;
-
- private:
-  [[nodiscard]] bool wanted(const std::string& name) const {
-    return options_.only.empty() || std::find(options_.only.begin(), options_.only.end(), name) != options_.only.end();
-  }
-  Result<void> start(const std::string& bucket_or_nothing, bool with_mount);
-  void stop();
-  Result<void> median(const std::string& name, const std::function<Result<double>(const std::string& unique)>& measure);
-  Result<double> untar(const std::string& unique);
-  Result<double> write_and_sync(const std::string& unique);
-  Result<double> rehydrate();
-  void note_memory();
-
-  BenchOptions options_;
-  std::string root_;
-  std::string state_;
-  std::string mount_;
-  std::string tar_;
-  uint64_t tar_files_ = 0;
-  NodeFile node_;
-  int mount_pid_ = 0;
-  double rss_node_ = 0;
-  double rss_mount_ = 0;
-  int runs_ = 0;
-  std::map<std::string, double> results_;
-};
-
-std::string Bench::machine() const {
-  std::string cpu;
+std::string machine() {
+  std::string cpu = "unknown processor";
   std::ifstream in("/proc/cpuinfo");
   for (std::string line; std::getline(in, line);)
     if (line.starts_with("model name")) {
@@ -314,17 +90,95 @@ std::string Bench::machine() const {
   return cpu + ", " + std::to_string(std::thread::hardware_concurrency()) + " cores";
 }
 
-Result<void> Bench::start(const std::string& rehydrated_from, bool with_mount) {
-  std::error_code error;
-  std::filesystem::create_directories(state_ + "/log", error);
-  std::vector<std::string> arguments{"--state", state_};
-  if (!rehydrated_from.empty()) arguments.insert(arguments.end(), {"--rehydrate", rehydrated_from});
-  Result<int> started = start_daemon("headraced", arguments, state_ + "/log/headraced.log");
-  if (!started.ok()) return started.error();
+struct Sample {
+  double number = 0;        // the result
+  uint64_t operations = 0;  // for time per operation; 0: not told
+};
+
+struct Outcome {
+  std::vector<double> numbers;
+  std::vector<double> node_us;  // per operation
+  std::vector<double> mount_us;
+  std::vector<double> self_us;
+  std::string failed;
+};
+
+double median_of(std::vector<double> all) {
+  if (all.empty()) return 0;
+  std::sort(all.begin(), all.end());
+  return all[all.size() / 2];
+}
+
+Result<Sample> rate(Result<Measured> measured) {
+  if (!measured.ok()) return std::move(measured).error();
+  return Sample{measured->per_s, measured->operations};
+}
+
+class Bench {
+ public:
+  explicit Bench(const BenchOptions& options) : options_(options) {}
+  ~Bench() {
+    stop();
+    std::error_code error;
+    if (!root_.empty()) std::filesystem::remove_all(root_, error);
+  }
+  Bench(const Bench&) = delete;
+  Bench& operator=(const Bench&) = delete;
+
+  Result<void> run();
+  [[nodiscard]] json results() const;
+  [[nodiscard]] bool complete() const { return failed_ == 0; }
+
+ private:
+  using Measure = std::function<Result<Sample>(const std::string& unique)>;
+
+  [[nodiscard]] bool wanted(const std::string& name) const {
+    return options_.only.empty() || std::find(options_.only.begin(), options_.only.end(), name) != options_.only.end();
+  }
+  [[nodiscard]] std::string self() const { return std::filesystem::read_symlink("/proc/self/exe").string(); }
+  Result<void> start();
+  Result<void> adopt();
+  void stop();
+  void note_memory();
+  void measure(const std::string& name, const Measure& once);
+  void report(const std::string& name, const Outcome& outcome) const;
+
+  void metadata();
+  void streams();
+  void rehydration();
+  Result<Sample> untar(const std::string& unique);
+  Result<Sample> write_and_sync(const std::string& unique);
+  Result<Sample> first_ls();
+
+  BenchOptions options_;
+  std::string root_;
+  std::string state_;
+  std::string mount_;
+  bool adopted_ = false;
+  std::string tar_;
+  uint64_t tar_files_ = 0;
+  NodeFile node_;
+  int mount_pid_ = 0;
+  double rss_node_ = 0;
+  double rss_mount_ = 0;
+  int runs_ = 0;
+  int failed_ = 0;
+  std::map<std::string, Outcome> outcomes_;
+};
+
+// ---- what is measured ----
+
+Result<void> Bench::start() {
+  HR_TRY(output_of(self() + " up --state " + state_ + " --mount " + mount_ + " --detach"));
+  return adopt();
+}
+
+Result<void> Bench::adopt() {
   HR_TRY(node_, read_node_file(state_));
-  if (!with_mount) return {};
-  std::filesystem::create_directories(mount_, error);
-  HR_TRY(mount_pid_, start_daemon("headrace-mount", {mount_, "--node", node_.address, "--state", state_}, state_ + "/log/mount.log"));
+  for (const MountFile& mount : read_mount_files(state_)) {
+    mount_pid_ = mount.pid;
+    mount_ = mount.directory;
+  }
   return {};
 }
 
@@ -335,134 +189,204 @@ void Bench::note_memory() {
 
 void Bench::stop() {
   note_memory();
-  if (mount_pid_ > 0) (void)end_process(std::exchange(mount_pid_, 0), 60);
-  if (node_.pid > 0) (void)end_process(std::exchange(node_.pid, 0), 60);
+  if (adopted_) return;
+  if (mount_pid_ > 0) (void)end_process(std::exchange(mount_pid_, 0), kEndSeconds);
+  if (node_.pid > 0) (void)end_process(std::exchange(node_.pid, 0), kEndSeconds);
 }
 
-Result<void> Bench::median(const std::string& name, const std::function<Result<double>(const std::string&)>& measure) {
-  if (!wanted(name)) return {};
-  std::vector<double> all;
-  for (int i = 0; i < (options_.quick ? 1 : 5); ++i) {
-    Result<double> one = measure(name + "-" + std::to_string(runs_++));
-    if (!one.ok()) return std::move(one).error().within(name);
-    all.push_back(*one);
+// ---- measuring ----
+
+void Bench::measure(const std::string& name, const Measure& once) {
+  if (!wanted(name)) return;
+  Outcome& outcome = outcomes_[name];
+  for (int i = 0; i < (options_.quick ? 1 : 5) && outcome.failed.empty(); ++i) {
+    const double node = cpu_seconds(node_.pid);
+    const double mount = cpu_seconds(mount_pid_);
+    const double own = cpu_seconds(::getpid());
+    Result<Sample> sample = once(name + "-" + std::to_string(runs_++));
     note_memory();
+    if (!sample.ok()) {
+      outcome.failed = sample.error().message();
+      ++failed_;
+      break;
+    }
+    outcome.numbers.push_back(sample->number);
+    if (sample->operations == 0) continue;
+    const double scale = 1e6 / static_cast<double>(sample->operations);
+    outcome.node_us.push_back((cpu_seconds(node_.pid) - node) * scale);
+    outcome.mount_us.push_back((cpu_seconds(mount_pid_) - mount) * scale);
+    outcome.self_us.push_back((cpu_seconds(::getpid()) - own) * scale);
   }
-  std::sort(all.begin(), all.end());
-  results_[name] = all[all.size() / 2];
-  if (!options_.as_json) {
-    std::printf("%-24s %12.2f\n", name.c_str(), results_[name]);
-    std::fflush(stdout);
-  }
-  return {};
+  if (!options_.as_json) report(name, outcome);
 }
 
-Result<double> Bench::untar(const std::string& unique) {
+void Bench::report(const std::string& name, const Outcome& outcome) const {
+  std::printf("%-22s", name.c_str());
+  if (!outcome.failed.empty()) std::printf(" failed: %s", outcome.failed.c_str());
+  if (!outcome.numbers.empty() && outcome.failed.empty()) {
+    auto [low, high] = std::minmax_element(outcome.numbers.begin(), outcome.numbers.end());
+    std::printf(" %10.2f  (%.2f - %.2f)", median_of(outcome.numbers), *low, *high);
+    if (!outcome.node_us.empty())
+      std::printf("  us of processor per operation: node %.1f, mount %.1f, client %.1f", median_of(outcome.node_us),
+                  median_of(outcome.mount_us), median_of(outcome.self_us));
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+json Bench::results() const {
+  json numbers = json::object();
+  json failed = json::object();
+  json details = json::object();
+  for (const auto& [name, outcome] : outcomes_) {
+    if (!outcome.failed.empty()) {
+      failed[name] = outcome.failed;
+      continue;
+    }
+    numbers[name] = median_of(outcome.numbers);
+    details[name]["all"] = outcome.numbers;
+    if (outcome.node_us.empty()) continue;
+    details[name]["processor_us_per_operation"] = {
+        {"node", median_of(outcome.node_us)}, {"mount", median_of(outcome.mount_us)}, {"client", median_of(outcome.self_us)}};
+  }
+  return {{"machine", machine()}, {"results", numbers}, {"failed", failed}, {"details", details}};
+}
+
+// `tar -x` of /usr/include on the mount, then sync.
+Result<Sample> Bench::untar(const std::string& unique) {
   if (tar_.empty()) {
-    tar_ = root_ + "/include.tar";
-    HR_TRY(std::string made, output_of("tar -cf " + tar_ + " -C /usr include && tar -tf " + tar_ + " | wc -l"));
+    std::string tar = root_ + "/include.tar";
+    HR_TRY(std::string made, output_of("tar -cf " + tar + " -C /usr include && tar -tf " + tar + " | wc -l"));
     tar_files_ = std::strtoull(made.c_str(), nullptr, 10);
+    tar_ = std::move(tar);
   }
   const std::string into = mount_ + "/" + unique;
-  auto start = Steady::now();
-  HR_TRY(std::string said, output_of("mkdir " + into + " && tar -xf " + tar_ + " -C " + into + " && sync -f " + into));
-  return static_cast<double>(tar_files_) / seconds_since(start);
+  auto begun = Steady::now();
+  HR_TRY(output_of("mkdir " + into + " && tar -xf " + tar_ + " -C " + into + " && sync -f " + into));
+  return Sample{static_cast<double>(tar_files_) / seconds_since(begun), tar_files_};
 }
 
 // 16 writers of their own files, 4 KiB and fsync each.
-Result<double> Bench::write_and_sync(const std::string& unique) {
+Result<Sample> Bench::write_and_sync(const std::string& unique) {
   constexpr int kJobs = 16;
-  constexpr double kSeconds = 4;
+  constexpr int kSeconds = 4;
+  constexpr uint64_t kBlocks = 1024;
   std::atomic<bool> stop{false};
-  std::atomic<bool> failed{false};
+  std::atomic<int> failure{0};
   std::atomic<uint64_t> total{0};
   std::vector<std::thread> jobs;
-  auto start = Steady::now();
+  auto begun = Steady::now();
   for (int i = 0; i < kJobs; ++i) {
     jobs.emplace_back([&, path = mount_ + "/" + unique + "-" + std::to_string(i)] {
       int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-      std::string block(kBlock, 'x');
-      for (uint64_t n = 0; !stop && !failed; ++n) {
-        bool ok = fd >= 0 && ::pwrite(fd, block.data(), block.size(), static_cast<off_t>(n % 1024 * kBlock)) == static_cast<ssize_t>(block.size()) && ::fsync(fd) == 0;
-        if (!ok) failed = true;
+      const std::string block(kBlock, 'x');
+      for (uint64_t n = 0; !stop && failure == 0; ++n) {
+        const auto at = static_cast<off_t>(n % kBlocks * kBlock);
+        const bool ok = fd >= 0 && ::pwrite(fd, block.data(), block.size(), at) == static_cast<ssize_t>(block.size()) && ::fsync(fd) == 0;
+        if (!ok) failure = errno == 0 ? EIO : errno;
         ++total;
       }
       if (fd >= 0) ::close(fd);
     });
   }
-  std::this_thread::sleep_for(std::chrono::duration<double>(kSeconds));
+  std::this_thread::sleep_for(std::chrono::seconds(kSeconds));
   stop = true;
   for (std::thread& job : jobs) job.join();
-  const double took = seconds_since(start);
-  if (failed) return Error(Code::kIo, "a write or fsync on the mount failed");
-  return static_cast<double>(total) / took;
+  if (failure != 0) return Error(Code::kIo, "write or fsync on the mount: " + std::generic_category().message(failure));
+  return Sample{static_cast<double>(total) / seconds_since(begun), total};
 }
 
-Result<double> Bench::rehydrate() {
-  const std::string bucket = "file://" + state_ + ".bucket";
-  HR_TRY(start("", false));
-  Result<double> filled = native(node_.address, options_.full ? fill_a_million : fill_some, "");
-  if (!filled.ok()) return filled;
+void Bench::metadata() {
+  const uint64_t creates = options_.quick ? 30'000 : 60'000;
+  measure("creates_per_s_64", [&](const std::string& name) { return rate(measure_creates(node_.address, name, 64, creates)); });
+  measure("creates_per_s_1", [&](const std::string& name) { return rate(measure_creates(node_.address, name, 1, creates / 10)); });
+  measure("small_files_per_s", [&](const std::string& name) { return rate(measure_ingest(node_.address, name, 20'000)); });
+  auto on_mount = [&](Result<Sample> (Bench::*once)(const std::string&)) {
+    return [this, once](const std::string& name) -> Result<Sample> {
+      if (mount_pid_ == 0) return Error(Code::kInvalid, "this node has no mount: headrace mount DIR --state " + state_);
+      return (this->*once)(name);
+    };
+  };
+  measure("untar_files_per_s", on_mount(&Bench::untar));
+  measure("write_fsync_per_s_16", on_mount(&Bench::write_and_sync));
+}
+
+// Each ratio's two sides one after the other, so that both meet the same neighbours.
+void Bench::streams() {
+  const std::string limit = root_ + "/limit.dat";
+  std::string stream;
+  measure("seq_write_over_limit", [&](const std::string& name) -> Result<Sample> {
+    HR_TRY(double theirs, fio(limit, "--rw=write --bs=1m --iodepth=8 --end_fsync=1 --overwrite=1", "write", "bw_bytes"));
+    HR_TRY(Measured ours, measure_write(node_.address, name));
+    stream = name;
+    return Sample{ours.per_s / (theirs * kDataShare), ours.operations};
+  });
+  auto with_stream = [&](const std::function<Result<Sample>()>& once) {
+    return [&, once](const std::string& name) -> Result<Sample> {
+      if (stream.empty()) {
+        const std::string kept = adopted_ ? "bench-stream" : name;  // a later run finds it
+        Result<Measured> written = measure_write(node_.address, kept);
+        if (!written.ok() && written.code() != Code::kExists) return written.error();
+        stream = kept;
+      }
+      return once();
+    };
+  };
+  measure("seq_read_over_fio", with_stream([&]() -> Result<Sample> {
+            HR_TRY(double theirs, fio(limit, "--rw=read --bs=1m --iodepth=8", "read", "bw_bytes"));
+            HR_TRY(Measured ours, measure_read(node_.address, stream));
+            return Sample{ours.per_s / theirs, ours.operations};
+          }));
+  measure("rand_read_4k_over_fio", with_stream([&]() -> Result<Sample> {
+            HR_TRY(double theirs, fio(limit, "--rw=randread --bs=4k --iodepth=32 --runtime=3 --time_based", "read", "iops"));
+            HR_TRY(Measured ours, measure_random_read(node_.address, stream, 100'000));
+            return Sample{ours.per_s / theirs, ours.operations};
+          }));
   std::error_code error;
-  std::string self = std::filesystem::read_symlink("/proc/self/exe", error).string();
-  HR_TRY(std::string down, output_of(self + " spin-down --state " + state_));
-  node_.pid = 0;
+  std::filesystem::remove(limit, error);
+}
+
+// From the command to the first listing, on an empty state; then everything goes into the bucket again.
+Result<Sample> Bench::first_ls() {
+  std::error_code error;
+  HR_TRY(output_of(self() + " spin-down --state " + state_));
+  node_ = {};
+  mount_pid_ = 0;
   std::filesystem::remove_all(state_, error);
-  auto start_time = Steady::now();
-  HR_TRY(start(bucket, true));
+  auto begun = Steady::now();
+  HR_TRY(output_of(self() + " rehydrate file://" + state_ + ".bucket --state " + state_ + " --mount " + mount_ + " --detach"));
+  HR_TRY(adopt());
   HR_TRY(std::string listed, output_of("ls " + mount_ + "/many-0 | wc -l"));
-  const double took = seconds_since(start_time);
-  stop();
-  std::filesystem::remove_all(state_, error);
-  std::filesystem::remove_all(state_ + ".bucket", error);
-  return took;
+  const double took = seconds_since(begun);
+  if (std::strtoull(listed.c_str(), nullptr, 10) == 0) return Error(Code::kIo, "the re-hydrated directory is empty");
+  return Sample{took, 0};
+}
+
+void Bench::rehydration() {
+  const char* name = "rehydrate_first_ls_s";
+  if (!wanted(name)) return;
+  Result<void> filled = make_many_files(node_.address, "many", options_.full ? 1'000'000 : 20'000);
+  note_memory();
+  measure(name, [&](const std::string&) -> Result<Sample> {
+    if (!filled.ok()) return filled.error();
+    return first_ls();
+  });
 }
 
 Result<void> Bench::run() {
   std::string pattern = options_.directory + "/headrace-bench-XXXXXX";
   if (::mkdtemp(pattern.data()) == nullptr) return Error(Code::kIo, "cannot make a directory in " + options_.directory);
   root_ = pattern;
-  state_ = root_ + "/state";
+  adopted_ = !options_.state.empty();
+  state_ = adopted_ ? options_.state : root_ + "/state";
   mount_ = root_ + "/mnt";
-  HR_TRY(start("", true));
-
-  HR_TRY(median("creates_per_s_64", [&](const std::string& name) { return native(node_.address, measure_creates<64, 30'000>, name); }));
-  HR_TRY(median("creates_per_s_1", [&](const std::string& name) { return native(node_.address, measure_creates<1, 3'000>, name); }));
-  HR_TRY(median("small_files_per_s", [&](const std::string& name) { return native(node_.address, measure_ingest, name); }));
-  HR_TRY(median("untar_files_per_s", [&](const std::string& name) { return untar(name); }));
-  HR_TRY(median("write_fsync_per_s_16", [&](const std::string& name) { return write_and_sync(name); }));
-
-  // Each ratio's two sides one after the other, so that both meet the same neighbours.
-  const std::string limit = root_ + "/limit.dat";
-  std::string stream;
-  HR_TRY(median("seq_write_over_limit", [&](const std::string& name) -> Result<double> {
-    HR_TRY(double bytes_per_s, fio(limit, "--rw=write --bs=1m --iodepth=8 --end_fsync=1 --overwrite=1", "write", "bw_bytes"));
-    HR_TRY(double ours, native(node_.address, measure_write, name));
-    stream = name;
-    return ours * 1e6 / (bytes_per_s * 4 / 6);
-  }));
-  if (stream.empty() && (wanted("seq_read_over_fio") || wanted("rand_read_4k_over_fio"))) {
-    stream = "stream";
-    Result<double> written = native(node_.address, measure_write, stream);
-    if (!written.ok()) return written.error();
-  }
-  HR_TRY(median("seq_read_over_fio", [&](const std::string&) -> Result<double> {
-    HR_TRY(double bytes_per_s, fio(limit, "--rw=read --bs=1m --iodepth=8", "read", "bw_bytes"));
-    HR_TRY(double ours, native(node_.address, measure_read, stream));
-    return ours * 1e6 / bytes_per_s;
-  }));
-  HR_TRY(median("rand_read_4k_over_fio", [&](const std::string&) -> Result<double> {
-    HR_TRY(double per_s, fio(limit, "--rw=randread --bs=4k --iodepth=32 --runtime=3 --time_based", "read", "iops"));
-    HR_TRY(double ours, native(node_.address, measure_random_read, stream));
-    return ours / per_s;
-  }));
+  HR_TRY(adopted_ ? adopt() : start());
+  metadata();
+  streams();
+  if (!adopted_) rehydration();
   stop();
-  std::error_code error;
-  std::filesystem::remove_all(state_, error);
-  std::filesystem::remove_all(state_ + ".bucket", error);
-  HR_TRY(median("rehydrate_first_ls_s", [&](const std::string&) { return rehydrate(); }));
-  if (wanted("rss_node_mib")) results_["rss_node_mib"] = rss_node_;
-  if (wanted("rss_mount_mib")) results_["rss_mount_mib"] = rss_mount_;
+  for (auto [name, mib] : {std::pair("rss_node_mib", rss_node_), std::pair("rss_mount_mib", rss_mount_)})
+    measure(name, [mib](const std::string&) { return Result<Sample>(Sample{mib, 0}); });
   return {};
 }
 
@@ -471,14 +395,8 @@ Result<void> Bench::run() {
 int run_bench(const BenchOptions& options) {
   Bench bench(options);
   Result<void> done = bench.run();
-  if (options.as_json) {
-    json out;
-    out["machine"] = bench.machine();
-    out["results"] = json::object();
-    for (const auto& [name, number] : bench.results()) out["results"][name] = number;
-    std::printf("%s\n", out.dump(2).c_str());
-  }
-  if (done.ok()) return 0;
+  if (options.as_json) std::printf("%s\n", bench.results().dump(2).c_str());
+  if (done.ok()) return bench.complete() ? 0 : 1;
   std::fprintf(stderr, "headrace: bench: %s\n", done.error().message().c_str());
   return 1;
 }

@@ -104,6 +104,7 @@ int run(int argc, char** argv) {
   BenchOptions bench;
   CLI::App* c_bench = add(app, "bench", "measure this machine: a node and a mount of its own, for a few minutes", "headrace bench --quick --json");
   c_bench->add_option("--directory", bench.directory, "on the device to be measured")->capture_default_str();
+  c_bench->add_option("--state", bench.state, "measure the node that runs on this state, and its mount");
   c_bench->add_flag("--json", bench.as_json, "for programs");
   c_bench->add_flag("--quick", bench.quick, "each once, instead of the median of five");
   c_bench->add_flag("--full", bench.full, "re-hydrate a million files");
