@@ -48,7 +48,7 @@ NodeProcess::NodeProcess(Cluster& cluster, Env& env, std::string address, bool r
       address_(std::move(address)),
       rehydrate_(rehydrate),
       take_over_(take_over),
-      coordinator_(env, "/state/coord"),
+      coordinator_(env, "/state/coord", "/state/targets"),
       stores_(MemoryStoreLatency{.clock = &env.clock, .random = &env.random, .miss_percent = cluster.shape.miss_percent}) {
   auto memory = std::make_unique<MemoryStore>(cluster.bucket, &env.clock, milliseconds(4));
   auto faulty = std::make_unique<FaultyStore>(std::move(memory), env.clock, cluster.bucket_random, cluster.bucket_rates, cluster.bucket_faults);

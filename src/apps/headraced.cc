@@ -45,7 +45,7 @@ void tell(const Options& options, const std::string& line) {
   if (options.ready_fd >= 0) ::close(options.ready_fd);
 }
 
-Task<Result<std::string>> serve_status(Node* node) { co_return status_json(*node); }
+Task<Result<std::string>> serve_status(Node* node, const EmbeddedCoordinator* coordinator) { co_return status_json(*node, *coordinator); }
 Task<Result<std::string>> serve_targets(Node* node) { co_return targets_json(*node); }
 Task<Result<std::string>> serve_metrics(Node* node) { co_return metrics_text(*node); }
 
@@ -110,8 +110,9 @@ Task<Result<void>> check_new_bucket(Env env, BucketUrl url, Blocking* requests) 
 
 Task<Result<void>> run_node(Reactor& reactor, const Options& options, const EventLog& log) {
   Env env = reactor.env();
-  EmbeddedCoordinator coordinator(env, options.state + "/coord");
+  EmbeddedCoordinator coordinator(env, options.state + "/coord", options.state + "/targets");
   HR_CO_TRY(co_await coordinator.load());
+  if (!coordinator.mended().empty()) log.warning("coordinator_mended", {{"what", coordinator.mended()}});
   Address address = "unix:" + options.state + "/node.sock";
   HR_CO_TRY(CoordRecord map, co_await coordinator.get(kMapKey));
   HR_CO_TRY(CoordRecord bucket_record, co_await coordinator.get(kBucketKey));
@@ -184,7 +185,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   file.address = node.address();
   file.admin_token = hex(env.random.next()) + hex(env.random.next());
   AdminServer admin([&reactor](std::move_only_function<void()> f) { reactor.post(std::move(f)); }, file.admin_token);
-  admin.get("/status", [n = &node](std::string) { return serve_status(n); });
+  admin.get("/status", [n = &node, c = &coordinator](std::string) { return serve_status(n, c); });
   admin.get("/targets", [n = &node](std::string) { return serve_targets(n); });
   admin.get("/tier", [n = &node](std::string) { return tier_json(n); });
   admin.get("/metrics", [n = &node](std::string) { return serve_metrics(n); }, true);

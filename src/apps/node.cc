@@ -268,12 +268,18 @@ Task<Result<void>> Node::change_map(std::function<bool(ClusterMap&)> change) {
 }
 
 Task<Result<void>> Node::open_targets(ClusterMap& map) {
+  HR_CO_TRY(CoordRecord seen, co_await coordinator_.get(kGenerationsKey));
+  if (seen.version != 0) {
+    HR_CO_TRY(GenerationsRecord record, decode_durable<GenerationsRecord>(seen.value));
+    for (const TargetGeneration& one : record.targets) generations_[one.target] = one.generation;
+  }
   for (TargetInfo& info : map.targets) {
     if (info.node != options_.self || info.state == TargetState::kRetired) continue;
     TargetExpected expected;
     expected.id = info.id;
     expected.cluster = map.cluster;
     expected.number = info.number;
+    expected.generation = generations_[info.id];
     std::string directory = target_directory(options_.state, info.number);
     Result<std::unique_ptr<Target>> target = co_await Target::open(env_, directory, expected, options_.targets);
     if (target.ok()) {
@@ -288,6 +294,22 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
     info.state = TargetState::kLost;
   }
   co_return {};
+}
+
+// Durable on the targets already: what is noted is never above what they hold.
+Task<Result<void>> Node::note_generations() {
+  GenerationsRecord record;
+  std::map<TargetId, uint64_t> now;
+  for (const TargetInfo& info : view_.map().targets) {
+    if (std::shared_ptr<Target> target = targets_.find(info.id); target != nullptr) now[info.id] = target->generation();
+    else if (auto at = generations_.find(info.id); at != generations_.end()) now[info.id] = at->second;
+  }
+  if (now == generations_) co_return Result<void>();
+  for (const auto& [id, generation] : now) record.targets.push_back({id, generation});
+  HR_CO_TRY(CoordRecord old, co_await coordinator_.get(kGenerationsKey));
+  HR_CO_TRY(co_await coordinator_.put(kGenerationsKey, encode_durable(record), old.version));
+  generations_ = std::move(now);
+  co_return Result<void>();
 }
 
 Task<Result<void>> Node::start(std::optional<HeadVersion> held) {
@@ -307,6 +329,7 @@ Task<Result<void>> Node::start(std::optional<HeadVersion> held) {
   for (NodeInfo& node : map.nodes)
     if (node.id == options_.self) node.address = address_;
   HR_CO_TRY(co_await put_map(std::move(map)));
+  HR_CO_TRY(co_await note_generations());
   began = env_.clock.now();
   HR_CO_TRY(co_await lead_partitions());
   times_.partitions = (env_.clock.now() - began).seconds();
@@ -404,6 +427,8 @@ Task<void> Node::watch_loop() {
     bool slept = co_await scope_.token().sleep(env_.clock, seconds(2));
     if (!slept) co_return;
     watch_partitions();
+    Result<void> noted = co_await note_generations();
+    (void)noted.ok();  // tried again
     TierStatus tier = tier_.status();
     if (tier.evict.bytes != evicted) {
       tell({false, "evicted", {{"bytes", std::to_string(tier.evict.bytes - evicted)}, {"segments", std::to_string(tier.evict.segments)}}});

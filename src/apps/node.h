@@ -37,6 +37,21 @@ struct NodeOptions {
 // has a checkpoint of its own.
 inline constexpr const char* kOriginKey = "origin";
 
+// Where a cluster keeps the highest generation that it has seen of each target: encode_durable(GenerationsRecord). A file
+// of a lower one is an older copy that was put back.
+inline constexpr const char* kGenerationsKey = "generations";
+
+struct TargetGeneration {
+  TargetId target;
+  uint64_t generation = 0;
+  void fields(this auto& self, auto& v) { v(self.target, self.generation); }
+};
+struct GenerationsRecord {
+  static constexpr uint8_t kFormat = 1;
+  std::vector<TargetGeneration> targets;
+  void fields(this auto& self, auto& v) { v(self.targets); }
+};
+
 // A new, empty namespace on this node's new targets.
 struct BootstrapOptions {
   NodeId self{1};
@@ -115,6 +130,7 @@ class Node {
     if (options_.on_event) options_.on_event(event);
   }
   [[nodiscard]] Task<Result<void>> open_targets(ClusterMap& map);
+  [[nodiscard]] Task<Result<void>> note_generations();
   [[nodiscard]] Task<Result<void>> lead_partitions();
   [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins();
   [[nodiscard]] HotUsage usage() const;
@@ -130,6 +146,7 @@ class Node {
   Handlers handlers_;
   ClusterView view_;
   uint64_t map_version_ = 0;   // of the coordinator's record
+  std::map<TargetId, uint64_t> generations_;  // as the coordinator has them
   NamespaceSecret secret_{};
   TargetService targets_;
   PartitionService service_;

@@ -47,7 +47,7 @@ json targets_of(Node& node) {
 
 std::string targets_json(Node& node) { return json{{"targets", targets_of(node)}}.dump(); }
 
-std::string status_json(Node& node) {
+std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   json out;
   const ClusterMap& map = node.map();
   out["cluster"] = hex(map.cluster.value());
@@ -102,6 +102,7 @@ std::string status_json(Node& node) {
   out["upkeep"] = {{"targets_lost", keeper.targets_lost}, {"fragments_repaired", keeper.repaired}, {"repairs_failed", keeper.repair_failed},
                    {"damage_waiting", keeper.damage_waiting}, {"segments_rebuilt", keeper.segments_rebuilt}, {"bytes_rebuilt", keeper.bytes_rebuilt},
                    {"orphans_freed", keeper.orphans_freed}, {"last_error", keeper.last_error}};
+  out["coordinator"] = {{"copies", coordinator.copies()}, {"last_error", coordinator.copy_error()}};
   const Node::Times& times = node.start_times();
   out["start"] = {{"targets_s", times.targets}, {"partitions_s", times.partitions}, {"bucket_s", times.bucket}};
   out["partitions"] = std::move(partitions);

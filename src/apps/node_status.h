@@ -4,11 +4,12 @@
 #include <string>
 
 #include "apps/node.h"
+#include "coord/embedded/embedded_coordinator.h"
 
 namespace headrace {
 
 // Keys that others script against: degraded_reads, hot_bytes, cache_bytes, bucket_bytes, objects, owner.
-[[nodiscard]] std::string status_json(Node& node);
+[[nodiscard]] std::string status_json(Node& node, const EmbeddedCoordinator& coordinator);
 // One entry per target of the map, retired ones included, with how far its rebuild is.
 [[nodiscard]] std::string targets_json(Node& node);
 [[nodiscard]] Task<Result<std::string>> tier_json(Node* node);

@@ -16,7 +16,7 @@ namespace {
 
 struct NodeProcess : Process {
   NodeProcess(Env& e, std::shared_ptr<MemoryBucket> bucket, bool take = false)
-      : rehydrate(take), env(e), coordinator(e, "/state/coord"), stores(), store(std::move(bucket)) {}
+      : rehydrate(take), env(e), coordinator(e, "/state/coord", "/state/targets"), stores(), store(std::move(bucket)) {}
   Task<void> run() override {
     Result<void> done = co_await serve();
     error = done.ok() ? "" : done.error().text();

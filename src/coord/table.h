@@ -25,7 +25,11 @@ struct CoordTable {
   static constexpr uint8_t kFormat = 1;
   uint64_t revision = 0;            // +1 with each put of any key
   std::vector<CoordEntry> entries;  // ascending by key: a few dozen at most
-  void fields(this auto& self, auto& v) { v(self.revision, self.entries); }
+  uint64_t id = 0;                  // random, of this coordinator: tells its copies from another cluster's; 0: none yet
+  void fields(this auto& self, auto& v) {
+    v(self.revision, self.entries);
+    v.tail(self.id);
+  }
 
   [[nodiscard]] CoordRecord get(std::string_view key) const;
   // kConflict as Coordinator::put.

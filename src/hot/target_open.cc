@@ -10,6 +10,12 @@ namespace {
 constexpr const char* kFileName = "/target.dat";
 constexpr const char* kNewName = "/target.new";
 
+// Where the node does not start as long as the file is there.
+std::string remove_hint(uint32_t number) {
+  return "move the file away, start again, and run `headrace target replace t" +
+         std::to_string(number) + "`: what the right one held is rebuilt from the others";
+}
+
 std::string replace_hint(uint32_t number) {
   return "run `headrace target replace t" + std::to_string(number) +
          "`: what it held is rebuilt from the others";
@@ -78,9 +84,8 @@ Result<void> check_expected(const Superblock& found, const TargetExpected& expec
     return Error(Code::kInvalid,
                  name + " belongs to cluster " + hex(found.cluster.value()) + ", not " +
                      hex(expected.cluster.value()) +
-                     ": attach the right disk, or remove the file if its data is not "
-                     "needed and " +
-                     replace_hint(expected.number));
+                     ": put the right target.dat (or disk) back; if it is lost, " +
+                     remove_hint(expected.number));
   if (found.number != expected.number)
     return Error(Code::kInvalid,
                  name + ": this is target t" + std::to_string(found.number) + " (" +
@@ -91,13 +96,14 @@ Result<void> check_expected(const Superblock& found, const TargetExpected& expec
                  name + ": the file is of target " + to_string(found.target) +
                      ", the cluster knows " + to_string(expected.id) +
                      " there: it was replaced or copied from elsewhere; put the right "
-                     "file back, or " +
-                     replace_hint(expected.number));
+                     "file back; if it is lost, " +
+                     remove_hint(expected.number));
   if (found.generation < expected.generation)
     return Error(Code::kInvalid,
                  name + " is an older copy (generation " + std::to_string(found.generation) +
                      ", the cluster has seen " + std::to_string(expected.generation) +
-                     "): put the newest file back, or " + replace_hint(expected.number));
+                     "): put the newest file back; if it is lost, " +
+                     remove_hint(expected.number));
   return {};
 }
 

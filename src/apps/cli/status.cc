@@ -54,7 +54,7 @@ int run_status(const CliOptions& options) {
     if (!partition.value("last_error", "").empty()) line += "  last error: " + partition.value("last_error", "");
     print("partition", line);
   }
-  for (const char* part : {"upload", "publish", "evict", "upkeep"}) {
+  for (const char* part : {"upload", "publish", "evict", "upkeep", "coordinator"}) {
     std::string error = s.value(part, json::object()).value("last_error", "");
     if (!error.empty()) print(part, "last error: " + error);
   }

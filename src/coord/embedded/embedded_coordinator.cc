@@ -1,5 +1,6 @@
 #include "coord/embedded/embedded_coordinator.h"
 
+#include <map>
 #include <utility>
 
 #include "coord/embedded/coord_file.h"
@@ -14,32 +15,76 @@ std::string directory_of(const std::string& path) {
 }
 }  // namespace
 
+Task<Result<CoordTable>> EmbeddedCoordinator::read_file(std::string path) {
+  HR_CO_TRY(std::unique_ptr<File> file, co_await env_.disk.open(path, {}));
+  HR_CO_TRY(uint64_t size, co_await file->size());
+  if (size > 2 * kMaxBytes) co_return Error(Code::kCorrupt, std::to_string(size) + " bytes are no coordinator's file");
+  Buffer bytes = Buffer::allocate(size);
+  size_t got = 0;
+  if (size > 0) {
+    HR_CO_TRY(got, co_await file->read(0, bytes));
+  }
+  co_return decode_coord_file(bytes.view().first(got));
+}
+
+// One in each directory that is there: of targets that came or went since, too.
+Task<std::vector<std::string>> EmbeddedCoordinator::copy_paths() {
+  std::vector<std::string> out;
+  if (copies_.empty()) co_return out;
+  Result<std::vector<std::string>> names = co_await env_.disk.list(copies_);
+  if (!names.ok()) co_return out;
+  for (const std::string& name : *names) out.push_back(copies_ + "/" + name + "/coord");
+  co_return out;
+}
+
 Task<Result<void>> EmbeddedCoordinator::load() {
   HR_ASSERT(!loaded_);
-  Result<std::unique_ptr<File>> file = co_await env_.disk.open(path_, {});
-  if (!file.ok() && file.code() == Code::kNotFound) {
-    loaded_ = true;
-    co_return Result<void>();
+  Result<CoordTable> file = co_await read_file(path_);
+  if (file.code() == Code::kUnsupportedFormat) co_return std::move(file).error().within(path_);
+  if (!file.ok() && file.code() != Code::kNotFound && file.code() != Code::kCorrupt && file.code() != Code::kIo)
+    co_return std::move(file).error().within(path_);
+  std::vector<Copy> good;
+  const std::vector<std::string> paths = co_await copy_paths();
+  for (const std::string& path : paths) {
+    Result<CoordTable> table = co_await read_file(path);
+    if (!file.ok() && table.code() == Code::kUnsupportedFormat) co_return std::move(table).error().within(path);
+    if (table.ok()) good.push_back({path, std::move(table)});
   }
-  if (!file.ok()) co_return std::move(file).error().within(path_);
-  Result<uint64_t> size = co_await (*file)->size();
-  if (!size.ok()) co_return std::move(size).error().within(path_);
-  if (*size > 2 * kMaxBytes) co_return Error(Code::kCorrupt, path_ + ": " + std::to_string(*size) + " bytes are no coordinator's file");
-  Buffer bytes = Buffer::allocate(*size);
-  size_t got = 0;
-  if (*size > 0) {
-    Result<size_t> read = co_await (*file)->read(0, bytes);
-    if (!read.ok()) co_return std::move(read).error().within(path_);
-    got = *read;
+  // Copies of another cluster came with a target of its; whose the rest are is for the file to say, or for most of them.
+  uint64_t id = file.ok() ? file->id : 0;
+  std::map<uint64_t, size_t> votes;
+  for (const Copy& copy : good) ++votes[copy.table->id];
+  for (const auto& [candidate, count] : votes)
+    if (!file.ok() && count * 2 > good.size()) id = candidate;
+  const Copy* newest = nullptr;
+  for (const Copy& copy : good) {
+    if (id == 0 || copy.table->id != id) continue;
+    if (newest == nullptr || copy.table->revision > newest->table->revision) newest = &copy;
   }
-  Result<CoordTable> table = decode_coord_file(bytes.view().first(got));
-  if (!table.ok() && table.code() == Code::kUnsupportedFormat) co_return std::move(table).error().within(path_);
-  if (!table.ok())
-    co_return Error(Code::kCorrupt, path_ + " is damaged: " + table.error().message() +
+  if (!file.ok() && newest == nullptr) {
+    if (good.empty() && file.code() == Code::kNotFound) {
+      loaded_ = true;
+      co_return Result<void>();
+    }
+    std::string what = file.code() == Code::kNotFound ? path_ + " is missing" : path_ + " is damaged: " + file.error().message();
+    if (!good.empty()) {
+      what += ", and its copies beside the targets are of different clusters (";
+      for (const Copy& copy : good) what += (&copy == good.data() ? "" : ", ") + copy.path;
+      co_return Error(Code::kCorrupt, what + "): move the directories of targets of another cluster away, then start again");
+    }
+    co_return Error(Code::kCorrupt, what + ", and no copy of it beside the targets is whole" +
                                         ". Put back a copy of this file if there is one. Otherwise keep the targets as they are: "
                                         "`headrace recover`, which rebuilds it from them, comes in a later version; what was "
                                         "tiered can be had from the bucket with `headrace rehydrate`");
-  durable_ = *std::move(table);
+  }
+  if (!file.ok() || (newest != nullptr && newest->table->revision > file->revision)) {
+    std::string why = !file.ok() ? file.error().message() : "it is an older one (revision " + std::to_string(file->revision) + ", not " + std::to_string(newest->table->revision) + ")";
+    mended_ = path_ + " was not right (" + why + ") and was put back from " + newest->path;
+    file = *newest->table;
+    HR_CO_TRY(co_await write_file(path_, encode_coord_file(*file)));
+    HR_CO_TRY(co_await take_place(path_));
+  }
+  durable_ = *std::move(file);
   staged_ = durable_;
   found_ = loaded_ = true;
   co_return Result<void>();
@@ -70,6 +115,7 @@ Task<Result<uint64_t>> EmbeddedCoordinator::put(std::string key, std::string val
   }
   if (bytes > kMaxBytes) co_return Error(Code::kTooLarge, path_ + ": over " + std::to_string(kMaxBytes) + " bytes of records");
   HR_CO_TRY(uint64_t version, staged_.put(key, std::move(value), expected));
+  if (staged_.id == 0) staged_.id = env_.random.nonzero();
   if (next_ == nullptr) next_ = std::make_shared<Group>();
   std::shared_ptr<Group> group = next_;
   if (!writing_) {
@@ -86,14 +132,16 @@ Task<void> EmbeddedCoordinator::write_groups() {
     std::shared_ptr<Group> group = std::exchange(next_, nullptr);
     CoordTable table = staged_;
     ++writes_;
-    Result<void> result = co_await write_beside(encode_coord_file(table));
+    const std::string bytes = encode_coord_file(table);
+    Result<void> result = co_await write_file(path_, bytes);
     if (result.ok()) {
-      result = co_await take_place();
+      result = co_await take_place(path_);
       if (!result.ok())
         broken_ = Error(Code::kIo, path_ + " may or may not have taken its last change (" + result.error().message() +
                                        "): mend the disk under it, then restart the node");
     }
     if (result.ok()) {
+      co_await write_copies(bytes);
       durable_ = std::move(table);
       Scheduler::current().wake_all(changed_);
     } else {
@@ -111,8 +159,9 @@ Task<void> EmbeddedCoordinator::write_groups() {
   writing_ = false;
 }
 
-Task<Result<void>> EmbeddedCoordinator::write_beside(std::string bytes) {
-  std::string beside = path_ + ".new";
+// Beside `path`, under another name.
+Task<Result<void>> EmbeddedCoordinator::write_file(std::string path, std::string bytes) {
+  std::string beside = path + ".new";
   Result<std::unique_ptr<File>> file = co_await env_.disk.open(beside, {.create = true});
   if (!file.ok()) co_return std::move(file).error().within(beside);
   std::vector<Buffer> pieces(1, Buffer::adopt(std::move(bytes)));
@@ -123,10 +172,43 @@ Task<Result<void>> EmbeddedCoordinator::write_beside(std::string bytes) {
   co_return Result<void>();
 }
 
-Task<Result<void>> EmbeddedCoordinator::take_place() {
-  Result<void> done = co_await env_.disk.rename(path_ + ".new", path_);
-  if (done.ok()) done = co_await env_.disk.sync_directory(directory_of(path_));
+Task<Result<void>> EmbeddedCoordinator::take_place(std::string path) {
+  Result<void> done = co_await env_.disk.rename(path + ".new", path);
+  if (done.ok()) done = co_await env_.disk.sync_directory(directory_of(path));
   co_return done;
+}
+
+Task<void> EmbeddedCoordinator::write_copy(std::string path, std::string bytes, std::shared_ptr<CopyRound> round) {
+  Result<void> done = co_await write_file(path, std::move(bytes));
+  if (done.ok()) done = co_await take_place(path);
+  copying_.erase(path);
+  --round->under_way;
+  if (done.ok())
+    ++round->written;
+  else if (done.code() != Code::kNotDirectory && round->error.empty())  // a stray file among the targets
+    round->error = done.error().message();
+  Scheduler::current().wake_all(round->waiting);
+}
+
+Task<void> EmbeddedCoordinator::write_copies(std::string bytes) {
+  auto round = std::make_shared<CopyRound>();
+  const std::vector<std::string> paths = co_await copy_paths();
+  for (const std::string& path : paths) {
+    if (!copying_.insert(path).second) {  // its disk hangs since an earlier put
+      round->error = path + " does not get written: the disk under it hangs";
+      continue;
+    }
+    ++round->under_way;
+    scope_.spawn(write_copy(path, bytes, round));
+  }
+  const Nanos deadline = env_.clock.now() + kCopyPatience;
+  while (round->under_way > 0) {
+    bool woken = co_await ListWait(round->waiting, env_.clock, deadline);
+    if (!woken) break;
+  }
+  if (round->under_way > 0 && round->error.empty()) round->error = "a copy is not written within " + std::to_string(kCopyPatience.count / 1'000'000'000) + " s";
+  copied_ = round->written;
+  copy_error_ = round->error;
 }
 
 Task<Result<uint64_t>> EmbeddedCoordinator::changed_since(uint64_t revision) {

@@ -1,4 +1,5 @@
-// EmbeddedCoordinator: the Coordinator of a cluster of one machine: all records in one file, STATE/coord.
+// EmbeddedCoordinator: the Coordinator of a cluster of one machine: all records in one file, STATE/coord, and a copy of it
+// beside every target, STATE/targets/tN/coord.
 //
 // Every put writes the whole file anew beside the old one, flushes it, renames it into place and syncs the directory: a
 // power loss leaves either version whole. (Two alternating slots in one file would be a little cheaper, but a slot that
@@ -6,11 +7,16 @@
 // arrive meanwhile share the next write. get() shows only what is durable. A write that fails before the rename
 // changes nothing; one that fails in or after it leaves open which version a restart will find, so from then on
 // everything is refused (kIo) until a restart reads what is there.
+//
+// A put is acknowledged when the file is durable and every copy that can be written is: a copy is never newer than what the
+// file has been, and a disk that takes no copy stops nothing. load() takes the newest of the file and its copies, and puts
+// the file right from it: a damaged or missing file, or an old one put back, is mended by any copy.
 // Owner: the node. Leases live in memory: they begin anew with the process, as the only node does.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "coord/coordinator.h"
@@ -23,12 +29,16 @@ namespace headrace {
 
 class EmbeddedCoordinator final : public Coordinator {
  public:
-  EmbeddedCoordinator(Env env, std::string path) : env_(env), path_(std::move(path)) {}
+  // `copies`: a directory, in each of whose directories a copy is kept; empty: none.
+  EmbeddedCoordinator(Env env, std::string path, std::string copies = {})
+      : env_(env), path_(std::move(path)), copies_(std::move(copies)) {}
 
-  // First. An absent file is an empty coordinator: found() is false then (a node that has targets knows better). kCorrupt
-  // and kUnsupportedFormat name the mend.
+  // First. An absent file without copies is an empty coordinator: found() is false then (a node that has targets knows
+  // better). kCorrupt and kUnsupportedFormat name the mend.
   [[nodiscard]] Task<Result<void>> load();
   [[nodiscard]] bool found() const { return found_; }
+  // What load() had to mend, and from where; empty: nothing.
+  [[nodiscard]] const std::string& mended() const { return mended_; }
 
   [[nodiscard]] Task<Result<CoordRecord>> get(std::string key) override;
   [[nodiscard]] Task<Result<uint64_t>> put(std::string key, std::string value, uint64_t expected) override;
@@ -40,9 +50,12 @@ class EmbeddedCoordinator final : public Coordinator {
   // Waits for writes in progress; then every operation is kCancelled, and waits for changes end.
   [[nodiscard]] Task<void> close();
   [[nodiscard]] uint64_t writes() const { return writes_; }  // of the file, since load()
+  [[nodiscard]] size_t copies() const { return copied_; }    // that hold the newest revision
+  [[nodiscard]] const std::string& copy_error() const { return copy_error_; }  // of the last write; empty: none
 
  private:
   static constexpr size_t kMaxBytes = 16 * kMiB;  // of all records
+  static constexpr Nanos kCopyPatience = seconds(2);
 
   struct Group {  // puts that one write makes durable
     std::optional<Result<void>> result;
@@ -50,11 +63,30 @@ class EmbeddedCoordinator final : public Coordinator {
   };
   [[nodiscard]] Result<void> usable() const;
   [[nodiscard]] Task<void> write_groups();
-  [[nodiscard]] Task<Result<void>> write_beside(std::string bytes);
-  [[nodiscard]] Task<Result<void>> take_place();
+  struct Copy {
+    std::string path;
+    Result<CoordTable> table;
+  };
+  [[nodiscard]] Task<Result<CoordTable>> read_file(std::string path);
+  [[nodiscard]] Task<std::vector<std::string>> copy_paths();
+  [[nodiscard]] Task<Result<void>> write_file(std::string path, std::string bytes);
+  [[nodiscard]] Task<Result<void>> take_place(std::string path);
+  struct CopyRound {  // the copies of one write
+    size_t under_way = 0;
+    size_t written = 0;
+    std::string error;
+    WaitList waiting;
+  };
+  Task<void> write_copy(std::string path, std::string bytes, std::shared_ptr<CopyRound> round);
+  Task<void> write_copies(std::string bytes);
 
   Env env_;
   std::string path_;
+  std::string copies_;
+  std::string mended_;
+  size_t copied_ = 0;
+  std::string copy_error_;
+  std::set<std::string> copying_;  // paths
   bool loaded_ = false;
   bool found_ = false;
   bool writing_ = false;

@@ -76,9 +76,9 @@ TEST(EmbeddedCoordinator, KeepsWhatItAcknowledgedThroughPowerLosses) {
 
 // Puts 1, 2, 3 … under one key and notes the last that was acknowledged.
 struct Counter : Process {
-  Counter(Env& e, uint64_t& acked) : env(e), coordinator(e, kPath), acknowledged(acked) {}
+  Counter(Env& e, uint64_t& acked) : env(e), coordinator(e, kPath, "/state/targets"), acknowledged(acked) {}
   Task<void> run() override {
-    auto made = co_await env.disk.make_directories("/state");
+    auto made = co_await env.disk.make_directories("/state/targets/t0");
     if (!made.ok()) co_return;
     auto synced = co_await env.disk.sync_directory("/state");
     if (!synced.ok()) co_return;
@@ -223,6 +223,104 @@ TEST(EmbeddedCoordinatorBadInput, AFullDiskFailsThePutAndChangesNothing) {
   EXPECT_EQ(*f.world.run(coordinator->put("x", "new", 1)), 2u);
   auto again = f.open();
   EXPECT_EQ(f.world.run(again->get("x"))->value, "new");
+}
+
+struct WithCopies : Fixture {
+  WithCopies() {
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(world.run(machine.env().disk.make_directories("/state/targets/t" + std::to_string(i))).ok());
+  }
+  std::unique_ptr<EmbeddedCoordinator> open() {
+    auto out = std::make_unique<EmbeddedCoordinator>(machine.env(), kPath, "/state/targets");
+    loaded = world.run(out->load());
+    return out;
+  }
+  static std::string copy(int i) { return "/state/targets/t" + std::to_string(i) + "/coord"; }
+  void remove(const std::string& path) { EXPECT_TRUE(world.run(machine.env().disk.remove(path)).ok()) << path; }
+  void move(const std::string& from, const std::string& to) { EXPECT_TRUE(world.run(machine.env().disk.rename(from, to)).ok()) << from; }
+};
+
+TEST(EmbeddedCoordinatorBadInput, AFlippedTruncatedOrMissingFileIsMendedFromACopy) {
+  for (int how = 0; how < 4; ++how) {
+    WithCopies f;
+    auto first = f.open();
+    ASSERT_TRUE(f.world.run(first->put("x", "1", 0)).ok());
+    ASSERT_TRUE(f.world.run(first->put("x", "2", 1)).ok());
+    EXPECT_EQ(first->copies(), 3u);
+    first.reset();
+    if (how == 0) ASSERT_TRUE(f.machine.disk().flip(kPath, 20));
+    if (how == 1) f.remove(kPath);
+    if (how == 2) {
+      auto file = f.world.run(f.machine.env().disk.open(kPath, {}));
+      ASSERT_TRUE(file.ok() && f.world.run((*file)->resize(17)).ok());
+    }
+    if (how == 3) ASSERT_TRUE(f.machine.disk().flip(kPath, 0) && f.machine.disk().flip(f.copy(0), 9));  // and one of the copies
+    auto again = f.open();
+    ASSERT_TRUE(f.loaded.ok()) << how << ": " << f.loaded.error().text();
+    EXPECT_TRUE(again->found());
+    EXPECT_NE(again->mended().find("put back from /state/targets/t" + std::to_string(how == 3 ? 1 : 0)), std::string::npos) << again->mended();
+    EXPECT_EQ(f.world.run(again->get("x"))->value, "2");
+    again.reset();
+    auto third = f.open();  // the file itself is right again
+    EXPECT_TRUE(f.loaded.ok() && third->mended().empty()) << how;
+  }
+}
+
+TEST(EmbeddedCoordinatorBadInput, AnOlderFilePutBackIsOvertakenByACopy) {
+  WithCopies f;
+  auto first = f.open();
+  ASSERT_TRUE(f.world.run(first->put("x", "1", 0)).ok());
+  f.move(f.copy(2), "/state/backup");
+  ASSERT_TRUE(f.world.run(first->put("x", "2", 1)).ok());
+  first.reset();
+  f.move("/state/backup", kPath);
+  auto again = f.open();
+  ASSERT_TRUE(f.loaded.ok());
+  EXPECT_NE(again->mended().find("older"), std::string::npos) << again->mended();
+  EXPECT_EQ(f.world.run(again->get("x"))->value, "2");
+}
+
+TEST(EmbeddedCoordinatorBadInput, CopiesOfAnotherClusterAreNotTaken) {
+  WithCopies f;
+  auto mine = f.open();
+  ASSERT_TRUE(f.world.run(mine->put("x", "mine", 0)).ok());
+  mine.reset();
+  // Another cluster's target at t2, with a copy that has seen more.
+  ASSERT_TRUE(f.world.run(f.machine.env().disk.make_directories("/other/targets/t2")).ok());
+  EmbeddedCoordinator other(f.machine.env(), "/other/coord", "/other/targets");
+  ASSERT_TRUE(f.world.run(other.load()).ok());
+  for (uint64_t i = 0; i < 5; ++i) ASSERT_TRUE(f.world.run(other.put("x", "other", i)).ok());
+  f.move("/other/targets/t2/coord", f.copy(2));
+  auto again = f.open();
+  ASSERT_TRUE(f.loaded.ok());
+  EXPECT_EQ(f.world.run(again->get("x"))->value, "mine");
+  again.reset();
+  // Without the file, most copies say whose they are; where they do not, nothing is guessed.
+  f.remove(kPath);
+  again = f.open();
+  ASSERT_TRUE(f.loaded.ok());
+  EXPECT_EQ(f.world.run(again->get("x"))->value, "mine");
+  again.reset();
+  f.remove(kPath);
+  f.remove(f.copy(1));
+  again = f.open();
+  EXPECT_EQ(f.loaded.code(), Code::kCorrupt);
+  EXPECT_NE(f.loaded.error().message().find("different clusters"), std::string::npos) << f.loaded.error().message();
+  EXPECT_NE(f.loaded.error().message().find("t2/coord"), std::string::npos) << f.loaded.error().message();
+}
+
+TEST(EmbeddedCoordinatorBadInput, ADiskThatTakesNoCopyStopsNothing) {
+  WithCopies f;
+  auto coordinator = f.open();
+  ASSERT_TRUE(f.world.run(coordinator->put("x", "1", 0)).ok());
+  ASSERT_TRUE(f.world.run(f.machine.env().disk.make_directories(f.copy(1) + ".new")).ok());  // no file can be made there
+  ASSERT_TRUE(f.world.run(coordinator->put("x", "2", 1)).ok());
+  EXPECT_EQ(coordinator->copies(), 2u);
+  EXPECT_NE(coordinator->copy_error().find("/state/targets/t1/coord.new"), std::string::npos) << coordinator->copy_error();
+  coordinator.reset();
+  f.remove(kPath);
+  auto again = f.open();
+  ASSERT_TRUE(f.loaded.ok()) << f.loaded.error().text();
+  EXPECT_EQ(f.world.run(again->get("x"))->value, "2");  // never the old copy
 }
 
 TEST(EmbeddedCoordinator, CloseEndsWhoeverWaits) {
