@@ -80,9 +80,12 @@ up: build
 	  '  look      $(BIN)/headrace status --state $(STATE)' \
 	  '  stop      $(BIN)/headrace stop --state $(STATE)'
 
+# Where there is no npm, the tests against Azure's emulator are skipped, and say so.
+AZURITE := $(if $(shell command -v npm),azurite)
+
 .PHONY: test
 test: build
-	scripts/setup --tools versitygw zstd-source model
+	scripts/setup --tools versitygw zstd-source model $(AZURITE)
 	$(call run_tests,release,-LE long)
 	$(call configure_and_build,asan)
 	$(call run_tests,asan,-LE long)
@@ -91,7 +94,7 @@ test: build
 .PHONY: test-all
 test-all: SEEDS := 10000
 test-all: build
-	scripts/setup --tools versitygw minio zstd-source model
+	scripts/setup --tools versitygw minio zstd-source model $(AZURITE)
 	$(call run_tests,release)
 	$(call configure_and_build,asan)
 	$(call run_tests,asan)

@@ -6,7 +6,9 @@ build/tools), as ctest sets them. Directories are made under HEADRACE_TEST_DIR (
 disk, since targets use O_DIRECT and the S3 server uses extended attributes.
 
 Only processes that a box started are ended, each by its pid."""
+import base64
 import hashlib
+import hmac
 import inspect
 import json
 import os
@@ -414,6 +416,85 @@ class MinioServer(S3Server):
     def _secrets(self):
         return {"MINIO_ROOT_USER": self.environment["AWS_ACCESS_KEY_ID"],
                 "MINIO_ROOT_PASSWORD": self.environment["AWS_SECRET_ACCESS_KEY"], "MINIO_BROWSER": "off"}
+
+
+class AzureServer:
+    """Azurite over a directory of the box, with one account and one empty container. The account's key
+    is made up here and travels by environment only."""
+
+    def __init__(self, box, container="headrace"):
+        self.program = os.path.join(TOOLS, "azurite-blob")
+        if not os.access(self.program, os.X_OK):
+            raise Skipped(f"{self.program} is missing: scripts/setup --tools azurite")
+        self.box = box
+        self.account = "boxaccount"
+        self.container = container
+        self._key = base64.b64encode(secrets.token_bytes(32)).decode()
+        self.environment = {"AZURE_STORAGE_KEY": self._key}
+        os.makedirs(box.path("azure", "logs"))
+        os.makedirs(box.path("azure", "data"))
+        self.port = free_port()
+        self.process = None
+        box.on_close(self.stop)
+        self.start()
+        status, _ = self.request("PUT", "?restype=container")
+        check(status == 201, f"azurite makes a container: HTTP {status}")
+
+    def url(self, prefix):
+        return f"az://{self.account}/{self.container}/{prefix}?endpoint=http://127.0.0.1:{self.port}"
+
+    def start(self):
+        with open(self.box.path("azure", "logs", "azurite.log"), "ab") as log:
+            self.process = subprocess.Popen(
+                [self.program, "--blobHost", "127.0.0.1", "--blobPort", str(self.port), "--silent",
+                 "--disableTelemetry", "--location", self.box.path("azure", "data")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=dict(os.environ, AZURITE_ACCOUNTS=f"{self.account}:{self._key}"))
+
+        def answers():
+            check(self.process.poll() is None, "azurite ended: see its log")
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=1)
+            except urllib.error.HTTPError:
+                return True  # a refusal is an answer
+            except OSError:
+                return False
+            return True
+        wait_until(answers, 60, "azurite answers")
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def freeze(self, frozen):
+        """A service that does not answer. (Killed, Azurite forgets what it acknowledged last.)"""
+        self.process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def request(self, method, query):
+        """One request to the container, signed with the account's key; (status, body)."""
+        path = f"/{self.account}/{self.container}"
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+        parameters = sorted(p.split("=", 1) for p in query.lstrip("?").split("&") if p)
+        to_sign = "\n".join([method] + [""] * 11 + [f"x-ms-date:{date}", "x-ms-version:2021-12-02",
+                            f"/{self.account}{path}"] + [f"{n}:{v}" for n, v in parameters])
+        mac = hmac.new(base64.b64decode(self._key), to_sign.encode(), hashlib.sha256).digest()
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}{query}", method=method,
+            headers={"x-ms-date": date, "x-ms-version": "2021-12-02",
+                     "Authorization": f"SharedKey {self.account}:{base64.b64encode(mac).decode()}"})
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def objects(self):
+        """(count, bytes) of the blobs in the container."""
+        status, body = self.request("GET", "?comp=list&maxresults=5000&restype=container")
+        check(status == 200, f"azurite lists: HTTP {status}: {body[:300]}")
+        sizes = [int(part.split("<")[0]) for part in body.split("<Content-Length>")[1:]]
+        return len(sizes), sum(sizes)
 
 
 # --- trees ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from box import (Failed, Skipped, check, check_equal, drop_caches, facts, make_odd_tree, main,
+from box import (AzureServer, Failed, Skipped, check, check_equal, drop_caches, facts, make_odd_tree, main,
                  sync_tree, wait_until, shell)
 
 
@@ -67,6 +67,46 @@ def loop_over_a_directory_bucket(box):
     check_equal(want, facts(inside), "after re-hydrate")
     objects = sum(len(fs) for _, _, fs in os.walk(box.path("s.bucket")))
     check(objects < len(want) / 20 + 50, f"small files are packed: {objects} objects, {len(want)} files")
+
+
+def loop_over_azure(box):
+    azure = AzureServer(box)
+    source = make_source(box, files=150)
+    want = facts(source)
+    cluster = box.cluster(bucket=azure.url("ns"), environment=azure.environment)
+    cluster.up()
+    inside = copy_in(source, cluster)
+    cluster.push()
+    count, total = azure.objects()
+    check(count > 1 and total > 4 << 20, f"what was pushed is in the container: {count} blobs, {total} bytes")
+    azure.freeze(True)
+    cluster.destroy_target(2)
+    cluster.remount()
+    check_equal(want, facts(inside), "hot data is served while the bucket does not answer")
+    azure.freeze(False)
+    cluster.spin_down()
+    cluster.wipe()
+
+    other = box.cluster("other", bucket=cluster.bucket, environment=azure.environment)
+    other.rehydrate()
+    inside = os.path.join(other.mount_dir, "in")
+    check_equal(want, facts(inside), "after re-hydrate from Azure")
+    for directory, _, files in os.walk(box.root):
+        for name in files:
+            if directory.endswith("/log") or name.endswith(".json"):
+                with open(os.path.join(directory, name), "rb") as f:
+                    check(azure.environment["AZURE_STORAGE_KEY"].encode() not in f.read(),
+                          f"{directory}/{name} contains the account's key")
+
+
+def bad_input_azure_key_of_another_account(box):
+    azure = AzureServer(box)
+    cluster = box.cluster(bucket=azure.url("ns"),
+                          environment={"AZURE_STORAGE_KEY": "b3RoZXIta2V5LW90aGVyLWtleQ=="})
+    refused = cluster.up(ok=False)
+    said = refused.stderr + refused.stdout
+    check(refused.returncode != 0 and "AZURE_STORAGE_KEY" in said, f"up names the key, not: {said!r}")
+    check("b3RoZXIta2V5" not in said, "up does not repeat the key")
 
 
 def new_files_after_rehydrate_survive_the_next_loop(box):

@@ -46,7 +46,7 @@ int run(int argc, char** argv) {
   c_up->add_option("--targets", options.targets, "how many targets a new namespace gets (default 6)");
   c_up->add_option("--protection", options.protection, "of a new namespace: D+P or replica-N (default 4+2)");
   c_up->add_option("--capacity-mib", options.capacity_mib, "of each new target (default: from the free space)");
-  c_up->add_option("--bucket", options.bucket, "where everything is tiered to: file:///DIR or s3://BUCKET/PREFIX?endpoint=URL (default: STATE.bucket)");
+  c_up->add_option("--bucket", options.bucket, "where everything is tiered to: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX (default: STATE.bucket)");
   c_up->add_option("--mount", options.mount, "where to mount (default: nowhere; /mnt/headrace is customary)");
   c_up->add_flag("--detach", options.detach, "return when it serves");
 

@@ -225,7 +225,7 @@ int run(int argc, char** argv) {
   app.add_option("--protection", options.protection, "of a new namespace: D+P or replica-N");
   app.add_option("--targets", options.targets, "how many file-backed targets a new namespace gets");
   app.add_option("--capacity-mib", options.capacity_mib, "of each new target; 0: from the free space");
-  app.add_option("--bucket", options.bucket, "of a new namespace: file:///DIR or s3://BUCKET/PREFIX?endpoint=URL");
+  app.add_option("--bucket", options.bucket, "of a new namespace: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX");
   app.add_option("--rehydrate", options.rehydrate, "bucket of a namespace to bring back here");
   app.add_flag("--take-over", options.take_over, "although another cluster still owns it");
   app.add_option("--ready-fd", options.ready_fd, "where to write 'ready' or 'error: …'");

@@ -145,6 +145,12 @@ Result<void> take_option(std::string_view text, std::string_view option, BucketU
     url.endpoint = *value;
     const std::string_view fault = endpoint_fault(url.endpoint);
     if (!fault.empty()) return invalid(text, fault);
+  } else if (url.kind == BucketUrl::Kind::kAzure) {
+    const bool signature = name == "sig" || name == "sv" || name == "se" || name == "sp";
+    return invalid(text, signature ? std::string("a SAS token does not belong in a URL: set "
+                                                 "AZURE_STORAGE_SAS_TOKEN")
+                                   : fmt::format("unknown option '{}'; there is endpoint",
+                                                 name.substr(0, 40)));
   } else if (name == "region") {
     url.region = *value;
     if (url.region.size() > 64 || !std::all_of(url.region.begin(), url.region.end(), [](char c) {
@@ -165,15 +171,40 @@ Result<void> take_option(std::string_view text, std::string_view option, BucketU
   return {};
 }
 
+Result<void> take_prefix(std::string_view text, std::string_view prefix, BucketUrl& url) {
+  if (prefix.ends_with('/')) prefix.remove_suffix(1);
+  if (prefix.empty()) return {};
+  const bool plain = each_part(prefix, [](std::string_view part) {
+    return !part.empty() && part != "." && part != "..";
+  });
+  if (!plain) return invalid(text, "a prefix has no empty part and none that is '.' or '..'");
+  if (prefix.size() > 120) return invalid(text, "a prefix has at most 120 bytes");
+  url.prefix = prefix;
+  return {};
+}
+
+Result<void> take_options(std::string_view text, std::string_view options, BucketUrl& url) {
+  while (!options.empty()) {
+    const size_t end = std::min(options.find('&'), options.size());
+    if (end > 0) HR_TRY(take_option(text, options.substr(0, end), url));
+    options.remove_prefix(std::min(end + 1, options.size()));
+  }
+  return {};
+}
+
+// What stands before the '?', and what after it.
+std::pair<std::string_view, std::string_view> split_options(std::string_view rest) {
+  const size_t question = rest.find('?');
+  if (question == std::string_view::npos) return {rest, {}};
+  return {rest.substr(0, question), rest.substr(question + 1)};
+}
+
 Result<BucketUrl> parse_s3(std::string_view text, std::string_view rest) {
   BucketUrl url;
   url.kind = BucketUrl::Kind::kS3;
-  const size_t question = rest.find('?');
-  std::string_view options =
-      question == std::string_view::npos ? std::string_view() : rest.substr(question + 1);
-  rest = rest.substr(0, question);
-  const size_t slash = rest.find('/');
-  url.bucket = rest.substr(0, slash);
+  const auto [place, options] = split_options(rest);
+  const size_t slash = std::min(place.find('/'), place.size());
+  url.bucket = place.substr(0, slash);
   if (url.bucket.find('@') != std::string::npos)
     return invalid(
         text,
@@ -181,23 +212,36 @@ Result<BucketUrl> parse_s3(std::string_view text, std::string_view rest) {
   if (!is_bucket_name(url.bucket))
     return invalid(
         text, "a bucket's name has 3 to 63 of a-z, 0-9, '-' and '.', as in s3://my-bucket/prefix");
-  if (slash != std::string_view::npos) {
-    std::string_view prefix = rest.substr(slash + 1);
-    if (prefix.ends_with('/')) prefix.remove_suffix(1);
-    if (!prefix.empty()) {
-      const bool plain = each_part(prefix, [](std::string_view part) {
-        return !part.empty() && part != "." && part != "..";
-      });
-      if (!plain) return invalid(text, "a prefix has no empty part and none that is '.' or '..'");
-      if (prefix.size() > 120) return invalid(text, "a prefix has at most 120 bytes");
-      url.prefix = prefix;
-    }
-  }
-  while (!options.empty()) {
-    const size_t end = std::min(options.find('&'), options.size());
-    if (end > 0) HR_TRY(take_option(text, options.substr(0, end), url));
-    options.remove_prefix(std::min(end + 1, options.size()));
-  }
+  HR_TRY(take_prefix(text, place.substr(std::min(slash + 1, place.size())), url));
+  HR_TRY(take_options(text, options, url));
+  return url;
+}
+
+Result<BucketUrl> parse_azure(std::string_view text, std::string_view rest) {
+  BucketUrl url;
+  url.kind = BucketUrl::Kind::kAzure;
+  const auto [place, options] = split_options(rest);
+  if (place.find('@') != std::string_view::npos)
+    return invalid(text,
+                   "credentials do not belong in a URL: set AZURE_STORAGE_KEY or "
+                   "AZURE_STORAGE_SAS_TOKEN");
+  const size_t slash = std::min(place.find('/'), place.size());
+  url.account = place.substr(0, slash);
+  if (url.account.size() < 3 || url.account.size() > 24 ||
+      !std::all_of(url.account.begin(), url.account.end(), is_lower_or_digit))
+    return invalid(text,
+                   "a storage account's name has 3 to 24 of a-z and 0-9, as in "
+                   "az://account/container/prefix");
+  const std::string_view below = place.substr(std::min(slash + 1, place.size()));
+  const size_t end = std::min(below.find('/'), below.size());
+  url.bucket = below.substr(0, end);
+  if (!is_bucket_name(url.bucket) || url.bucket.find('.') != std::string::npos ||
+      url.bucket.find("--") != std::string::npos)
+    return invalid(text,
+                   "a container's name has 3 to 63 of a-z, 0-9 and single '-', as in "
+                   "az://account/container/prefix");
+  HR_TRY(take_prefix(text, below.substr(std::min(end + 1, below.size())), url));
+  HR_TRY(take_options(text, options, url));
   return url;
 }
 
@@ -206,7 +250,7 @@ Result<BucketUrl> parse_s3(std::string_view text, std::string_view rest) {
 std::string BucketUrl::text() const {
   if (kind == Kind::kDirectory) return "file://" + path;
   if (kind == Kind::kMemory) return "memory:" + bucket;
-  std::string out = "s3://" + bucket;
+  std::string out = kind == Kind::kAzure ? "az://" + account + "/" + bucket : "s3://" + bucket;
   if (!prefix.empty()) out += "/" + prefix;
   char separator = '?';
   auto option = [&](std::string_view name, std::string_view value) {
@@ -221,12 +265,13 @@ std::string BucketUrl::text() const {
 }
 
 Result<BucketUrl> parse_bucket_url(std::string_view text) {
-  if (text.empty()) return invalid(text, "it is empty; write file:///dir or s3://bucket/prefix");
+  if (text.empty()) return invalid(text, "it is empty; write file:///dir, s3://bucket/prefix or az://account/container/prefix");
   if (text.size() > kMaxUrl) return invalid(text, "it is longer than 4,096 bytes");
   if (has_control(text))
     return Error(Code::kInvalid, "bucket URL: it contains a control character");
   if (text.starts_with("file://")) return parse_directory(text, text.substr(7));
   if (text.starts_with("s3://")) return parse_s3(text, text.substr(5));
+  if (text.starts_with("az://")) return parse_azure(text, text.substr(5));
   if (text.starts_with("memory:")) {
     BucketUrl url;
     url.kind = BucketUrl::Kind::kMemory;
@@ -238,10 +283,10 @@ Result<BucketUrl> parse_bucket_url(std::string_view text) {
   if (text.starts_with("http://") || text.starts_with("https://"))
     return invalid(
         text, "a service's address is an option: s3://BUCKET/PREFIX?endpoint=http://HOST:PORT");
-  if (text.starts_with("az://") || text.starts_with("azure://") || text.starts_with("abfs"))
-    return Error(Code::kNotSupported,
-                 "bucket URL: Azure is not supported yet; write file:///dir or s3://bucket/prefix");
-  return invalid(text, "unknown scheme; write file:///dir or s3://bucket/prefix");
+  if (text.starts_with("azure://") || text.starts_with("abfs"))
+    return invalid(text, "an Azure container is written az://ACCOUNT/CONTAINER/PREFIX");
+  return invalid(text, "unknown scheme; write file:///dir, s3://bucket/prefix or "
+                 "az://account/container/prefix");
 }
 
 }  // namespace headrace

@@ -28,9 +28,21 @@ TEST(BucketUrl, ReadsAnS3Bucket) {
   EXPECT_TRUE(parse_bucket_url("s3://my.bucket?endpoint=https://[::1]:9000&style=virtual").ok());
 }
 
+TEST(BucketUrl, ReadsAnAzureContainer) {
+  auto url = parse_bucket_url("az://account1/some-container/a/b/?endpoint=http://127.0.0.1:10000");
+  ASSERT_TRUE(url.ok()) << url.error().text();
+  EXPECT_EQ(url->kind, BucketUrl::Kind::kAzure);
+  EXPECT_EQ(url->account, "account1");
+  EXPECT_EQ(url->bucket, "some-container");
+  EXPECT_EQ(url->prefix, "a/b");
+  EXPECT_EQ(url->endpoint, "http://127.0.0.1:10000");
+  EXPECT_EQ(url->text(), "az://account1/some-container/a/b?endpoint=http://127.0.0.1:10000");
+}
+
 TEST(BucketUrl, ParsesItsOwnText) {
   for (const char* text : {"file:///a/b", "s3://abc", "s3://abc/d/e", "s3://abc?region=x",
-                           "s3://abc/p?endpoint=https://h&style=path", "memory:one"}) {
+                           "s3://abc/p?endpoint=https://h&style=path", "az://acc/con", "az://acc/con/p/q?endpoint=https://h",
+                           "memory:one"}) {
     auto url = parse_bucket_url(text);
     ASSERT_TRUE(url.ok()) << text;
     EXPECT_EQ(url->text(), text);
@@ -47,7 +59,16 @@ TEST(BucketUrl, NamesTheMendForBadInput) {
       {"file:///a/../b", "without '.' and '..'"},
       {"http://host/bucket", "?endpoint="},
       {"gs://bucket", "unknown scheme"},
-      {"az://container", "Azure is not supported"},
+      {"azure://account/container", "az://ACCOUNT/CONTAINER"},
+      {"abfss://container@account", "az://ACCOUNT/CONTAINER"},
+      {"az://account", "container's name"},
+      {"az://a/container", "account's name"},
+      {"az://Account/container", "account's name"},
+      {"az://account/con..tainer", "container's name"},
+      {"az://account/container//x", "no empty part"},
+      {"az://account:secret@host/container", "credentials do not belong"},
+      {"az://account/container?sv=2020&sig=secret", "AZURE_STORAGE_SAS_TOKEN"},
+      {"az://account/container?region=x", "there is endpoint"},
       {"s3://", "3 to 63"},
       {"s3://UPPER", "3 to 63"},
       {"s3://bucket//x", "no empty part"},

@@ -1,5 +1,5 @@
-// ObjectStore: what Headrace asks of a bucket. Back ends: s3/, directory/, MemoryStore; azure/
-// later.
+// ObjectStore: what Headrace asks of a bucket. Back ends: s3/, azure/, directory/,
+// MemoryStore.
 //
 // Concept: whole immutable blobs by key, plus compare-and-swap on a single one. Reads after a write
 // see it (every service we accept is strongly consistent); list() is a convenience and never proof

@@ -40,7 +40,7 @@ std::string bash(const CommandNames& root) {
          "  case \"$previous\" in\n"
          "    --state|--mount|--directory|mount|umount|unpack) compopt -o dirnames 2>/dev/null; COMPREPLY=($(compgen -d -- \"$current\")); return ;;\n"
          "    --protection) COMPREPLY=($(compgen -W \"4+2 8+2 2+1 replica-2 replica-3\" -- \"$current\")); return ;;\n"
-         "    --bucket|rehydrate) COMPREPLY=($(compgen -W \"file:// s3://\" -- \"$current\")); return ;;\n"
+         "    --bucket|rehydrate) COMPREPLY=($(compgen -W \"file:// s3:// az://\" -- \"$current\")); return ;;\n"
          "    completion) COMPREPLY=($(compgen -W \"bash zsh fish\" -- \"$current\")); return ;;\n"
          "  esac\n"
          "  for ((i = 1; i < COMP_CWORD; i++)); do\n"

@@ -3,7 +3,6 @@
 #include <time.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -55,12 +54,6 @@ bool usable(const Credentials& credentials, Nanos wall, Nanos margin) {
 }
 
 }  // namespace
-
-std::optional<std::string> process_environment(const std::string& name) {
-  const char* value = std::getenv(name.c_str());
-  if (value == nullptr) return std::nullopt;
-  return value;
-}
 
 ProfileFile parse_profile_file(std::string_view text) {
   ProfileFile file;

@@ -11,14 +11,11 @@
 #include <string>
 #include <string_view>
 
-#include "object/s3/http.h"
+#include "object/http/environment.h"
+#include "object/http/http.h"
 #include "object/s3/sigv4.h"
 
 namespace headrace {
-
-// The process's environment variables, or a test's.
-using EnvironmentLookup = std::function<std::optional<std::string>(const std::string&)>;
-[[nodiscard]] std::optional<std::string> process_environment(const std::string& name);
 
 // Sections of an AWS profile file, by name ("default", "profile x"), each name → value. Lines that
 // it does not know are passed over, as all AWS tools do.

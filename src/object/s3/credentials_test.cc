@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "object/posix_env_test.h"
-#include "object/s3/http_server_test.h"
+#include "object/http/http_server_test.h"
 
 namespace headrace::test {
 

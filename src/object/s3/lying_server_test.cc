@@ -1,55 +1,11 @@
 // S3Store against services that fail, stall or lie.
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include "object/posix_env_test.h"
 #include "object/result_matchers_test.h"
 #include "object/retrying_store.h"
-#include "object/s3/http_server_test.h"
+#include "object/http/http_server_test.h"
 #include "object/s3/s3_store.h"
 
 namespace headrace::test {
-
-RawServer::RawServer(std::string reply) : reply_(std::move(reply)) {
-  listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  HR_ASSERT(::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) == 0);
-  HR_ASSERT(::listen(listener_, 16) == 0);
-  HR_ASSERT(::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  port_ = ntohs(address.sin_port);
-  thread_ = std::thread([this] { serve(); });
-}
-
-RawServer::~RawServer() {
-  stop_ = true;
-  ::shutdown(listener_, SHUT_RDWR);
-  thread_.join();
-  ::close(listener_);
-}
-
-void RawServer::serve() {
-  while (!stop_) {
-    int fd = ::accept(listener_, nullptr, nullptr);
-    if (fd < 0) return;
-    std::string request;
-    char bytes[4096];
-    while (request.find("\r\n\r\n") == std::string::npos) {
-      ssize_t n = ::recv(fd, bytes, sizeof bytes, 0);
-      if (n <= 0) break;
-      request.append(bytes, static_cast<size_t>(n));
-    }
-    (void)!::send(fd, reply_.data(), reply_.size(), MSG_NOSIGNAL);
-    ::shutdown(fd, SHUT_WR);
-    while (::recv(fd, bytes, sizeof bytes, 0) > 0) {
-    }
-    ::close(fd);
-  }
-}
 
 constexpr const char* kSlowDown =
     "<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>";

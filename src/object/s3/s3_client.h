@@ -12,7 +12,7 @@
 
 #include "object/bucket_url.h"
 #include "object/s3/credentials.h"
-#include "object/s3/http.h"
+#include "object/http/http.h"
 
 namespace headrace {
 

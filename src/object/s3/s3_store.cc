@@ -7,16 +7,11 @@
 #include <fmt/core.h>
 
 #include "object/s3/s3_xml.h"
-#include "runtime/scope.h"
 
 namespace headrace {
 
 namespace {
 
-constexpr uint64_t kPartSize = 8 * kMiB;
-constexpr size_t kMostParts = 10'000;
-constexpr int kPartsAtOnce = 4;
-constexpr int kPartAttempts = 4;
 constexpr uint64_t kMostObject = 2 * kGiB;  // read whole into memory
 constexpr uint64_t kMostListing = 8 * kMiB;
 
@@ -157,107 +152,13 @@ Task<Result<ObjectInfo>> S3Store::put_whole(std::string key, Buffer body, PutCon
   co_return ObjectInfo{key, body.size(), etag, done.verdict == Verdict::kSame};
 }
 
-// Parts of exactly kPartSize go up while the next ones are gathered; the last may be smaller.
-// Nothing goes to the service before the first part is full: what stays smaller becomes one PUT.
-class S3Upload final : public Upload {
+// A multipart upload. The crc in the completion is compared with each part's: with it the service
+// confirms all of them.
+class S3Parts final : public PartService {
  public:
-  S3Upload(S3Store& store, std::string key) : store_(store), key_(std::move(key)) {}
+  S3Parts(S3Store& store, std::string key) : store_(store), key_(std::move(key)) {}
 
-  Task<Result<void>> part(Buffer bytes) override {
-    if (bytes.empty())
-      co_return Error(Code::kInvalid, fmt::format("upload {}: an empty part", key_));
-    if (ended_) co_return Error(Code::kInvalid, fmt::format("upload {}: it has ended", key_));
-    size_ += bytes.size();
-    size_t taken = 0;
-    while (taken < bytes.size()) {
-      const size_t left = bytes.size() - taken;
-      if (gathered_ == 0 && left >= kPartSize) {  // whole parts need no copy
-        HR_CO_TRY(co_await start_part(bytes.slice(taken, kPartSize)));
-        taken += kPartSize;
-        continue;
-      }
-      if (gathered_ == 0) gather_ = Buffer::allocate(kPartSize);
-      const size_t count = std::min<size_t>(left, kPartSize - gathered_);
-      std::memcpy(gather_.data() + gathered_, bytes.data() + taken, count);
-      gathered_ += count;
-      taken += count;
-      if (gathered_ == kPartSize) {
-        gathered_ = 0;
-        HR_CO_TRY(co_await start_part(std::move(gather_)));
-      }
-    }
-    co_return {};
-  }
-
-  Task<Result<ObjectInfo>> finish(PutCondition condition) override {
-    if (ended_) co_return Error(Code::kInvalid, fmt::format("upload {}: it has ended", key_));
-    if (parts_.empty()) {
-      ended_ = true;
-      Buffer whole = gathered_ == 0 ? Buffer() : gather_.slice(0, gathered_);
-      Result<ObjectInfo> done =
-          co_await store_.put_whole(key_, std::move(whole), std::move(condition));
-      co_return done;
-    }
-    if (gathered_ > 0) {
-      Buffer last = gather_.slice(0, gathered_);
-      gathered_ = 0;
-      HR_CO_TRY(co_await start_part(std::move(last)));
-    }
-    while (in_flight_ > 0) co_await ListWait(changed_);
-    if (failure_) {
-      Error failure = *failure_;
-      co_await abort();
-      co_return failure;
-    }
-    ended_ = true;
-    S3Request request{.method = "POST", .key = store_.full_key(key_), .query = {{"uploadId", id_}}};
-    request.headers.emplace_back("content-type", "application/xml");
-    request.body = Buffer::copy_of(bytes_of(s3_completion_request(parts_)));
-    add_condition(request, condition);
-    Result<HttpReply> reply = co_await store_.call(std::move(request));
-    Result<std::string> etag =
-        reply.ok() ? parse_s3_completion(reply->body.text()) : Result<std::string>(reply.error());
-    if (!etag.ok()) {
-      // A reply that cannot be read says nothing of the outcome.
-      const Code code = etag.code() == Code::kCorrupt ? Code::kTimeout : etag.code();
-      Error error = Error(code, etag.error().message()).within("upload " + key_);
-      ended_ = false;
-      co_await abort();
-      co_return error;
-    }
-    co_return ObjectInfo{key_, size_, *etag, all_confirmed_};
-  }
-
-  Task<void> abort() override {
-    if (ended_) co_return;
-    ended_ = true;
-    while (in_flight_ > 0)
-      co_await ListWait(changed_);  // a part that arrives later would stay for ever
-    if (id_.empty()) co_return;
-    S3Request request{
-        .method = "DELETE", .key = store_.full_key(key_), .query = {{"uploadId", id_}}};
-    (void)co_await store_.call(std::move(request));
-  }
-
- private:
-  Task<Result<void>> start_part(Buffer bytes) {
-    while (in_flight_ >= kPartsAtOnce && !failure_) co_await ListWait(changed_);
-    if (failure_) {
-      Error failure = *failure_;
-      co_await abort();
-      co_return failure;
-    }
-    if (parts_.size() == kMostParts)
-      co_return Error(Code::kTooLarge,
-                      fmt::format("upload {}: more than {} parts", key_, kMostParts));
-    if (id_.empty()) HR_CO_TRY(co_await begin());
-    ++in_flight_;
-    parts_.emplace_back();
-    scope_.spawn(send_part(parts_.size() - 1, std::move(bytes)));
-    co_return {};
-  }
-
-  Task<Result<void>> begin() {
+  Task<Result<void>> begin() override {
     S3Request request{.method = "POST", .key = store_.full_key(key_), .query = {{"uploads", ""}}};
     request.headers.emplace_back("x-amz-checksum-algorithm", "CRC32C");
     HR_CO_TRY(HttpReply reply, co_await store_.call(std::move(request)));
@@ -265,24 +166,8 @@ class S3Upload final : public Upload {
     co_return {};
   }
 
-  Task<void> send_part(size_t index, Buffer bytes) {
-    Result<void> sent;
-    for (int attempt = 1;; ++attempt) {
-      sent = co_await try_part(index, bytes);
-      if (sent.ok() || sent.error().retry() == Retry::kFinal || attempt == kPartAttempts) break;
-      // Sending a part again replaces it.
-      const Nanos whole = milliseconds(100) * (int64_t{1} << attempt);
-      const Nanos pause{whole.count / 2 + static_cast<int64_t>(store_.env_.random.below(
-                                              static_cast<uint64_t>(whole.count / 2)))};
-      co_await store_.env_.clock.sleep(pause);
-    }
-    if (!sent.ok() && !failure_)
-      failure_ = std::move(sent).error().within(fmt::format("upload {}: part {}", key_, index + 1));
-    --in_flight_;
-    if (!changed_.empty()) Scheduler::current().wake_all(changed_);
-  }
-
-  Task<Result<void>> try_part(size_t index, Buffer bytes) {
+  Task<Result<void>> send(size_t index, Buffer bytes) override {
+    if (parts_.size() <= index) parts_.resize(index + 1);
     while (store_.in_flight_ >= store_.parallel_) co_await ListWait(store_.waiting_);
     S3Store::Slot slot(store_);
     S3Request request{.method = "PUT",
@@ -306,27 +191,49 @@ class S3Upload final : public Upload {
     if (part.etag.empty()) co_return Error(Code::kUnavailable, "the service's reply has no ETag");
     if (done.verdict == Verdict::kOther)
       co_return Error(Code::kUnavailable, "the service stored other bytes than were sent");
-    // The crc in the completion is compared with the part's: with it the service confirms all of
-    // them.
     parts_[index] = std::move(part);
     if (done.verdict != Verdict::kSame) all_confirmed_ = false;
     co_return {};
   }
 
+  Task<Result<ObjectInfo>> complete(size_t parts, uint64_t size, PutCondition condition) override {
+    HR_ASSERT(parts == parts_.size());
+    S3Request request{.method = "POST", .key = store_.full_key(key_), .query = {{"uploadId", id_}}};
+    request.headers.emplace_back("content-type", "application/xml");
+    request.body = Buffer::copy_of(bytes_of(s3_completion_request(parts_)));
+    add_condition(request, condition);
+    HR_CO_TRY(HttpReply reply, co_await store_.call(std::move(request)));
+    Result<std::string> etag = parse_s3_completion(reply.body.text());
+    // A reply that cannot be read says nothing of the outcome.
+    if (etag.code() == Code::kCorrupt) co_return Error(Code::kTimeout, etag.error().message());
+    if (!etag.ok()) co_return std::move(etag).error();
+    co_return ObjectInfo{key_, size, *etag, all_confirmed_};
+  }
+
+  Task<Result<ObjectInfo>> put_whole(Buffer body, PutCondition condition) override {
+    Result<ObjectInfo> done =
+        co_await store_.put_whole(key_, std::move(body), std::move(condition));
+    co_return done;
+  }
+
+  Task<void> discard() override {
+    S3Request request{
+        .method = "DELETE", .key = store_.full_key(key_), .query = {{"uploadId", id_}}};
+    (void)co_await store_.call(std::move(request));
+  }
+
+ private:
   S3Store& store_;
   std::string key_;
   std::string id_;
-  Buffer gather_;
-  size_t gathered_ = 0;
-  uint64_t size_ = 0;
   std::vector<S3Part> parts_;
   bool all_confirmed_ = true;
-  bool ended_ = false;
-  int in_flight_ = 0;
-  std::optional<Error> failure_;
-  WaitList changed_;
-  Scope scope_;
 };
+
+std::unique_ptr<PartedUpload> S3Store::upload_to(std::string key) {
+  auto parts = std::make_unique<S3Parts>(*this, key);
+  return std::make_unique<PartedUpload>(std::move(parts), std::move(key), env_.clock, env_.random);
+}
 
 Task<Result<ObjectInfo>> S3Store::put(std::string key, Buffer body, PutCondition condition) {
   HR_CO_TRY(check_key(key));
@@ -335,15 +242,15 @@ Task<Result<ObjectInfo>> S3Store::put(std::string key, Buffer body, PutCondition
         co_await put_whole(std::move(key), std::move(body), std::move(condition));
     co_return done;
   }
-  S3Upload upload(*this, std::move(key));
-  HR_CO_TRY(co_await upload.part(std::move(body)));
-  Result<ObjectInfo> done = co_await upload.finish(std::move(condition));
+  std::unique_ptr<PartedUpload> upload = upload_to(std::move(key));
+  HR_CO_TRY(co_await upload->part(std::move(body)));
+  Result<ObjectInfo> done = co_await upload->finish(std::move(condition));
   co_return done;
 }
 
 Task<Result<std::unique_ptr<Upload>>> S3Store::begin_upload(std::string key) {
   HR_CO_TRY(check_key(key));
-  co_return std::unique_ptr<Upload>(std::make_unique<S3Upload>(*this, std::move(key)));
+  co_return std::unique_ptr<Upload>(upload_to(std::move(key)));
 }
 
 Task<Result<Got>> S3Store::get_with_etag(std::string key) {

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "object/object_store.h"
+#include "object/parted_upload.h"
 #include "object/s3/s3_client.h"
 #include "runtime/env.h"
 
@@ -42,9 +43,10 @@ class S3Store final : public ObjectStore {
   [[nodiscard]] Task<Result<void>> create_bucket();
 
  private:
-  friend class S3Upload;
+  friend class S3Parts;
   class Slot;
 
+  [[nodiscard]] std::unique_ptr<PartedUpload> upload_to(std::string key);
   [[nodiscard]] std::string full_key(const std::string& key) const;
   [[nodiscard]] Task<Result<HttpReply>> call(S3Request request);
   [[nodiscard]] Task<Result<ObjectInfo>> put_whole(std::string key, Buffer body,

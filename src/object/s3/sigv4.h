@@ -8,7 +8,8 @@
 #include <vector>
 
 #include "base/bytes.h"
-#include "object/s3/http.h"
+#include "object/http/encoding.h"
+#include "object/http/http.h"
 #include "runtime/timers.h"
 
 namespace headrace {
@@ -37,18 +38,5 @@ inline constexpr std::string_view kUnsignedPayload = "UNSIGNED-PAYLOAD";
 // The headers to send: those of the input, host, x-amz-date, x-amz-content-sha256,
 // x-amz-security-token, authorization.
 [[nodiscard]] HttpHeaders sign_v4(const SigningInput& input, const Credentials& credentials);
-
-// RFC 3986: all but unreserved characters, '/' too unless it is kept.
-[[nodiscard]] std::string uri_encoded(std::string_view text, bool keep_slash);
-// a=1&b=2, encoded, sorted as SigV4 wants it; also right as the URL's query.
-[[nodiscard]] std::string canonical_query(
-    const std::vector<std::pair<std::string, std::string>>& query);
-
-[[nodiscard]] std::string sha256_hex(ByteView bytes);
-[[nodiscard]] std::string md5_bytes(
-    ByteView bytes);  // 16 raw bytes; empty where OpenSSL forbids MD5
-[[nodiscard]] std::string base64(std::string_view bytes);
-// As x-amz-checksum-crc32c has it: base64 of the big-endian crc.
-[[nodiscard]] std::string crc32c_base64(ByteView bytes);
 
 }  // namespace headrace

@@ -1,19 +1,9 @@
 #include "object/s3/versitygw_fixture.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
+#include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include <fmt/core.h>
 #include <openssl/evp.h>
@@ -27,21 +17,6 @@
 namespace headrace {
 
 namespace {
-
-// Free now; another process may take it before the server does, so start() tries a few.
-int free_port() {
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  int port = 0;
-  if (::bind(fd, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
-      ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0)
-    port = ntohs(address.sin_port);
-  ::close(fd);
-  return port;
-}
 
 Nanos wall_now() {
   timespec now{};
@@ -80,29 +55,10 @@ bool write_certificate(const std::string& certificate_file, const std::string& k
                                   nullptr) == 1;
 }
 
-void pause_ms(long ms) {
-  const timespec pause{0, ms * 1'000'000};
-  ::nanosleep(&pause, nullptr);
-}
-
 }  // namespace
 
 std::string VersityGateway::binary() {
-  std::vector<std::filesystem::path> places;
-  if (const char* tools = std::getenv("HEADRACE_TOOLS")) places.emplace_back(tools);
-  std::error_code ignored;
-  for (std::filesystem::path at = std::filesystem::current_path(ignored); at.has_relative_path();
-       at = at.parent_path())
-    places.push_back(at / "build" / "tools");
-  if (const char* path = std::getenv("PATH")) {
-    std::istringstream parts(path);
-    for (std::string part; std::getline(parts, part, ':');) places.emplace_back(part);
-  }
-  for (const std::filesystem::path& place : places) {
-    const std::filesystem::path candidate = place / "versitygw";
-    if (::access(candidate.c_str(), X_OK) == 0) return candidate.string();
-  }
-  return {};
+  return ServerProcess::find_program("versitygw");
 }
 
 Result<std::unique_ptr<VersityGateway>> VersityGateway::start(Options options) {
@@ -132,34 +88,18 @@ Result<std::unique_ptr<VersityGateway>> VersityGateway::start(Options options) {
     return Error(Code::kIo, "cannot make a certificate");
 
   for (int attempt = 0; attempt < 5; ++attempt) {
-    const int port = free_port();
+    const int port = ServerProcess::free_port();
     gateway->endpoint_ = fmt::format("{}://127.0.0.1:{}", options.tls ? "https" : "http", port);
-    // Built before the fork: between fork and exec nothing may allocate.
-    const std::string address = fmt::format("127.0.0.1:{}", port);
-    const std::string buckets = gateway->directory_ + "/buckets";
-    std::vector<std::string> variables = {"ROOT_ACCESS_KEY=" + gateway->access_key_,
-                                          "ROOT_SECRET_KEY=" + gateway->secret_key_,
-                                          "HOME=" + gateway->directory_, "PATH=/usr/bin:/bin"};
-    std::vector<char*> environment;
-    for (std::string& variable : variables) environment.push_back(variable.data());
-    environment.push_back(nullptr);
-    std::vector<const char*> arguments = {program.c_str(), "--port", address.c_str(), "--quiet",
-                                          "--keep-alive"};
-    if (options.tls)
-      arguments.insert(arguments.end(), {"--cert", certificate.c_str(), "--key", key.c_str()});
-    arguments.insert(arguments.end(), {"posix", buckets.c_str(), nullptr});
-    const pid_t parent = ::getpid();
-    gateway->pid_ = ::fork();
-    if (gateway->pid_ < 0) return Error(Code::kUnavailable, "cannot start a process");
-    if (gateway->pid_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      if (::getppid() != parent) ::_exit(1);
-      const int fd = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
-      ::dup2(fd, 1);
-      ::dup2(fd, 2);
-      ::execve(program.c_str(), const_cast<char* const*>(arguments.data()), environment.data());
-      ::_exit(127);
-    }
+    std::vector<std::string> arguments = {program, "--port", fmt::format("127.0.0.1:{}", port),
+                                          "--quiet", "--keep-alive"};
+    if (options.tls) arguments.insert(arguments.end(), {"--cert", certificate, "--key", key});
+    arguments.insert(arguments.end(), {"posix", gateway->directory_ + "/buckets"});
+    HR_TRY(gateway->process_,
+           ServerProcess::start(arguments,
+                                {"ROOT_ACCESS_KEY=" + gateway->access_key_,
+                                 "ROOT_SECRET_KEY=" + gateway->secret_key_,
+                                 "HOME=" + gateway->directory_, "PATH=/usr/bin:/bin"},
+                                log));
     BucketUrl url{.kind = BucketUrl::Kind::kS3,
                   .bucket = gateway->bucket_,
                   .endpoint = gateway->endpoint_,
@@ -175,27 +115,17 @@ Result<std::unique_ptr<VersityGateway>> VersityGateway::start(Options options) {
       Result<HttpReply> made = client.call({.method = "PUT"}, wall_now());
       if (made.ok() || made.error().message().find("BucketAlready") != std::string::npos)
         return gateway;
-      int status = 0;
-      if (::waitpid(gateway->pid_, &status, WNOHANG) == gateway->pid_) {
-        gateway->pid_ = -1;
-        break;
-      }
-      pause_ms(20);
+      if (!gateway->process_->running()) break;
+      ServerProcess::pause_ms(20);
     }
-    if (gateway->pid_ >= 0) break;
+    if (gateway->process_->running()) break;
   }
-  std::ifstream stream(log);
-  std::string text((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
   return Error(Code::kUnavailable,
-               fmt::format("versitygw did not start: {}", text.substr(0, 2000)));
+               fmt::format("versitygw did not start: {}", ServerProcess::text_of_log(log)));
 }
 
 VersityGateway::~VersityGateway() {
-  if (pid_ > 0) {
-    ::kill(pid_, SIGKILL);
-    int status = 0;
-    ::waitpid(pid_, &status, 0);
-  }
+  process_.reset();
   std::error_code ignored;
   if (owns_directory_) std::filesystem::remove_all(directory_, ignored);
 }
@@ -206,7 +136,7 @@ std::string VersityGateway::url(const std::string& prefix) const {
 }
 
 void VersityGateway::freeze(bool frozen) {
-  if (pid_ > 0) ::kill(pid_, frozen ? SIGSTOP : SIGCONT);
+  if (process_ != nullptr) process_->freeze(frozen);
 }
 
 }  // namespace headrace

@@ -3,12 +3,11 @@
 // (and by the kernel when we die).
 #pragma once
 
-#include <sys/types.h>
-
 #include <memory>
 #include <string>
 
 #include "base/result.h"
+#include "object/http/server_process.h"
 
 namespace headrace {
 
@@ -44,7 +43,7 @@ class VersityGateway {
  private:
   VersityGateway() = default;
 
-  pid_t pid_ = -1;
+  std::unique_ptr<ServerProcess> process_;
   std::string directory_;
   bool owns_directory_ = false;
   std::string bucket_;

@@ -43,6 +43,7 @@ struct HttpReply {
 
 struct HttpOptions {
   std::string ca_bundle;  // file of trusted certificates; empty: the system's
+  std::string ca_variable = "AWS_CA_BUNDLE";  // that names such a file, for messages
 };
 
 class HttpPool {

@@ -1,4 +1,4 @@
-#include "object/s3/http.h"
+#include "object/http/http.h"
 
 #include <curl/curl.h>
 
@@ -104,7 +104,8 @@ std::string host_of(const std::string& url) {
   return url.substr(0, std::min(url.find_first_of("/?", from), url.size()));
 }
 
-Error curl_error(CURLcode code, CURL* curl, const HttpRequest& request, const char* detail) {
+Error curl_error(CURLcode code, CURL* curl, const HttpRequest& request, const char* detail,
+                 const std::string& ca_variable) {
   const std::string what = fmt::format("{} {}: {}", request.method, host_of(request.url),
                                        *detail != '\0' ? detail : curl_easy_strerror(code));
   double pretransfer = 0;  // 0 until a connection stands and the request may be sent
@@ -122,7 +123,8 @@ Error curl_error(CURLcode code, CURL* curl, const HttpRequest& request, const ch
     case CURLE_SSL_CACERT_BADFILE:
       return Error(Code::kDenied, what +
                                       ": the certificate is not trusted; install its authority or "
-                                      "name it in AWS_CA_BUNDLE");
+                                      "name it in " +
+                                      ca_variable);
     case CURLE_UNSUPPORTED_PROTOCOL:  // of a reply: it is no HTTP
     case CURLE_URL_MALFORMAT:
       return Error(sent ? Code::kDisconnected : Code::kInvalid, what);
@@ -239,7 +241,7 @@ Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
                    fmt::format("{} {}: the reply is longer than {} bytes", request.method,
                                host_of(request.url), request.most_reply));
   } else if (code != CURLE_OK) {
-    result = curl_error(code, curl, request, detail);
+    result = curl_error(code, curl, request, detail, options_.ca_variable);
   } else {
     HttpReply reply = std::move(reception.reply);
     reply.body = reception.have == 0 ? Buffer() : reply.body.slice(0, reception.have);

@@ -1,11 +1,17 @@
 // A tiny HTTP server on a free port of the loopback, for tests that need a service that lies.
 #pragma once
 
+#include <arpa/inet.h>
 #include <httplib.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <string>
 #include <thread>
+
+#include "base/result.h"
 
 namespace headrace::test {
 
@@ -59,5 +65,44 @@ class RawServer {
   std::atomic<bool> stop_ = false;
   std::thread thread_;
 };
+
+inline RawServer::RawServer(std::string reply) : reply_(std::move(reply)) {
+  listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  HR_ASSERT(::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) == 0);
+  HR_ASSERT(::listen(listener_, 16) == 0);
+  HR_ASSERT(::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+  port_ = ntohs(address.sin_port);
+  thread_ = std::thread([this] { serve(); });
+}
+
+inline RawServer::~RawServer() {
+  stop_ = true;
+  ::shutdown(listener_, SHUT_RDWR);
+  thread_.join();
+  ::close(listener_);
+}
+
+inline void RawServer::serve() {
+  while (!stop_) {
+    int fd = ::accept(listener_, nullptr, nullptr);
+    if (fd < 0) return;
+    std::string request;
+    char bytes[4096];
+    while (request.find("\r\n\r\n") == std::string::npos) {
+      ssize_t n = ::recv(fd, bytes, sizeof bytes, 0);
+      if (n <= 0) break;
+      request.append(bytes, static_cast<size_t>(n));
+    }
+    (void)!::send(fd, reply_.data(), reply_.size(), MSG_NOSIGNAL);
+    ::shutdown(fd, SHUT_WR);
+    while (::recv(fd, bytes, sizeof bytes, 0) > 0) {
+    }
+    ::close(fd);
+  }
+}
 
 }  // namespace headrace::test
