@@ -470,6 +470,8 @@ class AzureServer:
     def freeze(self, frozen):
         """A service that does not answer. (Killed, Azurite forgets what it acknowledged last.)"""
         self.process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+        if frozen:
+            os.waitpid(self.process.pid, os.WUNTRACED)  # all its threads stand still
 
     def request(self, method, query):
         """One request to the container, signed with the account's key; (status, body)."""

@@ -56,7 +56,10 @@ bool ServerProcess::running() {
 }
 
 void ServerProcess::freeze(bool frozen) {
-  if (pid_ > 0) ::kill(pid_, frozen ? SIGSTOP : SIGCONT);
+  if (pid_ <= 0) return;
+  ::kill(pid_, frozen ? SIGSTOP : SIGCONT);
+  int status = 0;
+  if (frozen && ::waitpid(pid_, &status, WUNTRACED) == pid_ && !WIFSTOPPED(status)) pid_ = -1;
 }
 
 std::string ServerProcess::find_program(const std::string& name) {

@@ -24,7 +24,7 @@ class ServerProcess {
 
   // False from when it has ended.
   [[nodiscard]] bool running();
-  // SIGSTOP and SIGCONT: a server that does not answer.
+  // SIGSTOP and SIGCONT: a server that does not answer; on return all its threads stand still.
   void freeze(bool frozen);
 
   // From HEADRACE_TOOLS, build/tools of a parent directory, or PATH; empty when there is none.
