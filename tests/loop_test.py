@@ -2,6 +2,7 @@
 """The loop a user sees, over a directory bucket: ingest, lose two targets, tier, spin down, wipe,
 re-hydrate elsewhere, take over. Small enough for every run; scripts/demo does it on real size."""
 import errno
+import json
 import os
 import subprocess
 import time
@@ -167,6 +168,59 @@ def take_over_makes_the_first_read_only(box):
         f.write(b"new")
         f.flush()
         os.fsync(f.fileno())
+
+
+def unpack_restores_files_without_a_cluster(box):
+    source = make_source(box, files=400)
+    want = facts(source)
+    cluster = box.cluster()
+    cluster.up()
+    copy_in(source, cluster)
+    cluster.push()
+    with open(os.path.join(cluster.mount_dir, "later"), "wb") as f:
+        f.write(b"not published")
+    # Read-only beside the owner, then from the bucket alone.
+    done = cluster.run("unpack", cluster.bucket, box.path("beside"))
+    check("in use" in done.stdout, f"unpack says that the bucket has an owner: {done.stdout!r}")
+    check_equal(want, facts(box.path("beside", "in")), "unpacked beside the owner")
+    check(cluster.status()["owned"], "the owner goes on")
+    cluster.spin_down()
+    cluster.wipe()
+    summary = json.loads(cluster.run("unpack", cluster.bucket, box.path("alone"), "--json").stdout)
+    check(summary["complete"] and summary["lost_count"] == 0, f"everything is there: {summary}")
+    check_equal(want, facts(box.path("alone", "in")), "unpacked from a released bucket")
+    with open(box.path("alone", "later"), "rb") as f:
+        check(f.read() == b"not published", "what spin-down published last")
+    again = cluster.run("unpack", cluster.bucket, box.path("alone"), ok=False)
+    check(again.returncode == 1 and "not empty" in again.stderr, f"nothing is written over: {again.stderr!r}")
+    check(not [n for n in os.listdir(box.root) if ".unpack-" in n], "no scratch directory stays")
+
+
+def bad_input_unpack_names_files_in_a_damaged_object(box):
+    cluster = box.cluster()
+    cluster.up()
+    for i in range(8):
+        with open(os.path.join(cluster.mount_dir, f"f{i}"), "wb") as f:
+            f.write(os.urandom(1 << 20))
+    want = facts(cluster.mount_dir)
+    cluster.push()
+    cluster.spin_down()
+    objects = [os.path.join(d, n) for d, _, names in os.walk(box.path("s.bucket", "d")) for n in names]
+    with open(max(objects, key=os.path.getsize), "r+b") as f:
+        f.seek(os.path.getsize(f.name) // 2)
+        byte = f.read(1)
+        f.seek(-1, os.SEEK_CUR)
+        f.write(bytes([byte[0] ^ 0x10]))
+    done = cluster.run("unpack", cluster.bucket, box.path("out"), ok=False)
+    check(done.returncode == 1, "files were lost: exit status 1")
+    lost = [line.split(": ")[1] for line in done.stderr.splitlines() if line.startswith("lost: ")]
+    check(1 <= len(lost) <= 2, f"one byte is damaged, so one frame: {done.stderr}")
+    have = facts(box.path("out"))
+    for path in lost:
+        name = os.path.relpath(path, box.path("out")).encode()
+        check(want.pop(name, None), f"{path} is a file of ours")
+        check(name not in have, f"{path} is left out")
+    check_equal(want, have, "the others")
 
 
 if __name__ == "__main__":

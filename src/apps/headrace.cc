@@ -101,6 +101,13 @@ int run(int argc, char** argv) {
   c_rehydrate->add_flag("--take-over", options.take_over, "although another cluster still owns it; that one turns read-only");
   c_rehydrate->add_flag("--detach", options.detach, "return when it serves");
 
+  CLI::App* c_unpack = add(app, "unpack", "restore files from a bucket, with no cluster: its current manifest into a new or empty directory",
+                           "headrace unpack 's3://data/ns1?endpoint=http://10.0.0.5:9000' /srv/restored\n\n"
+                           "Reads only: an owner of the bucket goes on. A file that does not verify is named and left out, and the exit status is 1.");
+  c_unpack->add_option("bucket", options.bucket, "its URL")->required();
+  c_unpack->add_option("destination", options.destination, "a new or empty directory")->required();
+  c_unpack->add_flag("--json", options.as_json, "what was restored, for programs");
+
   BenchOptions bench;
   CLI::App* c_bench = add(app, "bench", "measure this machine: a node and a mount of its own, for a few minutes", "headrace bench --quick --json");
   c_bench->add_option("--directory", bench.directory, "on the device to be measured")->capture_default_str();
@@ -133,6 +140,7 @@ int run(int argc, char** argv) {
   if (*c_status) return run_status(options);
   if (*c_mount) return run_mount(options);
   if (*c_umount) return run_umount(options);
+  if (*c_unpack) return run_unpack(options);
   if (*c_bench) return run_bench(bench);
   if (*c_completion) return run_completion(options.shell, names_of(app));
   if (*c_version) std::printf("headrace %s\n", HEADRACE_VERSION);

@@ -156,6 +156,28 @@ Task<Result<std::vector<Buffer>>> ColdReader::fetch_pieces(ObjectId object, Inde
   co_return std::move(last).within(store_.url() + ": object " + to_string(object));
 }
 
+Task<Result<Buffer>> ColdReader::read_frames(Index index, SegmentId id, uint64_t offset,
+                                             uint64_t length) {
+  const PackedSegment* segment = index->find(id);
+  HR_ASSERT(segment != nullptr);
+  co_await gets_.acquire();
+  Release release(gets_);
+  const size_t first = offset / kFrameBytes;
+  const size_t last = (offset + length - 1) / kFrameBytes;
+  Buffer out = Buffer::allocate((last - first + 1) * kFrameBytes);
+  for (size_t frame = first; frame <= last; ++frame) {
+    ++counters_.gets;
+    HR_CO_TRY(Buffer stored,
+              co_await store_.get_range(object_key(index->object), segment->frame_offset(frame),
+                                        segment->frames[frame].stored));
+    counters_.got_bytes += stored.size();
+    HR_CO_TRY(decode_frame(
+        *segment, frame, stored.view(),
+        out.span().subspan((frame - first) * kFrameBytes, segment->raw_size(frame))));
+  }
+  co_return out.slice(offset - first * kFrameBytes, length);
+}
+
 Task<void> ColdReader::fetch(ObjectId object, Index index, const PackedSegment* segment,
                              uint32_t first, std::vector<std::shared_ptr<Flight>> flights) {
   Result<std::vector<Buffer>> pieces =
@@ -238,6 +260,16 @@ Task<Result<ColdReadReply>> ColdReader::read(ColdRead request) {
     for (size_t i = 0; i < pieces.size(); ++i) {
       if (waits[i] == nullptr) continue;
       Result<Buffer> piece = co_await waits[i]->piece.wait();
+      if (piece.code() == Code::kCorrupt) {
+        Result<Buffer> exact = co_await read_frames(*index, location.segment, request.offset,
+                                                    request.length);
+        if (!exact.ok()) co_return std::move(piece).error();
+        ColdReadReply reply;
+        reply.payload = *std::move(exact);
+        reply.crc = crc32c(reply.payload.view());
+        counters_.bytes += request.length;
+        co_return reply;
+      }
       if (!piece.ok()) co_return std::move(piece).error();
       pieces[i] = *std::move(piece);
     }
