@@ -170,6 +170,37 @@ def take_over_makes_the_first_read_only(box):
         os.fsync(f.fileno())
 
 
+def up_on_a_state_that_was_spun_down_resumes(box):
+    cluster = box.cluster()
+    cluster.up()
+    directory = os.path.join(cluster.mount_dir, "d")
+    make_odd_tree(directory, files=60, big_mib=2, hole_mib=3)
+    want = facts(directory)
+    for generation in (2, 3):
+        cluster.spin_down()
+        cluster.up()
+        check(cluster.status()["namespace_epoch"] == generation, "the next epoch")
+        check_equal(want, facts(directory), f"after resuming, epoch {generation}")
+        with open(os.path.join(directory, f"new{generation}"), "wb") as f:
+            f.write(os.urandom(100_000))
+        sync_tree(directory)
+        want = facts(directory)
+    # Resumed, it is a state like any other.
+    cluster.kill_mount()
+    cluster.kill_node()
+    cluster.up()
+    check_equal(want, facts(directory), "after a crash of the resumed node")
+    # And when another cluster has the namespace, it says so and takes nothing.
+    cluster.spin_down()
+    other = box.cluster("other", bucket=cluster.bucket)
+    other.rehydrate()
+    refused = cluster.up(mount=False, ok=False)
+    check(refused.returncode == 1 and "another cluster has the namespace" in refused.stderr and "--take-over" in refused.stderr,
+          f"`up` says who has it: {refused.stderr!r}")
+    check(other.status()["owned"], "the other keeps it")
+    check_equal(want, facts(os.path.join(other.mount_dir, "d")), "on the other")
+
+
 def unpack_restores_files_without_a_cluster(box):
     source = make_source(box, files=400)
     want = facts(source)

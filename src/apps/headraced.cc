@@ -115,8 +115,9 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   if (!coordinator.mended().empty()) log.warning("coordinator_mended", {{"what", coordinator.mended()}});
   Address address = "unix:" + options.state + "/node.sock";
   HR_CO_TRY(CoordRecord map, co_await coordinator.get(kMapKey));
+  HR_CO_TRY(CoordRecord resuming, co_await coordinator.get(kResumeKey));
   HR_CO_TRY(CoordRecord bucket_record, co_await coordinator.get(kBucketKey));
-  const bool fresh = map.version == 0;
+  const bool fresh = map.value.empty() && resuming.value.empty();
   std::string bucket = bucket_record.value;
   std::string asked = !options.rehydrate.empty() ? options.rehydrate : options.bucket;
   if (!asked.empty()) {
@@ -165,6 +166,13 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
       HR_CO_TRY(Node::check(bootstrap));
     }
     HR_CO_TRY(co_await Node::bootstrap(env, coordinator, bootstrap));
+  } else {
+    ResumeFromBucket resume;
+    resume.state = options.state;
+    resume.address = address;
+    resume.description = description;
+    HR_CO_TRY(held, co_await Node::resume(env, coordinator, *store, resume));
+    if (held) log.info("resumed", {{"bucket", bucket}, {"owner", describe(held->record)}});
   }
   RocksDbStoreFactory stores(env.blocking, options.state + "/store");
   HR_CO_TRY(co_await stores.remove_leftovers());

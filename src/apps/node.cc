@@ -42,7 +42,7 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
   HR_ASSERT(options.partitions > 0 && options.target_capacity > 0);
   HR_CO_TRY(check(options));
   HR_CO_TRY(CoordRecord there, co_await coordinator.get(kMapKey));
-  if (there.version != 0) co_return Error(Code::kExists, options.state + " holds a cluster already");
+  if (!there.value.empty()) co_return Error(Code::kExists, options.state + " holds a cluster already");
   HR_CO_TRY(CoordRecord forming, co_await coordinator.get(kFormingKey));
   HR_CO_TRY(co_await env.disk.make_directories(options.state + "/targets"));
   HR_CO_TRY(co_await env.disk.sync_directory(options.state));
@@ -127,8 +127,74 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
   }
   HR_CO_TRY(CoordRecord old_secret, co_await coordinator.get(kSecretKey));
   HR_CO_TRY(co_await coordinator.put(kSecretKey, secret, old_secret.version));
-  HR_CO_TRY(co_await coordinator.put(kMapKey, encode_durable(map), 0));
+  HR_CO_TRY(co_await coordinator.put(kMapKey, encode_durable(map), there.version));
   co_return {};
+}
+
+namespace {
+
+// Whether what is here was released, so that the namespace is to be had from the bucket alone.
+Task<Result<bool>> was_released(Env env, Coordinator& coordinator, ObjectStore& bucket, const std::string& state) {
+  HR_CO_TRY(std::optional<ReleaseRecord> release, co_await release_record(coordinator));
+  if (!release) co_return false;
+  BucketHead head(env, bucket);
+  Result<HeadVersion> there = co_await head.read();
+  if (!there.ok())
+    co_return std::move(there).error().within(state + " was spun down, or was about to be: its bucket must be read before it can serve again");
+  HR_CO_TRY(OwnerRecord owner, co_await owner_record(env, coordinator, bucket.url()));
+  const HeadRecord& record = there->record;
+  if (record.owner == owner.owner) co_return record.state == HeadState::kReleased;
+  if (!release->confirmed) co_return false;  // start() says who has it; what is here may be all there is of some of it
+  if (record.state == HeadState::kReleased) co_return true;
+  co_return Error(Code::kBusy, state + " was spun down, and another cluster has the namespace since: " + describe(record) +
+                                   ". Spin it down there; or take it over, in a new directory: headrace rehydrate '" + bucket.url() +
+                                   "' --take-over --state DIR");
+}
+
+}  // namespace
+
+Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coordinator, ObjectStore& bucket, ResumeFromBucket options) {
+  HR_CO_TRY(CoordRecord resuming, co_await coordinator.get(kResumeKey));
+  HR_CO_TRY(CoordRecord current, co_await coordinator.get(kMapKey));
+  if (resuming.value.empty()) {
+    if (current.value.empty()) co_return std::optional<HeadVersion>();
+    HR_CO_TRY(bool released, co_await was_released(env, coordinator, bucket, options.state));
+    if (!released) co_return std::optional<HeadVersion>();
+    HR_CO_TRY(resuming.version, co_await coordinator.put(kResumeKey, current.value, resuming.version));
+    resuming.value = current.value;
+  }
+  HR_CO_TRY(ClusterMap before, decode_durable<ClusterMap>(resuming.value));
+  AttachOptions attach_options;
+  attach_options.cluster = before.cluster;
+  attach_options.description = options.description;
+  attach_options.probe = false;  // it was, when this cluster was made
+  HR_CO_TRY(Attached attached, co_await attach(env, coordinator, bucket, attach_options));
+  HeadVersion held = attached.head;
+  bool formed = false;
+  if (!current.value.empty()) {
+    HR_CO_TRY(ClusterMap map, decode_durable<ClusterMap>(current.value));
+    formed = map.namespace_epoch == held.record.epoch;
+  }
+  if (!formed) {
+    // From here on there is no cluster here but the one to be: what the targets hold is of an epoch that is over.
+    HR_CO_TRY(co_await coordinator.put(kMapKey, "", current.version));
+    BootstrapOptions bootstrap_options;
+    bootstrap_options.self = options.self;
+    bootstrap_options.state = options.state;
+    bootstrap_options.address = options.address;
+    bootstrap_options.target_options = options.target_options;
+    bootstrap_options.protection = before.protection;
+    bootstrap_options.targets = 0;
+    for (const TargetInfo& target : before.targets) {
+      bootstrap_options.targets = std::max(bootstrap_options.targets, target.number + 1);
+      bootstrap_options.target_capacity = std::max(bootstrap_options.target_capacity, target.capacity);
+    }
+    bootstrap_options.attached = std::move(attached);
+    HR_CO_TRY(co_await bootstrap(env, coordinator, std::move(bootstrap_options)));
+  }
+  HR_CO_TRY(co_await put_release_record(coordinator, std::nullopt));
+  HR_CO_TRY(co_await coordinator.put(kResumeKey, "", resuming.version));
+  co_return std::optional<HeadVersion>(std::move(held));
 }
 
 Node::Node(Env env, Coordinator& coordinator, StoreFactory& stores, ObjectStore& bucket, NodeOptions options)
@@ -248,7 +314,7 @@ Task<Result<std::map<PartitionId, Partition::Origin>>> Node::origins() {
 
 Task<Result<ClusterMap>> Node::load_map() {
   HR_CO_TRY(CoordRecord record, co_await coordinator_.get(kMapKey));
-  if (record.version == 0) co_return Error(Code::kNotFound, "there is no cluster here yet");
+  if (record.value.empty()) co_return Error(Code::kNotFound, "there is no cluster here yet");
   map_version_ = record.version;
   co_return decode_durable<ClusterMap>(record.value);
 }
@@ -387,6 +453,13 @@ Task<void> Node::confirm_ownership(std::shared_ptr<Once<Result<void>>> first) {
     Result<void> tiering = co_await tier_.start();
     if (tiering.ok()) {
       refuse_changes("", Code::kReadOnly);
+      for (;;) {
+        Result<void> open = co_await tier_.undo_interrupted_spin_down();
+        if (open.ok() || !winner_.empty()) break;
+        tell({true, "still_closed", {{"why", open.error().text()}}});
+        co_await env_.clock.sleep(pause);
+        pause = std::min(pause * 2, seconds(10));
+      }
       if (told) tell({false, "owner_confirmed", {{"after_s", std::to_string((env_.clock.now() - began).seconds())}}});
     } else if (tiering.code() != Code::kDeposed) {  // otherwise lost() has said so
       bool final = !may_be_confirmed(tiering.code());

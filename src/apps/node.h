@@ -52,6 +52,18 @@ struct GenerationsRecord {
   void fields(this auto& self, auto& v) { v(self.targets); }
 };
 
+// Where a cluster keeps that it is taking its namespace from its bucket again, in place: encode_durable(ClusterMap), as it
+// was. There until the node can start on it.
+inline constexpr const char* kResumeKey = "resume";
+
+struct ResumeFromBucket {
+  NodeId self{1};
+  std::string state;
+  Address address;
+  std::string description;       // of this owner, for people
+  TargetOptions target_options;
+};
+
 // A new, empty namespace on this node's new targets.
 struct BootstrapOptions {
   NodeId self{1};
@@ -73,6 +85,11 @@ class Node {
   // Formats the targets, then writes the coordinator's records, the map last: interrupted, it can be run again.
   // kExists when there is a cluster; kInvalid when targets are there and the coordinator knows nothing of them.
   [[nodiscard]] static Task<Result<void>> bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options);
+
+  // When the cluster here was spun down, takes its namespace into the next epoch: swaps head, formats the targets anew (what
+  // they hold is void) and bootstraps on the manifest. Nothing: it was not spun down (or there is no cluster). Interrupted,
+  // it can be run again. kBusy: another cluster has the namespace; kUnavailable: the bucket does not tell.
+  [[nodiscard]] static Task<Result<std::optional<HeadVersion>>> resume(Env env, Coordinator& coordinator, ObjectStore& bucket, ResumeFromBucket options);
 
   Node(Env env, Coordinator& coordinator, StoreFactory& stores, ObjectStore& bucket, NodeOptions options);
   ~Node();

@@ -176,5 +176,113 @@ TEST_F(NodeTest, ARehydrationThatIsInterruptedGoesOn) {
   EXPECT_TRUE(world.run(client->shut_down()).ok());
 }
 
+// `up` on a state that was spun down: the same cluster, in the next epoch, wherever a start on the way was cut off.
+TEST_F(NodeTest, ASpunDownClusterResumesAlsoWhenThatIsInterrupted) {
+  NodeProcess* process = &start_node();
+  std::string bytes = pattern(400'000, 3);
+  FileId directory;
+  {
+    auto client = start_client(client_machine);
+    directory = make_directory(*client, kRootFile, "d").id;
+    write_file(*client, directory, "f", bytes);
+    EXPECT_TRUE(world.run(client->shut_down()).ok());
+  }
+  ASSERT_TRUE(world.run(process->node->tier().spin_down()).ok());
+  node_machine.crash(CrashKind::kPower);
+  for (uint64_t steps = 50;; steps += 150) {
+    node_machine.start([&](Env& env) {
+      auto made = std::make_unique<NodeProcess>(env, bucket);
+      process = made.get();
+      return made;
+    });
+    for (uint64_t i = 0; i < steps && !process->serving && !process->failed; ++i) world.step();
+    ASSERT_FALSE(process->failed) << process->error << " after " << steps << " steps";
+    if (process->serving) break;
+    node_machine.crash(CrashKind::kPower);
+  }
+  EXPECT_EQ(process->node->map().namespace_epoch, NamespaceEpoch(2));
+  std::string more = pattern(100'000, 4);
+  {
+    auto client = start_client(client_machine);
+    EXPECT_TRUE(read_file(*client, directory, "f") == bytes);
+    write_file(*client, directory, "g", more);
+    EXPECT_TRUE(world.run(client->shut_down()).ok());
+  }
+  // Another start is a start like any other, and so is the next round.
+  node_machine.crash(CrashKind::kPower);
+  process = &start_node();
+  EXPECT_EQ(process->node->map().namespace_epoch, NamespaceEpoch(2));
+  ASSERT_TRUE(world.run(process->node->tier().spin_down()).ok());
+  node_machine.crash(CrashKind::kPower);
+  process = &start_node();
+  EXPECT_EQ(process->node->map().namespace_epoch, NamespaceEpoch(3));
+  auto client = start_client(client_machine);
+  EXPECT_TRUE(read_file(*client, directory, "f") == bytes);
+  EXPECT_TRUE(read_file(*client, directory, "g") == more);
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+// A spin-down that is cut off at any of its steps: started again, the node serves, be it released or not.
+TEST_F(NodeTest, ASpinDownThatIsInterruptedIsUndoneOrTakenUpByTheNextStart) {
+  NodeProcess* process = &start_node();
+  std::map<std::string, std::string> written;
+  for (uint64_t steps = 100; steps < 4'000; steps += 300) {
+    {
+      auto client = start_client(client_machine);
+      std::string name = "f" + std::to_string(steps);
+      written[name] = pattern(50'000, steps);
+      write_file(*client, kRootFile, name, written[name]);
+      EXPECT_TRUE(world.run(client->shut_down()).ok());
+    }
+    std::optional<Result<void>> down;
+    process->scope.spawn([](Node* node, std::optional<Result<void>>* into) -> Task<void> {
+      Result<void> done = co_await node->tier().spin_down();
+      into->emplace(std::move(done));
+    }(process->node.get(), &down));
+    for (uint64_t i = 0; i < steps && !down; ++i) world.step();
+    node_machine.crash(steps % 200 == 0 ? CrashKind::kPower : CrashKind::kProcess);
+    process = &start_node();
+    auto client = start_client(client_machine);
+    for (const auto& [name, bytes] : written) ASSERT_TRUE(read_file(*client, kRootFile, name) == bytes) << name << " at " << steps;
+    EXPECT_TRUE(world.run(client->shut_down()).ok());
+  }
+}
+
+TEST_F(NodeTest, WhatAnotherClusterHasIsNotResumed) {
+  NodeProcess& first = start_node();
+  ASSERT_TRUE(world.run(first.node->tier().spin_down()).ok());
+  node_machine.crash(CrashKind::kPower);
+  // Elsewhere.
+  Machine& second = world.add_machine("second");
+  NodeProcess* other = nullptr;
+  second.start([&](Env& env) {
+    auto made = std::make_unique<NodeProcess>(env, bucket, true);
+    made->address = "sim:second";
+    other = made.get();
+    return made;
+  });
+  ASSERT_TRUE(world.run_until([&] { return other->serving || other->failed; }));
+  ASSERT_TRUE(other->serving) << other->error;
+  NodeProcess* again = nullptr;
+  auto start_again = [&] {
+    node_machine.start([&](Env& env) {
+      auto made = std::make_unique<NodeProcess>(env, bucket);
+      again = made.get();
+      return made;
+    });
+    ASSERT_TRUE(world.run_until([&] { return again->serving || again->failed; }));
+  };
+  start_again();
+  EXPECT_TRUE(again->failed);
+  EXPECT_NE(again->error.find("another cluster has the namespace since"), std::string::npos) << again->error;
+  node_machine.crash(CrashKind::kPower);
+  // Until that one lets go of it.
+  ASSERT_TRUE(world.run(other->node->tier().spin_down()).ok());
+  second.crash(CrashKind::kPower);
+  start_again();
+  EXPECT_TRUE(again->serving) << again->error;
+  EXPECT_EQ(again->node->map().namespace_epoch, NamespaceEpoch(3));
+}
+
 }  // namespace
 }  // namespace headrace

@@ -35,10 +35,11 @@ struct NodeProcess : Process {
     TargetOptions targets;
     targets.prewrite_ahead = kMiB;
     targets.prewrite_chunk = kMiB;
-    if (map.version == 0) {
+    HR_CO_TRY(CoordRecord resuming, co_await coordinator.get(kResumeKey));
+    if (map.value.empty() && resuming.value.empty()) {
       BootstrapOptions bootstrap;
       bootstrap.state = "/state";
-      bootstrap.address = "sim:node";
+      bootstrap.address = address;
       bootstrap.target_capacity = 256 * kMiB;
       bootstrap.target_options = targets;
       if (rehydrate) {
@@ -50,10 +51,17 @@ struct NodeProcess : Process {
         held = bootstrap.attached->head;
       }
       HR_CO_TRY(co_await Node::bootstrap(env, coordinator, bootstrap));
+    } else {
+      ResumeFromBucket resume;
+      resume.state = "/state";
+      resume.address = address;
+      resume.description = "the same cluster";
+      resume.target_options = targets;
+      HR_CO_TRY(held, co_await Node::resume(env, coordinator, store, resume));
     }
     NodeOptions options;
     options.state = "/state";
-    options.listen = "sim:node";
+    options.listen = address;
     options.targets = targets;
     node = std::make_unique<Node>(env, coordinator, stores, store, options);
     HR_CO_TRY(co_await node->start(std::move(held)));
@@ -61,6 +69,7 @@ struct NodeProcess : Process {
     co_return {};
   }
   bool rehydrate;
+  Address address = "sim:node";
   Env env;
   EmbeddedCoordinator coordinator;
   MemoryStoreFactory stores;

@@ -30,6 +30,22 @@ Task<Result<Buffer>> fetch_range(Env env, ObjectStore* store, std::string key, u
 
 }  // namespace
 
+Task<Result<std::optional<ReleaseRecord>>> release_record(Coordinator& coordinator) {
+  HR_CO_TRY(CoordRecord found, co_await coordinator.get(kReleaseKey));
+  if (found.value.empty()) co_return std::optional<ReleaseRecord>();
+  HR_CO_TRY(ReleaseRecord record, decode_durable<ReleaseRecord>(found.value));
+  co_return std::optional<ReleaseRecord>(record);
+}
+
+Task<Result<void>> put_release_record(Coordinator& coordinator,
+                                      std::optional<ReleaseRecord> record) {
+  HR_CO_TRY(CoordRecord old, co_await coordinator.get(kReleaseKey));
+  std::string value = record ? encode_durable(*record) : std::string();
+  if (old.value == value) co_return {};
+  HR_CO_TRY(co_await coordinator.put(kReleaseKey, std::move(value), old.version));
+  co_return {};
+}
+
 Task<Result<OwnerRecord>> owner_record(Env env, Coordinator& coordinator, std::string bucket) {
   Error last(Code::kUnavailable, "no answer");
   for (int attempt = 0; attempt < kAttempts; ++attempt) {

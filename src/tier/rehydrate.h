@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,19 @@ struct OwnerRecord {
   std::string bucket;  // URL without secrets: a cluster does not change its bucket by mistake
   void fields(this auto& self, auto& v) { v(self.owner, self.bucket); }
 };
+
+// Where a cluster keeps how far it is with releasing its namespace: encode_durable(ReleaseRecord). Absent or empty: it is
+// not. Written before head is swapped to released, so that a start that finds none need not ask the bucket.
+inline constexpr const char* kReleaseKey = "release";
+struct ReleaseRecord {
+  static constexpr uint8_t kFormat = 1;
+  bool confirmed = false;  // head said released: nothing here is needed any more
+  void fields(this auto& self, auto& v) { v(self.confirmed); }
+};
+// Nothing: not being released.
+[[nodiscard]] Task<Result<std::optional<ReleaseRecord>>> release_record(Coordinator& coordinator);
+[[nodiscard]] Task<Result<void>> put_release_record(Coordinator& coordinator,
+                                                    std::optional<ReleaseRecord> record);
 
 // The cluster's; made when there is none. kInvalid when it owns another bucket.
 [[nodiscard]] Task<Result<OwnerRecord>> owner_record(Env env, Coordinator& coordinator,

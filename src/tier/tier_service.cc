@@ -98,6 +98,23 @@ Task<Result<Cut>> TierService::publish() {
   co_return co_await publisher_->publish();
 }
 
+Task<Result<void>> TierService::undo_interrupted_spin_down() {
+  if (!ownership_ || !ownership_->held()) co_return not_owner();
+  bool closed = ownership_->record().state == HeadState::kClosing;
+  if (!closed) closed = co_await closed_somewhere();
+  if (!closed) co_return {};
+  co_return co_await undo_spin_down();
+}
+
+Task<bool> TierService::closed_somewhere() {
+  for (const PartitionInfo& partition : context_.partitions.view().map().partitions) {
+    Result<PartitionStatusReply> status =
+        co_await context_.partitions.call(partition.id, PartitionStatus{}, kBackground);
+    if (status.ok() && status->state == "closed") co_return true;
+  }
+  co_return false;
+}
+
 Task<Result<CloseReply>> TierService::close_one(PartitionId partition, CloseStep step) {
   Result<CloseReply> reply = co_await context_.partitions.call(partition, Close{step}, kBackground);
   if (!reply.ok())
@@ -147,8 +164,11 @@ Task<Result<void>> TierService::spin_down(Nanos patience) {
   spin_down_.step = SpinDownStep::kPushing;
   HR_CO_TRY(co_await uploader_.push_all());
   spin_down_.step = SpinDownStep::kClosed;
+  HR_CO_TRY(co_await put_release_record(context_.coordinator, ReleaseRecord{}));
   HR_CO_TRY(co_await publisher_->publish(HeadState::kReleased));
   spin_down_.step = SpinDownStep::kReleased;
+  // Only for whoever starts here again; the bucket knows anyhow.
+  HR_CO_TRY(co_await put_release_record(context_.coordinator, ReleaseRecord{true}));
   co_return {};
 }
 
@@ -156,8 +176,10 @@ Task<Result<void>> TierService::undo_spin_down() {
   if (!ownership_ || !ownership_->held()) co_return not_owner();
   if (spin_down_.step == SpinDownStep::kReleased)
     co_return Error(Code::kInvalid, "the namespace is released already: rehydrate it");
-  HR_CO_TRY(co_await close_all(CloseStep::kUndo));
+  // Head first: a swap to released that is still on its way can then not come behind it.
   HR_CO_TRY(co_await ownership_->update([](HeadRecord& head) { head.state = HeadState::kOwned; }));
+  HR_CO_TRY(co_await close_all(CloseStep::kUndo));
+  HR_CO_TRY(co_await put_release_record(context_.coordinator, std::nullopt));
   spin_down_ = {};
   co_return {};
 }

@@ -88,6 +88,9 @@ class TierService {
   // undone. After ok the process should stop.
   [[nodiscard]] Task<Result<void>> spin_down(Nanos patience = seconds(120));
   [[nodiscard]] Task<Result<void>> undo_spin_down();
+  // Whoever starts a node wants it to serve: what a spin-down had closed when the node ended is
+  // opened again. After start(), when the partitions take changes.
+  [[nodiscard]] Task<Result<void>> undo_interrupted_spin_down();
   [[nodiscard]] const SpinDownProgress& spin_down_progress() const { return spin_down_; }
   // Frees hot copies of what is in the bucket: `bytes` of fragments at least, where there are so
   // many.
@@ -99,6 +102,7 @@ class TierService {
   [[nodiscard]] Uploader& uploader() { return uploader_; }
 
  private:
+  [[nodiscard]] Task<bool> closed_somewhere();
   [[nodiscard]] Task<Result<CloseReply>> close_one(PartitionId partition, CloseStep step);
   [[nodiscard]] Task<Result<CloseReply>> close_all(CloseStep step);
   Task<void> publish_loop();
