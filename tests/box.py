@@ -97,7 +97,7 @@ class Box:
         if os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK):
             raise Skipped("needs root and /dev/fuse")
         base = os.environ.get("HEADRACE_TEST_DIR", "/var/tmp")
-        self.root = tempfile.mkdtemp(prefix=f"headrace-{self.name}.", dir=base)
+        self.root = tempfile.mkdtemp(prefix=f"headrace-{self.name[:40]}.", dir=base)  # the path of a Unix socket is short
         # An interrupt, or ctest's end, closes the box as an exception would.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         return self

@@ -16,9 +16,30 @@ CommandNames names_of(CLI::App& app) {
   return out;
 }
 
+// What is wrong with the arguments, and where to read how it is right.
+std::string bad_arguments(const CLI::App& app, int argc, char** argv, std::string why) {
+  const CLI::App* at = &app;
+  std::string path = "headrace";
+  for (int i = 1; i < argc && argv[i][0] != '-' && at->get_require_subcommand_min() > 0; ++i) {
+    const CLI::App* next = nullptr;
+    std::string known;
+    for (const CLI::App* child : at->get_subcommands([](const CLI::App*) { return true; })) {
+      if (child->get_name() == argv[i]) next = child;
+      known += (known.empty() ? "" : ", ") + child->get_name();
+    }
+    if (next == nullptr) return "there is no command `" + path + " " + argv[i] + "`; there are: " + known;
+    at = next;
+    path += std::string(" ") + argv[i];
+  }
+  while (why.ends_with('\n') || why.ends_with('.')) why.pop_back();
+  return why + ": see `" + path + " --help`";
+}
+
 int run(int argc, char** argv) {
   CliOptions options;
   options.state = default_state();
+  // 16 TiB: a target numbers its blocks in 32 bits.
+  const CLI::Range kCapacity(uint64_t{2}, uint64_t{16} << 20, "MiB");
   CLI::App app{"headrace: one POSIX namespace over local NVMe and a bucket", "headrace"};
   app.require_subcommand(1);
   app.footer("A first look:\n"
@@ -45,7 +66,7 @@ int run(int argc, char** argv) {
   state(c_up);
   c_up->add_option("--targets", options.targets, "how many targets a new namespace gets (default 6)");
   c_up->add_option("--protection", options.protection, "of a new namespace: D+P or replica-N (default 4+2)");
-  c_up->add_option("--capacity-mib", options.capacity_mib, "of each new target (default: from the free space)");
+  c_up->add_option("--capacity-mib", options.capacity_mib, "of each new target (default: from the free space)")->check(kCapacity);
   c_up->add_option("--bucket", options.bucket, "where everything is tiered to: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX (default: STATE.bucket)");
   c_up->add_option("--mount", options.mount, "where to mount (default: nowhere; /mnt/headrace is customary)");
   c_up->add_flag("--detach", options.detach, "return when it serves");
@@ -97,7 +118,7 @@ int run(int argc, char** argv) {
   c_rehydrate->add_option("--mount", options.mount, "where to mount (default: nowhere)");
   c_rehydrate->add_option("--targets", options.targets, "how many targets (default 6)");
   c_rehydrate->add_option("--protection", options.protection, "of new data (default: as the bucket says)");
-  c_rehydrate->add_option("--capacity-mib", options.capacity_mib, "of each target (default: from the free space)");
+  c_rehydrate->add_option("--capacity-mib", options.capacity_mib, "of each target (default: from the free space)")->check(kCapacity);
   c_rehydrate->add_flag("--take-over", options.take_over, "although another cluster still owns it; that one turns read-only");
   c_rehydrate->add_flag("--detach", options.detach, "return when it serves");
 
@@ -121,7 +142,12 @@ int run(int argc, char** argv) {
   c_completion->add_option("shell", options.shell, "bash, zsh or fish")->required();
 
   CLI::App* c_version = app.add_subcommand("version", "print the version");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    return fail(bad_arguments(app, argc, argv, error.what()));
+  }
 
   if (*c_up) return run_up(options);
   if (*c_rehydrate) {

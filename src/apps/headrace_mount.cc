@@ -46,7 +46,9 @@ Task<void> unmount_on_closing(Client* client, FuseGateway* gateway) {
 
 Task<void> report_once(Client* client) {
   ClientStatistics counters = client->counters();
-  Report report{counters.segments.degraded_reads, counters.segments.bytes_read, counters.segments.bytes_written};
+  Report report{counters.segments.degraded_reads, counters.segments.bytes_read, counters.segments.bytes_written, client->take_damage()};
+  // What does not fit, or does not arrive, is met again by the next read of it.
+  if (report.damage.size() > Report::kMaxDamage) report.damage.resize(Report::kMaxDamage);
   CallOptions options;
   options.timeout = seconds(2);
   for (const NodeInfo& node : client->map().nodes) {

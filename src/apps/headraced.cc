@@ -138,12 +138,13 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   std::string description = host_name() + ":" + options.state;
   std::optional<HeadVersion> held;
   if (fresh) {
+    HR_CO_TRY(co_await Node::check_unused(env, coordinator, options.state));
     BootstrapOptions bootstrap;
     bootstrap.state = options.state;
     bootstrap.address = address;
     bootstrap.targets = options.targets;
     bootstrap.target_capacity = choose_capacity(options.state, options);
-    if (bootstrap.target_capacity < kMinTargetCapacity)
+    if (options.capacity_mib == 0 && bootstrap.target_capacity < kMinTargetCapacity)
       co_return Error(Code::kNoSpace, options.state + " has too little free space for " + std::to_string(options.targets) +
                                           " targets: free some, choose another --state, or fewer --targets");
     if (!options.protection.empty()) {

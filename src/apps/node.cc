@@ -38,6 +38,21 @@ Result<void> Node::check(const BootstrapOptions& options) {
   return {};
 }
 
+Task<Result<void>> Node::check_unused(Env env, Coordinator& coordinator, std::string state) {
+  HR_CO_TRY(CoordRecord forming, co_await coordinator.get(kFormingKey));
+  if (forming.version != 0) co_return Result<void>();  // they are of a bootstrap() that was interrupted
+  Result<std::vector<std::string>> names = co_await env.disk.list(state + "/targets");
+  if (!names.ok()) co_return Result<void>();
+  for (const std::string& name : *names) {
+    const std::string place = state + "/targets/" + name;
+    Result<std::unique_ptr<File>> file = co_await env.disk.open(place + "/target.dat", {});
+    if (file.ok())
+      co_return Error(Code::kInvalid, place + " holds a target, but the coordinator's file is gone, and its copies beside the targets too: put " + state +
+                                          "/coord back from a copy, or choose an empty --state (what was tiered can be had from the bucket there)");
+  }
+  co_return Result<void>();
+}
+
 Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options) {
   HR_ASSERT(options.partitions > 0 && options.target_capacity > 0);
   HR_CO_TRY(check(options));
@@ -46,13 +61,8 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
   HR_CO_TRY(CoordRecord forming, co_await coordinator.get(kFormingKey));
   HR_CO_TRY(co_await env.disk.make_directories(options.state + "/targets"));
   HR_CO_TRY(co_await env.disk.sync_directory(options.state));
+  HR_CO_TRY(co_await check_unused(env, coordinator, options.state));
   if (forming.version == 0) {
-    for (uint32_t i = 0; i < options.targets; ++i) {
-      Result<std::unique_ptr<File>> file = co_await env.disk.open(target_directory(options.state, i) + "/target.dat", {});
-      if (file.ok())
-        co_return Error(Code::kInvalid, target_directory(options.state, i) + " holds a target, but the coordinator's file is gone: put STATE/coord "
-                                            "back from a copy, or choose an empty --state");
-    }
     HR_CO_TRY(co_await coordinator.put(kFormingKey, "1", 0));
   }
 
@@ -85,8 +95,11 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
     format.name_space = map.name_space;
     format.capacity = info.capacity;
     format.number = i;
-    HR_CO_TRY(std::unique_ptr<Target> target, co_await Target::format(env, directory, format, options.target_options));
-    co_await target->close();
+    Result<std::unique_ptr<Target>> target = co_await Target::format(env, directory, format, options.target_options);
+    if (target.code() == Code::kNoSpace || target.code() == Code::kTooLarge)
+      co_return Error(target.code(), target.error().message() + ": free some space, or choose another --state, a smaller --capacity-mib or fewer --targets");
+    if (!target.ok()) co_return std::move(target).error();
+    co_await (*target)->close();
     map.targets.push_back(std::move(info));
   }
   HR_CO_TRY(co_await env.disk.sync_directory(options.state + "/targets"));

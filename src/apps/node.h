@@ -82,6 +82,8 @@ class Node {
  public:
   // What is wrong with them before anything is touched: too few targets, too small ones.
   [[nodiscard]] static Result<void> check(const BootstrapOptions& options);
+  // That no cluster is at `state` which this coordinator does not know of.
+  [[nodiscard]] static Task<Result<void>> check_unused(Env env, Coordinator& coordinator, std::string state);
   // Formats the targets, then writes the coordinator's records, the map last: interrupted, it can be run again.
   // kExists when there is a cluster; kInvalid when targets are there and the coordinator knows nothing of them.
   [[nodiscard]] static Task<Result<void>> bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options);

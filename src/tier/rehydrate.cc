@@ -103,7 +103,12 @@ Task<Result<HeadVersion>> resume_ownership(Env env, Coordinator& coordinator, Ob
 Task<Result<Attached>> attach(Env env, Coordinator& coordinator, ObjectStore& store,
                               AttachOptions options) {
   BucketHead head(env, store);
-  HR_CO_TRY(HeadVersion there, co_await head.read());
+  Result<HeadVersion> found = co_await head.read();
+  if (found.code() == Code::kNotFound)
+    co_return Error(Code::kNotFound, store.url() + " holds no namespace (" + found.error().message() +
+                                         "): check bucket and prefix; `headrace status` of its last owner, or that "
+                                         "owner's log, names them");
+  HR_CO_TRY(HeadVersion there, std::move(found));
   if (options.probe) HR_CO_TRY(co_await probe_conditional_writes(store, env.random));
   HR_CO_TRY(OwnerRecord owner, co_await owner_record(env, coordinator, store.url()));
   Attached out;

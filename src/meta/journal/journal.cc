@@ -111,7 +111,8 @@ Task<Result<std::vector<JournalRecord>>> Journal::read_tail(std::vector<Sealed> 
   }
   if (next <= acknowledged)
     co_return Error(Code::kCorrupt, "journal record " + std::to_string(next.value()) +
-                                        " was acknowledged but no copy has it: bring back one of its targets");
+                                        " was acknowledged but no copy of it can be read: bring back one of its targets, or the namespace as it "
+                                        "was published last, from its bucket, with `headrace rehydrate`");
   co_return tail;
 }
 
@@ -123,7 +124,12 @@ Task<Result<void>> Journal::read_run(RunRecord run, const std::vector<Sealed>& s
     bool there = false;
     for (const Sealed& s : sealed)
       if (s.target == copy)
-        for (const RunSummary& r : s.runs) there |= r.run == run.run;
+        for (const RunSummary& r : s.runs) {
+          if (r.run != run.run) continue;
+          there = true;
+          // Appends follow one another: what a valid batch lies behind was acknowledged, unreadable or not.
+          if (r.damaged && !(run.end && r.last >= run.end)) acknowledged = std::max(acknowledged, after(r.last));
+        }
     if (!there) continue;
     ++answered;
     for (;;) {
