@@ -106,6 +106,10 @@ int run(int argc, char** argv) {
   c_replace->add_option("target", options.target, "which, as `target list` names it")->required();
   c_replace->add_flag("--detach", options.detach, "do not wait for the rebuild");
   state(c_replace);
+  CLI::App* c_scrub = add(*c_target, "scrub", "read and verify all that is on the targets now; repairs what is bad", "headrace target scrub t2 --state /srv/headrace");
+  c_scrub->add_option("target", options.target, "which, as `target list` names it (default: all)");
+  c_scrub->add_flag("--detach", options.detach, "do not wait for the end");
+  state(c_scrub);
 
   CLI::App* c_spin_down = add(app, "spin-down", "everything into the bucket, then end mounts and node", "headrace spin-down --state /srv/headrace && rm -r /srv/headrace");
   state(c_spin_down);
@@ -161,6 +165,7 @@ int run(int argc, char** argv) {
   if (*c_tier_status) return run_tier_status(options);
   if (*c_target_list) return run_target_list(options);
   if (*c_replace) return run_target_replace(options);
+  if (*c_scrub) return run_target_scrub(options);
   if (*c_spin_down) return run_spin_down(options);
   if (*c_stop) return run_stop(options);
   if (*c_status) return run_status(options);

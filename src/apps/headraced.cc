@@ -33,6 +33,7 @@ struct Options {
   std::string bucket;         // of a new namespace; empty: a directory beside the state
   std::string rehydrate;      // bucket of a namespace to take
   bool take_over = false;
+  double scrub_days = 7;      // of a pass over all targets
   int ready_fd = -1;
 };
 
@@ -56,6 +57,17 @@ Task<Result<std::string>> replace_target(Node* node, std::string body) {
     co_return Error(Code::kInvalid, "which target? {\"number\": N} of tN");
   HR_CO_TRY(TargetId id, co_await node->keeper().replace(asked["number"].get<uint32_t>()));
   co_return nlohmann::json{{"id", to_string(id)}}.dump();
+}
+
+// {"number": N}, or {} for all of them
+Task<Result<std::string>> scrub_targets(Node* node, std::string body) {
+  nlohmann::json asked = nlohmann::json::parse(body, nullptr, false);
+  if (!asked.is_object() || (asked.contains("number") && !asked["number"].is_number_unsigned()))
+    co_return Error(Code::kInvalid, "which target? {\"number\": N} of tN, or {} for all");
+  std::optional<uint32_t> number;
+  if (asked.contains("number")) number = asked["number"].get<uint32_t>();
+  HR_CO_TRY(uint64_t run, node->keeper().scrubber().ask(number));
+  co_return nlohmann::json{{"run", run}}.dump();
 }
 
 Task<Result<std::string>> push(Node* node) {
@@ -181,6 +193,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   node_options.state = options.state;
   node_options.listen = address;
   node_options.tier.description = description;
+  node_options.keeper.scrub.pass = Nanos{static_cast<int64_t>(options.scrub_days * 86'400e9)};
   node_options.on_event = [&log](const NodeEvent& event) { event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields); };
   Node node(env, coordinator, stores, *store, node_options);
   Result<void> started = co_await node.start(std::move(held));
@@ -200,6 +213,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   admin.get("/metrics", [n = &node](std::string) { return serve_metrics(n); }, true);
   admin.post("/tier/push", [n = &node](std::string) { return push(n); });
   admin.post("/targets/replace", [n = &node](std::string body) { return replace_target(n, std::move(body)); });
+  admin.post("/targets/scrub", [n = &node](std::string body) { return scrub_targets(n, std::move(body)); });
   admin.post("/spin-down", [n = &node](std::string) { return spin_down(n); });
   admin.post("/spin-down/undo", [n = &node](std::string) { return undo_spin_down(n); });
   HR_CO_TRY(file.admin_port, admin.start());
@@ -237,6 +251,7 @@ int run(int argc, char** argv) {
   app.add_option("--bucket", options.bucket, "of a new namespace: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX");
   app.add_option("--rehydrate", options.rehydrate, "bucket of a namespace to bring back here");
   app.add_flag("--take-over", options.take_over, "although another cluster still owns it");
+  app.add_option("--scrub-days", options.scrub_days, "in which all targets are read and verified once")->check(CLI::Range(0.01, 3650.0));
   app.add_option("--ready-fd", options.ready_fd, "where to write 'ready' or 'error: …'");
   CLI11_PARSE(app, argc, argv);
 

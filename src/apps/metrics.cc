@@ -137,6 +137,15 @@ std::string metrics_text(Node& node) {
   out.counter("headrace_segments_rebuilt_total", "Segments of lost targets that are whole again.", number(k.segments_rebuilt));
   out.counter("headrace_rebuilt_bytes_total", "Bytes of fragments made for them.", number(k.bytes_rebuilt));
   out.counter("headrace_orphans_freed_total", "Fragments freed that nobody claimed.", number(k.orphans_freed));
+  ScrubStatus s = node.keeper().scrubber().status();
+  out.gauge("headrace_scrub_running", "1 while a target is scrubbed.", s.running ? 1 : 0);
+  out.gauge("headrace_scrub_last_pass_timestamp_seconds", "When the last whole pass over all targets ended, Unix time; 0: never.", number(s.ended_s));
+  out.counter("headrace_scrub_fragments_total", "Fragments that scrub looked at.", number(s.ever.fragments));
+  out.counter("headrace_scrub_bytes_total", "Bytes that scrub read.", number(s.ever.bytes));
+  out.counter("headrace_scrub_stripes_total", "Stripes whose parity scrub recomputed.", number(s.ever.stripes));
+  out.counter("headrace_scrub_damaged_total", "Fragments that did not verify when scrub read them.", number(s.ever.damaged));
+  out.counter("headrace_scrub_missing_total", "Fragments that scrub missed where their home says that they are.", number(s.ever.missing));
+  out.counter("headrace_scrub_parity_wrong_total", "Stripes whose parity did not fit their data.", number(s.ever.parity_wrong));
   const Node::Times& times = node.start_times();
   out.gauge("headrace_start_targets_seconds", "Time to open the targets at the last start.", times.targets);
   out.gauge("headrace_start_partitions_seconds", "Time to recover the partitions at the last start.", times.partitions);

@@ -236,7 +236,8 @@ Node::Node(Env env, Coordinator& coordinator, StoreFactory& stores, ObjectStore&
                                       for (const Damage& damage : tier_.take_damage()) found.push_back(damage);
                                       return found;
                                     },
-                                    options_.on_event},
+                                    options_.on_event, [this] { return load_scrub(); },
+                                    [this](std::string record) { return save_scrub(std::move(record)); }},
               options_.keeper) {
   targets_.register_handlers(handlers_);
   tier_.register_handlers(handlers_);
@@ -388,6 +389,17 @@ Task<Result<void>> Node::note_generations() {
   HR_CO_TRY(CoordRecord old, co_await coordinator_.get(kGenerationsKey));
   HR_CO_TRY(co_await coordinator_.put(kGenerationsKey, encode_durable(record), old.version));
   generations_ = std::move(now);
+  co_return Result<void>();
+}
+
+Task<Result<std::string>> Node::load_scrub() {
+  HR_CO_TRY(CoordRecord record, co_await coordinator_.get(kScrubKey));
+  co_return std::move(record.value);
+}
+
+Task<Result<void>> Node::save_scrub(std::string record) {
+  HR_CO_TRY(CoordRecord old, co_await coordinator_.get(kScrubKey));
+  HR_CO_TRY(co_await coordinator_.put(kScrubKey, std::move(record), old.version));
   co_return Result<void>();
 }
 

@@ -41,6 +41,9 @@ inline constexpr const char* kOriginKey = "origin";
 // of a lower one is an older copy that was put back.
 inline constexpr const char* kGenerationsKey = "generations";
 
+// How far scrub is: encode_durable(ScrubRecord).
+inline constexpr const char* kScrubKey = "scrub";
+
 struct TargetGeneration {
   TargetId target;
   uint64_t generation = 0;
@@ -150,6 +153,8 @@ class Node {
   }
   [[nodiscard]] Task<Result<void>> open_targets(ClusterMap& map);
   [[nodiscard]] Task<Result<void>> note_generations();
+  [[nodiscard]] Task<Result<std::string>> load_scrub();
+  [[nodiscard]] Task<Result<void>> save_scrub(std::string record);
   [[nodiscard]] Task<Result<void>> lead_partitions();
   [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins();
   [[nodiscard]] HotUsage usage() const;

@@ -43,9 +43,22 @@ json targets_of(Node& node) {
   return out;
 }
 
+json scrub_of(Node& node) {
+  ScrubStatus s = node.keeper().scrubber().status();
+  KeeperCounters keeper = node.keeper().counters();
+  const TargetInfo* at = node.map().target(s.target);
+  return {{"running", s.running}, {"asked", s.asked}, {"target", s.running && at != nullptr ? "t" + std::to_string(at->number) : ""},
+          {"targets_done", s.targets_done}, {"targets", s.targets}, {"fragments", s.here.fragments}, {"bytes", s.here.bytes},
+          {"bytes_total", s.bytes_total}, {"bytes_per_s", s.bytes_per_s}, {"eta_s", s.eta_s}, {"found", s.ever.damaged + s.ever.missing + s.ever.parity_wrong},
+          {"damaged", s.ever.damaged}, {"missing", s.ever.missing}, {"stripes", s.ever.stripes}, {"parity_wrong", s.ever.parity_wrong},
+          {"fragments_ever", s.ever.fragments}, {"bytes_ever", s.ever.bytes}, {"repaired", keeper.repaired}, {"waiting", keeper.damage_waiting},
+          {"passes", s.passes}, {"began_s", s.began_s}, {"ended_s", s.ended_s}, {"next_s", s.next_s}, {"run", s.run}, {"run_ended", s.run_ended},
+          {"last_error", s.last_error}};
+}
+
 }  // namespace
 
-std::string targets_json(Node& node) { return json{{"targets", targets_of(node)}}.dump(); }
+std::string targets_json(Node& node) { return json{{"targets", targets_of(node)}, {"scrub", scrub_of(node)}}.dump(); }
 
 std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   json out;
@@ -102,6 +115,7 @@ std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   out["upkeep"] = {{"targets_lost", keeper.targets_lost}, {"fragments_repaired", keeper.repaired}, {"repairs_failed", keeper.repair_failed},
                    {"damage_waiting", keeper.damage_waiting}, {"segments_rebuilt", keeper.segments_rebuilt}, {"bytes_rebuilt", keeper.bytes_rebuilt},
                    {"orphans_freed", keeper.orphans_freed}, {"last_error", keeper.last_error}};
+  out["scrub"] = scrub_of(node);
   out["coordinator"] = {{"copies", coordinator.copies()}, {"last_error", coordinator.copy_error()}};
   const Node::Times& times = node.start_times();
   out["start"] = {{"targets_s", times.targets}, {"partitions_s", times.partitions}, {"bucket_s", times.bucket}};

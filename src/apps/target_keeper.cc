@@ -45,19 +45,30 @@ TargetKeeper::TargetKeeper(Context context, TargetKeeperOptions options)
       io_(env_, fragments_),
       work_(context_.partition_port, context_.target_port),
       rebuild_(env_, work_, fragments_, io_, options_.rebuild),
-      orphans_(work_, options_.orphans) {}
+      orphans_(work_, options_.orphans),
+      scrubber_(Scrubber::Context{env_, context_.targets, work_, fragments_, context_.self,
+                                  [this](Damage damage) { return found_by_scrub(damage); }, context_.load_scrub, context_.save_scrub,
+                                  [this](std::string name, bool trouble, const ScrubTotals& of) {
+                                    tell({trouble, std::move(name),
+                                          {{"fragments", std::to_string(of.fragments)}, {"bytes", std::to_string(of.bytes)},
+                                           {"damaged", std::to_string(of.damaged)}, {"missing", std::to_string(of.missing)},
+                                           {"stripes", std::to_string(of.stripes)}, {"parity_wrong", std::to_string(of.parity_wrong)}}});
+                                  }},
+                options_.scrub) {}
 
 void TargetKeeper::start() {
   looked_at_devices_ = env_.clock.now();
   scope_.spawn(tend());
   scope_.spawn(rebuild_loop());
   scope_.spawn(sweep_loop());
+  scrubber_.start();
 }
 
 Task<void> TargetKeeper::stop() {
   rebuild_.cancel();
   rebuild_wanted_.set();
   scope_.cancel();
+  co_await scrubber_.stop();
   co_await scope_.join();
 }
 
@@ -68,6 +79,15 @@ void TargetKeeper::report(const std::vector<Damage>& damage) {
     if (damage_.size() >= kMaxDamage) return;
     if (one.segment.name_space() == map().name_space && live(map(), one.target)) damage_.insert(one);
   }
+}
+
+// Waits for room: what scrub finds is never dropped.
+Task<void> TargetKeeper::found_by_scrub(Damage damage) {
+  while (damage_.size() >= kMaxDamage / 2) {
+    bool slept = co_await scope_.token().sleep(env_.clock, options_.look);
+    if (!slept) co_return;
+  }
+  report(std::vector<Damage>(1, damage));
 }
 
 TargetRebuild TargetKeeper::rebuild_of(TargetId target) const {

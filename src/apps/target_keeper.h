@@ -1,5 +1,6 @@
 // TargetKeeper: keeps a node's data at full protection: it notices lost targets, rebuilds what they held, repairs
-// damaged fragments, sweeps orphans, and puts a fresh target in a lost one's place.
+// damaged fragments (those that reads meet and those that scrub finds), sweeps orphans, and puts a fresh target in a lost
+// one's place.
 //
 // A target is lost when it fences itself (a write or flush failed), when it could not be opened, or when neither of its
 // superblocks is on the device any more (somebody emptied the file: what is still acknowledged there would not
@@ -16,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/scrubber.h"
 #include "coord/fragment_calls.h"
 #include "hot/orphans.h"
 #include "hot/rebuild.h"
@@ -40,6 +42,7 @@ struct TargetKeeperOptions {
   Nanos sweep = seconds(3600);
   RebuildOptions rebuild;
   OrphanOptions orphans;
+  ScrubberOptions scrub;
 };
 
 struct TargetRebuild {
@@ -79,6 +82,9 @@ class TargetKeeper {
     std::function<Task<Result<void>>(std::function<bool(ClusterMap&)> change)> change_map;
     std::function<std::vector<Damage>()> found;  // by this node's own reads
     OnNodeEvent event;
+    // How far scrub is, kept by the cluster: a record, encoded; empty: none yet.
+    std::function<Task<Result<std::string>>()> load_scrub;
+    std::function<Task<Result<void>>(std::string record)> save_scrub;
   };
   explicit TargetKeeper(Context context, TargetKeeperOptions options = {});
 
@@ -90,6 +96,7 @@ class TargetKeeper {
   // map and serves; status() tells how far rebuilding is. kInvalid: there is no such target, or it is not lost.
   [[nodiscard]] Task<Result<TargetId>> replace(uint32_t number);
 
+  [[nodiscard]] Scrubber& scrubber() { return scrubber_; }
   [[nodiscard]] TargetRebuild rebuild_of(TargetId target) const;
   [[nodiscard]] KeeperCounters counters() const;
 
@@ -112,6 +119,7 @@ class TargetKeeper {
   Task<void> forget(TargetInfo info);
   [[nodiscard]] Task<Result<void>> protect();
   Task<void> sweep_loop();
+  Task<void> found_by_scrub(Damage damage);
   [[nodiscard]] bool named_by_partitions(TargetId target) const;
   [[nodiscard]] std::string directory(uint32_t number) const;
   [[nodiscard]] const ClusterMap& map() const { return context_.partition_port.view().map(); }
@@ -127,6 +135,7 @@ class TargetKeeper {
   RpcWorkPort work_;
   RebuildWorker rebuild_;
   OrphanWorker orphans_;
+  Scrubber scrubber_;
   std::set<Damage> damage_;
   std::map<TargetId, Known> known_;
   KeeperCounters counters_;

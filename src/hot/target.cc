@@ -190,12 +190,17 @@ Task<void> Target::read_into(uint64_t offset, Buffer into, std::shared_ptr<std::
   (*got)[slot] = bytes ? *bytes : 0;
 }
 
-Result<CrcCache::Crcs> Target::take_header(const FragmentEntry& entry, ByteView bytes) {
+Result<FragmentHeader> Target::check_header(const FragmentEntry& entry, ByteView bytes) const {
   Result<FragmentHeader> header = decode_fragment_header(bytes, id(), address_of(entry.block));
   if (header &&
       (header->segment != entry.name.segment || header->index != entry.name.index ||
        header->protection != entry.protection || header->segment_length != entry.segment_length))
-    header = Error(Code::kCorrupt, "fragment header: of another fragment");
+    return Error(Code::kCorrupt, "fragment header: of another fragment");
+  return header;
+}
+
+Result<CrcCache::Crcs> Target::take_header(const FragmentEntry& entry, ByteView bytes) {
+  Result<FragmentHeader> header = check_header(entry, bytes);
   if (!header) return std::move(header).error().within(name());
   auto crcs = std::make_shared<const std::vector<uint32_t>>(std::move(header->crcs));
   crcs_.put(entry.name, crcs);

@@ -31,6 +31,7 @@
 #include "runtime/env.h"
 #include "runtime/scope.h"
 #include "runtime/sync.h"
+#include "stripe/fragment.h"
 
 namespace headrace {
 
@@ -95,6 +96,8 @@ class Target {
   // the reason, and kIo to what was in the failing commit.
   [[nodiscard]] Task<Result<void>> write(FragmentWrite request);
   [[nodiscard]] Task<Result<FragmentReadReply>> read(FragmentRead request);
+  // Header and every block, from the device. Returns the bytes read; kCorrupt, kNoFragment.
+  [[nodiscard]] Task<Result<uint64_t>> verify(FragmentName fragment);
   [[nodiscard]] Task<Result<void>> free(FragmentFree request, PartitionId partition,
                                         PartitionEpoch epoch);
   [[nodiscard]] Result<InventoryReply> inventory(const Inventory& request) const;
@@ -207,6 +210,8 @@ class Target {
   Task<void> read_into(uint64_t offset, Buffer into, std::shared_ptr<std::vector<size_t>> got,
                        size_t slot);
   [[nodiscard]] Task<Result<CrcCache::Crcs>> load_crcs(FragmentEntry entry);
+  [[nodiscard]] Result<FragmentHeader> check_header(const FragmentEntry& entry,
+                                                    ByteView bytes) const;
   [[nodiscard]] Result<CrcCache::Crcs> take_header(const FragmentEntry& entry, ByteView bytes);
 
   // target_journal.cc

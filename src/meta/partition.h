@@ -138,6 +138,8 @@ class Partition {
   // ---- segments ----
   [[nodiscard]] Task<Result<std::vector<SegmentId>>> new_segments(Slot home, uint32_t count);
   [[nodiscard]] Capability capability(SegmentId segment, uint64_t length, bool write);
+  // Of a segment that the newest checkpoint is in: no row names those.
+  [[nodiscard]] std::optional<Location> checkpoint_location(const SegmentId& segment) const;
   [[nodiscard]] bool checkpoint_claims(const SegmentId& segment) const { return checkpoint_segments_.contains(segment); }
 
   [[nodiscard]] Sessions& sessions() { return sessions_; }

@@ -73,6 +73,23 @@ bool Partition::checkpoint_whole() const {
   return true;
 }
 
+std::optional<Location> Partition::checkpoint_location(const SegmentId& segment) const {
+  if (!checkpoint_segments_.contains(segment)) return std::nullopt;
+  if (segment == checkpoint_record_segment_) {
+    const PartitionRecord& record = journal_.record();
+    if (record.checkpoint != segment || record.checkpoint_copies.empty()) return std::nullopt;
+    Location location;
+    location.segment = segment;
+    location.length = record.checkpoint_length;
+    location.placement = {Protection{1, static_cast<uint8_t>(record.checkpoint_copies.size() - 1)}, record.checkpoint_copies};
+    return location;
+  }
+  for (const StoreFileCopy& copy : checkpoint_.files)
+    for (const Location& piece : copy.pieces)
+      if (piece.segment == segment) return piece;
+  return std::nullopt;
+}
+
 Task<Result<void>> Partition::checkpoint_now() {
   Mutex::Guard shipping = co_await shipping_.lock();
   if (!serving_) co_return Error(Code::kNotLeader, state_);

@@ -1,4 +1,4 @@
-// target list and target replace.
+// target list, target replace and target scrub.
 #include <unistd.h>
 
 #include <charconv>
@@ -27,6 +27,14 @@ std::string rebuild_text(const json& r) {
   if (r.value("bytes_per_s", 0.0) > 0) out += ", " + bytes_text(static_cast<uint64_t>(r.value("bytes_per_s", 0.0))) + "/s";
   if (r.value("eta_s", 0.0) > 0) out += ", " + duration_text(r.value("eta_s", 0.0)) + " left";
   if (!r.value("last_error", "").empty()) out += " (" + r.value("last_error", "") + ")";
+  return out;
+}
+
+std::string scrub_text(const json& s) {
+  std::string out = "scrub: " + bytes_text(s.value("bytes", 0ULL)) + " of " + bytes_text(s.value("bytes_total", 0ULL)) + ", " +
+                    std::to_string(s.value("targets_done", 0ULL)) + " of " + std::to_string(s.value("targets", 0ULL)) + " targets";
+  if (s.value("bytes_per_s", 0.0) > 0) out += ", " + bytes_text(static_cast<uint64_t>(s.value("bytes_per_s", 0.0))) + "/s";
+  if (s.value("eta_s", 0.0) > 0) out += ", " + duration_text(s.value("eta_s", 0.0)) + " left";
   return out;
 }
 
@@ -90,6 +98,43 @@ int run_target_replace(const CliOptions& options) {
   line.end();
   if (!trouble.empty()) return fail("the target is replaced, but not all could be rebuilt yet (it is tried again every minute): " + trouble);
   std::printf("rebuilt: %llu segments are whole again\n", static_cast<unsigned long long>(segments));
+  return 0;
+}
+
+int run_target_scrub(const CliOptions& options) {
+  json request = json::object();
+  if (!options.target.empty()) {
+    Result<uint32_t> number = target_number(options.target);
+    if (!number.ok()) return fail(number.error());
+    request["number"] = *number;
+  }
+  Result<NodeFile> node = read_node_file(options.state);
+  if (!node.ok()) return fail(node.error());
+  Result<json> before = ask(*node, "/targets");
+  if (!before.ok()) return fail(before.error());
+  Result<json> begun = command(*node, "/targets/scrub", request, {});
+  if (!begun.ok()) return fail(begun.error());
+  if (options.detach) {
+    std::printf("scrub runs in the background: headrace status --json --state %s\n", options.state.c_str());
+    return 0;
+  }
+  const uint64_t run = begun->value("run", 0ULL);
+  ProgressLine line;
+  json s;
+  for (int i = 0;; ++i) {
+    ::usleep(i < 10 ? 100'000 : 500'000);
+    Result<json> now = ask(*node, "/targets");
+    if (!now.ok()) return fail(Error(now.error()).within("scrub was begun, but how far it is cannot be told"));
+    s = now->value("scrub", json::object());
+    line.show(scrub_text(s));
+    if (s.value("run_ended", 0ULL) >= run && s.value("waiting", 0ULL) == 0) break;
+  }
+  line.end();
+  const json was = before->value("scrub", json::object());
+  auto since = [&](const char* name) { return static_cast<unsigned long long>(s.value(name, 0ULL) - was.value(name, 0ULL)); };
+  std::printf("scrubbed: %llu fragments, %s; %llu damaged, %llu missing, %llu stripes with wrong parity; %llu repaired\n", since("fragments_ever"),
+              bytes_text(since("bytes_ever")).c_str(), since("damaged"), since("missing"), since("parity_wrong"), since("repaired"));
+  if (since("found") > since("repaired")) return fail("not all that was found is repaired: " + s.value("last_error", ""));
   return 0;
 }
 

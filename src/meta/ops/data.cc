@@ -296,9 +296,15 @@ struct GetExtentsOp {
 struct LocateOp {
   using Reply = LocateReply;
   Locate request;
+  bool for_node = false;  // who repairs may ask for what the checkpoint is in; a client has no business there
   Task<Result<LocateReply>> run(Transaction& txn) {
     if (!txn.partition().owns(request.segment.home())) co_return Error(Code::kNotLeader, "the segment's home is not here");
-    HR_CO_TRY(Location location, co_await find_location(txn, request.segment));
+    Result<Location> found = co_await find_location(txn, request.segment);
+    if (for_node && found.code() == Code::kNotFound) {
+      std::optional<Location> piece = txn.partition().checkpoint_location(request.segment);
+      if (piece) found = *std::move(piece);
+    }
+    HR_CO_TRY(Location location, std::move(found));
     LocateReply reply;
     reply.capability = txn.partition().capability(request.segment, location.length, false);
     reply.location = std::move(location);
@@ -515,7 +521,9 @@ Task<Result<GetExtentsReply>> handle(Partition& partition, GetExtents request, C
   co_return co_await partition.read_as(session, GetExtentsOp{std::move(request)});
 }
 
-Task<Result<LocateReply>> handle(Partition& partition, Locate request, CallInfo) { return partition.read(LocateOp{request}); }
+Task<Result<LocateReply>> handle(Partition& partition, Locate request, CallInfo info) {
+  return partition.read(LocateOp{request, !info.header.client});
+}
 
 Task<Result<Empty>> handle(Partition& partition, Punch request, CallInfo info) {
   HR_CO_TRY(co_await partition.session(request.ticket.session, info));
