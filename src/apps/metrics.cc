@@ -131,6 +131,7 @@ std::string metrics_text(Node& node) {
   add_tier(out, node);
   KeeperCounters k = node.keeper().counters();
   out.counter("headrace_targets_lost_total", "Targets lost while the node ran.", number(k.targets_lost));
+  out.counter("headrace_targets_rescued_total", "Targets that got their fragments back by a scan, their log or table being lost.", number(k.rescued));
   out.counter("headrace_fragments_repaired_total", "Damaged fragments made again in place.", number(k.repaired));
   out.counter("headrace_fragment_repairs_failed_total", "Repairs that failed; the next read tries again.", number(k.repair_failed));
   out.gauge("headrace_damage_waiting", "Damaged fragments reported and not looked at yet.", number(k.damage_waiting));

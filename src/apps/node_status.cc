@@ -112,7 +112,7 @@ std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   out["owned"] = confirmed;
   out["read_only"] = node.why_read_only();
   KeeperCounters keeper = node.keeper().counters();
-  out["upkeep"] = {{"targets_lost", keeper.targets_lost}, {"fragments_repaired", keeper.repaired}, {"repairs_failed", keeper.repair_failed},
+  out["upkeep"] = {{"targets_lost", keeper.targets_lost}, {"targets_rescued", keeper.rescued}, {"fragments_repaired", keeper.repaired}, {"repairs_failed", keeper.repair_failed},
                    {"damage_waiting", keeper.damage_waiting}, {"segments_rebuilt", keeper.segments_rebuilt}, {"bytes_rebuilt", keeper.bytes_rebuilt},
                    {"orphans_freed", keeper.orphans_freed}, {"last_error", keeper.last_error}};
   out["scrub"] = scrub_of(node);

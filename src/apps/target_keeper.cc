@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "hot/rescue.h"
 #include "hot/target_format.h"
 #include "stripe/fragment.h"
 
@@ -246,9 +247,44 @@ Task<void> TargetKeeper::rebuild_loop() {
         known_.erase(info.id);
         continue;
       }
-      co_await rebuild_one(info);
+      const bool serves = co_await rescue_one(info);
+      if (!serves) co_await rebuild_one(info);
     }
   }
+}
+
+Task<bool> TargetKeeper::rescue_one(TargetInfo info) {
+  if (info.node != context_.self || info.state != TargetState::kLost) co_return false;
+  Mutex::Guard guard = co_await replacing_.lock();
+  std::shared_ptr<Target> target = context_.targets.find(info.id);
+  if (target == nullptr || !target->scannable()) co_return false;
+  known_[info.id].about.step = TargetRebuild::Step::kRunning;
+  tell({false, "target_scanned", {{"target", name_of(info)}, {"id", to_string(info.id)}, {"why", target->status().reason}}});
+  Result<RescueReport> report = co_await rescue(target, work_, [this, target, id = info.id] { return context_.targets.find(id) == target; });
+  if (!report.ok()) {  // rebuilding from the others needs no answer of this target
+    counters_.last_error = "target " + name_of(info) + ": " + report.error().text();
+    tell({true, "target_not_rescued", {{"target", name_of(info)}, {"why", report.error().text()}}});
+    co_return false;
+  }
+  Result<void> changed = co_await context_.change_map([id = info.id](ClusterMap& map) {
+    for (TargetInfo& one : map.targets) {
+      if (one.id != id || one.state != TargetState::kLost) continue;
+      one.state = TargetState::kLive;
+      return true;
+    }
+    return false;
+  });
+  if (!changed.ok()) {
+    counters_.last_error = changed.error().text();
+    co_return false;
+  }
+  ++counters_.rescued;
+  known_.erase(info.id);
+  tell({false, "target_rescued", {{"target", name_of(info)}, {"id", to_string(info.id)}, {"candidates", std::to_string(report->candidates)},
+                                  {"fragments", std::to_string(report->kept)}, {"bytes", std::to_string(report->kept_bytes)}}});
+  // What the scan did not find, its homes miss: that is what scrub looks for first.
+  (void)scrubber_.ask(info.number);
+  co_return true;
 }
 
 Task<void> TargetKeeper::rebuild_one(TargetInfo info) {

@@ -60,6 +60,7 @@ struct KeeperCounters {
   uint64_t damage_waiting = 0;
   uint64_t segments_rebuilt = 0;
   uint64_t bytes_rebuilt = 0;
+  uint64_t rescued = 0;         // targets whose log or table was lost
   uint64_t sweeps = 0;          // of one target each
   uint64_t orphans_freed = 0;
   uint64_t orphan_bytes = 0;
@@ -117,6 +118,8 @@ class TargetKeeper {
   Task<void> rebuild_loop();
   Task<void> rebuild_one(TargetInfo info);
   Task<void> forget(TargetInfo info);
+  // True when the target serves again: its log or table was lost, its fragments were not.
+  [[nodiscard]] Task<bool> rescue_one(TargetInfo info);
   [[nodiscard]] Task<Result<void>> protect();
   Task<void> sweep_loop();
   Task<void> found_by_scrub(Damage damage);

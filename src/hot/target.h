@@ -82,9 +82,9 @@ class Target {
   [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> format(Env env, std::string directory,
                                                                     TargetFormat format,
                                                                     TargetOptions options = {});
-  // kNotFound: no file. kCorrupt: lost (both superblocks or the table), with the mend. kInvalid:
-  // another cluster's, a clone, a swapped one or an older copy. kUnsupportedFormat. With a damaged
-  // log the target opens fenced (see fenced()).
+  // kNotFound: no file. kCorrupt: lost (both superblocks), with the mend. kInvalid: another
+  // cluster's, a clone, a swapped one or an older copy. kUnsupportedFormat. With a damaged log or
+  // table the target opens fenced, and scannable().
   [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> open(Env env, std::string directory,
                                                                   TargetExpected expected,
                                                                   TargetOptions options = {});
@@ -112,6 +112,15 @@ class Target {
   [[nodiscard]] Task<Result<JournalReadReply>> journal_read(JournalRead request);
   [[nodiscard]] Task<Result<void>> journal_trim(JournalTrim request, PartitionId partition,
                                                 PartitionEpoch epoch);
+
+  // Its superblocks are good, its log or table is lost: it serves nothing until adopt(). Not so where the fence has
+  // another reason.
+  [[nodiscard]] bool scannable() const { return scannable_ && !closing_; }
+  // Every whole fragment whose header is on the device, freed ones included; ascending. Only while scannable().
+  [[nodiscard]] Task<Result<std::vector<FragmentEntry>>> scan();
+  // These are its fragments, and nothing else is: durable on return, and it serves. Its journal runs are gone.
+  [[nodiscard]] Task<Result<void>> adopt(std::vector<FragmentEntry> confirmed,
+                                         std::vector<std::pair<PartitionId, PartitionEpoch>> promises);
 
   // Commits what is waiting, then ends. Reads in progress finish first.
   [[nodiscard]] Task<void> close();
@@ -202,6 +211,13 @@ class Target {
   [[nodiscard]] Task<bool> fragment_is_whole(FragmentName name);
   [[nodiscard]] Task<Result<void>> scan_run(std::shared_ptr<Run> run);
   [[nodiscard]] Result<void> take_space();
+  // Fences, to be scanned.
+  void lose_log(std::string why);
+
+  // target_scan.cc
+  [[nodiscard]] Task<Buffer> read_for_scan(uint64_t offset, uint64_t size);
+  [[nodiscard]] Task<std::optional<FragmentEntry>> scan_one(uint32_t block);
+
   void start();
 
   // target.cc
@@ -226,6 +242,7 @@ class Target {
   Nanos opened_{};
   uint64_t chunk_bytes_ = 0;
   std::optional<std::string> fenced_;
+  bool scannable_ = false;
   bool closing_ = false;
   TargetCounters counters_;
 

@@ -159,11 +159,27 @@ Task<Result<std::unique_ptr<Target>>> Target::open(Env env, std::string director
   co_return target;
 }
 
+void Target::lose_log(std::string why) {
+  table_ = FragmentTable();
+  runs_.clear();
+  promises_.clear();
+  scannable_ = true;
+  fence(std::move(why));
+}
+
 Task<Result<void>> Target::recover() {
-  HR_CO_TRY(co_await load_table());
+  Result<uint64_t> size = co_await file_->size();
+  if (!size) co_return std::move(size).error().within(name());
+  prewritten_ =
+      *size > superblock_.data_offset() ? round_down(*size - superblock_.data_offset(), kBlock) : 0;
+  prewritten_ = std::min(prewritten_, superblock_.capacity);
+  if (Result<void> loaded = co_await load_table(); !loaded) {
+    lose_log(loaded.error().message());
+    co_return Result<void>();
+  }
   Result<std::vector<LogRecord>> last = co_await replay_log();
   if (!last) {
-    fence(last.error().message());
+    lose_log(last.error().message());
     co_return Result<void>();
   }
   // The last batch may never have been acknowledged: its fragments' bytes may be missing, and then
@@ -174,15 +190,12 @@ Task<Result<void>> Target::recover() {
     if (!whole) table_.erase(record.fragment);
   }
   if (Result<void> taken = take_space(); !taken) {
-    fence(taken.error().message());
+    space_ = ExtentAllocator(static_cast<uint32_t>(superblock_.capacity / kBlock),
+                             static_cast<uint32_t>(superblock_.capacity / kBlock * 3 / 100));
+    lose_log(taken.error().message());
     co_return Result<void>();
   }
   for (const auto& [id, run] : std::map(runs_)) HR_CO_TRY(co_await scan_run(run));
-  Result<uint64_t> size = co_await file_->size();
-  if (!size) co_return std::move(size).error().within(name());
-  prewritten_ =
-      *size > superblock_.data_offset() ? round_down(*size - superblock_.data_offset(), kBlock) : 0;
-  prewritten_ = std::min(prewritten_, superblock_.capacity);
   // A new generation, durable before anything is served: batches of before can no longer be taken
   // for ours.
   Result<void> flipped = co_await flip();
@@ -217,7 +230,7 @@ Task<Result<void>> Target::load_table() {
     }
     if (!batch || !applied)
       co_return Error(Code::kCorrupt,
-                      name() + " is lost: its table is damaged (" +
+                      "its table is damaged (" +
                           (batch ? applied.error().message() : batch.error().message()) + "); " +
                           replace_hint(superblock_.number));
     offset += batch->bytes;

@@ -4,6 +4,7 @@
 #include "hot/orphans.h"
 #include "hot/piece_cache.h"
 #include "hot/rebuild.h"
+#include "hot/rescue.h"
 #include "hot/workers_test_support.h"
 #include "rpc/hub.h"
 
@@ -95,6 +96,39 @@ TEST_F(WorkersTest, OrphansAreFreedWhenOldAndUnclaimed) {
   EXPECT_EQ(late->freed, 2u);
   EXPECT_EQ(late->foreign, 1u);
   EXPECT_EQ(service.find(TargetId(101))->status().fragments, 9u);
+  expect_all_readable();
+  EXPECT_EQ(io.counters().degraded_reads, 0u);
+}
+
+TEST_F(WorkersTest, BadInputATargetWithALostLogGetsBackWhatItsHomesClaim) {
+  write_segments(30, {4, 2});
+  const uint64_t held = service.find(TargetId(101))->status().fragments;
+  // Freed before: those must not come back. The homes have forgotten them.
+  std::vector<SegmentId> freed;
+  for (uint64_t i : {4, 9}) {
+    const Location location = work.rows.at(segment(i));
+    for (size_t k = 0; k < location.placement.targets.size(); ++k) {
+      const TargetId on = location.placement.targets[k];
+      ASSERT_TRUE(world.run(service.find(on)->free({on, {{segment(i), static_cast<uint8_t>(k)}}}, PartitionId(0), PartitionEpoch(1))).ok());
+    }
+    work.rows.erase(segment(i));
+  }
+  const Superblock superblock = service.find(TargetId(101))->superblock();
+  ASSERT_TRUE(world.run_until(service.find(TargetId(101))->close()));
+  service.remove(TargetId(101));
+  ASSERT_TRUE(machine.disk().flip("/t1/target.dat", superblock.log_offset() + 100));
+  auto opened = world.run(Target::open(machine.env(), "/t1", {TargetId(101), ClusterId(1), 1, 0}, {.prewrite_ahead = kMiB, .prewrite_chunk = kMiB}));
+  ASSERT_TRUE(opened.ok());
+  ASSERT_TRUE((*opened)->scannable());
+  ASSERT_TRUE(service.add(*std::move(opened)).ok());
+  auto refused = world.run(rescue(service.find(TargetId(101)), work, [] { return false; }));
+  EXPECT_EQ(refused.code(), Code::kConflict);
+  ASSERT_TRUE(service.find(TargetId(101))->scannable());
+  auto rescued = world.run(rescue(service.find(TargetId(101)), work, [] { return true; }));
+  ASSERT_TRUE(rescued.ok()) << rescued.error().text();
+  EXPECT_EQ(rescued->kept, held - 2);
+  EXPECT_EQ(rescued->candidates, held);
+  EXPECT_EQ(service.find(TargetId(101))->status().fragments, held - 2);
   expect_all_readable();
   EXPECT_EQ(io.counters().degraded_reads, 0u);
 }

@@ -1,0 +1,55 @@
+#include "hot/rescue.h"
+
+#include <map>
+
+#include "stripe/fragment.h"
+
+namespace headrace {
+namespace {
+
+constexpr size_t kPage = 1000;
+
+}  // namespace
+
+Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted) {
+  RescueReport report;
+  HR_CO_TRY(std::vector<FragmentEntry> candidates, co_await target->scan());
+  report.candidates = candidates.size();
+  std::map<PartitionId, std::vector<FragmentEntry>> by_home;
+  for (const FragmentEntry& entry : candidates) {
+    if (entry.name.segment.name_space() != work.map().name_space) continue;
+    const PartitionInfo* home = work.map().partition_of(entry.name.segment.home());
+    if (home == nullptr) co_return Error(Code::kUnavailable, "a fragment's home is not in the map");
+    by_home[home->id].push_back(entry);
+  }
+  std::vector<FragmentEntry> confirmed;
+  for (const auto& [partition, entries] : by_home) {
+    for (size_t from = 0; from < entries.size(); from += kPage) {
+      const size_t to = std::min(entries.size(), from + kPage);
+      Claims claims;
+      claims.on = target->id();
+      for (size_t i = from; i < to; ++i) {
+        claims.segments.push_back(entries[i].name.segment);
+        claims.indexes.push_back(entries[i].name.index);
+      }
+      HR_CO_TRY(ClaimsReply reply, co_await work.claims(partition, std::move(claims)));
+      if (reply.claimed.size() != to - from)
+        co_return Error(Code::kCorrupt, "partition " + std::to_string(partition.value()) + " answered for " +
+                                            std::to_string(reply.claimed.size()) + " of " + std::to_string(to - from) + " fragments");
+      for (size_t i = from; i < to; ++i) {
+        if (reply.claimed[i - from] == 0) continue;
+        report.kept_bytes += fragment_size(entries[i].segment_length, entries[i].protection.data);
+        confirmed.push_back(entries[i]);
+      }
+    }
+  }
+  report.kept = confirmed.size();
+  // A leader takes its epoch at the coordinator before it asks a target for anything: no promise that was lost is higher.
+  std::vector<std::pair<PartitionId, PartitionEpoch>> promises;
+  for (const PartitionInfo& partition : work.map().partitions) promises.emplace_back(partition.id, partition.epoch);
+  if (!still_wanted()) co_return Error(Code::kConflict, "the target was replaced meanwhile");
+  HR_CO_TRY(co_await target->adopt(std::move(confirmed), std::move(promises)));
+  co_return report;
+}
+
+}  // namespace headrace

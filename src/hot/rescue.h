@@ -1,0 +1,26 @@
+// rescue: brings a target back whose superblocks are good and whose log or table is lost.
+//
+// Its device is scanned for fragments; each is shown to its home, and what a home claims is the target's again. Nothing
+// that was freed comes back: no home claims it. What a home misses is its scrub's to find and the others' to rebuild.
+// Its journal runs are gone (their other copies have them), and no leader below the epochs that the map names is obeyed.
+// Owner: the node. One core.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "hot/target.h"
+#include "hot/work_port.h"
+
+namespace headrace {
+
+struct RescueReport {
+  uint64_t candidates = 0;  // whole fragments found on the device
+  uint64_t kept = 0;        // that their homes claim
+  uint64_t kept_bytes = 0;
+};
+
+// `still_wanted` is asked after the last await before it takes effect. kUnavailable when a home does not answer: try again.
+[[nodiscard]] Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted);
+
+}  // namespace headrace
