@@ -64,9 +64,11 @@ int run(int argc, char** argv) {
                        "Without arguments: a node of six targets in 4+2 under /var/lib/headrace (as root), its bucket in the directory beside it\n"
                        "(/var/lib/headrace.bucket), not mounted. On an existing state the other options are known already.");
   state(c_up);
-  c_up->add_option("--targets", options.targets, "how many targets a new namespace gets (default 6)");
+  c_up->add_option("--targets", options.targets, "how many targets a new namespace gets (default 6), or where: directories and block devices, with commas");
+  c_up->add_flag("--force", options.force, "overwrite devices of --targets that hold something");
   c_up->add_option("--protection", options.protection, "of a new namespace: D+P or replica-N (default 4+2)");
   c_up->add_option("--capacity-mib", options.capacity_mib, "of each new target (default: from the free space)")->check(kCapacity);
+  c_up->add_option("--scrub-days", options.scrub_days, "in which all targets are read and verified once (default 7)")->check(CLI::Range(0.01, 3650.0));
   c_up->add_option("--bucket", options.bucket, "where everything is tiered to: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX (default: STATE.bucket)");
   c_up->add_option("--mount", options.mount, "where to mount (default: nowhere; /mnt/headrace is customary)");
   c_up->add_flag("--detach", options.detach, "return when it serves");
@@ -120,7 +122,8 @@ int run(int argc, char** argv) {
   c_rehydrate->add_option("bucket", options.bucket, "its URL")->required();
   state(c_rehydrate);
   c_rehydrate->add_option("--mount", options.mount, "where to mount (default: nowhere)");
-  c_rehydrate->add_option("--targets", options.targets, "how many targets (default 6)");
+  c_rehydrate->add_option("--targets", options.targets, "how many targets (default 6), or where: directories and block devices, with commas");
+  c_rehydrate->add_flag("--force", options.force, "overwrite devices of --targets that hold something");
   c_rehydrate->add_option("--protection", options.protection, "of new data (default: as the bucket says)");
   c_rehydrate->add_option("--capacity-mib", options.capacity_mib, "of each target (default: from the free space)")->check(kCapacity);
   c_rehydrate->add_flag("--take-over", options.take_over, "although another cluster still owns it; that one turns read-only");

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "admin/admin_server.h"
+#include "apps/devices.h"
 #include "apps/log.h"
 #include "apps/node.h"
 #include "apps/node_status.h"
@@ -28,7 +29,8 @@ namespace {
 struct Options {
   std::string state;
   std::string protection;     // of a new namespace; empty: 4+2, or as the bucket's manifest has it
-  uint32_t targets = 6;
+  std::string targets;        // how many, or where: devices.h
+  bool force = false;         // although a device holds something
   uint64_t capacity_mib = 0;  // of each target; 0: chosen from the free space
   std::string bucket;         // of a new namespace; empty: a directory beside the state
   std::string rehydrate;      // bucket of a namespace to take
@@ -92,11 +94,11 @@ std::string host_name() {
 
 constexpr const char* kBucketKey = "bucket";  // URL, without secrets
 
-uint64_t choose_capacity(const std::string& state, const Options& options) {
+uint64_t choose_capacity(const std::string& state, const Options& options, uint32_t targets) {
   if (options.capacity_mib > 0) return options.capacity_mib * kMiB;
   std::error_code error;
   uint64_t free = std::filesystem::space(state, error).available;
-  uint64_t share = round_down(free * 6 / 10 / std::max(options.targets, 1u), kMiB);
+  uint64_t share = round_down(free * 6 / 10 / std::max(targets, 1u), kMiB);
   return std::min<uint64_t>(share, 256 * kGiB);
 }
 
@@ -154,15 +156,17 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
     BootstrapOptions bootstrap;
     bootstrap.state = options.state;
     bootstrap.address = address;
-    bootstrap.targets = options.targets;
-    bootstrap.target_capacity = choose_capacity(options.state, options);
+    HR_CO_TRY(TargetPlaces places, parse_target_places(options.targets));
+    bootstrap.targets = places.count;
+    bootstrap.target_capacity = places.paths.empty() || options.capacity_mib > 0 ? choose_capacity(options.state, options, places.count) : kMinTargetCapacity;
     if (options.capacity_mib == 0 && bootstrap.target_capacity < kMinTargetCapacity)
-      co_return Error(Code::kNoSpace, options.state + " has too little free space for " + std::to_string(options.targets) +
+      co_return Error(Code::kNoSpace, options.state + " has too little free space for " + std::to_string(places.count) +
                                           " targets: free some, choose another --state, or fewer --targets");
     if (!options.protection.empty()) {
       HR_CO_TRY(bootstrap.protection, parse_protection(options.protection));
     }
     HR_CO_TRY(Node::check(bootstrap));
+    HR_CO_TRY(prepare_target_places(places, {.state = options.state, .capacity_mib = options.capacity_mib, .force = options.force}, bootstrap));
     if (options.rehydrate.empty()) {
       HR_CO_TRY(co_await check_new_bucket(env, url, &requests));
     }
@@ -246,7 +250,8 @@ int run(int argc, char** argv) {
   CLI::App app{"headraced: a Headrace node on this machine"};
   app.add_option("--state", options.state, "directory of the node's state")->required();
   app.add_option("--protection", options.protection, "of a new namespace: D+P or replica-N");
-  app.add_option("--targets", options.targets, "how many file-backed targets a new namespace gets");
+  app.add_option("--targets", options.targets, "how many file-backed targets a new namespace gets (6), or directories and block devices, with commas");
+  app.add_flag("--force", options.force, "although a device of --targets holds a file system or another cluster's target");
   app.add_option("--capacity-mib", options.capacity_mib, "of each new target; 0: from the free space");
   app.add_option("--bucket", options.bucket, "of a new namespace: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX");
   app.add_option("--rehydrate", options.rehydrate, "bucket of a namespace to bring back here");

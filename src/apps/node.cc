@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "hot/target_place.h"
 #include "meta/ops/names.h"
 #include "meta/ops/two_phase.h"
 #include "runtime/when_all.h"
@@ -21,7 +22,9 @@ std::string target_directory(const std::string& state, uint32_t number) { return
 Task<Result<void>> remove_target(Env env, std::string directory) {
   Result<void> removed = co_await env.disk.remove(directory + "/target.dat");
   if (!removed.ok() && removed.code() != Code::kNotFound) co_return removed;
-  co_return {};
+  HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
+  if (place.in_place) HR_CO_TRY(co_await erase_superblocks(env, place.path));
+  co_return Result<void>();
 }
 
 }  // namespace
@@ -45,7 +48,8 @@ Task<Result<void>> Node::check_unused(Env env, Coordinator& coordinator, std::st
   if (!names.ok()) co_return Result<void>();
   for (const std::string& name : *names) {
     const std::string place = state + "/targets/" + name;
-    Result<std::unique_ptr<File>> file = co_await env.disk.open(place + "/target.dat", {});
+    HR_CO_TRY(TargetPlace at, co_await target_place(env, place));
+    Result<std::unique_ptr<File>> file = co_await env.disk.open(at.path, {.direct = at.in_place});
     if (file.ok())
       co_return Error(Code::kInvalid, place + " holds a target, but the coordinator's file is gone, and its copies beside the targets too: put " + state +
                                           "/coord back from a copy, or choose an empty --state (what was tiered can be had from the bucket there)");
@@ -88,6 +92,11 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
     info.capacity = options.target_capacity;
     std::string directory = target_directory(options.state, i);
     HR_CO_TRY(co_await env.disk.make_directories(directory));
+    if (!options.devices.empty()) {
+      const BootstrapOptions::Device& device = options.devices.at(i);
+      if (device.capacity > 0) info.capacity = device.capacity;
+      if (!device.path.empty()) HR_CO_TRY(co_await set_target_place(env, directory, device.path));
+    }
     HR_CO_TRY(co_await remove_target(env, directory));
     TargetFormat format;
     format.id = info.id;

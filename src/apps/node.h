@@ -75,6 +75,12 @@ struct BootstrapOptions {
   Protection protection{4, 2};
   uint32_t targets = 6;
   uint64_t target_capacity = 0;  // bytes of data space, each
+  // Where target i is made, if not in a file under STATE/targets/ti of target_capacity. As many as targets, or none.
+  struct Device {
+    std::string path;       // a block device, overwritten; empty: a file as usual
+    uint64_t capacity = 0;  // 0: target_capacity
+  };
+  std::vector<Device> devices;
   uint32_t partitions = 4;
   TargetOptions target_options;
   // The namespace of a bucket, which attach() has just taken, instead of a new one. Its partitions are the manifest's.

@@ -4,6 +4,7 @@
 
 #include "hot/rescue.h"
 #include "hot/target_format.h"
+#include "hot/target_place.h"
 #include "stripe/fragment.h"
 
 namespace headrace {
@@ -154,7 +155,9 @@ Task<void> TargetKeeper::look(bool at_devices) {
 }
 
 Task<bool> TargetKeeper::on_device(TargetInfo info) {
-  Result<std::unique_ptr<File>> file = co_await env_.disk.open(directory(info.number) + "/target.dat", {.direct = true});
+  Result<TargetPlace> place = co_await target_place(env_, directory(info.number));
+  if (!place.ok()) co_return place.code() != Code::kNotFound && place.code() != Code::kInvalid;
+  Result<std::unique_ptr<File>> file = co_await env_.disk.open(place->path, {.direct = true});
   if (!file.ok()) co_return file.code() != Code::kNotFound;  // an error of the device shows in reads and writes
   for (uint64_t offset : kSuperblockOffsets) {
     Buffer bytes = Buffer::zeroed(kSuperblockBytes);
@@ -235,7 +238,9 @@ Task<void> TargetKeeper::rebuild_loop() {
     if (protect_wanted_) {
       protect_wanted_ = false;
       Result<void> done = co_await protect();
-      if (!done.ok()) {
+      if (done.ok()) {
+        short_runs_.clear();
+      } else {
         protect_wanted_ = true;
         counters_.last_error = done.error().text();
       }
@@ -248,7 +253,7 @@ Task<void> TargetKeeper::rebuild_loop() {
         continue;
       }
       const bool serves = co_await rescue_one(info);
-      if (!serves) co_await rebuild_one(info);
+      if (!serves && !scope_.token().cancelled()) co_await rebuild_one(info);
     }
   }
 }
@@ -260,7 +265,8 @@ Task<bool> TargetKeeper::rescue_one(TargetInfo info) {
   if (target == nullptr || !target->scannable()) co_return false;
   known_[info.id].about.step = TargetRebuild::Step::kRunning;
   tell({false, "target_scanned", {{"target", name_of(info)}, {"id", to_string(info.id)}, {"why", target->status().reason}}});
-  Result<RescueReport> report = co_await rescue(target, work_, [this, target, id = info.id] { return context_.targets.find(id) == target; });
+  Result<RescueReport> report = co_await rescue(target, work_, [this, target, id = info.id] { return !scope_.token().cancelled() && context_.targets.find(id) == target; });
+  if (report.code() == Code::kCancelled) co_return false;
   if (!report.ok()) {  // rebuilding from the others needs no answer of this target
     counters_.last_error = "target " + name_of(info) + ": " + report.error().text();
     tell({true, "target_not_rescued", {{"target", name_of(info)}, {"why", report.error().text()}}});
@@ -280,6 +286,11 @@ Task<bool> TargetKeeper::rescue_one(TargetInfo info) {
   }
   ++counters_.rescued;
   known_.erase(info.id);
+  for (const auto& [partition_id, partition] : context_.partitions.all())
+    for (const RunRecord& run : partition->journal().record().runs)
+      if (std::ranges::find(run.copies, info.id) != run.copies.end()) short_runs_.insert(run.run);
+  if (!short_runs_.empty()) protect_wanted_ = true;
+  rebuild_wanted_.set();
   tell({false, "target_rescued", {{"target", name_of(info)}, {"id", to_string(info.id)}, {"candidates", std::to_string(report->candidates)},
                                   {"fragments", std::to_string(report->kept)}, {"bytes", std::to_string(report->kept_bytes)}}});
   // What the scan did not find, its homes miss: that is what scrub looks for first.
@@ -349,7 +360,7 @@ Task<Result<void>> TargetKeeper::protect() {
   for (const std::shared_ptr<Partition>& partition : partitions) {
     for (int attempt = 0; attempt < 5; ++attempt) {
       const PartitionRecord record = partition->journal().record();
-      bool run_whole = !record.runs.empty() &&
+      bool run_whole = !record.runs.empty() && !short_runs_.contains(record.runs.back().run) &&
                        std::ranges::all_of(record.runs.back().copies, [&](TargetId id) { return live(map(), id); });
       if (run_whole && partition->journal().fully_copied() && partition->checkpoint_whole()) break;
       if (attempt > 0) {
@@ -383,8 +394,15 @@ Task<Result<TargetId>> TargetKeeper::replace(uint32_t number) {
   running.reset();
   std::string place = directory(number);
   HR_CO_TRY(co_await env_.disk.make_directories(place));
-  Result<void> moved = co_await env_.disk.rename(place + "/target.dat", place + "/replaced-" + to_string(old->id) + ".dat");
-  if (!moved.ok() && moved.code() != Code::kNotFound) co_return std::move(moved).error().within(place);
+  HR_CO_TRY(TargetPlace at, co_await target_place(env_, place));
+  if (at.in_place) {
+    Result<void> erased = co_await erase_superblocks(env_, at.path);
+    if (!erased.ok())
+      co_return std::move(erased).error().within(at.path + " cannot be used: put a working device there, or write another one's path into " + place + "/device");
+  } else {
+    Result<void> moved = co_await env_.disk.rename(at.path, place + "/replaced-" + to_string(old->id) + ".dat");
+    if (!moved.ok() && moved.code() != Code::kNotFound) co_return std::move(moved).error().within(place);
+  }
   HR_CO_TRY(co_await env_.disk.sync_directory(place));
   TargetInfo fresh = *old;
   fresh.id = TargetId(env_.random.nonzero());

@@ -143,6 +143,7 @@ class TargetKeeper {
   std::map<TargetId, Known> known_;
   KeeperCounters counters_;
   Nanos looked_at_devices_{};
+  std::set<RunId> short_runs_;   // a copy of theirs went with a rescued target's log
   bool protect_wanted_ = true;  // after a start too: the last life may have ended before it was done
   Event rebuild_wanted_;
   Mutex replacing_;

@@ -13,7 +13,7 @@ constexpr size_t kPage = 1000;
 
 Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted) {
   RescueReport report;
-  HR_CO_TRY(std::vector<FragmentEntry> candidates, co_await target->scan());
+  HR_CO_TRY(std::vector<FragmentEntry> candidates, co_await target->scan(still_wanted));
   report.candidates = candidates.size();
   std::map<PartitionId, std::vector<FragmentEntry>> by_home;
   for (const FragmentEntry& entry : candidates) {
@@ -47,7 +47,7 @@ Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work
   // A leader takes its epoch at the coordinator before it asks a target for anything: no promise that was lost is higher.
   std::vector<std::pair<PartitionId, PartitionEpoch>> promises;
   for (const PartitionInfo& partition : work.map().partitions) promises.emplace_back(partition.id, partition.epoch);
-  if (!still_wanted()) co_return Error(Code::kConflict, "the target was replaced meanwhile");
+  if (!still_wanted()) co_return Error(Code::kCancelled, "the target is not wanted any more");
   HR_CO_TRY(co_await target->adopt(std::move(confirmed), std::move(promises)));
   co_return report;
 }

@@ -20,7 +20,8 @@ struct RescueReport {
   uint64_t kept_bytes = 0;
 };
 
-// `still_wanted` is asked after the last await before it takes effect. kUnavailable when a home does not answer: try again.
+// `still_wanted` is asked all along, and after the last await before it takes effect: kCancelled. kUnavailable when a home
+// does not answer: try again.
 [[nodiscard]] Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted);
 
 }  // namespace headrace

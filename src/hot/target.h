@@ -18,6 +18,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -117,7 +118,8 @@ class Target {
   // another reason.
   [[nodiscard]] bool scannable() const { return scannable_ && !closing_; }
   // Every whole fragment whose header is on the device, freed ones included; ascending. Only while scannable().
-  [[nodiscard]] Task<Result<std::vector<FragmentEntry>>> scan();
+  // kCancelled once `wanted` says no.
+  [[nodiscard]] Task<Result<std::vector<FragmentEntry>>> scan(std::function<bool()> wanted);
   // These are its fragments, and nothing else is: durable on return, and it serves. Its journal runs are gone.
   [[nodiscard]] Task<Result<void>> adopt(std::vector<FragmentEntry> confirmed,
                                          std::vector<std::pair<PartitionId, PartitionEpoch>> promises);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "hot/target.h"
+#include "hot/target_place.h"
 #include "stripe/fragment.h"
 
 namespace headrace {
@@ -33,10 +34,17 @@ Task<Result<void>> write_zeros(File& file, uint64_t offset, uint64_t bytes) {
   co_return Result<void>();
 }
 
-Task<Result<void>> write_new(Env env, std::string path, Superblock superblock) {
+Task<Result<void>> write_new(Env env, TargetPlace place, Superblock superblock) {
   HR_CO_TRY(std::unique_ptr<File> file,
-            co_await env.disk.open(path, {.create = true, .direct = true}));
-  HR_CO_TRY(co_await file->resize(0));
+            co_await env.disk.open(place.path, {.create = !place.in_place, .direct = true}));
+  if (place.in_place) {
+    HR_CO_TRY(uint64_t size, co_await file->size());
+    if (size < superblock.file_bytes())
+      co_return Error(Code::kNoSpace, place.path + " has " + std::to_string(size / kMiB) + " MiB, " +
+                                          std::to_string(superblock.file_bytes() / kMiB) + " are needed");
+  } else {
+    HR_CO_TRY(co_await file->resize(0));
+  }
   HR_CO_TRY(co_await write_zeros(*file, 0, superblock.log_offset() + superblock.log_bytes));
   Buffer table = encode_batch({BatchKind::kTable, superblock.target, superblock.generation, 1}, {});
   for (uint8_t area = 0; area < 2; ++area) {
@@ -118,7 +126,14 @@ Task<Result<std::unique_ptr<Target>>> Target::format(Env env, std::string direct
                                         " bytes is too small; at least " +
                                         std::to_string(kMinTargetCapacity) + " are needed");
   HR_CO_TRY(co_await env.disk.make_directories(directory));
-  Result<std::unique_ptr<File>> there = co_await env.disk.open(directory + kFileName, {});
+  HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
+  Result<std::unique_ptr<File>> there = co_await env.disk.open(place.path, {.direct = place.in_place});
+  if (there && place.in_place) {
+    Result<Superblock> found = co_await read_superblocks(**there, format.number);
+    if (found.ok() || found.code() == Code::kUnsupportedFormat)
+      co_return Error(Code::kExists, "target t" + std::to_string(format.number) + ": " + place.path + " holds a target already");
+    there = Error(Code::kNotFound, "");
+  }
   if (there)
     co_return Error(Code::kExists, "target t" + std::to_string(format.number) + ": " + directory +
                                        kFileName + " exists already");
@@ -130,23 +145,27 @@ Task<Result<std::unique_ptr<Target>>> Target::format(Env env, std::string direct
   superblock.number = format.number;
   superblock.generation = 1;
   superblock.table_batches = 1;
-  Result<void> written = co_await write_new(env, directory + kNewName, superblock);
+  TargetPlace fresh = place;
+  if (!place.in_place) fresh.path = directory + kNewName;
+  Result<void> written = co_await write_new(env, fresh, superblock);
   if (!written) {
-    (void)co_await env.disk.remove(directory + kNewName);
+    if (!place.in_place) (void)co_await env.disk.remove(directory + kNewName);
     co_return std::move(written).error().within("format target t" + std::to_string(format.number));
   }
-  HR_CO_TRY(co_await env.disk.rename(directory + kNewName, directory + kFileName));
-  HR_CO_TRY(co_await env.disk.sync_directory(directory));
+  if (!place.in_place) {
+    HR_CO_TRY(co_await env.disk.rename(directory + kNewName, directory + kFileName));
+    HR_CO_TRY(co_await env.disk.sync_directory(directory));
+  }
   co_return co_await open(env, directory, {format.id, format.cluster, format.number, 0}, options);
 }
 
 Task<Result<std::unique_ptr<Target>>> Target::open(Env env, std::string directory,
                                                    TargetExpected expected, TargetOptions options) {
-  Result<std::unique_ptr<File>> file =
-      co_await env.disk.open(directory + kFileName, {.direct = true});
+  HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
+  Result<std::unique_ptr<File>> file = co_await env.disk.open(place.path, {.direct = true});
   if (!file && file.code() == Code::kNotFound)
     co_return Error(Code::kNotFound, "target t" + std::to_string(expected.number) +
-                                         " is lost: " + directory + kFileName +
+                                         " is lost: " + place.path +
                                          " does not exist; put it back, or " +
                                          replace_hint(expected.number));
   if (!file)

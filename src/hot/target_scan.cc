@@ -58,13 +58,13 @@ Task<std::optional<FragmentEntry>> Target::scan_one(uint32_t block) {
   co_return entry;
 }
 
-Task<Result<std::vector<FragmentEntry>>> Target::scan() {
+Task<Result<std::vector<FragmentEntry>>> Target::scan(std::function<bool()> wanted) {
   HR_ASSERT(scannable());
   std::map<FragmentName, FragmentEntry> found;
   const uint32_t blocks = static_cast<uint32_t>(prewritten_ / kBlock);
   uint32_t block = 0;
   while (block < blocks) {
-    if (closing_) co_return Error(Code::kCancelled, name() + " is closing");
+    if (closing_ || !wanted()) co_return Error(Code::kCancelled, name() + ": the scan was stopped");
     const uint32_t begin = block;
     const uint32_t many = std::min<uint32_t>(static_cast<uint32_t>(kScanBytes / kBlock), blocks - begin);
     Buffer bytes = co_await read_for_scan(address_of(begin), uint64_t{many} * kBlock);

@@ -771,8 +771,8 @@ TEST_F(TargetTest, BadInputALostLogOrTableIsScannedForFragments) {
       all.push_back(fragment(i, 1 + i % 3));
       ASSERT_TRUE(write(all.back()).ok());
     }
-    ASSERT_TRUE(free(all[3]).ok());
-    ASSERT_TRUE(free(all[7]).ok());
+    ASSERT_TRUE(world.run(target->free(free_of(all[3]), kPartition, PartitionEpoch(1))).ok());
+    ASSERT_TRUE(world.run(target->free(free_of(all[7]), kPartition, PartitionEpoch(1))).ok());
     if (lose_table) ASSERT_TRUE(reopen().ok());
     const uint64_t generation = target->generation();
     // One block of one fragment is bad as well: that one is none.
@@ -788,7 +788,7 @@ TEST_F(TargetTest, BadInputALostLogOrTableIsScannedForFragments) {
     ASSERT_TRUE(reopen().ok());
     ASSERT_TRUE(target->scannable());
     EXPECT_EQ(write(all[0]).code(), Code::kUnavailable);
-    auto found = world.run(target->scan());
+    auto found = world.run(target->scan([] { return true; }));
     ASSERT_TRUE(found.ok());
     EXPECT_EQ(found->size(), 11u);  // the freed ones too: only their home knows
     std::vector<FragmentEntry> kept;

@@ -122,7 +122,7 @@ TEST_F(WorkersTest, BadInputATargetWithALostLogGetsBackWhatItsHomesClaim) {
   ASSERT_TRUE((*opened)->scannable());
   ASSERT_TRUE(service.add(*std::move(opened)).ok());
   auto refused = world.run(rescue(service.find(TargetId(101)), work, [] { return false; }));
-  EXPECT_EQ(refused.code(), Code::kConflict);
+  EXPECT_EQ(refused.code(), Code::kCancelled);
   ASSERT_TRUE(service.find(TargetId(101))->scannable());
   auto rescued = world.run(rescue(service.find(TargetId(101)), work, [] { return true; }));
   ASSERT_TRUE(rescued.ok()) << rescued.error().text();

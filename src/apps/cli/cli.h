@@ -21,6 +21,8 @@ struct CliOptions {
   std::string targets;
   std::string bucket;
   uint64_t capacity_mib = 0;
+  bool force = false;
+  double scrub_days = 0;      // 0: as the node has it
   bool detach = false;
   bool as_json = false;
   bool rehydrate = false;

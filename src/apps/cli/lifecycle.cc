@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "apps/devices.h"
 #include "apps/cli/cli.h"
 #include "apps/process.h"
 #include "gateway/fuse/mount.h"
@@ -43,12 +44,16 @@ Result<std::vector<std::string>> node_arguments(const CliOptions& options) {
   std::vector<std::string> out{"--state", options.state};
   if (!options.protection.empty()) out.insert(out.end(), {"--protection", options.protection});
   if (!options.targets.empty()) {
-    if (options.targets.find_first_not_of("0123456789") != std::string::npos || options.targets.size() > 4)
-      return Error(Code::kInvalid, "--targets " + options.targets + ": how many targets, as a number (targets at paths of their own are not supported yet)");
-    out.insert(out.end(), {"--targets", options.targets});
+    // Paths are the caller's, and the node has another working directory.
+    HR_TRY(TargetPlaces places, parse_target_places(options.targets));
+    std::string text = places.paths.empty() ? std::to_string(places.count) : "";
+    for (const std::string& path : places.paths) text += (text.empty() ? "" : ",") + path;
+    out.insert(out.end(), {"--targets", text});
   }
   if (!options.bucket.empty()) out.insert(out.end(), {options.rehydrate ? "--rehydrate" : "--bucket", options.bucket});
   if (options.take_over) out.push_back("--take-over");
+  if (options.force) out.push_back("--force");
+  if (options.scrub_days > 0) out.insert(out.end(), {"--scrub-days", std::to_string(options.scrub_days)});
   if (options.capacity_mib > 0) out.insert(out.end(), {"--capacity-mib", std::to_string(options.capacity_mib)});
   return out;
 }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -121,6 +122,11 @@ class UringFile final : public File {
   Task<Result<uint64_t>> size() override {
     struct stat info{};
     if (fstat(descriptor_->fd(), &info) != 0) co_return errno_error(errno, "stat " + path_);
+    if (S_ISBLK(info.st_mode)) {  // st_size is of files only
+      const off_t end = lseek(descriptor_->fd(), 0, SEEK_END);
+      if (end < 0) co_return errno_error(errno, "size of " + path_);
+      co_return static_cast<uint64_t>(end);
+    }
     co_return static_cast<uint64_t>(info.st_size);
   }
 

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Targets on block devices (loop devices here) and in directories of their own."""
+import os
+import subprocess
+
+from box import Skipped, check, check_equal, drop_caches, facts, main, shell, sync_tree, wait_until
+
+
+def _loop(box, name, mib=192):
+    """A loop device over a file of the box; detached when the box closes."""
+    path = box.path(name)
+    with open(path, "wb") as f:
+        f.truncate(mib << 20)
+    made = subprocess.run(["losetup", "-f", "--show", "--direct-io=on", path], capture_output=True, text=True)
+    if made.returncode != 0:
+        raise Skipped(f"no loop devices: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    box.on_close(lambda: subprocess.run(["losetup", "-d", device], check=False))
+    return device
+
+
+def _fill(cluster):
+    folder = os.path.join(cluster.mount_dir, "f")
+    os.makedirs(folder)
+    for i in range(20):
+        with open(os.path.join(folder, str(i)), "wb") as f:
+            f.write(os.urandom(150_000 * (1 + i % 5)))
+    sync_tree(folder)
+    return folder
+
+
+def targets_on_block_devices_and_in_directories(box):
+    devices = [_loop(box, f"disk{i}") for i in range(3)]
+    folder = box.path("elsewhere")
+    os.makedirs(folder)
+    cluster = box.cluster(targets=",".join([*devices, folder]), protection="2+1", capacity_mib=128)
+    cluster.up()
+    inside = _fill(cluster)
+    want = facts(inside)
+    listed = {t["name"]: t for t in cluster.status()["targets"]}
+    check(len(listed) == 4 and all(t["state"] == "live" for t in listed.values()), f"four live targets: {listed}")
+    check(all(t["used"] > 0 for t in listed.values()), f"each is used: {listed}")
+    for i, device in enumerate(devices):
+        with open(device, "rb") as f:
+            check(f.read(4) == b"HRS1", f"{device} begins with a superblock")
+        check(not os.path.exists(os.path.join(cluster.state, "targets", f"t{i}", "target.dat")), "no file beside the device")
+    check(os.path.getsize(os.path.join(folder, "headrace-t3", "target.dat")) > 0, "the fourth is in its directory")
+
+    cluster.stop()
+    wait_until(lambda: not cluster.node_pid(), 30, "the node ends")
+    subprocess.run(["umount", "-l", cluster.mount_dir], check=False, stderr=subprocess.DEVNULL)
+    cluster.up()
+    drop_caches()
+    check_equal(want, facts(inside), "after a restart")
+
+    # One is overwritten: lost, and put in place again on the same device.
+    with open(devices[1], "r+b") as f:
+        f.write(b"\0" * (128 << 10))
+        f.flush()
+        os.fsync(f.fileno())
+    wait_until(lambda: {t["name"]: t["state"] for t in cluster.status()["targets"]}.get("t1") == "lost", 60, "the node sees that t1 is lost")
+    cluster.run("target", "replace", "t1", "--state", cluster.state)
+    with open(devices[1], "rb") as f:
+        check(f.read(4) == b"HRS1", "the fresh target is on the device again")
+    drop_caches()
+    check_equal(want, facts(inside), "after the replacement")
+
+
+def bad_input_devices_that_somebody_needs(box):
+    device = _loop(box, "disk", 64)
+    other = _loop(box, "other", 64)
+
+    def refused(words, targets, *more):
+        cluster = box.cluster(f"s{len(os.listdir(box.root))}", targets=targets, protection="replica-1")
+        done = cluster.run("up", "--state", cluster.state, "--detach", "--targets", targets, "--protection", "replica-1",
+                           "--bucket", cluster.bucket, *more, ok=False)
+        check(done.returncode != 0 and words in done.stderr + done.stdout, f"{targets}: wanted {words!r}, got {done.stderr + done.stdout!r}")
+
+    shell(["mkfs.ext4", "-q", device])
+    refused("holds an ext file system", device)
+    folder = box.path("mnt")
+    os.makedirs(folder)
+    shell(["mount", device, folder])
+    box.on_close(lambda: subprocess.run(["umount", "-l", folder], check=False, stderr=subprocess.DEVNULL))
+    refused("is in use", device, "--force")
+    shell(["umount", folder])
+    refused("neither a directory nor a block device", box.path("disk"))
+    refused("No such file", "/dev/no-such-device")
+    refused("twice", f"{device},{device}")
+    # Forced, it is ours; and then another cluster's.
+    cluster = box.cluster("forced", targets=device, protection="replica-1")
+    cluster.run("up", "--state", cluster.state, "--detach", "--targets", f"{device},{other}", "--protection", "replica-1", "--bucket", cluster.bucket, "--force")
+    cluster.run("stop", "--state", cluster.state)
+    wait_until(lambda: not cluster.node_pid(), 30, "the node ends")
+    refused("target t1 of Headrace cluster", other)
+
+
+if __name__ == "__main__":
+    main()
