@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/checksum.h"
+#include "runtime/write_through.h"
 
 namespace headrace {
 
@@ -65,7 +66,7 @@ void move_keys(Map& map, const std::string& from, const std::string& to, Key key
 }  // namespace
 
 // An open file. Frames hold the inode themselves: they may be destroyed after their file.
-class SimFile final : public File {
+class SimFile final : public File, public WriteThrough {
  public:
   SimFile(SimDisk& disk, std::string path, std::shared_ptr<SimInode> inode, bool direct)
       : disk_(disk), path_(std::move(path)), inode_(std::move(inode)), direct_(direct) {}
@@ -73,6 +74,8 @@ class SimFile final : public File {
   [[nodiscard]] Task<Result<size_t>> read(uint64_t offset, Buffer into) override;
   [[nodiscard]] Task<Result<void>> write(uint64_t offset, std::vector<Buffer> pieces) override;
   [[nodiscard]] Task<Result<void>> flush() override;
+  [[nodiscard]] Task<Result<void>> write_through(uint64_t offset, std::vector<Buffer> pieces) override;
+  [[nodiscard]] Task<Result<void>> reserve(uint64_t offset, uint64_t size) override;
   [[nodiscard]] Task<Result<uint64_t>> size() override;
   [[nodiscard]] Task<Result<void>> resize(uint64_t size) override;
 
@@ -115,6 +118,8 @@ class SimFile final : public File {
     if (reinterpret_cast<uintptr_t>(buffer.data()) % kBlock != 0) return "address";
     return nullptr;
   }
+  // Which changes of the inode it became: (first, last), empty when none.
+  [[nodiscard]] Task<Result<std::pair<uint64_t, uint64_t>>> put(uint64_t offset, std::vector<Buffer> pieces);
   void write_arrives(uint64_t offset, ByteView bytes);
 
   SimDisk& disk_;
@@ -142,6 +147,26 @@ Task<Result<size_t>> SimFile::read(uint64_t offset, Buffer into) {
 }
 
 Task<Result<void>> SimFile::write(uint64_t offset, std::vector<Buffer> pieces) {
+  HR_CO_TRY(co_await put(offset, std::move(pieces)));
+  co_return Result<void>();
+}
+
+Task<Result<void>> SimFile::write_through(uint64_t offset, std::vector<Buffer> pieces) {
+  HR_CO_TRY(auto became, co_await put(offset, std::move(pieces)));
+  co_await disk_.work(SimDisk::Op::kFlush, 0);
+  if (inode_->dead()) co_return gone();
+  if (disk_.fault(disk_.points_.flush_fails, disk_.options.flush_fails, path_)) {
+    inode_->tear(disk_.core_.disk);
+    co_return failed("flush");
+  }
+  if (disk_.fault(disk_.points_.flush_lies, disk_.options.flush_lies, path_))
+    co_return Result<void>();
+  inode_->make_sure(became.first, became.second);
+  disk_.core_.record(SimEvent::kDisk, became.first, became.second, "write_through");
+  co_return Result<void>();
+}
+
+Task<Result<std::pair<uint64_t, uint64_t>>> SimFile::put(uint64_t offset, std::vector<Buffer> pieces) {
   uint64_t total = 0;
   uint64_t at = offset;
   for (const Buffer& piece : pieces) {
@@ -168,9 +193,10 @@ Task<Result<void>> SimFile::write(uint64_t offset, std::vector<Buffer> pieces) {
     inode_->write_some(offset, flight.bytes().view(), disk_.core_.disk);
     co_return failed("write");
   }
+  const uint64_t first = inode_->mark() + 1;
   write_arrives(offset, flight.bytes().view());
   disk_.core_.record(SimEvent::kDisk, offset, total << 32 | crc32c(flight.bytes().view()), "write");
-  co_return Result<void>();
+  co_return std::pair(first, inode_->mark());
 }
 
 void SimFile::write_arrives(uint64_t offset, ByteView bytes) {
@@ -211,6 +237,13 @@ Task<Result<uint64_t>> SimFile::size() {
   co_await disk_.work(SimDisk::Op::kName, 0);
   if (inode_->dead()) co_return gone();
   co_return inode_->size();
+}
+
+Task<Result<void>> SimFile::reserve(uint64_t offset, uint64_t size) {
+  if (offset + size > inode_->size()) co_return co_await resize(offset + size);
+  co_await disk_.work(SimDisk::Op::kName, 0);
+  if (inode_->dead()) co_return gone();
+  co_return Result<void>();
 }
 
 Task<Result<void>> SimFile::resize(uint64_t size) {

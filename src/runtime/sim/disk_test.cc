@@ -6,6 +6,7 @@
 #include <string>
 
 #include "runtime/sim/world.h"
+#include "runtime/write_through.h"
 
 namespace headrace {
 namespace {
@@ -192,6 +193,27 @@ TEST(SimDiskPowerLoss, AFlushCoversOnlyWhatWasWrittenBeforeIt) {
     if (machine.disk().contents("f").text() == "old") ++lost;
   }
   EXPECT_GT(lost, 10);
+}
+
+TEST(SimDiskPowerLoss, AWriteThroughIsDurableAndNothingElseIs) {
+  int lost = 0;
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    World world(seed);
+    Machine& machine = world.add_machine("m");
+    world.run_until(make_file(&machine.disk(), "f", std::string(3 * kBlock, 'o')));
+    auto file = world.run(open_file(&machine.disk(), "f"));
+    ASSERT_TRUE(world.run(write_at(file.get(), 0, filled(2 * kBlock, '1'))).ok());
+    WriteThrough* through = WriteThrough::of(*file);
+    ASSERT_NE(through, nullptr);
+    std::vector<Buffer> pieces(1, filled(kBlock, '2'));
+    ASSERT_TRUE(world.run(through->write_through(kBlock, std::move(pieces))).ok());
+    ASSERT_TRUE(world.run(write_at(file.get(), 2 * kBlock, filled(kBlock, '3'))).ok());
+    machine.crash(CrashKind::kPower);
+    Buffer left = machine.disk().contents("f");
+    ASSERT_EQ(left.text().substr(kBlock, kBlock), std::string(kBlock, '2')) << "seed " << seed;
+    if (left.text()[0] == 'o' && left.text()[2 * kBlock] == 'o') ++lost;
+  }
+  EXPECT_GT(lost, 3);
 }
 
 TEST(SimDiskPowerLoss, NamesAreDurableOnlyAfterSyncDirectory) {

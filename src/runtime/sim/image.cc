@@ -136,8 +136,17 @@ void SimInode::make_durable(uint64_t mark) {
   }
 }
 
+void SimInode::make_sure(uint64_t first, uint64_t last) {
+  for (Change& change : changes_)
+    if (change.number >= first && change.number <= last) change.sure = true;
+}
+
 void SimInode::tear(Random& random) {
   for (const Change& change : changes_) {
+    if (change.sure) {
+      keep(change);
+      continue;
+    }
     uint64_t kept = random.below(3);
     if (kept == 0) continue;
     if (kept == 1 || change.resize) {

@@ -6,7 +6,7 @@
 //  1. current = durable + every unflushed change, except after tear(), when a file's loss has been
 //  decided.
 //  2. make_durable(mark) makes exactly the changes up to the mark durable, in order.
-//  3. tear() keeps of each change all, none, or a random subset of its 512-byte sectors.
+//  3. tear() keeps of each change all, none, or a random subset of its 512-byte sectors; of one made sure, all.
 // Owner: SimDisk's directory and open files share an inode.
 #pragma once
 
@@ -55,6 +55,7 @@ class SimInode {
 
   [[nodiscard]] uint64_t mark() const { return next_change_ - 1; }  // of the newest change
   void make_durable(uint64_t mark);
+  void make_sure(uint64_t first, uint64_t last);  // these changes, and no others, will survive
   void tear(
       Random& random);  // decides what of the unflushed becomes durable; programs see no difference
   void lose_power(Random& random);  // tear(), and programs see what is left
@@ -73,6 +74,7 @@ class SimInode {
     uint64_t offset;  // or the new size
     Buffer bytes;
     bool resize;
+    bool sure = false;  // survives a power loss, whatever becomes of those around it
   };
   void keep(const Change& change);
   void keep_range(uint64_t offset, ByteView bytes);

@@ -11,6 +11,7 @@
 
 #include "runtime/uring/errors.h"
 #include "runtime/uring/reactor.h"
+#include "runtime/write_through.h"
 
 namespace headrace {
 
@@ -22,7 +23,7 @@ constexpr size_t kMaxBytes =
 
 using DescriptorRef = std::shared_ptr<const Descriptor>;
 
-class UringFile final : public File {
+class UringFile final : public File, public WriteThrough {
  public:
   UringFile(Reactor& reactor, Blocking& blocking, DescriptorRef descriptor, std::string path,
             bool aligned)
@@ -54,57 +55,24 @@ class UringFile final : public File {
   }
 
   Task<Result<void>> write(uint64_t offset, std::vector<Buffer> pieces) override {
-    if (aligned_) {
-      uint64_t at = offset;
-      for (const Buffer& piece : pieces) {
-        if (!is_aligned(at, piece)) co_return misaligned("write", at, piece.size());
-        at += piece.size();
-      }
-    }
-    size_t first = 0;  // the first piece that is not written in full
-    size_t skip = 0;   // and how much of it is
-    while (first < pieces.size()) {
-      if (pieces[first].size() == skip) {
-        ++first;
-        skip = 0;
-        continue;
-      }
-      int put = co_await reactor_.submit([&](io_uring_sqe* sqe, Operation& operation) {
-        size_t total = 0;
-        for (size_t i = first; i < pieces.size() && operation.pieces.size() < kMaxPieces; ++i) {
-          size_t from = i == first ? skip : 0;
-          size_t size = std::min(pieces[i].size() - from, kMaxBytes - total);
-          if (size == 0) continue;
-          operation.pieces.push_back({pieces[i].data() + from, size});
-          operation.buffers.push_back(pieces[i]);
-          total += size;
-          if (total == kMaxBytes) break;
-        }
-        if (operation.pieces.size() == 1) {
-          io_uring_prep_write(sqe, descriptor_->fd(), operation.pieces[0].iov_base,
-                              static_cast<unsigned>(operation.pieces[0].iov_len), offset);
-        } else {
-          io_uring_prep_writev(sqe, descriptor_->fd(), operation.pieces.data(),
-                               static_cast<unsigned>(operation.pieces.size()), offset);
-        }
-        operation.owner = descriptor_;
-      });
-      if (put == -EINTR || put == -EAGAIN) continue;
-      if (put < 0) co_return errno_error(-put, "write " + path_);
-      if (put == 0) co_return Error(Code::kIo, "write " + path_ + ": the device took nothing");
-      offset += static_cast<uint64_t>(put);
-      auto left = static_cast<size_t>(put);
-      while (left > 0) {
-        size_t step = std::min(left, pieces[first].size() - skip);
-        left -= step;
-        skip += step;
-        if (skip == pieces[first].size()) {
-          ++first;
-          skip = 0;
-        }
-      }
-    }
-    co_return Result<void>();
+    return put(offset, std::move(pieces), 0);
+  }
+
+  Task<Result<void>> write_through(uint64_t offset, std::vector<Buffer> pieces) override {
+    return put(offset, std::move(pieces), RWF_DSYNC);
+  }
+
+  Task<Result<void>> reserve(uint64_t offset, uint64_t size) override {
+    co_return co_await blocking_.run(
+        [descriptor = descriptor_, path = path_, offset, size]() -> Result<void> {
+          int result = -1;
+          do {
+            result = fallocate(descriptor->fd(), 0, static_cast<off_t>(offset),
+                               static_cast<off_t>(size));
+          } while (result != 0 && errno == EINTR);
+          if (result != 0) return errno_error(errno, "reserve space in " + path);
+          return {};
+        });
   }
 
   Task<Result<void>> flush() override {
@@ -140,6 +108,61 @@ class UringFile final : public File {
   }
 
  private:
+  Task<Result<void>> put(uint64_t offset, std::vector<Buffer> pieces, int flags) {
+    if (aligned_) {
+      uint64_t at = offset;
+      for (const Buffer& piece : pieces) {
+        if (!is_aligned(at, piece)) co_return misaligned("write", at, piece.size());
+        at += piece.size();
+      }
+    }
+    size_t first = 0;  // the first piece that is not written in full
+    size_t skip = 0;   // and how much of it is
+    while (first < pieces.size()) {
+      if (pieces[first].size() == skip) {
+        ++first;
+        skip = 0;
+        continue;
+      }
+      int put = co_await reactor_.submit([&](io_uring_sqe* sqe, Operation& operation) {
+        size_t total = 0;
+        for (size_t i = first; i < pieces.size() && operation.pieces.size() < kMaxPieces; ++i) {
+          size_t from = i == first ? skip : 0;
+          size_t size = std::min(pieces[i].size() - from, kMaxBytes - total);
+          if (size == 0) continue;
+          operation.pieces.push_back({pieces[i].data() + from, size});
+          operation.buffers.push_back(pieces[i]);
+          total += size;
+          if (total == kMaxBytes) break;
+        }
+        if (operation.pieces.size() == 1) {
+          io_uring_prep_write(sqe, descriptor_->fd(), operation.pieces[0].iov_base,
+                              static_cast<unsigned>(operation.pieces[0].iov_len), offset);
+        } else {
+          io_uring_prep_writev(sqe, descriptor_->fd(), operation.pieces.data(),
+                               static_cast<unsigned>(operation.pieces.size()), offset);
+        }
+        sqe->rw_flags = flags;
+        operation.owner = descriptor_;
+      });
+      if (put == -EINTR || put == -EAGAIN) continue;
+      if (put < 0) co_return errno_error(-put, "write " + path_);
+      if (put == 0) co_return Error(Code::kIo, "write " + path_ + ": the device took nothing");
+      offset += static_cast<uint64_t>(put);
+      auto left = static_cast<size_t>(put);
+      while (left > 0) {
+        size_t step = std::min(left, pieces[first].size() - skip);
+        left -= step;
+        skip += step;
+        if (skip == pieces[first].size()) {
+          ++first;
+          skip = 0;
+        }
+      }
+    }
+    co_return Result<void>();
+  }
+
   [[nodiscard]] static bool is_aligned(uint64_t offset, const Buffer& buffer) {
     return (offset | reinterpret_cast<uintptr_t>(buffer.data()) | buffer.size()) % kBlock == 0;
   }

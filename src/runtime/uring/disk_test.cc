@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "runtime/uring/uring_test.h"
+#include "runtime/write_through.h"
 
 namespace headrace {
 namespace {
@@ -51,6 +52,23 @@ Task<void> round_trip(Disk* disk, std::string path, bool direct) {
   Result<size_t> tail = co_await file->read(at - kBlock, beyond);
   EXPECT_TRUE(tail.ok());
   if (tail.ok()) EXPECT_EQ(*tail, kBlock);
+  WriteThrough* through = WriteThrough::of(*file);
+  EXPECT_NE(through, nullptr);
+  if (through == nullptr) co_return;
+  Result<void> reserved = co_await through->reserve(at, 64 * kBlock);
+  expect_ok(reserved);
+  Result<uint64_t> longer = co_await file->size();
+  EXPECT_TRUE(longer.ok());
+  if (longer.ok()) EXPECT_EQ(*longer, at + 64 * kBlock);
+  std::vector<Buffer> two{patterned(kBlock, 7), patterned(2 * kBlock, 8)};
+  Result<void> durable = co_await through->write_through(at + kBlock, two);
+  expect_ok(durable);
+  Buffer all = Buffer::allocate(5 * kBlock);
+  Result<size_t> again = co_await file->read(at, all);
+  EXPECT_TRUE(again.ok());
+  EXPECT_TRUE(same(all.slice(0, kBlock), Buffer::zeroed(kBlock)));
+  EXPECT_TRUE(same(all.slice(kBlock, kBlock), two[0]));
+  EXPECT_TRUE(same(all.slice(2 * kBlock, 2 * kBlock), two[1]));
 }
 
 TEST_F(DiskTest, ReadsWhatItWroteDirectly) {
