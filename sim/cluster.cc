@@ -89,6 +89,8 @@ Task<Result<void>> NodeProcess::serve() {
   TargetOptions targets;
   targets.prewrite_ahead = 256 * kKiB;
   targets.prewrite_chunk = 256 * kKiB;
+  targets.large_fragment = 16 * kKiB;
+  targets.reserve_ahead = 128 * kKiB;
   std::optional<HeadVersion> held;
   if (map.version == 0) {
     BootstrapOptions bootstrap;

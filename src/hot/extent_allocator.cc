@@ -1,5 +1,7 @@
 #include "hot/extent_allocator.h"
 
+#include <algorithm>
+
 #include "base/result.h"
 
 namespace headrace {
@@ -31,6 +33,18 @@ ExtentAllocator::Outcome ExtentAllocator::allocate(uint32_t blocks, Purpose purp
   if (uint64_t{frontier_} + blocks > limit) return {std::nullopt, true};
   uint32_t block = frontier_;
   frontier_ += blocks;
+  used_ += blocks;
+  return {block};
+}
+
+ExtentAllocator::Outcome ExtentAllocator::extend(uint32_t blocks, uint32_t from, uint32_t limit) {
+  HR_ASSERT(blocks > 0);
+  const uint32_t block = std::max(frontier_, from);
+  const uint64_t end = uint64_t{block} + blocks;
+  if (uint64_t{used_} + blocks > uint64_t{blocks_} - reserve_ || end > blocks_) return {};
+  if (end > limit) return {std::nullopt, true};
+  if (block > frontier_) add_free(frontier_, block - frontier_);
+  frontier_ = static_cast<uint32_t>(end);
   used_ += blocks;
   return {block};
 }

@@ -25,11 +25,16 @@ class ExtentAllocator {
   };
   // Below `limit` (what is prewritten).
   [[nodiscard]] Outcome allocate(uint32_t blocks, Purpose purpose, uint32_t limit);
+  // Behind everything that is in use, not before block `from`, for a fragment; what lies between becomes free.
+  [[nodiscard]] Outcome extend(uint32_t blocks, uint32_t from, uint32_t limit);
   // False when a part of it is in use already.
   [[nodiscard]] bool take(uint32_t block, uint32_t blocks);
   void release(uint32_t block, uint32_t blocks);
   [[nodiscard]] uint32_t frontier() const { return frontier_; }
   [[nodiscard]] uint32_t used() const { return used_; }
+  [[nodiscard]] uint32_t largest_free() const {  // below the frontier
+    return by_size_.empty() ? 0 : by_size_.rbegin()->first;
+  }
   [[nodiscard]] uint32_t blocks() const { return blocks_; }
 
  private:

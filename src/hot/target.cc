@@ -23,6 +23,7 @@ Target::Target(Env env, TargetOptions options, std::unique_ptr<File> file, Super
     : env_(env),
       options_(options),
       file_(std::move(file)),
+      through_(WriteThrough::of(*file_)),
       superblock_(superblock),
       opened_(env.clock.now()),
       space_(static_cast<uint32_t>(superblock.capacity / kBlock),
@@ -32,6 +33,7 @@ Target::Target(Env env, TargetOptions options, std::unique_ptr<File> file, Super
   chunk_bytes_ = options.chunk_bytes;
   if (superblock.capacity < kGiB) chunk_bytes_ = std::min(chunk_bytes_, kMiB);
   if (superblock.capacity < 64 * kMiB) chunk_bytes_ = std::min(chunk_bytes_, 256 * kKiB);
+  can_reserve_ = through_ != nullptr;
   max_fragments_ = superblock.table_bytes / 32 - 4 * kKiB;
 }
 

@@ -32,6 +32,7 @@
 #include "runtime/env.h"
 #include "runtime/scope.h"
 #include "runtime/sync.h"
+#include "runtime/write_through.h"
 #include "stripe/fragment.h"
 
 namespace headrace {
@@ -58,6 +59,9 @@ struct TargetOptions {
   uint64_t crc_cache_bytes = 32 * kMiB;
   uint64_t prewrite_ahead = 64 * kMiB;  // prewritten beyond the high-water mark
   uint64_t prewrite_chunk = 4 * kMiB;
+  // Fragments of at least this size go to space that is only reserved: zeros first would double what a stream writes.
+  uint64_t large_fragment = 512 * kKiB;
+  uint64_t reserve_ahead = 64 * kMiB;  // for them
   uint64_t chunk_bytes =
       4 * kMiB;  // of journals; 1 MiB on targets below 1 GiB, 256 KiB below 64 MiB
   uint64_t max_writes_bytes = 128 * kMiB;  // fragments being written at once; more wait
@@ -73,6 +77,7 @@ struct TargetCounters {
   uint64_t corrupt_blocks = 0;  // blocks, headers and frames that did not verify
   uint64_t crc_misses = 0;
   uint64_t prewritten_bytes = 0;
+  uint64_t large_fragments = 0;  // that were not prewritten
   uint64_t prewrite_waits = 0;
 };
 
@@ -198,11 +203,14 @@ class Target {
   Task<void> commit_group(std::vector<std::shared_ptr<Commit>> group);
   Task<void> write_to(uint64_t offset, std::vector<Buffer> pieces,
                       std::shared_ptr<std::optional<Error>> failed);
+  [[nodiscard]] Task<Result<void>> write_group(std::string records, std::vector<std::pair<uint64_t, Buffer>> frames);
   [[nodiscard]] Task<Result<void>> flip();
   [[nodiscard]] Task<Result<uint64_t>> write_table(uint8_t area, uint64_t generation);
   [[nodiscard]] Task<Result<void>> write_superblocks(Superblock next);
   Task<void> prewrite_loop();
   [[nodiscard]] Task<Result<uint32_t>> allocate(uint32_t blocks, ExtentAllocator::Purpose purpose);
+  [[nodiscard]] bool goes_to_reserved(uint32_t blocks, ExtentAllocator::Purpose purpose) const;
+  [[nodiscard]] uint64_t prewrite_goal() const;
   [[nodiscard]] uint64_t table_bytes_wanted(uint64_t margin) const;
 
   // target_open.cc
@@ -240,6 +248,7 @@ class Target {
   Env env_;
   TargetOptions options_;
   std::unique_ptr<File> file_;
+  WriteThrough* through_;  // of file_; may be null
   Superblock superblock_;
   Nanos opened_{};
   uint64_t chunk_bytes_ = 0;
@@ -264,7 +273,11 @@ class Target {
   Semaphore writes_;
 
   // Prewriting.
-  uint64_t prewritten_ = 0;        // bytes of data space that exist on the device
+  uint64_t prewritten_ = 0;        // bytes of data space that exist on the device, in large fragments or as zeros
+  uint64_t reserved_ = 0;          // for which the device has room; at least prewritten_
+  uint64_t reserve_wanted_ = 0;
+  bool can_reserve_ = false;       // false after it failed, until zeros could be written again
+  bool zeroing_ = false;           // zeros are on their way to what follows prewritten_
   uint64_t table_prewritten_ = 0;  // of each table area
   Mutex table_areas_;              // who may write to them
   uint64_t prewrite_wanted_ = 0;   // by someone who waits

@@ -10,6 +10,7 @@ namespace {
 constexpr size_t kMaxGroupRecords = 64 * kKiB;
 constexpr uint64_t kMaxGroupFrames = 16 * kMiB;
 constexpr size_t kMaxGroup = 1024;
+constexpr size_t kMaxStretch = 256;  // pieces of one write
 constexpr size_t kTableBatch = 256 * kKiB;
 constexpr uint64_t kTableMargin = 256 * kKiB;
 constexpr Nanos kPrewriteRetry = seconds(1);
@@ -65,7 +66,6 @@ Task<void> Target::write_to(uint64_t offset, std::vector<Buffer> pieces,
 }
 
 Task<void> Target::commit_group(std::vector<std::shared_ptr<Commit>> group) {
-  auto failed = std::make_shared<std::optional<Error>>();
   std::string records;
   std::vector<std::pair<uint64_t, Buffer>> frames;
   for (const auto& operation : group) {
@@ -79,35 +79,7 @@ Task<void> Target::commit_group(std::vector<std::shared_ptr<Commit>> group) {
     if (log_at_ + needed > superblock_.log_bytes) outcome = co_await flip();
   }
   if (outcome && (!records.empty() || !frames.empty())) {
-    Scope writes;
-    if (!records.empty()) {
-      Buffer batch =
-          encode_batch({BatchKind::kLog, id(), superblock_.generation, log_sequence_}, records);
-      uint64_t offset = superblock_.log_offset() + log_at_;
-      log_at_ += batch.size();
-      ++log_sequence_;
-      std::vector<Buffer> pieces(1, std::move(batch));
-      writes.spawn(write_to(offset, std::move(pieces), failed));
-    }
-    // Frames of one run lie back to back: one write for each stretch.
-    std::ranges::sort(frames, {}, [](const auto& frame) { return frame.first; });
-    for (size_t i = 0; i < frames.size();) {
-      uint64_t offset = frames[i].first;
-      uint64_t end = offset;
-      std::vector<Buffer> pieces;
-      while (i < frames.size() && frames[i].first == end && pieces.size() < 256) {
-        end += frames[i].second.size();
-        pieces.push_back(std::move(frames[i].second));
-        ++i;
-      }
-      writes.spawn(write_to(offset, std::move(pieces), failed));
-    }
-    co_await writes.join();
-    if (*failed) {
-      outcome = std::move(**failed);
-    } else if (!mutant("skip_flush")) {
-      outcome = co_await file_->flush();
-    }
+    outcome = co_await write_group(std::move(records), std::move(frames));
     ++counters_.commits;
   }
   if (!outcome && !fenced_) {
@@ -121,6 +93,47 @@ Task<void> Target::commit_group(std::vector<std::shared_ptr<Commit>> group) {
     operation->result = outcome;
     operation->done.set();
   }
+}
+
+// Durable on return, with every fragment that the records name.
+Task<Result<void>> Target::write_group(std::string records, std::vector<std::pair<uint64_t, Buffer>> frames) {
+  struct Stretch {
+    uint64_t offset;
+    uint64_t end;
+    std::vector<Buffer> pieces;
+  };
+  std::vector<Stretch> stretches;
+  const bool names_fragments = !records.empty();
+  if (names_fragments) {
+    Buffer batch =
+        encode_batch({BatchKind::kLog, id(), superblock_.generation, log_sequence_}, records);
+    uint64_t offset = superblock_.log_offset() + log_at_;
+    log_at_ += batch.size();
+    ++log_sequence_;
+    Stretch& log = stretches.emplace_back(offset, 0);
+    log.pieces.push_back(std::move(batch));
+  }
+  // Frames of one run lie back to back: one write for each stretch.
+  std::ranges::sort(frames, {}, [](const auto& frame) { return frame.first; });
+  for (auto& [offset, frame] : frames) {
+    if (stretches.empty() || stretches.back().end != offset || stretches.back().pieces.size() >= kMaxStretch)
+      stretches.emplace_back(offset, offset);
+    stretches.back().end += frame.size();
+    stretches.back().pieces.push_back(std::move(frame));
+  }
+  // Frames alone, the metadata's daily bread: one request instead of a write and then a flush.
+  if (stretches.size() == 1 && !names_fragments && through_ != nullptr && !mutant("skip_flush"))
+    co_return co_await through_->write_through(stretches[0].offset, std::move(stretches[0].pieces));
+  auto failed = std::make_shared<std::optional<Error>>();
+  {
+    Scope writes;
+    for (Stretch& stretch : stretches)
+      writes.spawn(write_to(stretch.offset, std::move(stretch.pieces), failed));
+    co_await writes.join();
+  }
+  if (*failed) co_return std::move(**failed);
+  if (mutant("skip_flush")) co_return Result<void>();
+  co_return co_await file_->flush();
 }
 
 // The table of generation G + 1 goes to the other area and is flushed; then both superblocks, each
@@ -217,7 +230,25 @@ uint64_t Target::table_bytes_wanted(uint64_t margin) const {
   return std::min(round_up(bytes, kBlock), superblock_.table_bytes);
 }
 
-// Contiguous blocks that exist on the device. kNoSpace when the target or the file system under it
+// Prewritten space is for journals and small fragments, whose flushes would otherwise wait for the file system's own
+// journal. A large fragment takes of it only what is more than they will want.
+bool Target::goes_to_reserved(uint32_t blocks, ExtentAllocator::Purpose purpose) const {
+  if (purpose != ExtentAllocator::Purpose::kFragment || !can_reserve_) return false;
+  const uint64_t bytes = uint64_t{blocks} * kBlock;
+  return bytes >= options_.large_fragment &&
+         prewritten_ < uint64_t{space_.used()} * kBlock + bytes + options_.prewrite_ahead;
+}
+
+uint64_t Target::prewrite_goal() const {
+  uint64_t goal = uint64_t{space_.used()} * kBlock + options_.prewrite_ahead;
+  // Free space in small pieces is of no use to a journal.
+  const uint64_t frontier = uint64_t{space_.frontier()} * kBlock;
+  if (uint64_t{space_.largest_free()} * kBlock < 2 * chunk_bytes_)
+    goal = std::max(goal, frontier + 2 * chunk_bytes_);
+  return std::min(std::max(goal, prewrite_wanted_), superblock_.capacity);
+}
+
+// Contiguous blocks that the device has room for. kNoSpace when the target or the file system under it
 // is full.
 Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpose purpose) {
   while (true) {
@@ -225,13 +256,30 @@ Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpos
     bool table_fits = purpose == ExtentAllocator::Purpose::kJournal ||
                       table_bytes_wanted(kTableMargin / 4) <= table_prewritten_;
     ExtentAllocator::Outcome got;
-    if (table_fits) {
+    const bool reserved = table_fits && goes_to_reserved(blocks, purpose);
+    if (reserved) {
+      if (!zeroing_)
+        got = space_.extend(blocks, static_cast<uint32_t>(prewritten_ / kBlock),
+                            static_cast<uint32_t>(reserved_ / kBlock));
+      if (got.block) {
+        prewritten_ = uint64_t{space_.frontier()} * kBlock;
+        ++counters_.large_fragments;
+      }
+      if (got.block || got.beyond_limit || zeroing_) {
+        reserve_wanted_ = std::min(prewritten_ + uint64_t{blocks} * kBlock + options_.reserve_ahead, superblock_.capacity);
+        if (reserve_wanted_ > reserved_ + options_.reserve_ahead / 2 || !got.block) prewrite_kick_.set();
+        if (got.block) co_return *got.block;
+        got.beyond_limit = true;
+      }
+    }
+    if (table_fits && !got.beyond_limit) {  // also a large one for which there is no room at the end
       got = space_.allocate(blocks, purpose, static_cast<uint32_t>(prewritten_ / kBlock));
-      uint64_t wanted = std::min((uint64_t{space_.frontier()} * kBlock + options_.prewrite_ahead),
-                                 superblock_.capacity);
-      if (wanted > prewritten_ || table_bytes_wanted(kTableMargin / 2) > table_prewritten_)
+      if (prewrite_goal() > prewritten_ || table_bytes_wanted(kTableMargin / 2) > table_prewritten_)
         prewrite_kick_.set();
       if (got.block) co_return *got.block;
+      if (got.beyond_limit)
+        prewrite_wanted_ =
+            std::max(prewrite_wanted_, (uint64_t{space_.frontier()} + blocks) * kBlock);
     }
     if (table_fits && !got.beyond_limit)
       co_return Error(Code::kNoSpace,
@@ -239,9 +287,6 @@ Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpos
                           " is full: " + std::to_string(uint64_t{space_.used()} * kBlock / kMiB) +
                           " of " + std::to_string(superblock_.capacity / kMiB) + " MiB are in use");
     ++counters_.prewrite_waits;
-    if (got.beyond_limit)
-      prewrite_wanted_ =
-          std::max(prewrite_wanted_, (uint64_t{space_.frontier()} + blocks) * kBlock);
     prewrite_error_.reset();
     prewrite_progress_.reset();
     prewrite_kick_.set();
@@ -255,9 +300,7 @@ Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpos
 Task<void> Target::prewrite_loop() {
   Buffer zeros = Buffer::zeroed(options_.prewrite_chunk);
   while (!closing_ && !fenced_) {
-    uint64_t ahead = std::min(uint64_t{space_.frontier()} * kBlock + options_.prewrite_ahead,
-                              superblock_.capacity);
-    uint64_t wanted = std::max(ahead, std::min(prewrite_wanted_, superblock_.capacity));
+    const uint64_t wanted = prewrite_goal();
     uint64_t table = round_up(table_bytes_wanted(kTableMargin), kTableMargin);
     table = std::min(table, superblock_.table_bytes);
     Result<void> written;
@@ -272,12 +315,26 @@ Task<void> Target::prewrite_loop() {
                                         std::move(pieces));
       }
       if (written) table_prewritten_ += size;
+    } else if (reserve_wanted_ > reserved_) {
+      const uint64_t until = reserve_wanted_;
+      written = co_await through_->reserve(superblock_.data_offset() + reserved_, until - reserved_);
+      if (written) reserved_ = until;
+      if (written.code() == Code::kNotSupported || written.code() == Code::kNoSpace) {
+        // Large fragments then go where all others do: into what is free, and prewritten if need be.
+        can_reserve_ = false;
+        reserve_wanted_ = 0;
+        written = Result<void>();
+      }
     } else if (wanted > prewritten_) {
       uint64_t size = std::min<uint64_t>(wanted - prewritten_, zeros.size());
       std::vector<Buffer> pieces(1, zeros.slice(0, size));
+      zeroing_ = true;  // nobody else extends prewritten_ meanwhile
       written = co_await file_->write(superblock_.data_offset() + prewritten_, std::move(pieces));
+      zeroing_ = false;
       if (written) {
         prewritten_ += size;
+        reserved_ = std::max(reserved_, prewritten_);
+        can_reserve_ = through_ != nullptr;
         counters_.prewritten_bytes += size;
       }
     } else {

@@ -192,6 +192,7 @@ Task<Result<void>> Target::recover() {
   prewritten_ =
       *size > superblock_.data_offset() ? round_down(*size - superblock_.data_offset(), kBlock) : 0;
   prewritten_ = std::min(prewritten_, superblock_.capacity);
+  reserved_ = prewritten_;  // what is only reserved of it has room all the same
   if (Result<void> loaded = co_await load_table(); !loaded) {
     lose_log(loaded.error().message());
     co_return Result<void>();

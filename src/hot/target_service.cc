@@ -99,10 +99,10 @@ Result<std::shared_ptr<Target>> TargetService::serving(TargetId id) const {
 }
 
 Result<void> TargetService::allow(const CallInfo& call, SegmentId segment, uint64_t begin,
-                                  uint64_t end, Right right) const {
-  if (!secret_ || !call.header.client) return {};
+                                  uint64_t end, Right right) {
+  if (!verifier_ || !call.header.client) return {};
   auto now_s = static_cast<uint32_t>(env_.clock.wall().count / seconds(1).count);
-  return verify_capability(*secret_, call.header.capability, segment, begin, end, right, now_s);
+  return verifier_->verify(call.header.capability, segment, begin, end, right, now_s);
 }
 
 Task<Result<Empty>> TargetService::fragment_write(FragmentWrite request, CallInfo call) {
@@ -113,7 +113,7 @@ Task<Result<Empty>> TargetService::fragment_write(FragmentWrite request, CallInf
 
 Task<Result<FragmentReadReply>> TargetService::fragment_read(FragmentRead request, CallInfo call) {
   HR_CO_TRY(std::shared_ptr<Target> target, serving(request.target));
-  if (secret_ && call.header.client) {
+  if (verifier_ && call.header.client) {
     std::optional<FragmentEntry> entry = target->find({request.segment, request.index});
     // Of a fragment that is not here nothing is told but that, and only to bearers of something for
     // the segment.

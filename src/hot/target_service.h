@@ -27,7 +27,7 @@ class TargetService {
   void add_failed(TargetId id, uint32_t number, std::string reason);
   // Takes it out of service (it was replaced); calls in progress keep it until they end.
   void remove(TargetId id);
-  void set_secret(const NamespaceSecret& secret) { secret_ = secret; }
+  void set_secret(const NamespaceSecret& secret) { verifier_.emplace(secret); }
 
   void register_handlers(Handlers& handlers);
 
@@ -44,7 +44,7 @@ class TargetService {
   };
   [[nodiscard]] Result<std::shared_ptr<Target>> serving(TargetId id) const;
   [[nodiscard]] Result<void> allow(const CallInfo& call, SegmentId segment, uint64_t begin,
-                                   uint64_t end, Right right) const;
+                                   uint64_t end, Right right);
   static Task<void> close_one(std::shared_ptr<Target> target);
 
   Task<Result<Empty>> fragment_write(FragmentWrite request, CallInfo call);
@@ -59,7 +59,7 @@ class TargetService {
   Task<Result<Empty>> journal_trim(JournalTrim request, CallInfo call);
 
   Env env_;
-  std::optional<NamespaceSecret> secret_;
+  std::optional<CapabilityVerifier> verifier_;
   std::map<TargetId, std::shared_ptr<Target>> targets_;
   std::map<TargetId, Failed> failed_;
 };

@@ -16,7 +16,11 @@ constexpr const char* kFile = "/state/targets/t3/target.dat";
 const TargetFormat kFormat{TargetId(0xabc), ClusterId(0xc1), NamespaceId(0x77), 8 * kMiB, 3};
 const TargetExpected kExpected{TargetId(0xabc), ClusterId(0xc1), 3, 0};
 const TargetOptions kOptions{
-    .crc_cache_bytes = 4 * kKiB, .prewrite_ahead = 512 * kKiB, .prewrite_chunk = 256 * kKiB};
+    .crc_cache_bytes = 4 * kKiB,
+    .prewrite_ahead = 512 * kKiB,
+    .prewrite_chunk = 256 * kKiB,
+    .large_fragment = 100 * kKiB,  // tests of small ones stay below
+    .reserve_ahead = 512 * kKiB};
 const PartitionId kPartition(2);
 
 Buffer random_bytes(size_t size, uint64_t seed) {
@@ -194,6 +198,38 @@ TEST_F(TargetTest, AcknowledgedFragmentsSurvivePowerLoss) {
     } else {
       expect_held(all[i]);
     }
+  }
+}
+
+TEST_F(TargetTest, LargeFragmentsAreNotPrewrittenAndMeetNothingElse) {
+  make();
+  world.run_for(seconds(1));  // prewriting is done
+  const uint64_t prewritten = target->counters().prewritten_bytes;
+  ASSERT_TRUE(open_run(RunId(7), 1, 1).ok());
+  std::vector<FragmentWrite> all;
+  struct Write {
+    static Task<void> go(Target& target, FragmentWrite w, int* failed) {
+      if (!(co_await target.write(std::move(w))).ok()) ++*failed;
+    }
+  };
+  int failed = 0;
+  Scope scope;
+  for (uint64_t i = 1; i <= 24; ++i) {
+    all.push_back(fragment(i, i % 3 == 0 ? 2 : 40));  // small ones between large ones
+    scope.spawn(Write::go(*target, all.back(), &failed));
+  }
+  for (uint64_t at = 1; at <= 8; ++at) ASSERT_TRUE(append(batch(RunId(7), at, at, 3000), 1).ok());
+  ASSERT_TRUE(world.run_until(scope.join()));
+  EXPECT_EQ(failed, 0);
+  EXPECT_GE(target->counters().large_fragments, 8u);  // of 16; what is more than small ones want is used first
+  EXPECT_LE(target->counters().prewritten_bytes, prewritten + 512 * kKiB);
+  for (int round = 0; round < 2; ++round) {
+    for (const FragmentWrite& w : all) expect_held(w);
+    auto journal = world.run(target->journal_read({kFormat.id, RunId(7), Position(1), 1 << 20}));
+    ASSERT_TRUE(journal.ok()) << journal.error().text();
+    EXPECT_EQ(journal->batches.size(), 8u);
+    power_loss();
+    ASSERT_TRUE(reopen().ok());
   }
 }
 

@@ -36,12 +36,24 @@ Capability sign_capability(const NamespaceSecret& secret, SegmentId segment, uin
   return capability;
 }
 
-Result<void> verify_capability(const NamespaceSecret& secret, const Capability& capability, SegmentId segment, uint64_t begin,
-                               uint64_t end, Right right, uint32_t now_s) {
-  // The MAC first: until it verifies, nothing that the capability says about itself means anything.
+namespace {
+
+bool genuine(const NamespaceSecret& secret, const Capability& capability) {
   std::array<uint8_t, 16> mac = mac_of(secret, capability);
-  if (CRYPTO_memcmp(mac.data(), capability.mac.data(), mac.size()) != 0)
-    return Error(Code::kDenied, "capability: its signature does not verify (made under another secret, changed, or absent)");
+  return CRYPTO_memcmp(mac.data(), capability.mac.data(), mac.size()) == 0;
+}
+
+bool same(const Capability& a, const Capability& b) {
+  return a.segment == b.segment && a.begin == b.begin && a.end == b.end && a.rights == b.rights && a.expiry_s == b.expiry_s &&
+         CRYPTO_memcmp(a.mac.data(), b.mac.data(), a.mac.size()) == 0;
+}
+
+Error not_genuine() {
+  return {Code::kDenied, "capability: its signature does not verify (made under another secret, changed, or absent)"};
+}
+
+// What a genuine one allows.
+Result<void> allows(const Capability& capability, SegmentId segment, uint64_t begin, uint64_t end, Right right, uint32_t now_s) {
   if (capability.segment != segment) return refused(capability, "asked for segment " + to_string(segment));
   if ((capability.rights & static_cast<uint8_t>(right)) == 0)
     return refused(capability, right == Right::kWrite ? "does not allow writing" : "does not allow reading");
@@ -52,6 +64,26 @@ Result<void> verify_capability(const NamespaceSecret& secret, const Capability& 
     return refused(capability, "expired " + std::to_string(now_s - capability.expiry_s) +
                                    " s ago; if this repeats, compare the clocks of the machines");
   return {};
+}
+
+}  // namespace
+
+Result<void> verify_capability(const NamespaceSecret& secret, const Capability& capability, SegmentId segment, uint64_t begin,
+                               uint64_t end, Right right, uint32_t now_s) {
+  // The MAC first: until it verifies, nothing that the capability says about itself means anything.
+  if (!genuine(secret, capability)) return not_genuine();
+  return allows(capability, segment, begin, end, right, now_s);
+}
+
+Result<void> CapabilityVerifier::verify(const Capability& capability, SegmentId segment, uint64_t begin, uint64_t end, Right right,
+                                        uint32_t now_s) {
+  auto known = known_.find(capability.segment);
+  if (known == known_.end() || !same(known->second, capability)) {
+    if (!genuine(secret_, capability)) return not_genuine();
+    if (known_.size() >= kMaxKnown) known_.clear();
+    known_[capability.segment] = capability;
+  }
+  return allows(capability, segment, begin, end, right, now_s);
 }
 
 }  // namespace headrace

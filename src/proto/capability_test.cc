@@ -75,5 +75,26 @@ TEST(Capability, HasTheBytesThatTheFormatPageDescribes) {
   EXPECT_EQ(text, "4e99b442960417e483bdc1ccc612159d");
 }
 
+TEST(Capability, AVerifierRemembersOnlyWhatWasGenuine) {
+  CapabilityVerifier verifier(secret(1));
+  const auto read = static_cast<uint8_t>(Right::kRead);
+  Capability good = sign_capability(secret(1), kSegment, 0, 8192, read, 1000);
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(verifier.verify(good, kSegment, 0, 8192, Right::kRead, 1000).ok());
+  // What it knows of the segment lends nothing to another capability, nor past what this one allows.
+  Capability forged = good;
+  forged.rights |= static_cast<uint8_t>(Right::kWrite);
+  EXPECT_EQ(verifier.verify(forged, kSegment, 0, 1, Right::kWrite, 0).code(), Code::kDenied);
+  forged = good;
+  forged.expiry_s += 1;
+  EXPECT_EQ(verifier.verify(forged, kSegment, 0, 1, Right::kRead, 0).code(), Code::kDenied);
+  forged = good;
+  forged.mac[15] ^= 1;
+  EXPECT_EQ(verifier.verify(forged, kSegment, 0, 1, Right::kRead, 0).code(), Code::kDenied);
+  EXPECT_EQ(verifier.verify(good, kSegment, 0, 8193, Right::kRead, 0).code(), Code::kDenied);
+  EXPECT_EQ(verifier.verify(good, kSegment, 0, 1, Right::kWrite, 0).code(), Code::kDenied);
+  EXPECT_EQ(verifier.verify(good, kSegment, 0, 1, Right::kRead, 1001).code(), Code::kDenied);
+  EXPECT_TRUE(verifier.verify(good, kSegment, 0, 1, Right::kRead, 1000).ok());
+}
+
 }  // namespace
 }  // namespace headrace
