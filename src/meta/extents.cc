@@ -150,14 +150,24 @@ ExtentDelta ExtentMap::truncate(uint64_t size) {
 
 ExtentDelta ExtentMap::repoint(const Extent& from, SegmentId to, uint64_t to_offset) {
   ExtentDelta delta;
+  // In the same place of the file, and the same bytes of the source there.
+  auto touches = [&from](const Extent& piece) {
+    return piece.offset < end_of(from) && end_of(piece) > from.offset &&
+           same_source(piece, from) &&
+           piece.segment_offset + from.offset == from.segment_offset + piece.offset;
+  };
+  auto begin = std::ranges::find_if(pieces_, touches);
+  if (begin == pieces_.end()) return delta;
+  auto stop = begin;
+  for (auto at = begin; at != pieces_.end() && at->offset < end_of(from); ++at)
+    if (touches(*at)) stop = at + 1;
+  // And their neighbours, with which they may grow together.
+  if (begin != pieces_.begin()) --begin;
+  if (stop != pieces_.end()) ++stop;
   std::vector<Extent> after;
-  for (const Extent& piece : pieces_) {
-    // In the same place of the file, and the same bytes of the source there.
-    bool touches = piece.offset < end_of(from) && end_of(piece) > from.offset &&
-                   same_source(piece, from) &&
-                   piece.segment_offset + from.offset == from.segment_offset + piece.offset;
+  for (const Extent& piece : std::ranges::subrange(begin, stop)) {
     delta.count(piece, -1);
-    if (!touches) {
+    if (!touches(piece)) {
       append(after, piece);
       continue;
     }
@@ -172,7 +182,8 @@ ExtentDelta ExtentMap::repoint(const Extent& from, SegmentId to, uint64_t to_off
     if (tail < end_of(piece)) append(after, cut(piece, tail, end_of(piece)));
   }
   for (const Extent& piece : after) delta.count(piece, +1);
-  pieces_ = std::move(after);
+  auto at = pieces_.erase(begin, stop);
+  pieces_.insert(at, after.begin(), after.end());
   delta.prune();
   return delta;
 }

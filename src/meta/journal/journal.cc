@@ -222,7 +222,7 @@ Task<Result<void>> Journal::append_to(RunRecord run, Buffer batch, Position firs
 }
 
 Task<Result<void>> Journal::append(std::string batch, Position first, Position last) {
-  Buffer bytes = Buffer::copy_of(bytes_of(batch));
+  Buffer bytes = Buffer::adopt(std::move(batch));
   bytes_ += bytes.size();
   Nanos deadline = env_.clock.now() + kAppendPatience;
   Nanos pause = milliseconds(20);
