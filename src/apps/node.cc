@@ -594,16 +594,27 @@ Task<Result<void>> Node::lead_partitions() {
     }
   }
   HR_CO_TRY(co_await put_map(std::move(map)));
-  if (rehydrated) {  // every partition has its own checkpoint now
-    HR_CO_TRY(CoordRecord origin, co_await coordinator_.get(kOriginKey));
-    HR_CO_TRY(co_await coordinator_.put(kOriginKey, "", origin.version));
-  }
+  if (rehydrated) scope_.spawn(forget_origin());
   // The root may be held by a prepared transaction that another partition has to decide.
   for (const std::shared_ptr<Partition>& partition : started) partition->scope().spawn(resolve_loop(*partition));
   for (const std::shared_ptr<Partition>& partition : started) {
     HR_CO_TRY(co_await make_root(*partition));
   }
   co_return {};
+}
+
+// When each partition has a checkpoint of its own to start from.
+Task<void> Node::forget_origin() {
+  for (;;) {
+    bool all = true;
+    for (const auto& [id, partition] : service_.all()) all &= partition->has_checkpoint();
+    if (all) {
+      Result<CoordRecord> origin = co_await coordinator_.get(kOriginKey);
+      if (origin.ok() && (co_await coordinator_.put(kOriginKey, "", origin->version)).ok()) co_return;
+    }
+    bool slept = co_await scope_.token().sleep(env_.clock, seconds(1));
+    if (!slept) co_return;
+  }
 }
 
 Task<Result<Cut>> Node::push() {

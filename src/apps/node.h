@@ -154,6 +154,7 @@ class Node {
   void refuse_changes(std::string why, Code code);
   void watch_partitions();
   Task<void> watch_loop();
+  [[nodiscard]] Task<void> forget_origin();
   void tell(NodeEvent event) const {
     if (options_.on_event) options_.on_event(event);
   }

@@ -7,6 +7,7 @@ namespace headrace {
 
 namespace {
 constexpr const char* kCountersRow = "counters";
+constexpr const char* kOriginRow = "origin";
 constexpr size_t kManyRows = 1'000'000;  // sessions, results, prepared transactions: all bounded elsewhere
 
 uint8_t journal_copies(const ClusterMap& map) { return static_cast<uint8_t>(1 + map.protection.parity); }
@@ -46,6 +47,9 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
     HR_CO_TRY(store_, co_await context_.stores.import(name, origin->files, origin->fetch));
   } else if (record.checkpoint) {
     HR_CO_TRY(store_, co_await open_checkpoint());
+  } else if (record.checkpoint_at.value() > 0) {
+    co_return Error(Code::kCorrupt, "the partition began on a bucket's manifest and has no checkpoint of its own yet, but the coordinator "
+                                    "no longer names that manifest: bring it back with `headrace rehydrate`");
   } else {
     HR_CO_TRY(store_, co_await context_.stores.create(name));
   }
@@ -66,7 +70,7 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
     HR_CO_TRY(co_await reset_for_new_epoch());
     queue_record({}, false);  // the counters of the new epoch
   }
-  if (from_origin) {
+  if (from_origin && !origin_taken_) {
     std::vector<RowChange> changes;
     for (const Location& location : origin->locations) {
       LocationRow row;
@@ -81,9 +85,13 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
       for (; i < changes.size() && some.size() < 1000; ++i) some.push_back(std::move(changes[i]));
       queue_record(std::move(some), false);
     }
+    // Behind all of them: a start that was cut short before it takes them again, a later one must not.
+    OriginRow taken{context_.view.map().namespace_epoch};
+    queue_record({{partition_row_key(first_slot(), kOriginRow), encode_durable(taken)}}, false);
     HR_CO_TRY(co_await wait_durable(last_));
-    HR_CO_TRY(co_await checkpoint_now());
   }
+  // Its own checkpoint is made while it serves: how long that takes depends on how many files there are.
+  if (from_origin) checkpoint_wanted_.set();
   scope_.spawn(work_finder());
   scope_.spawn(checkpoint_loop());
   scope_.spawn(lease_loop());
@@ -114,6 +122,11 @@ Task<Result<void>> Partition::load_state() {
     HR_CO_TRY(counters_, decode_durable<Counters>(*bytes));
   }
   counters_.cut = std::max(counters_.cut, replayed);
+  HR_CO_TRY(std::optional<RowValue> origin, co_await store_->get(partition_row_key(first_slot(), kOriginRow)));
+  if (origin) {
+    HR_CO_TRY(OriginRow taken, decode_durable<OriginRow>(*origin));
+    origin_taken_ = taken.namespace_epoch == context_.view.map().namespace_epoch;
+  }
   // What the rows say of sessions, results and hot copies belongs to an earlier namespace epoch.
   NamespaceEpoch epoch = context_.view.map().namespace_epoch;
   new_epoch_ = counters_.namespace_epoch.value() != 0 && counters_.namespace_epoch != epoch;

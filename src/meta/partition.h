@@ -65,7 +65,8 @@ class Partition {
   // Leads from here on. The error says what is missing and the mend.
   [[nodiscard]] Task<Result<void>> start();
   // Like start(), but on the files of a cut of an earlier namespace epoch (re-hydrate): sessions, results, placements
-  // and open-unlinked files of it are void; `locations` changed since the cut.
+  // and open-unlinked files of it are void; `locations` changed since the cut. Needed again at each start until
+  // has_checkpoint(), which soon follows.
   struct Origin {
     StoreFiles files;
     FetchFile fetch;
@@ -82,6 +83,8 @@ class Partition {
   [[nodiscard]] PartitionContext& context() { return context_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
   [[nodiscard]] const Journal& journal() const { return journal_; }
+  // Until it has one, it starts from the cut that it began on.
+  [[nodiscard]] bool has_checkpoint() const { return static_cast<bool>(journal_.record().checkpoint); }
   // Whether every copy of its checkpoint is on a live target; the record's and the files'.
   [[nodiscard]] bool checkpoint_whole() const;
   [[nodiscard]] const std::string& last_error() const { return last_error_; }  // of background work
@@ -242,6 +245,7 @@ class Partition {
   uint64_t segment_limit_ = 0;     // a mark at or above it is durable
   bool claims_missing_ = false;
   bool new_epoch_ = false;         // the rows are of an earlier namespace epoch
+  bool origin_taken_ = false;      // what start_from() was given is in the rows
   Mutex segment_mark_;
   Mutex checkpointing_;            // the store is being applied to or flushed
   Mutex shipping_;                 // one checkpoint at a time

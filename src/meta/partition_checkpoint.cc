@@ -230,11 +230,12 @@ Task<void> Partition::free_segments(std::vector<Location> dead) {
 
 Task<void> Partition::checkpoint_loop() {
   while (!stopping_) {
-    checkpoint_wanted_.reset();
     bool asked = co_await checkpoint_wanted_.wait_until(env_.clock, env_.clock.now() + context_.options.checkpoint_interval);
+    checkpoint_wanted_.reset();
     if (stopping_ || !serving_) co_return;
     if (!asked && applied_ == journal_.record().checkpoint_at) continue;
     Result<void> done = co_await checkpoint_now();
+    if (done.ok()) checkpoint_wanted_.reset();  // what it was wished for meanwhile is in it, or comes again
     if (!done.ok() && serving_) {
       last_error_ = "checkpoint: " + done.error().text();
       bool slept = co_await scope_.token().sleep(env_.clock, seconds(1));  // and again at the next wish
@@ -249,6 +250,8 @@ Task<void> Partition::checkpoint_loop() {
 Task<Result<TakeCutReply>> Partition::take_cut(Cut cut) {
   if (cut < counters_.cut && std::none_of(cuts_.begin(), cuts_.end(), [&](const KeptCut& k) { return k.cut == cut; }))
     co_return Error(Code::kConflict, "cut " + to_string(cut) + " has passed: take a new one");
+  // Once a newer manifest is published, what this partition began on may go: first it must stand on its own.
+  if (!has_checkpoint() && journal_.record().checkpoint_at.value() > 0) HR_CO_TRY(co_await checkpoint_now());
   observe(cut);
   auto find = [&]() { return std::find_if(cuts_.begin(), cuts_.end(), [&](const KeptCut& k) { return k.cut == cut; }); };
   if (find() == cuts_.end()) co_return Error(Code::kConflict, "cut " + to_string(cut) + " has passed: take a new one");

@@ -86,6 +86,11 @@ struct SessionRow {
   NamespaceEpoch namespace_epoch;
   void fields(this auto& self, auto& v) { v(self.client, self.namespace_epoch); }
 };
+struct OriginRow {              // the cut of an earlier namespace epoch that this partition began on is in the rows
+  static constexpr uint8_t kFormat = 1;
+  NamespaceEpoch namespace_epoch;  // of the one that took it
+  void fields(this auto& self, auto& v) { v(self.namespace_epoch); }
+};
 struct ResultRow {              // what a mutation answered; at the partition's first slot
   static constexpr uint8_t kFormat = 1;
   Code code = Code::kOk;
