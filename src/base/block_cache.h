@@ -13,7 +13,7 @@ namespace headrace {
 
 inline constexpr size_t kSmallestCachedBlock = 64 * kKiB;
 inline constexpr size_t kLargestCachedBlock = 32 * kMiB;
-inline constexpr size_t kMaxIdle = 128 * kMiB;
+inline constexpr size_t kMaxIdle = 256 * kMiB;
 
 // At least `size` bytes, aligned to kBlock, uninitialised. Give it back with the same size. Throws
 // bad_alloc.

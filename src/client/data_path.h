@@ -46,7 +46,7 @@ class DataPath {
  public:
   static constexpr uint64_t kExtentWindow = 64 * kMiB;
   static constexpr uint64_t kFirstWindow = kMiB;
-  static constexpr uint64_t kLastWindow = 16 * kMiB;
+  static constexpr uint64_t kLastWindow = 32 * kMiB;
   static constexpr uint64_t kMaxAhead = 128 * kMiB;  // being fetched ahead, all files
   static constexpr size_t kMaxExtents = 1'000'000;   // cached, all files
 
