@@ -169,8 +169,12 @@ class Bench {
 // ---- what is measured ----
 
 Result<void> Bench::start() {
-  HR_TRY(output_of(self() + " up --state " + state_ + " --mount " + mount_ + " --detach"));
-  return adopt();
+  std::error_code error;
+  std::filesystem::create_directories(mount_, error);
+  Result<std::string> up = output_of(self() + " up --state " + state_ + " --mount " + mount_ + " --detach");
+  Result<void> adopted = adopt();  // also what came up in part: it has to go down again
+  if (!up.ok()) return up.error();
+  return adopted;
 }
 
 Result<void> Bench::adopt() {

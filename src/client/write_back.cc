@@ -68,9 +68,9 @@ void WriteBack::enqueue(const FileRef& file) {
   queues_[file->session->partition].push_back(file);
 }
 
-Task<Result<void>> WriteBack::admit(FileRef file) {
+Task<Result<void>> WriteBack::admit() {
   const Nanos deadline = env_.clock.now() + kWriterPatience;
-  while (!admits(*file)) {
+  while (!admits()) {
     if (refusing_) {
       // Probed by the flusher; an empty write-back may try itself.
       if (dirty_bytes_ > 0 || refusing_->code() == Code::kReadOnly) co_return *refusing_;
@@ -108,7 +108,7 @@ void WriteBack::add(const FileRef& file, uint64_t offset, Buffer bytes) {
     }
     file->next_full_check = std::max(kSegment, file->dirty.free_bytes() + kSegment);
   }
-  if (added_ >= kSegment || pressed(*file)) kick();
+  if (added_ >= kSegment || pressed()) kick();
 }
 
 void WriteBack::drop(const FileRef& file, std::optional<Error> error) {
@@ -191,9 +191,8 @@ bool WriteBack::pump(std::deque<FileRef>& queue) {
       continue;
     }
     const bool aged = file->dirty_since + options_.flush_after - kTick <= now;
-    const bool full = pressed(*file);
-    if (file->retry_at <= now && (aged || file->opens == 0 || full)) {
-      due |= aged || full;
+    if (file->retry_at <= now && (aged || file->opens == 0 || pressed())) {
+      due |= aged;
       if (bytes < kJobBytes && ready.size() < kJobFiles) {
         ready.push_back(file);
         bytes += file->dirty.free_bytes();

@@ -14,8 +14,7 @@
 //     that moment; what was taken before a drop() is never committed after it.
 //  3. A commit says how long the file is as far as it was ever committed: unwritten bytes never
 //  show as zeros.
-//  4. At most dirty_limit bytes are dirty (plus one write per writer), of one file a quarter of it: further writers wait.
-//  More of one stream would not make it faster, only fill fresh memory.
+//  4. At most dirty_limit bytes are dirty (plus one write per writer): further writers wait.
 // Jobs run in the client's scope, so that whoever waits for one may go away.
 // Owner: Client.
 #pragma once
@@ -61,10 +60,8 @@ class WriteBack {
   void start();  // the background flusher, until the scope ends
 
   // Waits while too much is dirty. kNoSpace, kReadOnly: nothing can be written at present.
-  [[nodiscard]] Task<Result<void>> admit(FileRef file);
-  [[nodiscard]] bool admits(const FileState& file) const {
-    return dirty_bytes_ < options_.dirty_limit && file.dirty.bytes() < file_limit() && !refusing_;
-  }
+  [[nodiscard]] Task<Result<void>> admit();
+  [[nodiscard]] bool admits() const { return dirty_bytes_ < options_.dirty_limit && !refusing_; }
   // The caller holds the write grant, checked without awaiting since. Extends the file.
   void add(const FileRef& file, uint64_t offset, Buffer bytes);
   // Everything dirty in the file when called is durable on return.
@@ -128,8 +125,6 @@ class WriteBack {
   bool take_runs_into(Job& job, const FileRef& file);
   [[nodiscard]] Task<void> flusher();
   bool pump(std::deque<FileRef>& queue);
-  [[nodiscard]] uint64_t file_limit() const { return options_.dirty_limit / 4; }
-  [[nodiscard]] bool pressed(const FileState& file) const { return pressed() || file.dirty.bytes() > file_limit() / 4 * 3; }
   [[nodiscard]] bool pressed() const { return dirty_bytes_ > options_.dirty_limit / 4 * 3; }
   [[nodiscard]] JobRef stage_job(const FileRef& file);
   [[nodiscard]] std::vector<JobRef> jobs_of(const FileRef& file);
