@@ -37,6 +37,8 @@ ClusterShape ClusterShape::draw(Random& random) {
   shape.client.flush_after = milliseconds(static_cast<int64_t>(random.between(100, 5'000)));
   shape.client.max_files = random.chance(1, 3) ? 8 : 1'000;
   shape.client.idle_grant = seconds(random.chance(1, 3) ? 2 : 60);
+  shape.client.directory_write_grants = random.chance(1, 2);
+  shape.client.max_unsent = random.chance(1, 3) ? 3 : 1'000;
   return shape;
 }
 

@@ -33,6 +33,7 @@ struct ClusterShape {
   TierOptions tier;
   uint64_t cache_bytes = kMiB;
   uint32_t miss_percent = 10;
+  // With directory write grants no client dies or loses its sessions: the model takes names to be durable when answered.
   ClientOptions client;
   [[nodiscard]] static ClusterShape draw(Random& random);
 };

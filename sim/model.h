@@ -98,6 +98,8 @@ struct Inode {
   uint32_t claims = 0;   // entries claimed
   bool frozen = false;   // being removed
   // Files.
+  int maker = -1;     // the client that made it may know of it alone,
+  bool met = false;   // until another one has found it by its name
   Contents contents;
   bool writing = false;   // one writer at a time
   bool poisoned = false;  // a truncation or punch has an unknown outcome

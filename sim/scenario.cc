@@ -118,9 +118,10 @@ Task<void> Scenario::fault() {
   Machine& node = cluster_.node_machine();
   SimNetwork& net = world_.network();
   uint64_t dice = random_.below(100);
+  const bool spare_clients = cluster_.shape.client.directory_write_grants;
   if (dice < 14) {
     if (node.running()) node.crash(CrashKind::kProcess);
-  } else if (dice < 30) {
+  } else if (dice < 30 || (spare_clients && dice < 44)) {
     if (node.running()) node.crash(CrashKind::kPower);
   } else if (dice < 40) {
     int client = any_client();
@@ -131,7 +132,7 @@ Task<void> Scenario::fault() {
     for (int i = 0; i < kClients; ++i) cluster_.crash_client(i, CrashKind::kPower);
   } else if (dice < 54) {
     int client = any_client();
-    bool lasting = random_.chance(1, 3);
+    bool lasting = !spare_clients && random_.chance(1, 3);
     Nanos duration = lasting ? between_ms(2'000, 25'000) : between_ms(10, 1'500);
     world_.faults().note(lasting ? "net.long_partition" : "net.short_partition");
     if (lasting) work_.disturb(client, world_.now() + duration + seconds(40));
@@ -152,7 +153,7 @@ Task<void> Scenario::fault() {
     (on_node ? node : cluster_.client_machine(client)).jump_wall(delta);
   } else if (dice < 80) {
     int client = any_client();
-    Nanos ahead = random_.chance(1, 2) ? between_ms(10, 3'000) : between_ms(3'000, 40'000);
+    Nanos ahead = spare_clients || random_.chance(1, 2) ? between_ms(10, 3'000) : between_ms(3'000, 40'000);
     work_.disturb(client, world_.now() + seconds(40));
     cluster_.client_machine(client).jump_boot(ahead);
   } else if (dice < 85) {

@@ -150,6 +150,23 @@ InodeRef Workload::pick_file() {
   return nullptr;
 }
 
+Task<InodeRef> Workload::pick_met_file(int client, Client& fs) {
+  InodeRef inode = pick_file();
+  if (!inode || inode->met || inode->maker == client) co_return inode;
+  for (const InodeRef& directory : model_.inodes) {
+    if (directory->type != FileType::kDirectory || !directory->usable()) continue;
+    for (const auto& [name, entry] : directory->entries) {
+      if (entry.inode != inode || entry.claimed) continue;
+      FileId parent = directory->id;
+      Result<Attributes> found = co_await fs.lookup(parent, std::string(name));
+      if (!found.ok() || found->id != inode->id || !inode->usable()) co_return nullptr;
+      inode->met = true;
+      co_return inode;
+    }
+  }
+  co_return nullptr;
+}
+
 std::string Workload::pick_name() {
   uint64_t n = below(10);
   if (n == 9) return "a rather longer name, with spaces and \xc3\xbc, number " + std::to_string(below(3));
@@ -208,6 +225,7 @@ Task<void> Workload::make(int client, Client& fs) {
   m.to_directory = directory;
   m.to_name = name;
   m.inode = model_.new_inode(type);
+  m.inode->maker = client;
   m.inode->mode = type == FileType::kSymlink ? 0777 : 0600 + static_cast<uint32_t>(below(64));
   if (type == FileType::kSymlink) m.inode->target = "to/" + std::to_string(below(1'000'000));
   m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
@@ -241,6 +259,7 @@ Task<void> Workload::create(int client, Client& fs) {
   m.to_directory = directory;
   m.to_name = name;
   m.inode = model_.new_inode(FileType::kFile);
+  m.inode->maker = client;
   m.inode->mode = 0640;
   m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
   MutationRef mutation = model_.begin(std::move(m));
@@ -389,7 +408,7 @@ Task<void> Workload::rename(int client, Client& fs) {
 }
 
 Task<void> Workload::link(int client, Client& fs) {
-  InodeRef inode = pick_file();
+  InodeRef inode = co_await pick_met_file(client, fs);
   InodeRef to = pick_directory();
   std::string name = pick_name();
   if (!inode || !model_.claimable(to, name, false)) co_return;
@@ -408,7 +427,8 @@ Task<void> Workload::link(int client, Client& fs) {
 }
 
 Task<void> Workload::xattr(int client, Client& fs) {
-  InodeRef inode = chance(70) ? pick_file() : pick_directory();
+  InodeRef inode = pick_directory();
+  if (chance(70)) inode = co_await pick_met_file(client, fs);
   if (!inode || inode->xattr_busy || !inode->usable()) co_return;
   std::string name = "user.x" + std::to_string(below(3));
   bool there = inode->xattrs.contains(name);
@@ -436,8 +456,9 @@ Task<void> Workload::xattr(int client, Client& fs) {
   (void)decide(mutation, done.code(), message_of(done), {expected});
 }
 
-Task<void> Workload::get_xattr(int, Client& fs) {
-  InodeRef inode = chance(70) ? pick_file() : pick_directory();
+Task<void> Workload::get_xattr(int client, Client& fs) {
+  InodeRef inode = pick_directory();
+  if (chance(70)) inode = co_await pick_met_file(client, fs);
   if (!inode || inode->xattr_busy || !inode->usable()) co_return;
   Pin pin(inode);
   std::string name = "user.x" + std::to_string(below(3));
@@ -454,7 +475,8 @@ Task<void> Workload::get_xattr(int, Client& fs) {
 }
 
 Task<void> Workload::set_mode(int client, Client& fs) {
-  InodeRef inode = chance(70) ? pick_file() : pick_directory();
+  InodeRef inode = pick_directory();
+  if (chance(70)) inode = co_await pick_met_file(client, fs);
   if (!inode || !inode->usable() || inode->xattr_busy) co_return;
   Pin pin(inode);
   Mutation m;
@@ -504,7 +526,7 @@ Task<void> Workload::write(int client, Client& fs, InodeRef inode, OpenFileRef o
 }
 
 Task<void> Workload::write_some(int client, Client& fs) {
-  InodeRef inode = pick_file();
+  InodeRef inode = co_await pick_met_file(client, fs);
   if (!inode || inode->writing || inode->poisoned) co_return;
   Pin pin(inode);
   Writing writing(inode);
@@ -535,7 +557,7 @@ Task<void> Workload::sync(int client, Client& fs, InodeRef inode) {
 }
 
 Task<void> Workload::sync_some(int client, Client& fs) {
-  InodeRef inode = pick_file();
+  InodeRef inode = co_await pick_met_file(client, fs);
   if (!inode) co_return;
   Pin pin(inode);
   co_await sync(client, fs, inode);
@@ -568,7 +590,7 @@ Task<void> Workload::sync_all_calm(int client, Client& fs) {
 }
 
 Task<void> Workload::truncate(int client, Client& fs) {
-  InodeRef inode = pick_file();
+  InodeRef inode = co_await pick_met_file(client, fs);
   if (!inode || inode->writing || inode->poisoned) co_return;
   Pin pin(inode);
   Writing writing(inode);
@@ -597,7 +619,7 @@ Task<void> Workload::truncate(int client, Client& fs) {
 }
 
 Task<void> Workload::punch(int client, Client& fs) {
-  InodeRef inode = pick_file();
+  InodeRef inode = co_await pick_met_file(client, fs);
   if (!inode || inode->writing || inode->poisoned) co_return;
   Pin pin(inode);
   Writing writing(inode);
@@ -651,7 +673,7 @@ Task<void> Workload::read(int client, Client& fs, InodeRef inode, OpenFileRef op
 }
 
 Task<void> Workload::read_some(int client, Client& fs) {
-  InodeRef inode = pick_file();
+  InodeRef inode = co_await pick_met_file(client, fs);
   if (!inode) co_return;
   Pin pin(inode);
   Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{.direct = chance(5)});
@@ -670,6 +692,7 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
   std::string name;
   if (!pick_entry(directory, name) || !model_.claimable(directory, name, false)) co_return;
   InodeRef inode = directory->entries[name].inode;
+  if (inode && !inode->met && inode->maker != client) co_return;
   if (!inode || inode->type != FileType::kFile || !inode->usable() || inode->pins > 0 || inode->writing || inode->poisoned || inode->links != 1) co_return;
   Mutation m;
   m.kind = Mutation::kUnlink;

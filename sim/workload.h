@@ -88,6 +88,8 @@ class Workload {
   [[nodiscard]] Contents::Lenient lenient() const;
   [[nodiscard]] InodeRef pick_directory();
   [[nodiscard]] InodeRef pick_file();
+  // One that the client has met by its name: an id alone says nothing before its maker has told the partition of it.
+  [[nodiscard]] Task<InodeRef> pick_met_file(int client, Client& fs);
   [[nodiscard]] std::string pick_name();
   // An entry that is there (mostly), with its directory.
   [[nodiscard]] bool pick_entry(InodeRef& directory, std::string& name);

@@ -119,8 +119,12 @@ Buffer noise(Random& random, uint64_t size) {
 
 using Measure = std::function<Task<Result<Measured>>(Env env, Client* client)>;
 
-Task<void> with_client(Env env, std::string node, const Measure* measure, Result<Measured>* out) {
+// What a call that returned says: with kDurable, that names and attributes are at the partition.
+enum class Answers : uint8_t { kDurable, kGranted };
+
+Task<void> with_client(Env env, std::string node, Answers answers, const Measure* measure, Result<Measured>* out) {
   ClientOptions options;
+  options.directory_write_grants = answers == Answers::kGranted;
   options.nodes = {std::move(node)};
   Result<std::unique_ptr<Client>> client = co_await Client::start(env, std::move(options));
   if (!client.ok()) {
@@ -133,10 +137,10 @@ Task<void> with_client(Env env, std::string node, const Measure* measure, Result
 }
 
 // One client's life around one measurement.
-Result<Measured> native(const std::string& node, const Measure& measure) {
+Result<Measured> native(const std::string& node, const Measure& measure, Answers answers = Answers::kGranted) {
   HR_TRY(std::unique_ptr<Reactor> reactor, Reactor::create());
   Result<Measured> out = Error(Code::kIo, "not measured");
-  reactor->run(with_client(reactor->env(), node, &measure, &out));
+  reactor->run(with_client(reactor->env(), node, answers, &measure, &out));
   return out;
 }
 
@@ -201,7 +205,7 @@ Task<Result<Measured>> many_files(Env env, Client* client, std::string name, uin
 }  // namespace
 
 Result<Measured> measure_creates(const std::string& node, const std::string& name, int in_flight, uint64_t files) {
-  return native(node, [&](Env env, Client* client) { return creates(env, client, name, in_flight, files); });
+  return native(node, [&](Env env, Client* client) { return creates(env, client, name, in_flight, files); }, Answers::kDurable);
 }
 
 Result<Measured> measure_ingest(const std::string& node, const std::string& name, uint64_t files) {

@@ -29,13 +29,16 @@ Client::Client(Env env, ClientOptions options)
       sessions_(env, partitions_, ClientId(env.random.nonzero()), scope_),
       files_(env, sessions_, scope_,
              {.max_files = options_.max_files, .idle = options_.idle_grant}),
+      changes_(env, sessions_, files_, scope_,
+               {.send_after = options_.flush_after, .max_unsent = options_.max_unsent}),
       reader_(env, hub_, partitions_, segments_, scope_, options_.read_cache),
-      write_back_(env, sessions_, files_, segments_, reader_, scope_,
+      write_back_(env, sessions_, files_, changes_, segments_, reader_, scope_,
                   {.dirty_limit = options_.dirty_limit,
                    .flush_after = options_.flush_after,
                    .stage_limit = options_.stage_limit}),
-      data_(sessions_, files_, write_back_, reader_, scope_),
-      names_(env, sessions_, files_, write_back_, data_, scope_) {
+      data_(sessions_, files_, changes_, write_back_, reader_, scope_),
+      names_(env, sessions_, files_, changes_, write_back_, data_, scope_,
+             {.directory_write_grants = options_.directory_write_grants}) {
   identity_.client = sessions_.client();
   handlers_.on<Recall>([this](Recall request, CallInfo) { return files_.recall(request); });
   handlers_.on<Closing>([this](Closing request, CallInfo) { return leave(request); });
@@ -43,6 +46,14 @@ Client::Client(Env env, ClientOptions options)
   sessions_.on_lost = [this](ClientSessionRef session) { session_lost(session); };
   sessions_.on_expired = [this](ClientSessionRef session) { files_.session_expired(session); };
   files_.flush = [this](FileRef file) { return write_back_.flush(std::move(file)); };
+  files_.flush_changes = [this](FileRef file) { return changes_.flush(std::move(file)); };
+  files_.give_up_changes = [this](const ClientSessionRef& session, Error error) {
+    changes_.give_up(session, error);
+  };
+  names_.read_only = [this] { return follower_.read_only(); };
+  changes_.unlinked = [this](const FileRef& file) {
+    names_.unlinked(file->id, file->attributes ? file->attributes->links : 0);
+  };
   files_.keep_open = [this](FileRef file) { return keep_open(std::move(file)); };
   files_.drop_dirty = [this](const FileRef& file, Error error) {
     write_back_.drop(file, std::move(error));
@@ -108,7 +119,8 @@ Nanos Client::may_cache(FileId id) const {
 
 ClientStatistics Client::counters() const {
   return {write_back_.counters(), reader_.counters(),        segments_.counters(),
-          files_.counters(),      write_back_.dirty_bytes(), files_.size()};
+          files_.counters(),      changes_.counters(),      write_back_.dirty_bytes(),
+          files_.size()};
 }
 
 Result<void> Client::writable() const {
@@ -129,7 +141,7 @@ Task<Result<Attributes>> Client::set_attributes(FileId file, AttributeChange cha
 }
 Task<Result<Attributes>> Client::make(FileId parent, std::string name, MakeOptions options,
                                       Credentials who) {
-  return names_.make(parent, std::move(name), std::move(options), who);
+  return names_.make(parent, std::move(name), std::move(options), who, {});
 }
 Task<Result<void>> Client::unlink(FileId parent, std::string name) {
   return names_.unlink(parent, std::move(name), false);
@@ -175,6 +187,7 @@ Task<Result<void>> Client::keep_open(FileRef file) {
   Mutex::Guard guard = co_await file->opening.lock();
   while (file->forgetting) co_await ListWait(file->forgotten);
   if (file->kept) co_return Result<void>();
+  HR_CO_TRY(co_await changes_.flush(file));
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file->id.slot()));
   HR_CO_TRY(co_await sessions_.mutate_under(session, OpenKept{.file = file->id}));
   file->kept = !session->lost;
@@ -197,13 +210,10 @@ Task<Result<OpenFileRef>> Client::open(FileId id, OpenMode mode) {
 
 Task<Result<FileSystem::Created>> Client::create(FileId parent, std::string name, uint32_t mode,
                                                  OpenMode open, Credentials who) {
-  // Its write grant protects it; where none is wanted the partition is told with the same message.
-  const bool kept = !open.write;
   HR_CO_TRY(Attributes made,
             co_await names_.make(parent, std::move(name), {.type = FileType::kFile, .mode = mode},
-                                 who, kept, open.write));
+                                 who, {.any = true, .writes = open.write, .durable = open.sync}));
   FileRef file = files_.get(made.id);
-  file->kept = kept;
   ++file->opens;
   auto handle = std::make_shared<FileHandle>(file, open, closed_);
   if (!files_.is_protected(*file)) {
@@ -261,12 +271,16 @@ Task<Result<void>> Client::punch(OpenFileRef file, uint64_t offset, uint64_t len
 
 Task<Result<void>> Client::sync(FileId id) {
   FileRef file = files_.find(id);
-  if (file == nullptr) co_return Result<void>();  // names and attributes are durable already
+  if (file == nullptr) co_return Result<void>();  // nothing of it is unsent
   co_return co_await data_.sync(std::move(file));
 }
 
 Task<Result<void>> Client::sync_all() {
-  return write_back_.flush_all();
+  Result<void> sent = co_await changes_.flush_all();
+  Result<void> flushed = co_await write_back_.flush_all();
+  if (lost_) co_return *std::exchange(lost_, std::nullopt);
+  if (!sent.ok()) co_return sent;
+  co_return flushed;
 }
 
 // ---- the whole ----
@@ -311,8 +325,16 @@ void Client::session_lost(const ClientSessionRef& session) {
     file->kept = false;
     if (file->opens > 0) open.push_back(file);
   }
+  const uint64_t dropped = write_back_.counters().dropped_bytes + changes_.counters().lost;
+  changes_.give_up(session, Error(Code::kStale,
+                                  "this client was not heard of for longer than its lease and was "
+                                  "evicted"));
   files_.session_lost(session);
   if (ended_) return;
+  if (write_back_.counters().dropped_bytes + changes_.counters().lost != dropped)
+    lost_ = Error(Code::kStale,
+                  "unsynced data was lost: this client was not heard of for longer than its lease "
+                  "and was evicted");
   for (const FileRef& file : open) files_.keep_open_soon(file);
 }
 
@@ -330,7 +352,7 @@ Task<void> Client::leave_now() {
   // round.
   for (uint64_t heard = 0; heard != told_to_leave_;) {
     heard = told_to_leave_;
-    (void)co_await write_back_.flush_all();
+    (void)co_await sync_all();
     co_await forget_closed();
     co_await files_.release_all();
     closing_.set();
@@ -342,7 +364,7 @@ Task<Result<void>> Client::shut_down() {
   Result<void> flushed;
   if (!ended_) {
     ended_ = true;
-    flushed = co_await write_back_.flush_all();
+    flushed = co_await sync_all();
     co_await forget_closed();
     co_await files_.release_all();
     co_await sessions_.close_all();

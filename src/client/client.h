@@ -2,16 +2,18 @@
 // (with file_system.h).
 //
 // Who owns what: Client owns the hub, the copy of the cluster map and one of each part:
-// ClientSessions, FileTable (grants), SegmentReader, WriteBack, DataPath, Names. All run on one
+// ClientSessions, FileTable (grants), ChangeLog, SegmentReader, WriteBack, DataPath, Names. All run on one
 // core, in one Scope. Lifecycle: start() → use → shut_down() → destroy. Destroyed without
 // shut_down() it is as if the machine had crashed: what was not synced is lost, and the node evicts
 // it after its lease.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "client/change_log.h"
 #include "client/data_path.h"
 #include "client/file_system.h"
 #include "client/files.h"
@@ -34,6 +36,10 @@ struct ClientOptions {
   uint64_t read_cache = 256 * kMiB;  // pieces of segments
   size_t max_files = 65'536;         // whose grants are held when idle
   Nanos idle_grant = seconds(600);
+  // Names and attributes are answered before the partition has them; fsync of file or directory is then
+  // the durability point. False: each is durable when answered.
+  bool directory_write_grants = true;
+  size_t max_unsent = 16'384;         // such changes; above it whoever makes more waits
   Nanos start_timeout = seconds(30);  // until a node must have answered
 };
 
@@ -42,6 +48,7 @@ struct ClientStatistics {
   SegmentReader::Counters reader;
   SegmentIoCounters segments;
   FileTable::Counters grants;
+  ChangeLog::Counters changes;
   uint64_t dirty_bytes = 0;
   uint64_t files = 0;  // known of
 };
@@ -129,8 +136,10 @@ class Client final : public FileSystem {
   bool ended_ = false;
   ClosedFiles closed_ = std::make_shared<std::vector<FileRef>>();
   Mutex forgetting_;
+  std::optional<Error> lost_;  // what a session's end took; for the next sync_all
   ClientSessions sessions_;
   FileTable files_;
+  ChangeLog changes_;
   SegmentReader reader_;
   WriteBack write_back_;
   DataPath data_;

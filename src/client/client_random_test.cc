@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ ClientOptions small_options(SeededRandom& random) {
   options.read_cache = random.chance(1, 2) ? kMiB : 256 * kMiB;
   options.idle_grant = random.chance(1, 2) ? seconds(6) : seconds(600);
   options.max_files = random.chance(1, 2) ? 3 : 1000;
+  options.directory_write_grants = random.chance(3, 4);
+  options.max_unsent = random.chance(1, 4) ? 2 : 16'384;
   return options;
 }
 
@@ -73,7 +76,18 @@ class OneByOne {
   }
   size_t pick_client() { return random_.below(clients_); }
   Client& client(size_t c) { return cluster_.client(c); }
+  // A client learns of a file by its name: an id is nobody's business before it has one at the partition.
+  void know(size_t c, const std::shared_ptr<File>& file) {
+    if (!known_.insert({c, file->id}).second) return;
+    for (const auto& [name, at] : files_) {
+      if (at != file) continue;
+      auto found = cluster_.world.run(client(c).lookup(kRootFile, name));
+      ASSERT_TRUE(found.ok()) << where() << found.error().text();
+      ASSERT_EQ(found->id, file->id) << where();
+    }
+  }
   OpenFileRef handle(size_t c, const std::shared_ptr<File>& file) {
+    know(c, file);
     for (Open& open : handles_)
       if (open.client == c && open.file == file) return open.handle;
     auto opened = cluster_.world.run(client(c).open(file->id, kReadWrite));
@@ -111,6 +125,7 @@ class OneByOne {
       ASSERT_TRUE(made.ok()) << where() << made.error().text();
       auto file = std::make_shared<File>(File{made->attributes.id, ""});
       files_[name] = file;
+      known_.insert({c, file->id});
       handles_.push_back({c, file, made->file});
       return;
     }
@@ -118,6 +133,7 @@ class OneByOne {
     std::advance(at, random_.below(files_.size()));
     std::shared_ptr<File> file = at->second;
     const std::string name = at->first;
+    know(c, file);
     const uint64_t room = random_.chance(1, 4) ? 400'000 : 40'000;
     switch (random_.below(18)) {
       case 0:
@@ -238,6 +254,7 @@ class OneByOne {
   FakeCluster cluster_;
   size_t clients_;
   std::map<std::string, std::shared_ptr<File>> files_;
+  std::set<std::pair<size_t, FileId>> known_;
   std::vector<Open> handles_;
 };
 
@@ -269,6 +286,12 @@ class AtOnce {
           cluster_.client(c).make(kRootFile, "m" + std::to_string(c), {.mode = 0}, {}));
       ASSERT_TRUE(marked.ok());
       marked_[c] = marked->id;
+    }
+    for (size_t c = 0; c < kClients; ++c) {
+      for (const std::string name : {"shared", "m0", "m1", "m2"}) {
+        auto found = cluster_.world.run(cluster_.client(c).lookup(kRootFile, name));
+        ASSERT_TRUE(found.ok());
+      }
     }
     Scope scope;
     for (size_t c = 0; c < kClients; ++c) {

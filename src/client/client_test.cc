@@ -629,10 +629,400 @@ TEST(Client, StatisticsAddUp) {
 TEST(Client, GivesBackIdleGrants) {
   Steps s(38, 1, {.idle_grant = seconds(20)});
   for (int i = 0; i < 20; ++i) (void)s.create("f" + std::to_string(i));
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
   EXPECT_GE(s.node().grants(), 20u);
   s.world.run_for(seconds(60));
   EXPECT_LE(s.node().grants(), 1u);
   EXPECT_TRUE(s.world.run(s.client().lookup(kRootFile, "f7")).ok());
+}
+
+// ---- directory write grants ----
+
+// A directory that client 0 writes alone: the grant came with the first file in it.
+struct Directory : Steps {
+  explicit Directory(uint64_t seed, size_t clients = 1, ClientOptions options = {})
+      : Steps(seed, clients, options) {
+    auto made = world.run(
+        client().make(kRootFile, "d", {.type = FileType::kDirectory, .mode = 0755}, {}));
+    HR_ASSERT(made.ok());
+    id = made->id;
+    (void)write_file("first", "1");
+    HR_ASSERT(world.run(client().sync_all()).ok());
+    before = node().counts;
+  }
+  FileId make(const std::string& name, size_t c = 0) {
+    auto made = world.run(client(c).make(id, name, {.mode = 0644}, {}));
+    EXPECT_TRUE(made.ok()) << (made.ok() ? "" : made.error().text());
+    return made.ok() ? made->id : FileId();
+  }
+  FileId write_file(const std::string& name, const std::string& bytes, size_t c = 0) {
+    auto f = create(name, c, kReadWrite, id);
+    HR_ASSERT(write(f, 0, bytes, c).ok());
+    HR_ASSERT(world.run(client(c).close(f)).ok());
+    return f->id();
+  }
+  Result<void> unlink(const std::string& name, size_t c = 0) {
+    (void)world.run(client(c).lookup(id, name));  // as a kernel does
+    return world.run(client(c).unlink(id, name));
+  }
+  bool there(const std::string& name) { return disk.inodes[id].names.contains(name); }
+  bool sees(const std::string& name, size_t c) {
+    return world.run(client(c).lookup(id, name)).ok();
+  }
+  FileId id;
+  FakeNode::Counts before;
+};
+
+TEST(DirectoryWriteGrant, FilesAreMadeWithoutAMessageAndSentTogether) {
+  Directory s(100);
+  for (int i = 0; i < 300; ++i) (void)s.write_file("f" + std::to_string(i), pattern(100, i));
+  EXPECT_EQ(s.node().counts.makes, s.before.makes);
+  EXPECT_EQ(s.node().counts.lookups, s.before.lookups);
+  EXPECT_FALSE(s.there("f0"));
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  EXPECT_TRUE(s.there("f299"));
+  EXPECT_LE(s.node().counts.change_messages, 2u);
+  EXPECT_LE(s.node().counts.commits, s.before.commits + 1);
+  s.start_client_again(0);
+  auto found = s.world.run(s.client().lookup(s.id, "f77"));
+  ASSERT_TRUE(found.ok());
+  EXPECT_EQ(s.read(s.open(found->id), 0, 1000), pattern(100, 77));
+}
+
+TEST(DirectoryWriteGrant, AnswersAreThoseOfAFileSystem) {
+  Directory s(101);
+  const FileId a = s.make("a");
+  EXPECT_EQ(s.world.run(s.client().make(s.id, "a", {}, {})).code(), Code::kExists);
+  EXPECT_EQ(s.world.run(s.client().make(s.id, "first", {}, {})).code(), Code::kExists);
+  EXPECT_EQ(s.world.run(s.client().lookup(s.id, "a"))->id, a);
+  EXPECT_EQ(s.world.run(s.client().lookup(s.id, "b")).code(), Code::kNotFound);
+  EXPECT_EQ(s.unlink("b").code(), Code::kNotFound);
+  auto set = s.world.run(s.client().set_attributes(
+      a, {.mask = kSetMode | kSetUid | kSetMtime, .mode = 0600, .uid = 5, .mtime = 77}));
+  ASSERT_TRUE(set.ok());
+  EXPECT_EQ(set->mode, 0600u);
+  EXPECT_EQ(s.stat(a).mtime, 77);
+  EXPECT_EQ(s.world.run(s.client().get_xattr(a, "user.x")).code(), Code::kNoAttribute);
+  auto link = s.world.run(s.client().make(s.id, "l", {.type = FileType::kSymlink, .target = "to"}, {}));
+  ASSERT_TRUE(link.ok());
+  EXPECT_EQ(*s.world.run(s.client().read_link(link->id)), "to");
+  const int64_t mtime = s.stat(s.id).mtime;
+  ASSERT_TRUE(s.unlink("a").ok());
+  EXPECT_GT(s.stat(s.id).mtime, mtime);
+  EXPECT_EQ(s.world.run(s.client().lookup(s.id, "a")).code(), Code::kNotFound);
+  EXPECT_EQ(s.node().counts.changes, s.before.changes);
+  // The list is the partition's, with all that was done before.
+  auto list = s.world.run(s.client().read_directory(s.id, 0, 100, true));
+  ASSERT_TRUE(list.ok());
+  ASSERT_EQ(list->entries.size(), 2u);
+  EXPECT_EQ(list->entries[1].name, "l");
+}
+
+TEST(DirectoryWriteGrant, SyncOfTheFileMakesItsNameDurable) {
+  Directory s(102);
+  auto f = s.create("a", 0, kReadWrite, s.id);
+  ASSERT_TRUE(s.write(f, 0, "hello").ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_TRUE(s.there("a"));
+  (void)s.make("never synced");
+  s.start_client_again(0);
+  EXPECT_TRUE(s.sees("a", 0));
+  EXPECT_FALSE(s.sees("never synced", 0));
+  EXPECT_EQ(s.read(s.open(f->id()), 0, 100), "hello");
+}
+
+TEST(DirectoryWriteGrant, SyncOfTheDirectoryMakesAllItsNamesDurable) {
+  Directory s(103);
+  const FileId a = s.make("a");
+  (void)s.make("b");
+  ASSERT_TRUE(s.unlink("first").ok());
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(a, {.mask = kSetMode, .mode = 0700})).ok());
+  EXPECT_FALSE(s.there("a"));
+  ASSERT_TRUE(s.sync(s.id).ok());
+  EXPECT_TRUE(s.there("a") && s.there("b") && !s.there("first"));
+  EXPECT_EQ(s.disk.inodes[a].attributes.mode, 0700u);
+  s.start_client_again(0);
+  EXPECT_TRUE(s.sees("b", 0));
+}
+
+TEST(DirectoryWriteGrant, OSyncIsDurableWhenAnswered) {
+  Directory s(104);
+  auto f = s.create("a", 0, {.write = true, .sync = true}, s.id);
+  EXPECT_TRUE(s.there("a"));
+}
+
+TEST(DirectoryWriteGrant, IsSentWithinFiveSeconds) {
+  Directory s(105);
+  const FileId a = s.make("a");
+  s.world.run_for(milliseconds(5500));
+  EXPECT_TRUE(s.there("a"));
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(a, {.mask = kSetMode, .mode = 0700})).ok());
+  EXPECT_EQ(s.node().counts.changes, 1u);
+  s.world.run_for(milliseconds(5500));
+  EXPECT_EQ(s.disk.inodes[a].attributes.mode, 0700u);
+}
+
+TEST(DirectoryWriteGrant, WhatIsMadeAndRemovedCostsNothingButTheDirectorysTimes) {
+  Directory s(106);
+  for (int i = 0; i < 50; ++i) {
+    (void)s.write_file("t" + std::to_string(i), pattern(10'000, i));
+    ASSERT_TRUE(s.unlink("t" + std::to_string(i)).ok());
+  }
+  EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  const int64_t mtime = s.stat(s.id).mtime;
+  s.world.run_for(seconds(20));
+  EXPECT_EQ(s.node().counts.changes, 1u);
+  EXPECT_EQ(s.node().counts.touches, 1u);
+  EXPECT_EQ(s.node().counts.commits, s.before.commits);
+  EXPECT_EQ(s.disk.inodes[s.id].attributes.mtime, mtime);
+  EXPECT_EQ(s.disk.inodes.size(), 3u);
+}
+
+TEST(DirectoryWriteGrant, AnUnlinkedUnsentFileThatIsOpenStays) {
+  Directory s(107);
+  auto f = s.create("a", 0, kReadWrite, s.id);
+  ASSERT_TRUE(s.write(f, 0, "hello").ok());
+  ASSERT_TRUE(s.unlink("a").ok());
+  EXPECT_FALSE(s.sees("a", 0));
+  s.world.run_for(seconds(10));
+  EXPECT_EQ(s.read(f, 0, 100), "hello");
+  ASSERT_TRUE(s.write(f, 5, " again").ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.read(f, 0, 100), "hello again");
+  ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+  s.world.run_for(seconds(10));
+  EXPECT_FALSE(s.disk.inodes.contains(f->id()));
+}
+
+TEST(DirectoryWriteGrant, AnotherClientSeesAllThatWasAnswered) {
+  Directory s(108, 2);
+  const FileId a = s.write_file("a", "hello");
+  ASSERT_TRUE(s.unlink("first").ok());
+  EXPECT_FALSE(s.there("a"));
+  EXPECT_TRUE(s.sees("a", 1));
+  EXPECT_FALSE(s.sees("first", 1));
+  EXPECT_EQ(s.read(s.open(a, 1), 0, 100, 1), "hello");
+  // Refusals too: a name that is gone is free, one that is there is not.
+  ASSERT_TRUE(s.world.run(s.client(1).make(s.id, "first", {}, {})).ok());
+  EXPECT_EQ(s.world.run(s.client(0).make(s.id, "first", {}, {})).code(), Code::kExists);
+  auto list = s.world.run(s.client(1).read_directory(s.id, 0, 100, false));
+  ASSERT_TRUE(list.ok());
+  EXPECT_EQ(list->entries.size(), 2u);
+}
+
+TEST(DirectoryWriteGrant, AnotherClientSeesRemovalsWhenItRemovesTheDirectory) {
+  Directory s(109, 2);
+  ASSERT_TRUE(s.sees("first", 0));
+  EXPECT_TRUE(s.world.run(s.client(1).lookup(kRootFile, "d")).ok());
+  (void)s.make("x");
+  EXPECT_EQ(s.world.run(s.client(1).remove_directory(kRootFile, "d")).code(), Code::kNotEmpty);
+  ASSERT_TRUE(s.unlink("x").ok());
+  ASSERT_TRUE(s.unlink("first").ok());
+  EXPECT_TRUE(s.world.run(s.client(1).remove_directory(kRootFile, "d")).ok());
+}
+
+TEST(DirectoryWriteGrant, ItsOwnerRemovesADirectoryOnlyWhenItIsEmpty) {
+  Directory s(110);
+  (void)s.make("x");
+  EXPECT_EQ(s.world.run(s.client().remove_directory(kRootFile, "d")).code(), Code::kNotEmpty);
+  ASSERT_TRUE(s.unlink("x").ok());
+  ASSERT_TRUE(s.unlink("first").ok());
+  EXPECT_TRUE(s.world.run(s.client().remove_directory(kRootFile, "d")).ok());
+}
+
+TEST(DirectoryWriteGrant, TwoClientsRacingMakeEachNameOnce) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Directory s(200 + seed, 2);
+    s.node().slow = milliseconds(3);
+    int made = 0;
+    Scope scope;
+    auto racer = [](Directory* d, size_t c, int* count) -> Task<void> {
+      for (int i = 0; i < 30; ++i) {
+        auto one = co_await d->client(c).make(d->id, "n" + std::to_string(i), {}, {});
+        if (one.ok()) ++*count;
+        EXPECT_TRUE(one.ok() || one.code() == Code::kExists);
+        co_await d->world.clock().sleep(milliseconds(static_cast<int64_t>(d->world.random().below(400))));
+      }
+    };
+    for (size_t c = 0; c < 2; ++c) scope.spawn(racer(&s, c, &made));
+    ASSERT_TRUE(s.world.run_until([&] { return scope.running() == 0; }, seconds(600)));
+    EXPECT_EQ(made, 30) << seed;
+    for (size_t c = 0; c < 2; ++c) ASSERT_TRUE(s.world.run(s.client(c).sync_all()).ok());
+    EXPECT_EQ(s.disk.inodes[s.id].names.size(), 31u);
+  }
+}
+
+TEST(DirectoryWriteGrant, ANodesRestartLosesNothingAndAppliesNothingTwice) {
+  Directory s(111);
+  s.node().slow = milliseconds(2);
+  std::map<std::string, std::string> files;
+  for (int i = 0; i < 40; ++i) {
+    const std::string name = "f" + std::to_string(i);
+    files[name] = pattern(500, i);
+    (void)s.write_file(name, files[name]);
+    if (i % 10 == 5) {
+      s.faults.hold_changes = i % 20 == 5;  // one is on its way when the node goes
+      s.world.spawn([](Client* c, FileId d) -> Task<void> { (void)co_await c->sync(d); }(&s.client(), s.id));
+      s.world.run_for(milliseconds(20));
+      s.restart_node();
+      s.faults.hold_changes = false;
+    }
+  }
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  for (const auto& [key, times] : s.disk.effects) EXPECT_EQ(times, 1);
+  s.start_client_again(0);
+  for (const auto& [name, bytes] : files) {
+    auto found = s.world.run(s.client().lookup(s.id, name));
+    ASSERT_TRUE(found.ok()) << name;
+    EXPECT_EQ(s.read(s.open(found->id), 0, 1000), bytes);
+  }
+}
+
+TEST(DirectoryWriteGrant, AnEvictedClientSaysStaleNotSuccess) {
+  Directory s(112);
+  auto f = s.create("a", 0, kReadWrite, s.id);
+  auto g = s.create("b", 0, kReadWrite, s.id);
+  ASSERT_TRUE(s.write(g, 0, "data").ok());
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(f->id(), {.mask = kSetMode, .mode = 0700})).ok());
+  s.faults.forget_sessions = true;
+  s.restart_node();
+  EXPECT_EQ(s.sync(f->id()).code(), Code::kStale);
+  EXPECT_EQ(s.sync(g->id()).code(), Code::kStale);
+  EXPECT_EQ(s.sync(s.id).code(), Code::kStale);
+  EXPECT_TRUE(s.sync(s.id).ok());  // said once
+  EXPECT_EQ(s.world.run(s.client().sync_all()).code(), Code::kStale);
+  EXPECT_FALSE(s.sees("a", 0));
+  EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  // And on it goes.
+  (void)s.make("a");
+  ASSERT_TRUE(s.sync(s.id).ok());
+  EXPECT_TRUE(s.there("a"));
+}
+
+TEST(DirectoryWriteGrant, OrderWithinADirectoryIsKept) {
+  // Whenever the client dies, what is there is all that it did up to some moment.
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    Directory s(300 + seed, 1, {.flush_after = milliseconds(600)});
+    s.node().slow = milliseconds(200);
+    const int64_t steps = static_cast<int64_t>(20 + s.world.random().below(60));
+    for (int64_t i = 0; i < steps; ++i) {
+      (void)s.make("n" + std::to_string(i));
+      if (i >= 3) ASSERT_TRUE(s.unlink("n" + std::to_string(i - 3)).ok());
+      s.world.run_for(milliseconds(static_cast<int64_t>(s.world.random().below(120))));
+    }
+    s.machines[0]->crash(CrashKind::kPower);
+    s.world.run_for(seconds(20));
+    std::set<int> left;
+    for (const auto& [name, entry] : s.disk.inodes[s.id].names)
+      if (name != "first") left.insert(std::stoi(name.substr(1)));
+    if (left.empty()) continue;
+    EXPECT_LE(left.size(), 4u) << seed;
+    EXPECT_EQ(*left.rbegin() - *left.begin() + 1, static_cast<int>(left.size())) << seed;
+  }
+}
+
+TEST(DirectoryWriteGrant, RenameOverAnUnsentFileAndOfOne) {
+  Directory s(113);
+  (void)s.write_file("tmp", "new");
+  (void)s.write_file("final", "old");
+  ASSERT_TRUE(s.world.run(s.client().rename({s.id, "tmp", s.id, "final", false})).ok());
+  EXPECT_FALSE(s.sees("tmp", 0));
+  auto found = s.world.run(s.client().lookup(s.id, "final"));
+  ASSERT_TRUE(found.ok());
+  EXPECT_EQ(s.read(s.open(found->id), 0, 100), "new");
+  // Out of the directory: everything before it is there first.
+  (void)s.make("x");
+  (void)s.make("y");
+  ASSERT_TRUE(s.world.run(s.client().rename({s.id, "y", kRootFile, "y", false})).ok());
+  EXPECT_TRUE(s.there("x") && !s.there("y"));
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  s.start_client_again(0);
+  found = s.world.run(s.client().lookup(s.id, "final"));
+  ASSERT_TRUE(found.ok());
+  EXPECT_EQ(s.read(s.open(found->id), 0, 100), "new");
+}
+
+TEST(DirectoryWriteGrant, LinksAndXattrsOfUnsentFiles) {
+  Directory s(114);
+  const FileId a = s.make("a");
+  auto linked = s.world.run(s.client().link(a, s.id, "a2"));
+  ASSERT_TRUE(linked.ok());
+  EXPECT_EQ(linked->links, 2u);
+  const FileId b = s.make("b");
+  ASSERT_TRUE(s.world.run(s.client().set_xattr(b, "user.x", "1", false, false)).ok());
+  EXPECT_EQ(*s.world.run(s.client().get_xattr(b, "user.x")), "1");
+  ASSERT_TRUE(s.unlink("a").ok());
+  EXPECT_EQ(s.stat(a).links, 1u);
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  EXPECT_EQ(s.disk.inodes[a].attributes.links, 1u);
+}
+
+TEST(DirectoryWriteGrant, TruncatedAndPunchedBeforeItWasSent) {
+  Directory s(115);
+  auto f = s.create("a", 0, kReadWrite, s.id);
+  ASSERT_TRUE(s.write(f, 0, pattern(10'000, 1)).ok());
+  ASSERT_TRUE(s.resize(f->id(), 5000).ok());
+  ASSERT_TRUE(s.world.run(s.client().punch(f, 0, 1000)).ok());
+  EXPECT_EQ(s.read(f, 0, 20'000), std::string(1000, '\0') + pattern(10'000, 1).substr(1000, 4000));
+}
+
+TEST(DirectoryWriteGrant, TimesThatWereSetStayOverTheDataThatFollows) {
+  Directory s(116);
+  auto f = s.create("a", 0, kReadWrite, s.id);
+  ASSERT_TRUE(s.write(f, 0, pattern(100'000, 1)).ok());
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(f->id(), {.mask = kSetMtime, .mtime = 1234})).ok());
+  ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  EXPECT_EQ(s.stat(f->id()).mtime, 1234);
+  EXPECT_EQ(s.disk.inodes[f->id()].attributes.mtime, 1234);
+}
+
+TEST(DirectoryWriteGrant, WhenTooMuchIsUnsentMakersWait) {
+  Directory s(117, 1, {.max_unsent = 10});
+  for (int i = 0; i < 100; ++i) {
+    (void)s.make("f" + std::to_string(i));
+    EXPECT_LE(s.disk.inodes[s.id].names.size() + 10, static_cast<size_t>(i) + 2 + 10);
+  }
+  EXPECT_GE(s.disk.inodes[s.id].names.size() + 10, 100u);
+}
+
+TEST(DirectoryWriteGrant, FileIdsRunOutAndAreReservedAgain) {
+  Directory s(118);
+  for (int i = 0; i < 3000; ++i) (void)s.make("f" + std::to_string(i));
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  EXPECT_EQ(s.disk.inodes[s.id].names.size(), 3001u);
+  EXPECT_EQ(s.node().counts.makes, s.before.makes);
+}
+
+TEST(DirectoryWriteGrant, SpinDownTakesWhatWasUnsent) {
+  Directory s(119);
+  const FileId a = s.write_file("a", "hello");
+  ASSERT_TRUE(s.unlink("first").ok());
+  ASSERT_TRUE(s.world.run_until(s.node().close_all(), seconds(30)));
+  ASSERT_TRUE(s.world.run_until([&] { return s.client().closing().is_set(); }, seconds(60)));
+  EXPECT_TRUE(s.there("a") && !s.there("first"));
+  EXPECT_EQ(s.disk.inodes[a].attributes.size, 5u);
+  EXPECT_EQ(s.node().grants(), 0u);
+}
+
+TEST(DirectoryWriteGrant, ALeaseThatRanOutAnswersNothingHere) {
+  Directory s(120);
+  (void)s.make("x");
+  s.node_machine.crash(CrashKind::kProcess);
+  (void)s.make("a");  // the lease still stands
+  s.world.run_for(seconds(12));
+  bool made = false;
+  s.world.spawn([](Directory* d, bool* done) -> Task<void> {
+    *done = (co_await d->client().make(d->id, "b", {}, {})).ok();
+  }(&s, &made));
+  s.world.run_for(seconds(3));
+  EXPECT_FALSE(made);
+  ++s.disk.epoch;
+  ++s.disk.version;
+  s.start_node();
+  ASSERT_TRUE(s.world.run_until([&] { return made; }, seconds(60)));
+  ASSERT_TRUE(s.sync(s.id).ok());
+  EXPECT_TRUE(s.there("a") && s.there("b"));
 }
 
 }  // namespace

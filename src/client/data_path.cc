@@ -71,7 +71,8 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
 }
 
 Task<Result<void>> DataPath::sync(FileRef file) {
-  Result<void> flushed = co_await write_back_.flush(file);
+  Result<void> flushed = co_await changes_.flush(file);
+  if (flushed.ok()) flushed = co_await write_back_.flush(file);
   if (file->error) co_return *std::exchange(file->error, std::nullopt);
   co_return flushed;
 }
@@ -80,6 +81,7 @@ Task<Result<Attributes>> DataPath::resize(FileRef file, SetAttributes request) {
   if (request.size > kMaxFileSize) co_return Error(Code::kTooLarge, "a file ends at 2^62 bytes");
   while (file->resizing) co_await ListWait(file->resized);
   Resizing resizing(file);
+  HR_CO_TRY(co_await changes_.flush(file));
   Result<void> flushed = co_await write_back_.flush(file);
   if (!flushed.ok()) {
     // A full disk must not keep anyone from truncating what could not be written.
@@ -119,6 +121,7 @@ Task<Result<void>> DataPath::punch(FileRef file, uint64_t offset, uint64_t lengt
   if (length == 0) co_return Error(Code::kInvalid, "an empty range");
   while (file->resizing) co_await ListWait(file->resized);
   Resizing resizing(file);
+  HR_CO_TRY(co_await changes_.flush(file));
   HR_CO_TRY(co_await write_back_.flush(file));
   files_.changed(*file);
   files_.bump_data(*file);

@@ -50,10 +50,11 @@ class DataPath {
   static constexpr uint64_t kMaxAhead = 128 * kMiB;  // being fetched ahead, all files
   static constexpr size_t kMaxExtents = 1'000'000;   // cached, all files
 
-  DataPath(ClientSessions& sessions, FileTable& files, WriteBack& write_back, SegmentReader& reader,
-           Scope& scope)
+  DataPath(ClientSessions& sessions, FileTable& files, ChangeLog& changes, WriteBack& write_back,
+           SegmentReader& reader, Scope& scope)
       : sessions_(sessions),
         files_(files),
+        changes_(changes),
         write_back_(write_back),
         reader_(reader),
         scope_(scope) {}
@@ -61,7 +62,7 @@ class DataPath {
   [[nodiscard]] Task<Result<std::vector<Buffer>>> read(HandleRef handle, uint64_t offset,
                                                        uint64_t length);
   [[nodiscard]] Task<Result<uint64_t>> write(HandleRef handle, uint64_t offset, Buffer data);
-  // Durable, with size and times; reports lost bytes once.
+  // Durable, with name, size and attributes; a directory: its names. Reports once what was lost.
   [[nodiscard]] Task<Result<void>> sync(FileRef file);
   // SetAttributes with kSetSize.
   [[nodiscard]] Task<Result<Attributes>> resize(FileRef file, SetAttributes request);
@@ -92,6 +93,7 @@ class DataPath {
 
   ClientSessions& sessions_;
   FileTable& files_;
+  ChangeLog& changes_;
   WriteBack& write_back_;
   SegmentReader& reader_;
   Scope& scope_;

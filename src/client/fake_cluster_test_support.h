@@ -48,6 +48,7 @@ struct FakeDurable {
   std::map<SessionId, std::pair<ClientId, PartitionId>> sessions;
   std::map<std::pair<SessionId, uint64_t>, std::string> results;
   std::map<std::pair<SessionId, uint64_t>, int> effects;  // times that a ticket ran
+  std::map<uint64_t, SessionId> file_ids;                 // reserved: local part → whose
 
   FakeDurable() {
     FakeInode root;
@@ -91,6 +92,7 @@ class FakeNode final : public Process {
     bool forget_sessions = false;  // a new process knows no session
     uint64_t fail_fragment_writes = 0;
     uint64_t fail_commits = 0;  // kUnavailable
+    bool hold_changes = false;  // ChangeNames is not answered
     uint64_t lose_fragment_index = 255;
   };
 
@@ -120,6 +122,8 @@ class FakeNode final : public Process {
     handlers_.on<GrantRelease>([this](GrantRelease r, CallInfo) { return grant_release(r); });
     handlers_.on<Lookup>(
         [this](Lookup r, CallInfo i) { return lookup(std::move(r), std::move(i)); });
+    handlers_.on<ReserveFiles>(
+        [this](ReserveFiles r, CallInfo i) { return reserve_files(r, std::move(i)); });
     handlers_.on<GetAttributes>(
         [this](GetAttributes r, CallInfo i) { return get_attributes(r, std::move(i)); });
     handlers_.on<ReadDirectory>([this](ReadDirectory r, CallInfo) { return read_directory(r); });
@@ -143,6 +147,7 @@ class FakeNode final : public Process {
     mutation<RemoveXattr>(&FakeNode::remove_xattr);
     mutation<OpenKept>(&FakeNode::open_kept);
     mutation<Forget>(&FakeNode::forget);
+    mutation<ChangeNames>(&FakeNode::change_names);
     mutation<Commit>(&FakeNode::commit);
     mutation<Stage>(&FakeNode::stage);
     mutation<Punch>(&FakeNode::punch);
@@ -159,7 +164,8 @@ class FakeNode final : public Process {
   struct Counts {
     uint64_t get_attributes = 0, lookups = 0, extents = 0, commits = 0, commit_files = 0,
              stages = 0, recalls = 0, reserves = 0, fragment_reads = 0, cold_reads = 0,
-             evictions = 0, locates = 0, acquires = 0;
+             evictions = 0, locates = 0, acquires = 0, makes = 0, changes = 0, change_messages = 0,
+             touches = 0;
   };
   Counts counts;
   Nanos slow{};  // up to so long before and after each operation
@@ -401,6 +407,7 @@ class FakeNode final : public Process {
         continue;
       }
       GrantAcquireReply reply{*grant, i->attributes};
+      if (i->attributes.type == FileType::kDirectory) reply.entries = i->names.size();
       co_await pause();
       co_return reply;
     }
@@ -420,7 +427,7 @@ class FakeNode final : public Process {
     ++counts.lookups;
     co_await pause();
     HR_CO_TRY(touch(r.session, info));
-    co_await wait_claims();
+    co_await clear(r.parent, r.session, GrantKind::kRead);
     FakeInode* d = inode(r.parent);
     if (d == nullptr) co_return none();
     auto it = d->names.find(r.name);
@@ -455,6 +462,7 @@ class FakeNode final : public Process {
     co_return reply;
   }
   Task<Result<ReadDirectoryReply>> read_directory(ReadDirectory r) {
+    co_await clear(r.directory, r.session, GrantKind::kRead);
     FakeInode* d = inode(r.directory);
     if (d == nullptr) co_return none();
     std::map<uint64_t, std::pair<std::string, FileId>> by_cookie;
@@ -526,6 +534,7 @@ class FakeNode final : public Process {
     i.attributes.size = size;
   }
   Task<Result<EntryReply>> make(Make r) {
+    ++counts.makes;
     const SessionId session = r.ticket.session;
     co_await clear(r.parent, session, GrantKind::kWrite);
     FakeInode* d = inode(r.parent);
@@ -557,11 +566,136 @@ class FakeNode final : public Process {
     EntryReply reply;
     reply.attributes = a;
     disk_.inodes[id] = std::move(fresh);
-    reply.directory_grant = give(session, r.parent, GrantKind::kRead);
+    reply.directory_grant = give(
+        session, r.parent, r.want_directory_write ? GrantKind::kWrite : GrantKind::kRead);
+    if (r.want_directory_write) {
+      reply.directory = inode(r.parent)->attributes;
+      reply.entries = inode(r.parent)->names.size();
+    }
     if (same_partition(id, r.parent))
       reply.file_grant =
           give(session, id, r.want_write_grant ? GrantKind::kWrite : GrantKind::kRead);
     co_return reply;
+  }
+  Task<Result<ReserveFilesReply>> reserve_files(ReserveFiles r, CallInfo info) {
+    co_await pause();
+    HR_CO_TRY(touch(r.session, info));
+    ReserveFilesReply reply{disk_.next_file, r.count, 1};
+    for (uint32_t i = 0; i < r.count; ++i) disk_.file_ids[disk_.next_file++] = r.session;
+    co_return reply;
+  }
+  bool writes(SessionId session, FileId file, GrantId grant) const {
+    const Grant* has = held(session, file);
+    return has != nullptr && has->kind == GrantKind::kWrite && has->id == grant;
+  }
+  // A client that answered before us must have known: nothing may be refused.
+  Task<Result<ChangeNamesReply>> change_names(ChangeNames r) {
+    while (faults_.hold_changes) co_await env_.clock.sleep(milliseconds(5));
+    const SessionId session = r.ticket.session;
+    std::map<FileId, GrantId> made;
+    auto changes = [&](FileId file, GrantId grant) {
+      return made.contains(file) ? made[file] == grant : writes(session, file, grant);
+    };
+    for (const NameChange& c : r.changes) {
+      bool fine = c.kind == NameChangeKind::kSetAttributes ||
+                  writes(session, c.directory, c.directory_grant);
+      if (c.kind == NameChangeKind::kMake) {
+        fine = fine && !conflict(c.file, session, GrantKind::kWrite);
+        made[c.file] = c.file_grant;
+      } else if (c.kind != NameChangeKind::kTouch) {
+        fine = fine && changes(c.file, c.file_grant);
+        if (c.replaced) fine = fine && changes(c.replaced, c.replaced_grant);
+      }
+      if (!fine) co_return Error(Code::kStale, "a write grant has ended");
+    }
+    ++counts.change_messages;
+    HR_ASSERT(r.changes.size() <= ChangeNames::kMaxChanges);
+    ChangeNamesReply reply;
+    for (const NameChange& c : r.changes) {
+      change_name(session, c);
+      reply.codes.push_back(0);
+    }
+    co_return reply;
+  }
+  void at(FakeInode& i, int64_t time, bool contents) {
+    i.attributes.ctime = std::max(i.attributes.ctime, time);
+    if (contents) i.attributes.mtime = std::max(i.attributes.mtime, time);
+    ++i.attributes.change;
+  }
+  void change_name(SessionId session, const NameChange& c) {
+    ++counts.changes;
+    FakeInode* d = c.directory ? inode(c.directory) : nullptr;
+    HR_ASSERT(!c.directory || d != nullptr);
+    if (d != nullptr) at(*d, c.time, true);
+    switch (c.kind) {
+      case NameChangeKind::kMake: {
+        HR_ASSERT(!d->names.contains(c.name) && inode(c.file) == nullptr);
+        HR_ASSERT(c.file.slot() == c.directory.slot() && disk_.file_ids[c.file.local()] == session);
+        disk_.file_ids.erase(c.file.local());
+        FakeInode fresh;
+        Attributes& a = fresh.attributes;
+        a.id = c.file;
+        a.generation = 1;
+        a.type = c.type;
+        a.mode = c.mode;
+        a.uid = c.uid;
+        a.gid = c.gid;
+        a.rdev = c.rdev;
+        a.links = 1;
+        a.size = c.target.size();
+        a.atime = c.atime;
+        a.mtime = c.mtime;
+        a.ctime = c.ctime;
+        a.btime = c.time;
+        fresh.target = c.target;
+        if (c.keep_open) fresh.kept.insert(session);
+        d->names[c.name] = {disk_.next_cookie++, c.file};
+        disk_.inodes[c.file] = std::move(fresh);
+        const Grant* has = held(session, c.file);
+        if (has == nullptr)
+          grants_[c.file].push_back({session, {c.file, GrantKind::kWrite, c.file_grant}});
+        break;
+      }
+      case NameChangeKind::kUnlink:
+        HR_ASSERT(d->names.at(c.name).second == c.file);
+        d->names.erase(c.name);
+        at(*inode(c.file), c.time, false);
+        (void)drop_link(c.file);
+        break;
+      case NameChangeKind::kSetAttributes: {
+        FakeInode* i = inode(c.file);
+        if (i == nullptr) break;  // removed since
+        Attributes& a = i->attributes;
+        if (c.mask & kSetMode) a.mode = c.mode;
+        if (c.mask & kSetUid) a.uid = c.uid;
+        if (c.mask & kSetGid) a.gid = c.gid;
+        if (c.mask & kSetAtime) a.atime = c.atime;
+        if (c.mask & kSetMtime) a.mtime = c.mtime;
+        at(*i, c.mask & kSetCtime ? c.ctime : c.time, false);
+        break;
+      }
+      case NameChangeKind::kTouch:
+        ++counts.touches;
+        break;
+      case NameChangeKind::kRename: {
+        HR_ASSERT(d->names.at(c.name).second == c.file);
+        auto there = d->names.find(c.to_name);
+        HR_ASSERT((there == d->names.end() ? FileId() : there->second.second) == c.replaced);
+        d->names.erase(c.name);
+        d->names[c.to_name] = {disk_.next_cookie++, c.file};
+        at(*inode(c.file), c.time, false);
+        if (c.replaced) (void)drop_link(c.replaced);
+        break;
+      }
+      case NameChangeKind::kLink:
+        HR_ASSERT(!d->names.contains(c.name));
+        d->names[c.name] = {disk_.next_cookie++, c.file};
+        ++inode(c.file)->attributes.links;
+        at(*inode(c.file), c.time, false);
+        break;
+      case NameChangeKind::kNone:
+        HR_ASSERT(false);
+    }
   }
   void reap(FileId id) {
     FakeInode* i = inode(id);

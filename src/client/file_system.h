@@ -102,7 +102,7 @@ class FileSystem {
   [[nodiscard]] virtual Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset, uint64_t length) = 0;
   // Buffered (unless direct or sync); waits while too much is dirty. With append the offset is ignored.
   [[nodiscard]] virtual Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) = 0;
-  // Durable on return: the file's data, size and times. An earlier background error is reported once here.
+  // Durable on return: the file's name, data, size and attributes; a directory's names. An earlier background error is reported once here.
   [[nodiscard]] virtual Task<Result<void>> sync(FileId file) = 0;
   [[nodiscard]] virtual Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) = 0;
   [[nodiscard]] virtual Task<Result<void>> close(OpenFileRef file) = 0;  // last reference; starts no flush of its own

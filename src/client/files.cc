@@ -97,6 +97,7 @@ bool FileTable::take(const FileRef& file, const std::optional<Grant>& grant,
     brought = kind != GrantKind::kNone && file->held.id == grant->id && file->session == session;
   }
   if (attributes == nullptr || attributes->generation == 0) return brought;
+  if (file->unsent > 0) return brought;  // they are older than ours
   const bool under_grant = brought || (file->held.kind != GrantKind::kNone &&
                                        file->session == session && file->granted_at <= asked_at);
   if (!under_grant || !fresh(*file, asked_at)) return brought;
@@ -105,6 +106,22 @@ bool FileTable::take(const FileRef& file, const std::optional<Grant>& grant,
   file->size = file->committed_size = attributes->size;
   file->size_known = true;
   return brought;
+}
+
+void FileTable::adopt(const FileRef& file, const ClientSessionRef& session, GrantId grant,
+                      const Attributes& attributes) {
+  HR_ASSERT(file->held.kind == GrantKind::kNone && !file->recalling);
+  bump(*file);
+  bump_data(*file);
+  file->session = session;
+  file->held = {file->id, GrantKind::kWrite, grant};
+  file->usable = GrantKind::kWrite;
+  file->granted_at = clock_;
+  file->attributes = attributes;
+  file->size = file->committed_size = attributes.size;
+  file->size_known = true;
+  file->no_xattrs = true;
+  ++file->served;
 }
 
 Attributes FileTable::present(FileState& file) const {
@@ -153,6 +170,12 @@ void FileTable::disown(FileState& file) {
   forget_knowledge(file);
 }
 
+void FileTable::distrust(const FileRef& file) {
+  if (file->held.kind == GrantKind::kNone) return;
+  if (invalidate) scope_.spawn(invalidate_all({cached_of(*file)}));
+  disown(*file);
+}
+
 void FileTable::end_recall(FileState& file) {
   file.recalling = false;
   Scheduler::current().wake_all(file.recalled);
@@ -185,6 +208,7 @@ Task<void> FileTable::run_recall(FileRef file, Recall request, std::shared_ptr<E
     // Whatever we hold on the file under that session, be it by another id: never answer and go on
     // caching.
     if (file->held.kind > request.keep) {
+      if (file->held.kind == GrantKind::kWrite) file->write_recalled_at = env_.clock.now();
       co_await give_up(file, request.keep);
       end_recall(*file);
     }
@@ -206,16 +230,20 @@ Task<void> FileTable::give_up(FileRef file, GrantKind keep) {
     }
   }
   file->usable = std::min(file->usable, keep);
-  if (file->held.kind == GrantKind::kWrite && !file->dirty.empty() && !session->lost) {
+  auto clean = [&file] { return file->dirty.empty() && file->unsent == 0; };
+  if (file->held.kind == GrantKind::kWrite && !clean() && !session->lost) {
     const Nanos deadline = env_.clock.now() + options_.recall_flush_timeout;
     for (;;) {
-      Result<void> flushed = co_await flush(file);
-      if (file->dirty.empty() || session->lost) break;
+      Result<void> flushed = co_await flush_changes(file);
+      if (flushed.ok()) flushed = co_await flush(file);
+      if (clean() || session->lost) break;
       if (env_.clock.now() >= deadline || (!flushed.ok() && flushed.code() == Code::kReadOnly)) {
-        drop_dirty(file,
-                   flushed.ok()
-                       ? Error(Code::kIo, "the grant was recalled before the data could be written")
-                       : Error(flushed.code(), flushed.error().message()));
+        const Error why =
+            flushed.ok()
+                ? Error(Code::kIo, "the grant was recalled before the data could be written")
+                : Error(flushed.code(), flushed.error().message());
+        if (file->unsent > 0) give_up_changes(session, why);
+        if (!file->dirty.empty()) drop_dirty(file, why);
         break;
       }
       co_await env_.clock.sleep(milliseconds(100));
@@ -249,27 +277,31 @@ Task<void> FileTable::keep_open_now(FileRef file) {
 
 Task<void> FileTable::drop_kernel_caches(FileRef file) {
   auto done = std::make_shared<Event>();
-  if (!scope_.spawn(invalidate_now(file, done))) co_return;
+  if (!scope_.spawn(invalidate_now(cached_of(*file), done))) co_return;
   // The kernel may hold a page for a write of ours that waits for this very recall.
   (void)co_await done->wait_until(env_.clock, env_.clock.now() + options_.invalidate_timeout);
 }
 
-Task<void> FileTable::invalidate_now(FileRef file, std::shared_ptr<Event> done) {
-  if (file->directory != nullptr) {
-    std::vector<std::pair<std::string, FileId>> names;
-    for (const auto& [name, what] : file->directory->names) names.emplace_back(name, what.file);
-    std::sort(names.begin(), names.end());
-    for (auto& [name, child] : names) {
-      co_await invalidate(
-          FileSystem::Invalidation{.file = child, .parent = file->id, .name = name});
-    }
+FileTable::Cached FileTable::cached_of(const FileState& file) {
+  Cached cached{file.id, {}};
+  if (file.directory == nullptr) return cached;
+  for (const auto& [name, what] : file.directory->names) cached.names.emplace_back(name, what.file);
+  std::sort(cached.names.begin(), cached.names.end());
+  return cached;
+}
+
+Task<void> FileTable::invalidate_now(Cached cached, std::shared_ptr<Event> done) {
+  for (auto& [name, child] : cached.names) {
+    co_await invalidate(
+        FileSystem::Invalidation{.file = child, .parent = cached.file, .name = name});
   }
-  co_await invalidate(FileSystem::Invalidation{.file = file->id, .attributes = true, .data = true});
+  co_await invalidate(
+      FileSystem::Invalidation{.file = cached.file, .attributes = true, .data = true});
   done->set();
 }
 
-Task<void> FileTable::invalidate_all(std::vector<FileRef> files) {
-  for (const FileRef& file : files) co_await invalidate_now(file, std::make_shared<Event>());
+Task<void> FileTable::invalidate_all(std::vector<Cached> all) {
+  for (Cached& cached : all) co_await invalidate_now(std::move(cached), std::make_shared<Event>());
 }
 
 std::vector<Grant> FileTable::claims(const ClientSession& session) const {
@@ -282,27 +314,28 @@ std::vector<Grant> FileTable::claims(const ClientSession& session) const {
 }
 
 void FileTable::session_lost(const ClientSessionRef& session) {
-  std::vector<FileRef> under;
+  std::vector<Cached> under;
   for (const FileRef& file : all()) {
     if (file->session != session) continue;
+    if (file->held.kind != GrantKind::kNone && invalidate) under.push_back(cached_of(*file));
     if (!file->dirty.empty()) {
       drop_dirty(file, Error(Code::kStale,
                              "unsynced data was lost: this client was not heard of for longer than "
                              "its lease and was evicted"));
     }
-    if (file->held.kind != GrantKind::kNone) under.push_back(file);
     file->kept = false;
     disown(*file);
     file->session.reset();
   }
-  if (invalidate && !under.empty()) scope_.spawn(invalidate_all(std::move(under)));
+  if (!under.empty()) scope_.spawn(invalidate_all(std::move(under)));
 }
 
 void FileTable::session_expired(const ClientSessionRef& session) {
   if (!invalidate) return;
-  std::vector<FileRef> under;
+  std::vector<Cached> under;
   for (const FileRef& file : all()) {
-    if (file->session == session && file->held.kind != GrantKind::kNone) under.push_back(file);
+    if (file->session == session && file->held.kind != GrantKind::kNone)
+      under.push_back(cached_of(*file));
   }
   if (!under.empty()) scope_.spawn(invalidate_all(std::move(under)));
 }
@@ -348,7 +381,7 @@ Task<void> FileTable::trim() {
   std::vector<FileId> gone;
   for (const auto& [id, file] : files_) {
     if (file.use_count() > 1 || file->opens > 0 || file->kept || !file->dirty.empty() ||
-        file->recalling || file->error)
+        file->unsent > 0 || file->recalling || file->error)
       continue;
     if (file->held.kind == GrantKind::kNone) {
       gone.push_back(id);

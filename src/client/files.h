@@ -32,6 +32,9 @@
 
 namespace headrace {
 
+struct ChangeQueue;   // client/change_log.h
+struct UnsentChange;
+
 struct CachedName {
   FileId file;  // zero: known to be absent
   FileType type = FileType::kNone;
@@ -74,6 +77,15 @@ struct FileState {
   std::map<std::string, std::optional<std::string>> xattrs;  // nullopt: known to be absent
   bool no_xattrs = false;                                    // none but those in xattrs
   std::string link_target;                                   // symlinks: never changes
+
+  // ---- changes of it, or of its names, that the partition does not have yet ----
+  uint64_t unsent = 0;
+  uint64_t last_change = 0;  // in the queue, answered or not
+  std::weak_ptr<ChangeQueue> changes;
+  bool unborn = false;  // its making is among them
+  std::weak_ptr<UnsentChange> making;
+  std::weak_ptr<UnsentChange> touching;
+  Nanos write_recalled_at{};  // directories: when another client was in the way last
 
   // ---- data ----
   DirtyMap dirty;
@@ -138,6 +150,8 @@ class FileTable {
 
   // Set before use.
   std::function<Task<Result<void>>(FileRef)> flush;       // everything dirty becomes durable
+  std::function<Task<Result<void>>(FileRef)> flush_changes;  // the partition has all of `unsent`
+  std::function<void(const ClientSessionRef&, Error)> give_up_changes;  // they are lost
   std::function<void(const FileRef&, Error)> drop_dirty;  // it is lost; recorded in error
   std::function<Task<Result<void>>(FileRef)> keep_open;  // tells the partition that it is open here
   FileSystem::Invalidate invalidate;
@@ -181,6 +195,9 @@ class FileTable {
   // held now.
   bool take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes,
             const GrantRequest& request, uint64_t asked);
+  // A file that this client makes, with the write grant that goes with it.
+  void adopt(const FileRef& file, const ClientSessionRef& session, GrantId grant,
+             const Attributes& attributes);
   // Attributes with this client's own size and times; from cache, hence readable() and attributes
   // there.
   [[nodiscard]] Attributes present(FileState& file) const;
@@ -190,6 +207,8 @@ class FileTable {
 
   // The partition does not know of the grant any more.
   void disown(FileState& file);
+  // Nor is what was believed under it true: the kernel forgets it too.
+  void distrust(const FileRef& file);
   // An open file outlives its last name: by a grant, since an unlink elsewhere recalls that first,
   // or by OpenKept.
   [[nodiscard]] bool is_protected(const FileState& file) const {
@@ -226,8 +245,14 @@ class FileTable {
   [[nodiscard]] Task<void> give_up(FileRef file, GrantKind keep);
   [[nodiscard]] Task<void> keep_open_now(FileRef file);
   [[nodiscard]] Task<void> drop_kernel_caches(FileRef file);
-  [[nodiscard]] Task<void> invalidate_now(FileRef file, std::shared_ptr<Event> done);
-  [[nodiscard]] Task<void> invalidate_all(std::vector<FileRef> files);
+  // What a kernel may have cached of a file, as of now.
+  struct Cached {
+    FileId file;
+    std::vector<std::pair<std::string, FileId>> names;
+  };
+  [[nodiscard]] static Cached cached_of(const FileState& file);
+  [[nodiscard]] Task<void> invalidate_now(Cached cached, std::shared_ptr<Event> done);
+  [[nodiscard]] Task<void> invalidate_all(std::vector<Cached> all);
   [[nodiscard]] Task<void> release(std::vector<FileRef> files);
   void forget_knowledge(FileState& file);
   void end_recall(FileState& file);

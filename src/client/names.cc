@@ -1,5 +1,7 @@
 #include "client/names.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <limits>
 #include <optional>
@@ -68,7 +70,6 @@ class Names::Change {
     if (known != state.names.end()) {
       was_ = known->second;
       state.names.erase(known);
-      state.complete = false;
     }
     files.changed(*directory_);
   }
@@ -76,6 +77,7 @@ class Names::Change {
   Change& operator=(const Change&) = delete;
   ~Change() {
     DirectoryState& state = directory_->as_directory();
+    if (!known_) state.complete = false;
     auto at = state.changing.find(name_);
     if (at != state.changing.end() && --at->second.count == 0) state.changing.erase(at);
   }
@@ -92,9 +94,11 @@ class Names::Change {
       return;
     }
     state.names[name_] = *now;
+    known_ = true;
   }
 
  private:
+  bool known_ = false;
   FileRef directory_;
   std::string name_;
   uint64_t losses_;
@@ -151,7 +155,7 @@ Task<Result<Names::Found>> Names::lookup_there(FileRef directory, std::string na
   files_.remember_name(*directory, name, {found.id, found.type}, asked, granted);
   FileRef file = files_.get(found.id);
   files_.take(file, reply->file_grant, &found, request, asked);
-  if (found.generation == 0 ||
+  if (found.generation == 0 || file->unsent > 0 ||
       (!FileTable::fresh(*file, asked) && file->held.kind != GrantKind::kWrite))
     co_return Found{found, false};
   ++file->served;
@@ -183,6 +187,7 @@ Task<Result<Attributes>> Names::get_attributes(FileId id) {
       (file->held.kind != GrantKind::kWrite || file->size_known))
     co_return files_.present(*file);
   for (;;) {
+    HR_CO_TRY(co_await changes_.flush(file));
     HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
     GrantRequest request(session);
     const uint64_t asked = files_.asked();
@@ -198,6 +203,7 @@ Task<Result<Attributes>> Names::get_attributes(FileId id) {
 
 Task<Result<ReadDirectoryReply>> Names::read_directory(FileId directory, uint64_t after,
                                                        uint32_t limit, bool plus) {
+  HR_CO_TRY(co_await changes_.flush(files_.get(directory)));
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(directory.slot()));
   ReadDirectory request;
   request.directory = directory;
@@ -210,7 +216,8 @@ Task<Result<ReadDirectoryReply>> Names::read_directory(FileId directory, uint64_
     if (!entry.attributes) continue;
     FileRef file = files_.find(entry.id);
     if (file == nullptr) continue;
-    if (file->held.kind != GrantKind::kWrite && !FileTable::fresh(*file, asked)) {
+    if (file->unsent > 0 ||
+        (file->held.kind != GrantKind::kWrite && !FileTable::fresh(*file, asked))) {
       entry.attributes.reset();  // whoever needs them asks
       continue;
     }
@@ -243,6 +250,9 @@ Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change
   request.mtime = change.mtime;
   request.ctime = change.ctime;
   if ((change.mask & kSetSize) != 0) co_return co_await data_.resize(std::move(file), request);
+  std::optional<Attributes> here = co_await set_attributes_here(file, change);
+  if (here) co_return *here;
+  HR_CO_TRY(co_await changes_.flush(file));
   if ((change.mask & kSetMtime) != 0) {
     if (!file->dirty.empty()) {
       // Commits carry times too: those under way come first, those to come carry the new one.
@@ -268,15 +278,21 @@ Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change
 }
 
 Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOptions options,
-                                     Credentials who, bool kept, bool writes) {
+                                     Credentials who, Opening opening) {
   HR_CO_TRY(check_name(name));
   if (options.type == FileType::kSymlink &&
       (options.target.empty() || options.target.size() > kMaxTarget))
     co_return Error(options.target.empty() ? Code::kNotFound : Code::kNameTooLong,
                     "a symlink's target has 1 to 4095 bytes");
   FileRef directory = files_.get(parent);
+  if (options.type != FileType::kDirectory && !opening.durable) {
+    std::optional<Result<Attributes>> here = co_await make_here(directory, name, options, who);
+    if (here) co_return *std::move(here);
+  }
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
   Change change(files_, directory, name);
+  HR_CO_TRY(co_await changes_.flush(directory));
+  const bool kept = opening.any && !opening.writes;
   Make request;
   request.parent = parent;
   request.name = name;
@@ -286,8 +302,9 @@ Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOption
   request.gid = who.gid;
   request.rdev = options.rdev;
   request.target = options.target;
-  request.want_write_grant = writes;
+  request.want_write_grant = opening.writes;
   request.keep_open = kept;
+  request.want_directory_write = wants_names(*directory);
   GrantRequest grants(session);
   const uint64_t asked = files_.asked();
   Result<EntryReply> reply = co_await sessions_.mutate_under(session, std::move(request));
@@ -304,9 +321,24 @@ Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOption
     if (made.type == FileType::kDirectory) file->as_directory().complete = true;
   }
   file->link_target = options.target;
+  if (kept) file->kept = !session->lost;
+  const bool newest = FileTable::fresh(*directory, asked);
   change.done(files_, CachedName{made.id, made.type}, granted);
+  if (granted && newest && reply->directory) learn_directory(*directory, *reply);
   ++file->served;
   co_return made;
+}
+
+// The directory as it was when our own change in it was made, and no change since.
+void Names::learn_directory(FileState& directory, const EntryReply& reply) {
+  directory.attributes = *reply.directory;
+  directory.size = directory.committed_size = reply.directory->size;
+  directory.size_known = true;
+  DirectoryState& state = directory.as_directory();
+  if (state.complete || state.changing.size() != 1 || reply.entries > state.names.size()) return;
+  const auto there = std::count_if(state.names.begin(), state.names.end(),
+                                   [](const auto& name) { return bool(name.second.file); });
+  state.complete = reply.entries == static_cast<uint64_t>(there);
 }
 
 // Dirty bytes of a file that nobody can open any more need not be written, if that is so: only its
@@ -331,13 +363,16 @@ Task<Result<void>> Names::unlink(FileId parent, std::string name, bool directory
   HR_CO_TRY(check_name(name));
   FileRef where = files_.get(parent);
   HR_CO_TRY(CachedName what, co_await resolve(where, name));
+  if (!directory && unlink_here(where, name, what)) co_return Result<void>();
   FileRef file = files_.get(what.file);
   const Unlinking unlinking(file);
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
+  Change change(files_, where, name);
+  HR_CO_TRY(co_await changes_.flush(where));
+  HR_CO_TRY(co_await changes_.flush(file));
   if (!directory) {
     HR_CO_TRY(co_await protect(file));
   }
-  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
-  Change change(files_, where, name);
   Unlink request;
   request.parent = parent;
   request.name = name;
@@ -368,14 +403,21 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   if (there.ok()) {
     FileRef replaced = files_.get(there->file);
     unlinking.emplace(replaced);
-    if (there->type != FileType::kDirectory) {
-      HR_CO_TRY(co_await protect(replaced));
-    }
   }
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(options.from_parent.slot()));
   Change leave(files_, from, options.from_name);
   Change arrive(files_, to, options.to_name);
   FileRef file = files_.get(moved.file);
+  HR_CO_TRY(co_await changes_.flush(from));
+  HR_CO_TRY(co_await changes_.flush(to));
+  HR_CO_TRY(co_await changes_.flush(file));
+  if (there.ok()) {
+    FileRef replaced = files_.get(there->file);
+    HR_CO_TRY(co_await changes_.flush(replaced));
+    if (there->type != FileType::kDirectory) {
+      HR_CO_TRY(co_await protect(replaced));
+    }
+  }
   files_.changed(*file);
   Rename request;
   request.from_parent = options.from_parent;
@@ -407,6 +449,8 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
   FileRef file = files_.get(id);
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
   Change change(files_, directory, name);
+  HR_CO_TRY(co_await changes_.flush(directory));
+  HR_CO_TRY(co_await changes_.flush(file));
   files_.changed(*file);
   GrantRequest grants(session);
   const uint64_t asked = files_.asked();
@@ -431,6 +475,225 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
   co_return files_.present(*file, reply->attributes);
 }
 
+// ---- here: answered before the partition does ----
+
+int64_t Names::now() {
+  time_ = std::max(time_ + 1, env_.clock.wall().count);
+  return time_;
+}
+
+bool Names::writes_names(const FileState& directory) const {
+  return options_.directory_write_grants && !read_only() && files_.writable(directory) && !directory.recalling &&
+         directory.attributes && directory.size_known && directory.unlinking == 0 &&
+         directory.directory != nullptr;
+}
+
+bool Names::writes_attributes(const FileState& file) const {
+  return options_.directory_write_grants && !read_only() && files_.writable(file) && !file.recalling &&
+         file.attributes && file.size_known;
+}
+
+bool Names::wants_names(const FileState& directory) const {
+  const bool contended = directory.write_recalled_at.count != 0 &&
+                         env_.clock.now() < directory.write_recalled_at + options_.backoff;
+  return options_.directory_write_grants && !contended;
+}
+
+void Names::touch_directory(const FileRef& directory, int64_t time) {
+  Attributes& a = *directory->attributes;
+  a.mtime = std::max(a.mtime, time);
+  a.ctime = std::max(a.ctime, time);
+  ++a.change;
+  files_.bump(*directory);
+  ++directory->served;
+}
+
+Task<Result<void>> Names::reserve_files(ClientSessionRef session) {
+  constexpr uint32_t kMostFiles = 8192;
+  Mutex::Guard guard = co_await session->reserving_files.lock();
+  if (session->end_file - session->next_file > session->reserve_files_next / 4)
+    co_return Result<void>();
+  HR_CO_TRY(ReserveFilesReply reply,
+            co_await sessions_.ask_under(session, ReserveFiles{.count = session->reserve_files_next}));
+  if (session->lost || reply.count == 0) co_return Error(Code::kStale, "the session has ended");
+  // What is left of the old ones is never given: ids are many.
+  session->next_file = reply.first;
+  session->end_file = reply.first + reply.count;
+  session->generation = reply.generation;
+  session->reserve_files_next = std::min(session->reserve_files_next * 2, kMostFiles);
+  co_return Result<void>();
+}
+
+Task<void> Names::reserve_more_files(ClientSessionRef session) {
+  (void)co_await reserve_files(std::move(session));
+}
+
+Task<std::optional<Result<Attributes>>> Names::make_here(FileRef directory, const std::string& name,
+                                                         const MakeOptions& options,
+                                                         Credentials who) {
+  using Answer = std::optional<Result<Attributes>>;
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    if (!writes_names(*directory)) co_return std::nullopt;
+    if (!changes_.admits()) {
+      Result<void> admitted = co_await changes_.admit();
+      if (!admitted.ok()) co_return Answer(std::move(admitted).error());
+      continue;
+    }
+    DirectoryState& state = *directory->directory;
+    if (state.changing.contains(name)) co_return std::nullopt;
+    auto known = state.names.find(name);
+    if (known == state.names.end() && !state.complete) {
+      Result<Found> found = co_await lookup_there(directory, name);
+      if (!found.ok() && found.code() != Code::kNotFound) co_return std::nullopt;
+      continue;
+    }
+    if (known != state.names.end() && known->second.file)
+      co_return Answer(Error(Code::kExists, "the name exists"));
+    const ClientSessionRef session = directory->session;
+    if (session->next_file == session->end_file) {
+      Result<void> reserved = co_await reserve_files(session);
+      if (!reserved.ok()) co_return std::nullopt;
+      continue;
+    }
+    // From here on nothing may come in between.
+    const FileId id(directory->id.slot(), session->next_file++);
+    if (session->end_file - session->next_file == session->reserve_files_next / 8)
+      scope_.spawn(reserve_more_files(session));
+    const int64_t time = now();
+    const Attributes& parent = *directory->attributes;
+    Attributes made;
+    made.id = id;
+    made.generation = session->generation;
+    made.type = options.type;
+    made.mode = options.mode & 07777;
+    made.uid = who.uid;
+    made.gid = (parent.mode & S_ISGID) != 0 ? parent.gid : who.gid;
+    made.links = 1;
+    made.size = options.target.size();
+    made.rdev = options.rdev;
+    made.atime = made.mtime = made.ctime = made.btime = time;
+    made.change = 0;
+    FileRef file = files_.get(id);
+    const GrantId grant(env_.random.nonzero());
+    files_.adopt(file, session, grant, made);
+    file->link_target = options.target;
+    NameChange change;
+    change.kind = NameChangeKind::kMake;
+    change.directory = directory->id;
+    change.directory_grant = directory->held.id;
+    change.name = name;
+    change.file = id;
+    change.file_grant = grant;
+    change.time = time;
+    change.type = made.type;
+    change.mode = made.mode;
+    change.uid = made.uid;
+    change.gid = made.gid;
+    change.rdev = made.rdev;
+    change.atime = change.mtime = change.ctime = time;
+    change.target = options.target;
+    changes_.add(session, std::move(change), directory, file);
+    state.names[name] = {id, made.type};
+    touch_directory(directory, time);
+    co_return Answer(made);
+  }
+  co_return std::nullopt;
+}
+
+bool Names::unlink_here(const FileRef& directory, const std::string& name, CachedName what) {
+  if (what.type == FileType::kDirectory || !writes_names(*directory) || !changes_.admits())
+    return false;
+  DirectoryState& state = *directory->directory;
+  auto known = state.names.find(name);
+  if (state.changing.contains(name) || known == state.names.end() || known->second.file != what.file)
+    return false;
+  FileRef file = files_.find(what.file);
+  if (file == nullptr || !writes_attributes(*file) || file->session != directory->session)
+    return false;
+  Attributes& a = *file->attributes;
+  if (a.links == 0) return false;
+  const bool last = a.links == 1;
+  // It has to be kept by the partition first.
+  if (last && file->opens > 0 && !file->kept) return false;
+  const int64_t time = now();
+  if (last && file->opens == 0 && changes_.take_back(file)) {
+    write_back_.drop(file, std::nullopt);
+    files_.disown(*file);
+    known->second = {};
+    touch_directory(directory, time);
+    changes_.touch(directory);
+    return true;
+  }
+  NameChange change;
+  change.kind = NameChangeKind::kUnlink;
+  change.directory = directory->id;
+  change.directory_grant = directory->held.id;
+  change.name = name;
+  change.file = what.file;
+  change.file_grant = file->held.id;
+  change.time = time;
+  changes_.add(file->session, std::move(change), directory, file);
+  known->second = {};
+  --a.links;
+  a.ctime = std::max(a.ctime, time);
+  ++a.change;
+  touch_directory(directory, time);
+  if (last && !file->dirty.empty()) changes_.hurry(file);  // it need not be written then
+  return true;
+}
+
+Task<std::optional<Attributes>> Names::set_attributes_here(FileRef file, AttributeChange change) {
+  if (!writes_attributes(*file) || !changes_.admits()) co_return std::nullopt;
+  const bool sets_mtime = (change.mask & kSetMtime) != 0;
+  if (sets_mtime && !file->dirty.empty() && !file->unborn) {
+    // Commits carry times too: those under way come first, those to come carry the new one.
+    co_await write_back_.settle(file);
+    if (!writes_attributes(*file)) co_return std::nullopt;
+  }
+  // From here on nothing may come in between.
+  const int64_t time = now();
+  auto wanted = [time](int64_t given) { return given == kNow ? time : given; };
+  Attributes& a = *file->attributes;
+  if ((change.mask & kSetMode) != 0) a.mode = change.mode & 07777;
+  if ((change.mask & kSetUid) != 0) a.uid = change.uid;
+  if ((change.mask & kSetGid) != 0) a.gid = change.gid;
+  if ((change.mask & kSetAtime) != 0) a.atime = wanted(change.atime);
+  if (sets_mtime) {
+    a.mtime = wanted(change.mtime);
+    if (change.mtime == kNow && !file->dirty.empty()) a.mtime = std::max(a.mtime, file->mtime);
+    file->mtime = a.mtime;
+  }
+  a.ctime = (change.mask & kSetCtime) != 0 ? wanted(change.ctime) : std::max(a.ctime, time);
+  ++a.change;
+  UnsentRef making = file->making.lock();
+  if (making != nullptr && !making->taken) {
+    NameChange& make = making->change;
+    make.mode = a.mode;
+    make.uid = a.uid;
+    make.gid = a.gid;
+    make.atime = a.atime;
+    make.mtime = a.mtime;
+    make.ctime = a.ctime;
+    files_.bump(*file);
+  } else {
+    NameChange set;
+    set.kind = NameChangeKind::kSetAttributes;
+    set.file = file->id;
+    set.file_grant = file->held.id;
+    set.time = time;
+    set.mask = change.mask;
+    set.mode = a.mode;
+    set.uid = a.uid;
+    set.gid = a.gid;
+    set.atime = a.atime;
+    set.mtime = a.mtime;
+    set.ctime = a.ctime;
+    changes_.add(file->session, std::move(set), nullptr, file);
+  }
+  ++file->served;
+  co_return files_.present(*file);
+}
+
 // ---- extended attributes ----
 
 Task<Result<std::string>> Names::get_xattr(FileId id, std::string name) {
@@ -443,6 +706,7 @@ Task<Result<std::string>> Names::get_xattr(FileId id, std::string name) {
     if (known != file->xattrs.end() || file->no_xattrs)
       co_return Error(Code::kNoAttribute, "no such attribute");
   }
+  HR_CO_TRY(co_await changes_.flush(file));
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
   const uint64_t asked = files_.asked();
   Result<TextReply> reply =
@@ -462,6 +726,7 @@ Task<Result<void>> Names::set_xattr(FileId id, SetXattr request) {
   if (request.value.size() > kMaxXattr)
     co_return Error(Code::kTooLarge, "an attribute has at most 64 KiB");
   FileRef file = files_.get(id);
+  HR_CO_TRY(co_await changes_.flush(file));
   files_.changed(*file);
   request.file = id;
   Result<Empty> reply = co_await sessions_.mutate(id.slot(), std::move(request));
@@ -475,6 +740,7 @@ Task<Result<void>> Names::set_xattr(FileId id, SetXattr request) {
 Task<Result<std::vector<std::string>>> Names::list_xattr(FileId id) {
   FileRef file = files_.get(id);
   if (files_.readable(*file) && file->no_xattrs) co_return std::vector<std::string>();
+  HR_CO_TRY(co_await changes_.flush(file));
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
   const uint64_t asked = files_.asked();
   HR_CO_TRY(ListXattrReply reply, co_await sessions_.ask_under(session, ListXattr{.file = id}));
@@ -487,6 +753,7 @@ Task<Result<std::vector<std::string>>> Names::list_xattr(FileId id) {
 
 Task<Result<void>> Names::remove_xattr(FileId id, std::string name) {
   FileRef file = files_.get(id);
+  HR_CO_TRY(co_await changes_.flush(file));
   files_.changed(*file);
   Result<Empty> reply = co_await sessions_.mutate(id.slot(), RemoveXattr{.file = id, .name = name});
   file->xattrs.clear();

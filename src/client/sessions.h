@@ -58,6 +58,13 @@ struct ClientSession {
   };
   std::map<GrantId, Ended> ended;
 
+  // FileIds' local parts that this client may give to what it makes.
+  uint64_t next_file = 0;
+  uint64_t end_file = 0;
+  uint64_t generation = 0;  // of what is made with them
+  uint32_t reserve_files_next = 256;
+  Mutex reserving_files;
+
   std::vector<Reservation> reservations;
   uint32_t reserve_next = 1;  // how many to ask for next time
   Mutex reserving;
@@ -135,6 +142,11 @@ class ClientSessions {
   template <class Req>
   [[nodiscard]] Task<Result<typename Req::Reply>> mutate_under(ClientSessionRef session,
                                                                Req request);
+  // Exactly as it is, by whoever leads, for at most kPatience; answers kStale under a new leader before claims.
+  template <class Req>
+  [[nodiscard]] Task<Result<typename Req::Reply>> call(PartitionId partition, Req request) {
+    return port_.call(partition, std::move(request), {.timeout = kPatience});
+  }
   // Not a mutation, repeatable; request.session is set where there is one. One new session is
   // tried.
   template <class Req>

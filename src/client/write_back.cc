@@ -402,9 +402,22 @@ void WriteBack::fail_all(Job& job, const Error& error) {
   for (Part& part : job.parts) failed(part, error);
 }
 
+Task<Result<void>> WriteBack::born(JobRef job) {
+  for (Part& part : job->parts) {
+    if (!part.file->unborn) continue;
+    HR_CO_TRY(co_await changes_.flush(part.file));
+  }
+  co_return Result<void>();
+}
+
 Task<void> WriteBack::run_stage(JobRef job) {
   Part& part = job->parts.front();
   co_await part.turn.come();
+  Result<void> there = co_await born(job);
+  if (!there.ok()) {
+    fail_all(*job, there.error());
+    co_return;
+  }
   if (!may_commit(*job, part)) {
     failed(part, Error(Code::kStale, "the grant has ended"));
     co_return;
@@ -436,6 +449,11 @@ Task<void> WriteBack::run_commit(JobRef job) {
     co_return;
   }
   for (Part& part : job->parts) co_await part.turn.come();
+  Result<void> there = co_await born(job);
+  if (!there.ok()) {
+    fail_all(*job, there.error());
+    co_return;
+  }
   Commit request;
   std::vector<Part*> named;
   for (Part& part : job->parts) {

@@ -25,6 +25,7 @@
 #include <optional>
 #include <vector>
 
+#include "client/change_log.h"
 #include "client/files.h"
 #include "client/segment_reader.h"
 #include "client/sessions.h"
@@ -47,11 +48,12 @@ class WriteBack {
   static constexpr size_t kBackgroundJobs = 8;
   static constexpr uint64_t kSegmentsInFlight = 6;
 
-  WriteBack(Env env, ClientSessions& sessions, FileTable& files, SegmentIo& io,
+  WriteBack(Env env, ClientSessions& sessions, FileTable& files, ChangeLog& changes, SegmentIo& io,
             SegmentReader& reader, Scope& scope, Options options)
       : env_(env),
         sessions_(sessions),
         files_(files),
+        changes_(changes),
         io_(io),
         reader_(reader),
         scope_(scope),
@@ -138,6 +140,8 @@ class WriteBack {
   [[nodiscard]] Task<Result<Written>> write_segment(ClientSessionRef session, Slot home,
                                                     Buffer data);
   [[nodiscard]] Task<Result<Reservation>> reserve(ClientSessionRef session, Slot home);
+  // The partition has the files.
+  [[nodiscard]] Task<Result<void>> born(JobRef job);
   [[nodiscard]] bool may_commit(const Job& job, const Part& part) const;
   [[nodiscard]] static uint64_t size_after(const Part& part);
   void committed(const Job& job, Part& part);
@@ -148,6 +152,7 @@ class WriteBack {
   Env env_;
   ClientSessions& sessions_;
   FileTable& files_;
+  ChangeLog& changes_;
   SegmentIo& io_;
   SegmentReader& reader_;
   Scope& scope_;

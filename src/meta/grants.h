@@ -25,6 +25,8 @@ class Grants {
 
   // Gives a grant, raising one that the session holds. Caller made sure that there is no conflict.
   Grant give(SessionId session, FileId file, GrantKind kind);
+  // The same under the id that the client chose: a file that it made under a directory write grant.
+  void give_as(SessionId session, Grant grant);
   // Gives what a session had before a leader change, id included; false when it conflicts.
   [[nodiscard]] bool claim(SessionId session, Grant grant);
   [[nodiscard]] bool conflict(FileId file, SessionId asking, GrantKind kind) const;

@@ -444,11 +444,14 @@ Task<void> Partition::wait_claims() {
 Task<void> Partition::flush_clients() {
   constexpr size_t kAtOnce = 256;
   co_await wait_claims();
-  std::vector<FileId> files = grants_.written();
-  for (size_t i = 0; i < files.size();) {
-    Scope scope;
-    for (size_t n = 0; n < kAtOnce && i < files.size(); ++n, ++i) scope.spawn(grants_.clear(files[i], SessionId(), GrantKind::kRead));
-    co_await scope.join();
+  // Twice: what comes in from a directory's writer in the first round are files, with writers of their own.
+  for (int round = 0; round < 2; ++round) {
+    std::vector<FileId> files = grants_.written();
+    for (size_t i = 0; i < files.size();) {
+      Scope scope;
+      for (size_t n = 0; n < kAtOnce && i < files.size(); ++n, ++i) scope.spawn(grants_.clear(files[i], SessionId(), GrantKind::kRead));
+      co_await scope.join();
+    }
   }
 }
 
@@ -554,6 +557,15 @@ Task<Result<std::vector<SegmentId>>> Partition::new_segments(Slot home, uint32_t
   const ClusterMap& map = context_.view.map();
   for (uint32_t i = 0; i < count; ++i) ids.emplace_back(map.name_space, home, map.namespace_epoch, next_segment_++);
   co_return ids;
+}
+
+Task<Result<uint64_t>> Partition::reserve_files(uint32_t count) {
+  HR_CO_TRY(may_mutate());
+  const uint64_t first = counters_.next_local;
+  counters_.next_local += count;
+  Position at = queue_record({}, false);
+  HR_CO_TRY(co_await wait_durable(at));
+  co_return first;
 }
 
 PartitionStatusReply Partition::status() const {

@@ -138,6 +138,9 @@ class Partition {
   [[nodiscard]] std::vector<Location> cut_locations(Cut cut) const;
   void location_changed(SegmentId segment, const LocationRow& row);
 
+  // Local parts of FileIds for a client to give out: the first of `count` in a row. Durable, so that no id is ever given twice.
+  [[nodiscard]] Task<Result<uint64_t>> reserve_files(uint32_t count);
+
   // ---- segments ----
   [[nodiscard]] Task<Result<std::vector<SegmentId>>> new_segments(Slot home, uint32_t count);
   [[nodiscard]] Capability capability(SegmentId segment, uint64_t length, bool write);

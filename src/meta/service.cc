@@ -2,6 +2,7 @@
 
 #include "meta/ops/cuts.h"
 #include "meta/ops/data.h"
+#include "meta/ops/name_changes.h"
 #include "meta/ops/names.h"
 #include "meta/ops/sessions.h"
 #include "meta/ops/two_phase.h"
@@ -34,7 +35,7 @@ void PartitionService::route(Handlers& handlers) {
 PartitionService::PartitionService(Handlers& handlers, Identity& identity) : identity_(identity) {
   auto all = [&]<class... Reqs>() { (route<Reqs>(handlers), ...); };
   all.operator()<SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Lookup, GetAttributes, SetAttributes, Make, Unlink,
-                 Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept, Forget, Reserve, Commit, Stage,
+                 Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept, Forget, ChangeNames, ReserveFiles, Reserve, Commit, Stage,
                  GetExtents, Locate, Punch, Statistics, Prepare, Finish, Decision, ParentOf, Uploadable, Uploaded, Droppable, Drop,
                  SegmentsOf, DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims, TakeCut, ReadCheckpoint,
                  CutLocations, ReleaseCut, CheckpointNow, Close, PartitionStatus>();

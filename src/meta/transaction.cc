@@ -99,6 +99,7 @@ int64_t Transaction::now() {
 }
 
 FileId Transaction::new_file(Slot slot) { return FileId(slot, partition_.counters_.next_local++); }
+bool Transaction::given_out(FileId file) const { return file.local() > 1 && file.local() < partition_.counters_.next_local; }
 uint64_t Transaction::new_staged() { return partition_.counters_.next_staged++; }
 
 }  // namespace headrace

@@ -58,6 +58,8 @@ class Transaction {
   // The partition's hybrid time for this operation, ns since 1970: after every time it gave before.
   [[nodiscard]] int64_t now();
   [[nodiscard]] FileId new_file(Slot slot);          // a FileId never used before
+  // Whether new_file() gave it out ever; of any slot of the partition.
+  [[nodiscard]] bool given_out(FileId file) const;
   [[nodiscard]] uint64_t new_staged();
   [[nodiscard]] SessionId session() const { return session_; }
   [[nodiscard]] Partition& partition() { return partition_; }

@@ -24,8 +24,8 @@ using AllMessages = MessageList<
     JournalTrim,
     // meta.h
     SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Recall, Closing, Lookup, GetAttributes, SetAttributes,
-    Make, Unlink, Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept, Forget, Reserve, Commit,
-    Stage, GetExtents, Locate, Punch, Statistics, GetMap, Report, ColdRead,
+    Make, Unlink, Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept, Forget, ChangeNames,
+    ReserveFiles, Reserve, Commit, Stage, GetExtents, Locate, Punch, Statistics, GetMap, Report, ColdRead,
     // transaction.h
     Prepare, Finish, Decision, ParentOf,
     // work.h

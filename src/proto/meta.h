@@ -44,8 +44,9 @@ struct Ticket {
   void fields(this auto& self, auto& v) { v(self.session, self.sequence, self.lowest_unanswered); }
 };
 
-// What a client may cache or do alone. On a file, read: attributes and data; write: also change data, size and
-// times before the partition knows. On a directory, read: its attributes and dentries, positive and negative.
+// What a client may cache or do alone. On a file, read: attributes and data; write: also change data, size, times and
+// other attributes before the partition knows. On a directory, read: its attributes and dentries, positive and negative;
+// write: also change them, and make files in it, before the partition knows (ChangeNames).
 enum class GrantKind : uint8_t { kNone = 0, kRead = 1, kWrite = 2 };
 struct Grant {
   FileId file;
@@ -84,9 +85,14 @@ struct SessionClose {
 
 // ---- grants ----
 struct GrantAcquireReply {
+  static constexpr uint64_t kUnknown = ~uint64_t{0};
   Grant grant;
   Attributes attributes;
-  void fields(this auto& self, auto& v) { v(self.grant, self.attributes); }
+  uint64_t entries = kUnknown;  // of a directory: how many names it has
+  void fields(this auto& self, auto& v) {
+    v(self.grant, self.attributes);
+    v.tail(self.entries);
+  }
 };
 struct GrantAcquire {           // waits while conflicting grants are recalled
   static constexpr MessageType kType = MessageType::kGrantAcquire;
@@ -126,7 +132,14 @@ struct EntryReply {             // grants that came with it (empty where none wa
   Attributes attributes;
   std::optional<Grant> file_grant;
   std::optional<Grant> directory_grant;  // on the parent
-  void fields(this auto& self, auto& v) { v(self.attributes, self.file_grant, self.directory_grant); }
+  // Make with want_directory_write: the parent afterwards, and how many names it has.
+  std::optional<Attributes> directory;
+  uint64_t entries = 0;
+  void fields(this auto& self, auto& v) {
+    v(self.attributes, self.file_grant, self.directory_grant);
+    v.tail(self.directory);
+    v.tail(self.entries);
+  }
 };
 // The child's inode may live in another partition: then attributes.type and id are set, generation is 0, and the caller
 // asks GetAttributes there. Absent: kNotFound.
@@ -180,9 +193,11 @@ struct Make {
   std::string target;           // of a symlink, ≤ 4095 bytes
   bool want_write_grant = false;  // files: about to be written
   bool keep_open = false;       // as OpenKept
+  bool want_directory_write = false;  // a write grant on the parent: more is to be made in it
   void fields(this auto& self, auto& v) {
     v(self.ticket, self.parent, self.name, self.type, self.mode, self.uid, self.gid, self.rdev, self.target, self.want_write_grant,
       self.keep_open);
+    v.tail(self.want_directory_write);
   }
 };
 struct UnlinkReply {
@@ -299,6 +314,74 @@ struct Forget {
   Ticket ticket;
   std::vector<FileId> files;
   void fields(this auto& self, auto& v) { v(self.ticket, self.files); }
+};
+
+// ---- names under directory write grants ----
+struct ReserveFilesReply {
+  uint64_t first = 0;           // local parts of FileIds, for any slot of the partition; nobody else ever gets them
+  uint32_t count = 0;
+  uint64_t generation = 0;      // of what is made with them
+  void fields(this auto& self, auto& v) { v(self.first, self.count, self.generation); }
+};
+struct ReserveFiles {
+  static constexpr MessageType kType = MessageType::kReserveFiles;
+  using Reply = ReserveFilesReply;
+  SessionId session;
+  uint32_t count = 1;
+  void fields(this auto& self, auto& v) { v(self.session, self.count); }
+};
+enum class NameChangeKind : uint8_t {
+  kNone = 0,
+  kMake = 1,                    // name → file, a new inode (no directory) in the directory's slot
+  kUnlink = 2,                  // name → file goes; no directory
+  kSetAttributes = 3,           // of `file` (or a directory), those of `mask`; never its size
+  kTouch = 4,                   // the directory's times: what was made in it and removed again
+  kRename = 5,                  // name → to_name in one directory; `replaced` goes. No directories
+  kLink = 6,                    // name → file, an inode of this partition
+};
+// Each is under the session's write grants: `directory_grant` on the directory whose names change, `file_grant` on the
+// inode that changes. The one on a file that is made is given with it, under the id that the client chose.
+struct NameChange {
+  NameChangeKind kind = NameChangeKind::kNone;
+  FileId directory;
+  GrantId directory_grant;
+  std::string name;
+  std::string to_name;
+  FileId file;
+  GrantId file_grant;
+  FileId replaced;
+  GrantId replaced_grant;
+  int64_t time = 0;             // when the client did it
+  FileType type = FileType::kNone;
+  uint32_t mask = 0;            // kSetAttributes: SetMask
+  uint32_t mode = 0;
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  uint64_t rdev = 0;
+  int64_t atime = 0;
+  int64_t mtime = 0;
+  int64_t ctime = 0;
+  std::string target;           // of a symlink
+  bool keep_open = false;       // kMake: as OpenKept
+  void fields(this auto& self, auto& v) {
+    v(self.kind, self.directory, self.directory_grant, self.name, self.to_name, self.file, self.file_grant, self.replaced,
+      self.replaced_grant, self.time, self.type, self.mask, self.mode, self.uid, self.gid, self.rdev, self.atime, self.mtime,
+      self.ctime, self.target, self.keep_open);
+  }
+};
+struct ChangeNamesReply {
+  std::vector<uint16_t> codes;  // a Code per change; a failed one changed nothing
+  void fields(this auto& self, auto& v) { v(self.codes); }
+};
+// Changes that a client has answered already, in the order in which it did; all in one record. kStale, and nothing is
+// changed, when one of the grants is not the session's (any more, or not yet claimed again).
+struct ChangeNames {
+  static constexpr MessageType kType = MessageType::kChangeNames;
+  using Reply = ChangeNamesReply;
+  static constexpr size_t kMaxChanges = 256;
+  Ticket ticket;
+  std::vector<NameChange> changes;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.changes); }
 };
 
 // ---- data ----

@@ -26,7 +26,9 @@ Slot slot_for_directory(FileId parent, std::string_view name) {
   return Slot(static_cast<uint16_t>(h ^ (h >> 16)));
 }
 
+// No other client has changed names of the directory that are not here.
 Task<Result<DentryRow>> entry_of(Transaction& txn, FileId parent, std::string name) {
+  HR_CO_TRY(co_await txn.share(parent));
   HR_CO_TRY(InodeRow directory, co_await directory_inode(txn, parent));
   if (name.size() > 255) co_return Error(Code::kNameTooLong, "a name has at most 255 bytes");
   HR_CO_TRY(std::optional<DentryRow> dentry, co_await txn.row<DentryRow>(dentry_key(parent, name)));
@@ -56,7 +58,6 @@ Task<Result<EntryReply>> read_entry(Partition& partition, SessionId session, Op 
 struct LookupOp : EntryOp {
   Lookup request;
   Task<Result<EntryReply>> run(Transaction& txn) {
-    HR_CO_TRY(co_await txn.share(request.parent));
     Result<DentryRow> dentry = co_await entry_of(txn, request.parent, request.name);
     // A negative answer may be cached under the directory's grant as well, but carries none: errors have no body.
     if (!dentry.ok()) co_return std::move(dentry).error();
@@ -96,7 +97,8 @@ struct MakeOp {
 
   Task<Result<EntryReply>> run(Transaction& txn) {
     HR_CO_TRY(check_name(request.name));
-    give_at_commit(txn, request.parent, GrantKind::kRead, directory_grant);
+    // Nobody else holds any on it once the name is in.
+    give_at_commit(txn, request.parent, request.want_directory_write ? GrantKind::kWrite : GrantKind::kRead, directory_grant);
     if (request.target.size() > kMaxSymlink) co_return Error(Code::kNameTooLong, "a symlink's target has at most 4095 bytes");
     HR_CO_TRY(InodeRow parent, co_await directory_inode(txn, request.parent));
     Attributes attributes;
@@ -121,6 +123,7 @@ struct MakeOp {
     EntryReply reply;
     if (request.type == FileType::kDirectory) {
       // The name is looked at before anything is prepared elsewhere: EEXIST is the common refusal.
+      HR_CO_TRY(co_await txn.share(request.parent));
       HR_CO_TRY(std::optional<DentryRow> there, co_await txn.row<DentryRow>(dentry_key(request.parent, request.name)));
       if (there) co_return Error(Code::kExists, "the name exists");
       Step make;
@@ -130,6 +133,7 @@ struct MakeOp {
       make.now = now;
       HR_CO_TRY(std::vector<Attributes> done, co_await run_steps(txn, {make, insert}));
       reply.attributes = done[0];
+      HR_CO_TRY(co_await tell_directory(txn, reply));
       co_return reply;
     }
     InodeRow inode;
@@ -148,7 +152,16 @@ struct MakeOp {
     if (request.keep_open) txn.put(kept_key(inode.attributes.id, request.ticket.session), "");
     if (request.want_write_grant) give_at_commit(txn, inode.attributes.id, GrantKind::kWrite, grant);
     reply.attributes = inode.attributes;
+    HR_CO_TRY(co_await tell_directory(txn, reply));
     co_return reply;
+  }
+
+  Task<Result<void>> tell_directory(Transaction& txn, EntryReply& reply) const {
+    if (!request.want_directory_write) co_return {};
+    HR_CO_TRY(InodeRow directory, co_await directory_inode(txn, request.parent));
+    reply.directory = directory.attributes;
+    reply.entries = directory.entries;
+    co_return {};
   }
 };
 
@@ -187,6 +200,7 @@ struct LinkOp {
   [[nodiscard]] Ticket ticket() const { return request.ticket; }
   Task<Result<EntryReply>> run(Transaction& txn) {
     HR_CO_TRY(check_name(request.name));
+    HR_CO_TRY(co_await txn.share(request.parent));
     HR_CO_TRY(std::optional<DentryRow> there, co_await txn.row<DentryRow>(dentry_key(request.parent, request.name)));
     if (there) co_return Error(Code::kExists, "the name exists");
     int64_t now = txn.now();

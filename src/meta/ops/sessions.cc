@@ -17,6 +17,7 @@ struct AcquireOp {
     HR_CO_TRY(InodeRow row, co_await inode_of(txn, request.file));
     GrantAcquireReply reply;
     reply.attributes = row.attributes;
+    if (row.attributes.type == FileType::kDirectory) reply.entries = row.entries;
     co_return reply;
   }
 };

@@ -47,6 +47,8 @@ Task<Result<Attributes>> make_directory(Transaction& txn, Step step) {
 
 Task<Result<Attributes>> insert_entry(Transaction& txn, Step step) {
   HR_CO_TRY(check_name(step.name));
+  // What another client did under a write grant must be here before any answer, a refusal too.
+  HR_CO_TRY(co_await txn.share(step.directory));
   HR_CO_TRY(InodeRow directory, co_await directory_inode(txn, step.directory));
   HR_CO_TRY(std::optional<DentryRow> old, co_await txn.row<DentryRow>(dentry_key(step.directory, step.name)));
   if (old && !step.expect) co_return Error(Code::kExists, "the name exists");
@@ -71,6 +73,7 @@ Task<Result<Attributes>> insert_entry(Transaction& txn, Step step) {
 }
 
 Task<Result<Attributes>> remove_entry(Transaction& txn, Step step) {
+  HR_CO_TRY(co_await txn.share(step.directory));
   HR_CO_TRY(InodeRow directory, co_await directory_inode(txn, step.directory));
   HR_CO_TRY(std::optional<DentryRow> old, co_await txn.row<DentryRow>(dentry_key(step.directory, step.name)));
   if (!old || old->file != step.expect) co_return Error(Code::kBusy, "the name changed meanwhile");
@@ -101,6 +104,7 @@ Task<Result<Attributes>> link_count(Transaction& txn, Step step) {
 }
 
 Task<Result<Attributes>> remove_directory(Transaction& txn, Step step) {
+  HR_CO_TRY(co_await txn.share(step.file));
   HR_CO_TRY(InodeRow row, co_await directory_inode(txn, step.file));
   if (row.entries != 0) co_return Error(Code::kNotEmpty, "the directory is not empty");
   HR_CO_TRY(co_await txn.exclude(step.file));
