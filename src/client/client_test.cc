@@ -689,6 +689,21 @@ TEST(DirectoryWriteGrant, FilesAreMadeWithoutAMessageAndSentTogether) {
   EXPECT_EQ(s.read(s.open(found->id), 0, 1000), pattern(100, 77));
 }
 
+TEST(DirectoryWriteGrant, AFileInANewDirectoryCostsOneMessage) {
+  Directory s(121);
+  auto made = s.world.run(
+      s.client().make(kRootFile, "e", {.type = FileType::kDirectory, .mode = 0755}, {}));
+  ASSERT_TRUE(made.ok());
+  const FakeNode::Counts before = s.node().counts;
+  EXPECT_EQ(s.world.run(s.client().lookup(made->id, "a")).code(), Code::kNotFound);
+  ASSERT_TRUE(s.world.run(s.client().make(made->id, "a", {}, {})).ok());
+  ASSERT_TRUE(s.world.run(s.client().make(made->id, "b", {}, {})).ok());
+  EXPECT_EQ(s.node().counts.acquires, before.acquires + 1);
+  EXPECT_EQ(s.node().counts.lookups, before.lookups);
+  EXPECT_EQ(s.node().counts.makes, before.makes);
+  EXPECT_EQ(s.node().counts.changes, before.changes);
+}
+
 TEST(DirectoryWriteGrant, AnswersAreThoseOfAFileSystem) {
   Directory s(101);
   const FileId a = s.make("a");

@@ -74,7 +74,11 @@ Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
           co_await sessions_.ask_under(session, GrantAcquire{.file = file->id, .kind = kind});
       if (session->lost) continue;
       if (!reply.ok()) co_return std::move(reply).error();
-      take(file, reply->grant, &reply->attributes, request, asked_at);
+      const bool brought = take(file, reply->grant, &reply->attributes, request, asked_at);
+      if (brought && reply->attributes.type == FileType::kDirectory) {
+        DirectoryState& names = file->as_directory();
+        names.complete |= reply->entries == 0 && fresh(*file, asked_at);
+      }
     }
   }
   co_return Error(Code::kUnavailable,

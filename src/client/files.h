@@ -85,6 +85,7 @@ struct FileState {
   bool unborn = false;  // its making is among them
   std::weak_ptr<UnsentChange> making;
   std::weak_ptr<UnsentChange> touching;
+  bool made_here = false;     // directories: by this client, and no grant on it was asked for yet
   Nanos write_recalled_at{};  // directories: when another client was in the way last
 
   // ---- data ----

@@ -116,6 +116,7 @@ Task<Result<Attributes>> Names::lookup(FileId parent, std::string name) {
     co_return co_await get_attributes(attributes.parent);
   }
   HR_CO_TRY(check_name(name));
+  if (directory->made_here) co_await take_new_directory(directory);
   if (files_.readable(*directory) && directory->directory != nullptr) {
     const DirectoryState& state = *directory->directory;
     auto known = state.names.find(name);
@@ -321,6 +322,7 @@ Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOption
     if (made.type == FileType::kDirectory) file->as_directory().complete = true;
   }
   file->link_target = options.target;
+  file->made_here = made.type == FileType::kDirectory;
   if (kept) file->kept = !session->lost;
   const bool newest = FileTable::fresh(*directory, asked);
   change.done(files_, CachedName{made.id, made.type}, granted);
@@ -508,6 +510,13 @@ void Names::touch_directory(const FileRef& directory, int64_t time) {
   ++directory->served;
 }
 
+Task<void> Names::take_new_directory(FileRef directory) {
+  directory->made_here = false;
+  if (!wants_names(*directory)) co_return;
+  // Refused: whoever goes on asks the partition.
+  (void)co_await files_.acquire(std::move(directory), GrantKind::kWrite);
+}
+
 Task<Result<void>> Names::reserve_files(ClientSessionRef session) {
   constexpr uint32_t kMostFiles = 8192;
   Mutex::Guard guard = co_await session->reserving_files.lock();
@@ -532,6 +541,7 @@ Task<std::optional<Result<Attributes>>> Names::make_here(FileRef directory, cons
                                                          const MakeOptions& options,
                                                          Credentials who) {
   using Answer = std::optional<Result<Attributes>>;
+  if (directory->made_here) co_await take_new_directory(directory);
   for (int attempt = 0; attempt < 5; ++attempt) {
     if (!writes_names(*directory)) co_return std::nullopt;
     if (!changes_.admits()) {

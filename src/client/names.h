@@ -97,6 +97,8 @@ class Names {
                                  CachedName what);
   [[nodiscard]] Task<std::optional<Attributes>> set_attributes_here(FileRef file,
                                                                     AttributeChange change);
+  // The write grant on a directory that this client has just made, before anything else is asked of it.
+  [[nodiscard]] Task<void> take_new_directory(FileRef directory);
   [[nodiscard]] Task<Result<void>> reserve_files(ClientSessionRef session);
   [[nodiscard]] Task<void> reserve_more_files(ClientSessionRef session);
   static void learn_directory(FileState& directory, const EntryReply& reply);

@@ -31,8 +31,17 @@ void refuses_every_prefix(const char* what) {
   RandomFill fill(99);
   fill(value);
   std::string bytes = encode(value);
-  for (size_t n = 0; n < bytes.size(); ++n)
-    EXPECT_EQ(decode<T>(std::string_view(bytes).substr(0, n)).code(), Code::kCorrupt) << what << " cut to " << n;
+  size_t older = 0;  // what an older writer's message is: one without the fields of a tail, whole before them
+  for (size_t n = 0; n < bytes.size(); ++n) {
+    const std::string cut = bytes.substr(0, n);
+    Result<T> decoded = decode<T>(cut);
+    if (decoded.ok() && encode(*decoded).starts_with(cut)) {
+      ++older;
+      continue;
+    }
+    EXPECT_EQ(decoded.code(), Code::kCorrupt) << what << " cut to " << n;
+  }
+  EXPECT_LE(older, 2u) << what;
 }
 
 TEST(Messages, EveryRequestAndReplyRoundTrips) {
