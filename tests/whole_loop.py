@@ -180,7 +180,7 @@ def lose_two_targets(cluster, inside, want, progress):
         except Exception as error:
             found["error"] = error
     before = cluster.status()["bytes_read"]
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     wait_until(lambda: cluster.status()["bytes_read"] > before or not reader.is_alive(), 60, "reading is under way")
     cluster.destroy_target(1)
