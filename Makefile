@@ -48,6 +48,7 @@ help:
 	  '  make test       what CI runs: release and ASan tests, versitygw, $(SEEDS) simulator seeds' \
 	  '  make test-all   and TSan, MinIO, long tests, long fuzzing, 10000 seeds' \
 	  '  make sim        simulator: SEEDS=$(SEEDS), MUTANT=skip_flush and others to see a bug caught' \
+	  '  make mutants    every mutant in the simulator, and a table of those caught' \
 	  '  make fuzz       fuzz every decoder, SECONDS=$(FUZZ_SECONDS) in all' \
 	  '  make bench      measure this machine: headrace bench' \
 	  '' \
@@ -105,8 +106,13 @@ test-all: build
 
 .PHONY: sim
 sim: build
-	$(call need,$(BIN)/headrace-sim,this tree does not build the simulator yet)
-	$(BIN)/headrace-sim --seeds $(SEEDS) $(if $(MUTANT),--mutant $(MUTANT))
+	$(if $(MUTANT),$(call configure_and_build,release,headrace-sim-mutants))
+	$(BIN)/headrace-sim --seeds $(if $(filter-out file,$(origin SEEDS)),$(SEEDS),$(if $(MUTANT),200,$(SEEDS))) $(if $(MUTANT),--mutant $(MUTANT))
+
+.PHONY: mutants
+mutants: build
+	$(call configure_and_build,release,headrace-sim-mutants)
+	$(BIN)/headrace-sim --all-mutants
 
 .PHONY: fuzz
 fuzz: setup

@@ -12,7 +12,12 @@
 #     TEST_LIBS headrace::json       # libraries that only tests and fuzzers use
 #     TEST_LABELS slow               # ctest labels of all its tests
 #     TEST_TIMEOUT 300               # seconds a test; 120 if not given
+#     MUTANTS a.cc                   # sources that hold mutants (base/fault_point.h), see below
 #     FUZZ a_fuzz.cc)                # each an executable a_fuzz
+#
+# Sources with mutants compile a second time, with -DHEADRACE_MUTANTS, into headrace_NAME_mutants: objects that
+# headrace-sim-mutants links in front of the rooms' libraries, whose own variants the linker then leaves out. Nothing else
+# uses them, and `all` does not build them.
 #
 #   headrace_binary(NAME headrace SOURCES main.cc DEPS admin client LIBS headrace::cli11)
 #
@@ -190,7 +195,7 @@ endfunction()
 
 function(headrace_room)
   cmake_parse_arguments(arg "" "NAME;TEST_TIMEOUT"
-      "SOURCES;DEPS;LIBS;PRIVATE_LIBS;TESTS;TEST_DEPS;TEST_LIBS;TEST_LABELS;FUZZ" ${ARGN})
+      "SOURCES;DEPS;LIBS;PRIVATE_LIBS;TESTS;TEST_DEPS;TEST_LIBS;TEST_LABELS;MUTANTS;FUZZ" ${ARGN})
   _headrace_no_leftovers("headrace_room(${arg_NAME})" ${arg_UNPARSED_ARGUMENTS})
   if(NOT arg_TEST_TIMEOUT)
     set(arg_TEST_TIMEOUT 120)
@@ -214,6 +219,13 @@ function(headrace_room)
   add_library(room::${arg_NAME} ALIAS ${room})
   target_include_directories(${room} ${public} ${includes})
   target_link_libraries(${room} ${public} ${deps} ${arg_LIBS} Threads::Threads)
+
+  if(arg_MUTANTS)
+    add_library(${room}_mutants OBJECT EXCLUDE_FROM_ALL ${arg_MUTANTS})
+    target_compile_definitions(${room}_mutants PRIVATE HEADRACE_MUTANTS)
+    target_link_libraries(${room}_mutants PRIVATE ${room} ${arg_PRIVATE_LIBS})
+    set_property(GLOBAL APPEND PROPERTY HEADRACE_MUTANTS ${room}_mutants)
+  endif()
 
   set(for_tests ${room} ${test_deps} ${arg_TEST_LIBS} ${arg_PRIVATE_LIBS})
   if(arg_TESTS AND NOT HEADRACE_FUZZ)

@@ -24,6 +24,7 @@ ClusterShape ClusterShape::draw(Random& random) {
   shape.partitions.checkpoint_bytes = random.chance(1, 2) ? 16 * kKiB : 256 * kKiB;
   shape.partitions.checkpoint_interval = milliseconds(static_cast<int64_t>(random.between(500, 10'000)));
   shape.partitions.cut_patience = seconds(10);
+  if (random.chance(1, 2)) shape.partitions.cut_delay = milliseconds(80);
   shape.tier.publish_interval = milliseconds(static_cast<int64_t>(random.between(2'000, 20'000)));
   shape.tier.upload.min_age = milliseconds(static_cast<int64_t>(random.between(100, 5'000)));
   shape.tier.upload.interval = seconds(1);

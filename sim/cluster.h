@@ -49,6 +49,8 @@ class NodeProcess final : public Process {
   [[nodiscard]] Node& node() { return *node_; }
   [[nodiscard]] bool partitions_serve();
   [[nodiscard]] FaultyStore& bucket() { return *faulty_; }
+  // Work of this process, which dies with it.
+  void spawn(Task<void> work) { scope_.spawn(std::move(work)); }
 
  private:
   [[nodiscard]] Task<Result<void>> serve();
@@ -64,6 +66,7 @@ class NodeProcess final : public Process {
   std::unique_ptr<Node> node_;
   bool serving_ = false;
   Event never_;
+  Scope scope_;  // last
 };
 
 // A client that starts, does its work over and over, and leaves when the node asks everybody to.

@@ -1,10 +1,13 @@
 // headrace-sim: many seeds of the whole cluster in simulation, on all cores.
 //
 //   headrace-sim --seeds N [--first SEED] [--jobs J] [--mutant NAME]
-//   headrace-sim --seed S [--trace FILE] [--verbose]
+//   headrace-sim --seed S [--trace FILE] [--verbose] [--twice]
+//   headrace-sim --list S,S,…      these seeds: those that found a bug once
+//   headrace-sim --all-mutants [--seeds N]
 //
 // Exit status: 0 when every seed was clean and (over 300 seeds and more) every kind of operation and fault occurred;
-// with --mutant, 0 when a seed caught it. Each batch of seeds runs in a process of its own, so that an assertion or a
+// with --mutant, 0 when a seed caught it; with --all-mutants, 0 when 95 % of them were caught within N seeds (200 unless
+// told); with --twice, 0 when both runs were clean and had one trace. Each batch of seeds runs in a process of its own, so that an assertion or a
 // hang costs one seed.
 #include <poll.h>
 #include <signal.h>
@@ -19,6 +22,7 @@
 #include <thread>
 
 #include "base/fault_point.h"
+#include "sim/mutants.h"
 #include "sim/scenario.h"
 
 namespace headrace::sim {
@@ -32,6 +36,9 @@ struct Options {
   std::string mutant;
   std::string trace;
   bool verbose = false;
+  bool twice = false;
+  bool all_mutants = false;
+  std::vector<uint64_t> list;
 };
 
 constexpr unsigned kSeedSeconds = 180;  // of wall time: then it hangs
@@ -48,6 +55,7 @@ struct Batch {
 
 struct Run {
   Options options;
+  bool quiet = false;
   std::map<std::string, uint64_t> counts;
   std::map<uint64_t, std::string> failures;
   uint64_t done = 0;
@@ -62,8 +70,9 @@ std::string one_line(std::string text) {
 
 [[noreturn]] void run_batch(const Options& options, uint64_t first, uint64_t end, int fd) {
   std::FILE* out = ::fdopen(fd, "w");
-  for (uint64_t seed = first; seed < end; ++seed) {
-    std::fprintf(out, "begin %llu\n", static_cast<unsigned long long>(seed));
+  for (uint64_t at = first; at < end; ++at) {
+    uint64_t seed = options.list.empty() ? at : options.list[at];
+    std::fprintf(out, "begin %llu %llu\n", static_cast<unsigned long long>(seed), static_cast<unsigned long long>(at));
     std::fflush(out);
     ::alarm(kSeedSeconds);
     ScenarioOptions scenario;
@@ -83,6 +92,7 @@ void fail(Run& run, uint64_t seed, const std::string& what) {
   bool first = !run.failures.contains(seed);
   std::string& text = run.failures[seed];
   text += what + "\n";
+  if (run.quiet) return;
   if (first) std::fprintf(stderr, "seed %llu FAILED (again: headrace-sim --seed %llu%s%s)\n", static_cast<unsigned long long>(seed),
                           static_cast<unsigned long long>(seed), run.options.mutant.empty() ? "" : " --mutant ", run.options.mutant.c_str());
   std::fprintf(stderr, "    %s\n", what.c_str());
@@ -93,8 +103,8 @@ void take_line(Run& run, Batch& batch, const std::string& line) {
   std::string word;
   in >> word;
   if (word == "begin") {
-    in >> batch.running;
-    batch.next = batch.running + 1;
+    in >> batch.running >> batch.next;
+    ++batch.next;
   } else if (word == "count") {
     std::string name;
     uint64_t count = 0;
@@ -147,8 +157,8 @@ int run_many(Run& run) {
   const Options& options = run.options;
   auto began = std::chrono::steady_clock::now();
   std::vector<Batch> batches(options.jobs);
-  uint64_t next = options.first;
-  uint64_t end = options.first + options.seeds;
+  uint64_t next = options.list.empty() ? options.first : 0;
+  uint64_t end = options.list.empty() ? options.first + options.seeds : options.list.size();
   uint64_t told = 0;
   bool stop = false;
   auto feed = [&](Batch& batch) {
@@ -199,6 +209,7 @@ int run_many(Run& run) {
   }
   double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   if (!options.mutant.empty()) {
+    if (run.quiet) return run.failures.empty() ? 1 : 0;
     if (run.failures.empty()) {
       std::printf("mutant %s: NOT caught within %llu seeds (%.1f s)\n", options.mutant.c_str(), static_cast<unsigned long long>(options.seeds), took);
       return 1;
@@ -232,6 +243,32 @@ int run_many(Run& run) {
   return run.failures.empty() && missing.empty() ? 0 : 1;
 }
 
+int run_all_mutants(const Options& options) {
+  size_t caught = 0;
+  std::vector<std::string> escaped;
+  std::printf("%-26s %-7s %6s %6s  %s\n", "mutant", "caught", "seeds", "s", "what is broken; what the first seed that caught it saw");
+  for (const Mutant& mutant : kMutants) {
+    Run run;
+    run.options = options;
+    run.options.mutant = mutant.name;
+    run.quiet = true;
+    select_mutant(mutant.name);
+    auto began = std::chrono::steady_clock::now();
+    bool found = run_many(run) == 0;
+    double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+    caught += found ? 1 : 0;
+    if (!found) escaped.emplace_back(mutant.name);
+    std::string saw = found ? run.failures.begin()->second.substr(0, run.failures.begin()->second.find('\n')) : "";
+    std::printf("%-26s %-7s %6llu %6.0f  %s%s%s\n", mutant.name, found ? "yes" : "NO", static_cast<unsigned long long>(run.done), took, mutant.what,
+                found ? "; " : "", saw.substr(0, 160).c_str());
+    std::fflush(stdout);
+  }
+  std::printf("mutants: %zu of %zu caught within %llu seeds%s", caught, std::size(kMutants), static_cast<unsigned long long>(options.seeds), escaped.empty() ? "" : "; not:");
+  for (const std::string& name : escaped) std::printf(" %s", name.c_str());
+  std::printf("\n");
+  return caught * 100 >= std::size(kMutants) * 95 ? 0 : 1;
+}
+
 int run_one(const Options& options) {
   ScenarioOptions scenario;
   scenario.seed = options.seed;
@@ -251,6 +288,14 @@ int run_one(const Options& options) {
   std::printf("seed %llu: %s, %.1f simulated s, trace %016llx\n", static_cast<unsigned long long>(options.seed), result.ok() ? "clean" : "FAILED",
               result.simulated_s, static_cast<unsigned long long>(result.trace_hash));
   bool caught = !result.ok();
+  if (options.twice) {
+    scenario.trace = nullptr;
+    ScenarioResult again = run_scenario(scenario);
+    bool same = again.trace_hash == result.trace_hash;
+    std::printf("seed %llu again: trace %016llx%s\n", static_cast<unsigned long long>(options.seed), static_cast<unsigned long long>(again.trace_hash),
+                same ? "" : ": ANOTHER TRACE");
+    return same && result.ok() ? 0 : 1;
+  }
   return caught == !options.mutant.empty() ? 0 : 1;
 }
 
@@ -258,15 +303,19 @@ int run(int argc, char** argv) {
   Run run;
   Options& options = run.options;
   CLI::App app{"headrace-sim: the whole cluster in simulation, seed by seed"};
-  app.add_option("--seeds", options.seeds, "how many seeds");
+  CLI::Option* seeds = app.add_option("--seeds", options.seeds, "how many seeds");
   app.add_option("--first", options.first, "the first of them");
   app.add_option("--seed", options.seed, "this one alone, in this process");
   app.add_option("--jobs", options.jobs, "processes at a time");
   app.add_option("--mutant", options.mutant, "our own code broken on purpose: see src/base/fault_point.h");
   app.add_option("--trace", options.trace, "with --seed: every event into this file");
+  app.add_flag("--twice", options.twice, "with --seed: run it twice and compare the traces");
+  app.add_flag("--all-mutants", options.all_mutants, "every mutant that there is, and a table");
+  app.add_option("--list", options.list, "just these seeds")->delimiter(',');
   app.add_flag("--verbose", options.verbose, "stages as they begin");
   CLI11_PARSE(app, argc, argv);
-  if (!options.mutant.empty()) {
+  if (options.all_mutants && seeds->count() == 0) options.seeds = 200;
+  if (!options.mutant.empty() || options.all_mutants) {
     if (!kMutantsCompiledIn) {
       // The sources that hold mutants are compiled twice: the other binary lies beside this one.
       std::string other = std::filesystem::read_symlink("/proc/self/exe").string() + "-mutants";
@@ -277,6 +326,7 @@ int run(int argc, char** argv) {
     }
     select_mutant(options.mutant);
   }
+  if (options.all_mutants) return run_all_mutants(options);
   return options.seed != 0 ? run_one(options) : run_many(run);
 }
 

@@ -297,6 +297,7 @@ MutationRef Model::begin(Mutation mutation) {
     }
   }
   pending_.push_back(pending);
+  if (told()) tell("begin " + pending->text());
   return pending;
 }
 
@@ -341,6 +342,7 @@ void Model::apply(const Mutation& m) {
 
 void Model::finish(const MutationRef& m, bool happened) {
   if (happened) apply(*m);
+  if (told()) tell((happened ? "done " : "not done ") + m->text());
   pending_.remove(m);
   uint64_t now = tick();
   if (m->from_directory) release(m->from_directory, m->from_name);
@@ -467,6 +469,7 @@ void Model::compare(const SeenTree& tree) {
 }
 
 void Model::client_lost(int client) {
+  if (told()) tell(fmt::format("client {} is lost", client));
   for (const InodeRef& inode : inodes) inode->contents.sync_failed(client);
 }
 

@@ -172,6 +172,11 @@ class Model {
   [[nodiscard]] const std::vector<std::string>& violations() const { return violations_; }
   [[nodiscard]] bool failed() const { return !violations_.empty(); }
   std::function<std::string()> when;  // prefix of violations: the time
+  std::function<void(const std::string&)> on_event;  // what operations do and are answered, for a reader; may be empty
+  [[nodiscard]] bool told() const { return static_cast<bool>(on_event); }
+  void tell(const std::string& text) const {
+    if (on_event) on_event(text);
+  }
 
  private:
   void claim(const InodeRef& directory, const std::string& name, bool making);

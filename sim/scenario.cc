@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "meta/row_check.h"
 #include "sim/cluster.h"
 #include "sim/model.h"
 #include "sim/workload.h"
@@ -17,9 +18,11 @@ class Scenario {
   Scenario(World& world, const ScenarioOptions& options)
       : world_(world), options_(options), random_(derive_seed(options.seed, "scenario")), work_(world, model_), cluster_(world, ClusterShape::draw(random_)) {
     model_.when = [this] { return fmt::format("[{:.3f} s] ", world_.now().seconds()); };
+    if (options_.verbose) model_.on_event = [this](const std::string& text) { log("  " + text); };
     cluster_.on_client_crash = [this](int client) { work_.client_crashed(client); };
     cluster_.work_of = [this](int client) { return [this, client](Client& fs) { return work_.run(client, fs); }; };
     disk_faults_ = cluster_.shape.bad_targets > 0 && random_.chance(2, 3);
+    world.network().options.unordered = random_.chance(1, 2);
     uint32_t bad = cluster_.shape.bad_targets;
     cluster_.node_machine().disk().options.eligible = [bad](const std::string& path) {
       for (uint32_t i = 0; i < bad; ++i)
@@ -42,7 +45,12 @@ class Scenario {
   Task<void> round(int number);
   Task<void> calm();
   Task<void> verify(std::string when);
+  // Invariants of all rows; and once nothing is under way, nothing is left over.
+  Task<void> check(std::string when);
+  Task<void> check_once(std::vector<std::string>* wrong, std::vector<std::string>* left, bool* done);
   Task<void> move();
+  Task<void> lagging_take_over();
+  Task<void> replace_a_target();
   Task<bool> push_all();
   Task<bool> spin_down();
   Task<void> ask_for_spin_down(NodeProcess* node, std::optional<Result<void>>* into);
@@ -83,7 +91,9 @@ Task<bool> Scenario::wait(std::string what, std::function<bool()> condition, Nan
 
 void Scenario::set_bucket_rates(uint32_t per_million) {
   FaultRates rates = FaultRates::all(per_million);
-  rates.stale = 0;
+  rates.stale = per_million / 4;
+  rates.wrong_etag = per_million / 8;
+  rates.expired = per_million / 8;
   rates.timeout = seconds(2);
   rates.slow_for = seconds(1);
   cluster_.bucket_rates = rates;
@@ -119,10 +129,17 @@ Task<void> Scenario::fault() {
   SimNetwork& net = world_.network();
   uint64_t dice = random_.below(100);
   const bool spare_clients = cluster_.shape.client.directory_write_grants;
+  log(fmt::format("  fault {}", dice));
   if (dice < 14) {
     if (node.running()) node.crash(CrashKind::kProcess);
-  } else if (dice < 30 || (spare_clients && dice < 44)) {
+  } else if (dice < 28 || (spare_clients && dice >= 30 && dice < 44)) {
     if (node.running()) node.crash(CrashKind::kPower);
+  } else if (dice < 30) {
+    // A device that does not come back.
+    if (!disk_faults_) co_return;
+    if (node.running()) node.crash(CrashKind::kPower);
+    std::string path = fmt::format("/state/targets/t{}/target.dat", random_.below(cluster_.shape.bad_targets));
+    if (node.disk().erase(path)) world_.faults().note("disk.lost");
   } else if (dice < 40) {
     int client = any_client();
     cluster_.crash_client(client, random_.chance(1, 2) ? CrashKind::kProcess : CrashKind::kPower);
@@ -140,6 +157,29 @@ Task<void> Scenario::fault() {
   } else if (dice < 64) {
     (void)net.cut_any();
     world_.faults().note("net.cut_any");
+  } else if (dice < 65) {
+    co_await replace_a_target();
+  } else if (dice < 66) {
+    world_.faults().note("disk.full");
+    node.disk().options.capacity = 1;
+    co_await world_.clock().sleep(between_ms(100, 4'000));
+    node.disk().options.capacity = 64 * kGiB;
+  } else if (dice < 67) {
+    world_.faults().note("disk.hangs");
+    node.disk().options.slow_factor = 20'000;
+    co_await world_.clock().sleep(between_ms(200, 6'000));
+    node.disk().options.slow_factor = 1;
+  } else if (dice < 68) {
+    // As a node that is stopped for longer than its clients' leases: nobody hears of it, and its disk does nothing.
+    world_.faults().note("node.frozen");
+    Nanos duration = between_ms(1'000, 14'000);
+    for (int i = 0; i < kClients; ++i) {
+      work_.disturb(i, world_.now() + duration + seconds(40));
+      net.partition(cluster_.client_machine(i).name(), node.name(), duration);
+    }
+    node.disk().options.slow_factor = 20'000;
+    co_await world_.clock().sleep(duration);
+    node.disk().options.slow_factor = 1;
   } else if (dice < 70) {
     world_.faults().note("disk.slow");
     node.disk().options.slow_factor = static_cast<double>(random_.between(10, 200));
@@ -199,6 +239,8 @@ Task<void> Scenario::round(int number) {
     world_.faults().set("net.cut", 0.0005);
     world_.faults().set("net.delay_burst", 0.001);
     world_.faults().set("net.refuse", 0.02);
+    world_.faults().set("net.duplicate", 0.001);
+    world_.faults().set("net.reorder", 0.002);
     storm_begins_.set();
   }
   co_await world_.clock().sleep(between_ms(4'000, 16'000));
@@ -213,9 +255,10 @@ Task<void> Scenario::calm() {
   work_.stop();
   set_disk_faults(false);
   set_bucket_rates(0);
-  for (const char* point : {"net.cut", "net.delay_burst", "net.refuse"}) world_.faults().set(point, 0);
+  for (const char* point : {"net.cut", "net.delay_burst", "net.refuse", "net.duplicate", "net.reorder"}) world_.faults().set(point, 0);
   world_.network().heal();
   cluster_.node_machine().disk().options.slow_factor = 1;
+  cluster_.node_machine().disk().options.capacity = 64 * kGiB;
   if (NodeProcess* node = cluster_.node()) node->bucket().down(false);
   bool on = co_await wait("a serving node", [this] { return cluster_.node() != nullptr; });
   if (!on) co_return;
@@ -223,6 +266,7 @@ Task<void> Scenario::calm() {
   cluster_.node()->bucket().rates() = cluster_.bucket_rates;
   on = co_await wait("the end of all operations", [this] { return work_.under_way() == 0; });
   if (!on) co_return;
+  if (random_.chance(1, 2)) co_await replace_a_target();
   on = co_await wait("clients", [this] {
     for (int i = 0; i < kClients; ++i) {
       ClientProcess* process = cluster_.client(i);
@@ -272,6 +316,67 @@ Task<void> Scenario::verify(std::string when) {
   stage_ = "verify " + when;
   log(stage_);
   co_await let_observer([this, when](Client& fs) { return work_.verify(fs, when); }, "verification " + when);
+}
+
+Task<void> Scenario::replace_a_target() {
+  NodeProcess* process = cluster_.node();
+  if (process == nullptr) co_return;
+  for (const TargetInfo& target : process->node().map().targets) {
+    if (target.state != TargetState::kLost) continue;
+    // In a frame of the node's process: it dies with it.
+    uint32_t number = target.number;
+    world_.faults().note("target.replaced");
+    process->spawn([](Node& node, uint32_t n) -> Task<void> { (void)co_await node.keeper().replace(n); }(process->node(), number));
+    co_return;
+  }
+}
+
+Task<void> Scenario::check_once(std::vector<std::string>* wrong, std::vector<std::string>* left, bool* done) {
+  Node& node = cluster_.node()->node();
+  for (const auto& [id, partition] : node.partitions().all()) {
+    auto add = [id = id](Result<std::vector<std::string>> lines, std::vector<std::string>* into) {
+      if (!lines.ok()) lines = std::vector<std::string>{lines.error().text()};
+      for (const std::string& line : *lines) into->push_back(fmt::format("partition {}: {}", id.value(), line));
+    };
+    Result<std::vector<std::string>> found = co_await check_rows(*partition);
+    add(std::move(found), wrong);
+    found = co_await leftover_rows(*partition);
+    add(std::move(found), left);
+    PartitionStatusReply status = partition->status();
+    if (!partition->journal().fully_copied()) left->push_back(fmt::format("partition {}: a journal short of copies", id.value()));
+    if (!partition->checkpoint_whole()) left->push_back(fmt::format("partition {}: a checkpoint short of copies", id.value()));
+    if (status.sessions > kClients) left->push_back(fmt::format("partition {}: {} sessions", id.value(), status.sessions));
+  }
+  *done = true;
+}
+
+Task<void> Scenario::check(std::string when) {
+  if (model_.failed()) co_return;
+  stage_ = "check " + when;
+  log(stage_);
+  Nanos deadline = world_.now() + seconds(120);
+  for (;;) {
+    bool on = co_await wait("a serving node", [this] { return cluster_.node() != nullptr; });
+    if (!on) co_return;
+    auto wrong = std::make_shared<std::vector<std::string>>();
+    auto left = std::make_shared<std::vector<std::string>>();
+    auto done = std::make_shared<bool>(false);
+    cluster_.node()->spawn([](Scenario& self, auto w, auto l, auto d) -> Task<void> { co_await self.check_once(w.get(), l.get(), d.get()); }(*this, wrong, left, done));
+    Nanos patience = world_.now() + seconds(30);
+    while (!*done && world_.now() < patience) co_await world_.clock().sleep(milliseconds(20));
+    if (*done && !wrong->empty()) {
+      for (const std::string& line : *wrong) model_.violation("rows " + when + ": " + line);
+      co_return;
+    }
+    if (*done && left->empty()) break;
+    if (world_.now() >= deadline) {
+      if (!*done) model_.violation("rows " + when + ": the check does not end");
+      for (const std::string& line : *left) model_.violation("left over " + when + ": " + line);
+      co_return;
+    }
+    co_await world_.clock().sleep(seconds(1));
+  }
+  ++work_.counts["verify.rows"];
 }
 
 Task<void> Scenario::ask_for_push(NodeProcess* node, std::optional<Result<void>>* into) {
@@ -406,6 +511,40 @@ Task<void> Scenario::move() {
   ++work_.counts["stage.moved"];
 }
 
+// The cluster goes on working while a manifest is published; another one takes over from that manifest. What was done
+// since is lost, by design; what comes back is one point in time.
+Task<void> Scenario::lagging_take_over() {
+  ++work_.counts["stage.lagging_take_over"];
+  stage_ = "lagging take-over";
+  log(stage_);
+  work_.chain(true);
+  uint64_t least = 0;
+  int pushes = 1 + static_cast<int>(random_.below(3));
+  for (int i = 0; i < pushes; ++i) {
+    co_await world_.clock().sleep(between_ms(20, 600));
+    least = work_.chain_length();
+    bool pushed = co_await push_all();
+    if (!pushed) co_return;
+  }
+  co_await world_.clock().sleep(between_ms(0, 100));
+  stage_ = "take-over in the middle";
+  log(stage_);
+  cluster_.work_of = nullptr;
+  cluster_.node_error.clear();
+  cluster_.move_to("node2", true);
+  cluster_.node_machine().disk().options.eligible = [](const std::string&) { return false; };
+  bool on = co_await wait("the namespace on the new machine", [this] { return cluster_.node() != nullptr; });
+  if (!on) co_return;
+  work_.chain(false);
+  for (int i = 0; i < kClients; ++i)
+    if (cluster_.client_machine(i).running()) cluster_.client_machine(i).crash(CrashKind::kProcess);
+  if (cluster_.previous_machine().running()) cluster_.previous_machine().crash(CrashKind::kPower);
+  stage_ = "verify the chain";
+  log(stage_);
+  co_await let_observer([this, least](Client& fs) { return work_.verify_chain(fs, least); }, "verification of the chain");
+  co_await check("after the take-over in the middle");
+}
+
 Task<void> Scenario::run() {
   world_.spawn(cluster_.supervise());
   world_.spawn(nemesis());
@@ -417,10 +556,16 @@ Task<void> Scenario::run() {
     co_await round(i);
     co_await calm();
     co_await verify(fmt::format("after round {}", i));
+    co_await check(fmt::format("after round {}", i));
   }
   if (model_.failed()) co_return;
+  if (random_.chance(1, 5)) {
+    co_await lagging_take_over();
+    co_return;
+  }
   co_await move();
   co_await verify("after the move");
+  co_await check("after the move");
   if (model_.failed()) co_return;
   // And it can be worked on, and survives that too.
   cluster_.work_of = [this](int client) { return [this, client](Client& fs) { return work_.run(client, fs); }; };
@@ -470,13 +615,15 @@ const std::vector<std::string>& required_counts() {
       "op.mkdir", "op.symlink", "op.mknod", "op.racing_make", "op.create", "op.unlink", "op.rmdir", "op.rename", "op.rename_directory",
       "op.link", "op.set_xattr", "op.remove_xattr", "op.get_xattr", "op.chmod", "op.write", "op.fsync", "op.sync_all", "op.truncate",
       "op.punch", "op.read", "op.unlink_open", "op.lookup", "op.stat", "op.readdir", "verify.trees", "verify.files", "verify.unknown",
-      "stage.spin_down", "stage.take_over", "stage.moved",
+      "verify.rows", "verify.chains", "op.chain", "stage.lagging_take_over", "stage.spin_down", "stage.take_over", "stage.moved",
       "fault.crash.process", "fault.crash.power", "fault.crash.everything", "fault.crash.spin_down", "fault.crash.rehydrate",
       "fault.net.short_partition", "fault.net.long_partition", "fault.net.cut", "fault.net.cut_any", "fault.net.delay_burst", "fault.net.refuse",
       "fault.disk.slow", "fault.disk.read_fails", "fault.disk.write_fails", "fault.disk.flush_fails", "fault.disk.flush_lies", "fault.disk.lost_write",
       "fault.disk.misdirected", "fault.disk.bit_flip", "fault.disk.latent_sector", "fault.disk.torn", "fault.disk.in_flight", "fault.disk.flip_at_rest",
-      "fault.disk.damage_at_rest", "fault.clock.jump_wall", "fault.clock.jump_boot", "fault.bucket.down", "fault.tier.drop",
+      "fault.disk.damage_at_rest", "fault.disk.lost", "fault.disk.full", "fault.disk.hangs", "fault.node.frozen", "fault.target.replaced",
+      "fault.net.duplicate", "fault.net.reorder", "fault.net.partition", "fault.clock.jump_wall", "fault.clock.jump_boot", "fault.bucket.down", "fault.tier.drop",
       "fault.bucket_unavailable", "fault.bucket_timeout_before", "fault.bucket_timeout_after", "fault.bucket_truncated", "fault.bucket_corrupt", "fault.bucket_slow",
+      "fault.bucket_stale", "fault.bucket_wrong_etag", "fault.bucket_expired", "fault.bucket_down",
   };
   return kRequired;
 }

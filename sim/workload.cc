@@ -96,6 +96,7 @@ Contents::Lenient Workload::lenient() const {
 Task<void> Workload::run(int client, Client& fs) {
   Scope scope;
   for (int i = 0; i < kLanes; ++i) scope.spawn(lane(client, fs));
+  if (client == 0) scope.spawn(forge(fs));
   co_await scope.join();
 }
 
@@ -514,7 +515,10 @@ Task<void> Workload::write(int client, Client& fs, InodeRef inode, OpenFileRef o
     uint64_t size = bytes.size();
     DataOperation& kept = contents.add(op);
     ++counts["op.write"];
+    std::string what = model_.told() ? fmt::format("client {}: write {} ({:x}) cells {} to {} of {} stamp {}", client, inode->name(), inode->id.packed(), op.from, op.to, contents.cell_bytes, op.stamp) : "";
+    model_.tell("begin " + what);
     Result<uint64_t> written = co_await fs.write(open, offset, std::move(bytes));
+    if (model_.told()) model_.tell(what + ": " + message_of(written));
     if (!written.ok() || *written != size) {
       kept.state = DataOperation::kLossy;
       kept.done = model_.tick();
@@ -546,7 +550,9 @@ Task<void> Workload::write_some(int client, Client& fs) {
 Task<void> Workload::sync(int client, Client& fs, InodeRef inode) {
   uint64_t began = model_.tick();
   ++counts["op.fsync"];
+  model_.tell(fmt::format("begin client {}: fsync {}", client, inode->name()));
   Result<void> synced = co_await fs.sync(inode->id);
+  if (model_.told()) model_.tell(fmt::format("client {}: fsync {}: {}", client, inode->name(), message_of(synced)));
   if (synced.ok()) {
     inode->contents.synced(client, began);
   } else {
@@ -567,6 +573,7 @@ Task<void> Workload::sync_all(int client, Client& fs) {
   uint64_t began = model_.tick();
   ++counts["op.sync_all"];
   Result<void> synced = co_await fs.sync_all();
+  if (model_.told()) model_.tell(fmt::format("client {}: sync_all: {}", client, message_of(synced)));
   for (const InodeRef& inode : model_.inodes) {
     if (synced.ok())
       inode->contents.synced(client, began);
@@ -580,6 +587,7 @@ Task<void> Workload::sync_all(int client, Client& fs) {
 Task<void> Workload::sync_all_calm(int client, Client& fs) {
   uint64_t began = model_.tick();
   Result<void> synced = co_await fs.sync_all();
+  if (model_.told()) model_.tell(fmt::format("client {}: sync_all: {}", client, message_of(synced)));
   for (const InodeRef& inode : model_.inodes) {
     if (synced.ok())
       inode->contents.synced(client, began);
@@ -607,7 +615,10 @@ Task<void> Workload::truncate(int client, Client& fs) {
   change.size = op.from * contents.cell_bytes;
   DataOperation& kept = contents.add(op);
   ++counts["op.truncate"];
+  std::string what = model_.told() ? fmt::format("client {}: truncate {} ({:x}) to {} cells of {}", client, inode->name(), inode->id.packed(), op.from, contents.cell_bytes) : "";
+  model_.tell("begin " + what);
   Result<Attributes> done = co_await fs.set_attributes(inode->id, change);
+  if (model_.told()) model_.tell(what + ": " + message_of(done));
   kept.done = model_.tick();
   if (done.ok()) {
     resizing.answered = true;
@@ -642,7 +653,10 @@ Task<void> Workload::punch(int client, Client& fs) {
     op.begun_at = world_.now();
     DataOperation& kept = contents.add(op);
     ++counts["op.punch"];
+    std::string what = model_.told() ? fmt::format("client {}: punch {} ({:x}) cells {} to {} of {}", client, inode->name(), inode->id.packed(), op.from, op.to, contents.cell_bytes) : "";
+    model_.tell("begin " + what);
     Result<void> done = co_await fs.punch(*open, op.from * contents.cell_bytes, (op.to - op.from) * contents.cell_bytes);
+    if (model_.told()) model_.tell(what + ": " + message_of(done));
     kept.done = model_.tick();
     if (done.ok()) {
       resizing.answered = true;
@@ -663,6 +677,7 @@ Task<void> Workload::read(int client, Client& fs, InodeRef inode, OpenFileRef op
   uint64_t began = model_.tick();
   ++counts["op.read"];
   Result<std::vector<Buffer>> got = co_await fs.read(open, offset, length);
+  if (model_.told()) model_.tell(fmt::format("client {}: read {} ({:x}) {}+{}: {}", client, inode->name(), inode->id.packed(), offset, length, message_of(got)));
   if (!got.ok()) {
     if (!operating_error("read", got.code())) model_.violation(fmt::format("client {}: read {}: {}", client, inode->name(), message_of(got)));
     co_return;
@@ -765,6 +780,9 @@ Task<void> Workload::lookup(int client, Client& fs) {
   uint64_t began = model_.tick();
   ++counts["op.lookup"];
   Result<Attributes> seen = co_await fs.lookup(directory->id, name);
+  if (model_.told())
+    model_.tell(fmt::format("client {}: lookup {}/{}: {}", client, directory->name(), name,
+                            seen.ok() ? fmt::format("{:x} size {}", seen->id.packed(), seen->size) : seen.error().text()));
   if (operating_error("lookup", seen.code())) co_return;
   const Entry& entry = directory->entries[name];
   if (entry.claimed || entry.touched >= began || directory->frozen || directory->touched >= began || directory->busy > 0) co_return;
@@ -912,6 +930,11 @@ Task<void> Workload::verify(Client& fs, std::string when) {
   std::vector<MutationRef> pending(model_.pending().begin(), model_.pending().end());
   counts["verify.unknown"] += pending.size();
   for (const MutationRef& m : pending) {
+    bool of_inode = m->kind == Mutation::kSetXattr || m->kind == Mutation::kSetMode;
+    if (of_inode && m->inode->links == 0) {  // it was removed since: nobody can tell
+      model_.finish(m, false);
+      continue;
+    }
     if (m->kind == Mutation::kSetXattr) {
       Result<std::string> got = co_await fs.get_xattr(m->inode->id, m->xattr);
       if (!got.ok() && got.code() != Code::kNoAttribute) model_.violation(fmt::format("{}: {}: get_xattr: {}", when, m->text(), message_of(got)));
@@ -932,8 +955,141 @@ Task<void> Workload::verify(Client& fs, std::string when) {
   if (model_.violations().size() > before) model_.violation("(found by verification " + when + ")");
 }
 
-Task<void> Workload::touch(int client, Client& fs) {
-  for (int i = 0; i < 12 && !model_.failed(); ++i) co_await one(client, fs);
+// ---- the chain ----
+
+void Workload::chain(bool on) {
+  if (on)
+    chain_go_.set();
+  else
+    chain_go_.reset();
+}
+
+Task<void> Workload::forge(Client& fs) {
+  for (;;) {
+    co_await chain_go_.wait();
+    Result<void> made = co_await forge_one(fs, chain_made_);
+    if (made.ok()) {
+      ++chain_made_;
+      ++counts["op.chain"];
+      co_await world_.clock().sleep(microseconds(static_cast<int64_t>(below(1'000))));
+      continue;
+    }
+    if (made.code() == Code::kReadOnly || made.code() == Code::kDeposed) co_return;  // taken over
+    if (!operating_error("chain", made.code())) model_.violation("chain: " + made.error().text());
+    co_await world_.clock().sleep(milliseconds(100));
+  }
+}
+
+Task<Result<void>> Workload::forge_one(Client& fs, uint64_t number) {
+  while (chain_directories_.size() <= kChainDirectories) {
+    // The first holds the others.
+    FileId parent = chain_directories_.empty() ? kRootFile : chain_directories_.front();
+    std::string name = chain_directories_.empty() ? "chain" : fmt::format("c{}", chain_directories_.size());
+    MakeOptions options;
+    options.type = FileType::kDirectory;
+    Result<Attributes> made = co_await fs.make(parent, name, options, {});
+    if (made.code() == Code::kExists) made = co_await fs.lookup(parent, name);
+    if (!made.ok()) co_return std::move(made).error();
+    chain_directories_.push_back(made->id);
+  }
+  // The wheel: one file that is overwritten before each link is made; its segments die all the time.
+  OpenMode writing;
+  writing.write = true;
+  OpenFileRef wheel;
+  Result<FileSystem::Created> turned = co_await fs.create(chain_directories_.front(), "wheel", 0600, writing, {});
+  if (turned.ok()) {
+    wheel = turned->file;
+  } else if (turned.code() == Code::kExists) {
+    HR_CO_TRY(Attributes there, co_await fs.lookup(chain_directories_.front(), "wheel"));
+    HR_CO_TRY(wheel, co_await fs.open(there.id, writing));
+  } else {
+    co_return std::move(turned).error();
+  }
+  Buffer whole = Buffer::allocate(kWheelBytes);
+  fill_bytes(number + 1, 0, whole.span());
+  Result<uint64_t> spun = co_await fs.write(wheel, 0, std::move(whole));
+  Result<void> kept;
+  if (spun.ok()) kept = co_await fs.sync(wheel->id());
+  (void)co_await fs.close(wheel);
+  if (!spun.ok()) co_return std::move(spun).error();
+  if (!kept.ok()) co_return kept;
+
+  FileId directory = chain_directories_[1 + number % kChainDirectories];
+  std::string name = fmt::format("{}", number);
+  OpenMode mode;
+  mode.write = true;
+  OpenFileRef open;
+  Result<FileSystem::Created> made = co_await fs.create(directory, name, 0600, mode, {});
+  if (made.ok()) {
+    open = made->file;
+  } else if (made.code() == Code::kExists) {  // an attempt whose answer was lost
+    HR_CO_TRY(Attributes there, co_await fs.lookup(directory, name));
+    HR_CO_TRY(open, co_await fs.open(there.id, mode));
+  } else {
+    co_return std::move(made).error();
+  }
+  Buffer bytes = Buffer::allocate(kChainBytes);
+  fill_bytes(number + 1, 0, bytes.span());
+  Result<uint64_t> written = co_await fs.write(open, 0, std::move(bytes));
+  Result<void> synced;
+  if (written.ok()) synced = co_await fs.sync(open->id());
+  (void)co_await fs.close(open);
+  if (!written.ok()) co_return std::move(written).error();
+  co_return synced;
+}
+
+Task<void> Workload::verify_chain(Client& fs, uint64_t least) {
+  Result<SeenTree> tree = co_await walk(fs);
+  if (!tree.ok()) co_return model_.violation("chain: walking the tree: " + message_of(tree));
+  std::map<uint64_t, FileId> links;
+  for (const auto& [directory, seen] : *tree) {
+    bool in_chain = std::find(chain_directories_.begin() + (chain_directories_.empty() ? 0 : 1), chain_directories_.end(), directory) != chain_directories_.end();
+    for (const auto& [name, entry] : seen.entries) {
+      if (in_chain) links[std::stoull(name)] = entry.first;
+      if (in_chain || entry.second != FileType::kFile) continue;
+      Result<OpenFileRef> open = co_await fs.open(entry.first, OpenMode{});
+      if (!open.ok()) co_return model_.violation(fmt::format("chain: open {:x} ({}): {}", entry.first.packed(), name, message_of(open)));
+      Result<std::vector<Buffer>> bytes = co_await fs.read(*open, 0, 4 * kMiB);
+      if (!bytes.ok()) co_return model_.violation(fmt::format("chain: read {:x} ({}): {}", entry.first.packed(), name, message_of(bytes)));
+      (void)co_await fs.close(*open);
+    }
+  }
+  ++counts["verify.chains"];
+  counts["verify.links"] += links.size();
+  if (links.size() < least) model_.violation(fmt::format("chain: {} links came back, {} were synced before the cut", links.size(), least));
+  // The wheel shows the last link, or the one that was about to be made.
+  if (!links.empty()) {
+    Result<Attributes> wheel = co_await fs.lookup(chain_directories_.front(), "wheel");
+    if (!wheel.ok()) co_return model_.violation("chain: the wheel: " + message_of(wheel));
+    Result<OpenFileRef> open = co_await fs.open(wheel->id, OpenMode{});
+    if (!open.ok()) co_return model_.violation("chain: open the wheel: " + message_of(open));
+    Result<std::vector<Buffer>> bytes = co_await fs.read(*open, 0, 2 * kWheelBytes);
+    (void)co_await fs.close(*open);
+    if (!bytes.ok()) co_return model_.violation("chain: read the wheel: " + message_of(bytes));
+    std::vector<std::byte> got;
+    for (const Buffer& piece : *bytes) got.insert(got.end(), piece.data(), piece.data() + piece.size());
+    std::vector<std::byte> shown(kWheelBytes);
+    fill_bytes(links.size(), 0, shown);
+    bool right = got == shown;
+    fill_bytes(links.size() + 1, 0, shown);
+    right |= got == shown;
+    if (!right) co_return model_.violation(fmt::format("chain: the wheel ({} bytes) shows neither link {} nor the next", got.size(), links.size()));
+  }
+  std::vector<std::byte> expected(kChainBytes);
+  for (uint64_t number = 0; number < links.size(); ++number) {
+    if (!links.contains(number)) co_return model_.violation(fmt::format("chain: link {} is missing of {}: the cut is not one point in time", number, links.size()));
+    Result<OpenFileRef> open = co_await fs.open(links[number], OpenMode{});
+    if (!open.ok()) co_return model_.violation(fmt::format("chain: open link {}: {}", number, message_of(open)));
+    Result<std::vector<Buffer>> bytes = co_await fs.read(*open, 0, 2 * kChainBytes);
+    (void)co_await fs.close(*open);
+    if (!bytes.ok()) co_return model_.violation(fmt::format("chain: read link {}: {}", number, message_of(bytes)));
+    std::vector<std::byte> got;
+    for (const Buffer& piece : *bytes) got.insert(got.end(), piece.data(), piece.data() + piece.size());
+    fill_bytes(number + 1, 0, expected);
+    bool last = number + 1 == links.size();
+    if (got != expected && !(last && got.empty()))
+      co_return model_.violation(fmt::format("chain: link {} of {} has {} bytes, or other bytes than were synced", number, links.size(), got.size()));
+  }
 }
 
 }  // namespace headrace::sim

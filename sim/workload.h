@@ -47,13 +47,24 @@ class Workload {
   Task<void> sync_all_calm(int client, Client& fs);
   // The whole tree; nothing is under way, all faults are off. Decides what was unknown.
   Task<void> verify(Client& fs, std::string when);
-  // A few quick operations by one client that must all succeed.
-  Task<void> touch(int client, Client& fs);
+
+  // A chain: files made one after the other by client 0, in directories of several partitions, each synced before the
+  // next is begun, and before each a file that is overwritten whole. Of any one point in time that comes back, it is a prefix; a cut that is not one point is found by it.
+  void chain(bool on);
+  [[nodiscard]] uint64_t chain_length() const { return chain_made_; }
+  // In a namespace that came back from a cut which began when the chain had `least` files: a prefix at least that long,
+  // with its bytes, and a tree whose every file can be read.
+  Task<void> verify_chain(Client& fs, uint64_t least);
 
   std::map<std::string, uint64_t> counts;  // "op.make", "error.read", …
 
  private:
   struct Lane;
+  static constexpr uint64_t kChainDirectories = 6;
+  static constexpr uint64_t kChainBytes = 3'000;
+  static constexpr uint64_t kWheelBytes = 70'000;  // more than is ever staged: a segment each time
+  Task<void> forge(Client& fs);
+  [[nodiscard]] Task<Result<void>> forge_one(Client& fs, uint64_t number);
   Task<void> lane(int client, Client& fs);
   Task<void> one(int client, Client& fs);
 
@@ -102,6 +113,9 @@ class Workload {
   SeededRandom random_;
   bool on_ = false;
   Event go_;
+  Event chain_go_;
+  std::vector<FileId> chain_directories_;
+  uint64_t chain_made_ = 0;
   uint32_t under_way_ = 0;
   std::array<Nanos, kMaxClients> disturbed_until_{};
 };

@@ -278,7 +278,9 @@ Task<Result<void>> Client::sync(FileId id) {
 Task<Result<void>> Client::sync_all() {
   Result<void> sent = co_await changes_.flush_all();
   Result<void> flushed = co_await write_back_.flush_all();
-  if (lost_) co_return *std::exchange(lost_, std::nullopt);
+  std::optional<Error> lost = write_back_.take_lost();
+  if (lost_) lost = std::exchange(lost_, std::nullopt);
+  if (lost) co_return *std::move(lost);
   if (!sent.ok()) co_return sent;
   co_return flushed;
 }

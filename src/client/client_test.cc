@@ -241,6 +241,24 @@ TEST(Client, TruncationCutsDirtyAndCommittedBytes) {
   EXPECT_EQ(s.stat(f->id()).size, 170'000u);
 }
 
+TEST(Client, WhatIsLearntDuringAnOwnTruncationIsForgotten) {
+  Steps s(40, 2);
+  auto f = s.create("a", 1);
+  const FileId id = f->id();
+  for (uint64_t round = 0; round < 40; ++round) {
+    ASSERT_TRUE(s.write(f, 0, pattern(100'000, round), 1).ok());  // dirty: to be recalled
+    bool done = false;
+    s.world.spawn([](Client* c, FileId file, uint64_t size, bool* out) -> Task<void> {
+      Result<Attributes> resized = co_await c->set_attributes(file, {.mask = kSetSize, .size = size});
+      *out = resized.ok();
+    }(&s.client(0), id, round, &done));
+    for (uint64_t i = 0; i < round; ++i) s.world.step();
+    (void)s.stat(id, 0);  // takes a grant of its own, before or after the change
+    ASSERT_TRUE(s.world.run_until([&] { return done; }));
+    EXPECT_EQ(s.stat(id, 0).size, round);
+  }
+}
+
 TEST(Client, PunchedRangesAreZeros) {
   Steps s(12);
   auto f = s.create("a");
@@ -361,6 +379,9 @@ TEST(Client, AnEvictedClientSaysStaleNeverFalseSuccess) {
   Result<void> synced = s.sync(f->id());
   EXPECT_EQ(synced.code(), Code::kStale) << (synced.ok() ? "ok" : synced.error().text());
   EXPECT_TRUE(s.sync(f->id()).ok());  // told once
+  Result<void> all = s.world.run(s.client().sync_all());  // and once to who syncs everything
+  EXPECT_EQ(all.code(), Code::kStale) << (all.ok() ? "ok" : all.error().text());
+  EXPECT_TRUE(s.world.run(s.client().sync_all()).ok());
   EXPECT_EQ(s.read(f, 0, 100), "synced");
   ASSERT_TRUE(s.write(f, 0, "again!").ok());
   EXPECT_EQ(s.read(g, 0, 100, 1), "again!");

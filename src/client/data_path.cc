@@ -99,6 +99,7 @@ Task<Result<Attributes>> DataPath::resize(FileRef file, SetAttributes request) {
   const bool held = files_.readable(*file) && file->size_known;
   const uint64_t size = request.size;
   Result<EntryReply> reply = co_await sessions_.mutate_under(session, std::move(request));
+  file->attributes.reset();  // another operation may have learnt them, from before the change, under a grant of its own
   if (reply.ok()) {
     files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
     if (held && file->losses == losses) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/fault_point.h"
+
 namespace headrace {
 
 namespace {
@@ -171,7 +173,7 @@ void FileTable::disown(FileState& file) {
   if (file.held.kind != GrantKind::kNone) ++file.losses;
   file.held = {};
   file.usable = GrantKind::kNone;
-  forget_knowledge(file);
+  if (!mutant("keep_cache_after_recall")) forget_knowledge(file);
 }
 
 void FileTable::distrust(const FileRef& file) {
@@ -253,7 +255,7 @@ Task<void> FileTable::give_up(FileRef file, GrantKind keep) {
       co_await env_.clock.sleep(milliseconds(100));
     }
   }
-  while (keep == GrantKind::kNone && file->opens > 0 && !file->kept && !session->lost &&
+  while (keep == GrantKind::kNone && file->opens > 0 && !file->keeps() && !session->lost &&
          keep_open) {
     Result<void> kept = co_await keep_open(file);
     if (!kept.ok()) break;
@@ -272,7 +274,7 @@ Task<void> FileTable::give_up(FileRef file, GrantKind keep) {
 }
 
 void FileTable::keep_open_soon(const FileRef& file) {
-  if (file->opens > 0 && !file->kept && keep_open) scope_.spawn(keep_open_now(file));
+  if (file->opens > 0 && !file->keeps() && keep_open) scope_.spawn(keep_open_now(file));
 }
 
 Task<void> FileTable::keep_open_now(FileRef file) {

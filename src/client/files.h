@@ -117,6 +117,8 @@ struct FileState {
   Mutex opening;
   Nanos last_use{};
 
+  // The partition keeps it for us, also when its last name goes. Not while it may be forgetting that.
+  [[nodiscard]] bool keeps() const { return kept && !forgetting; }
   [[nodiscard]] DirectoryState& as_directory() {
     if (directory == nullptr) directory = std::make_unique<DirectoryState>();
     return *directory;
@@ -213,7 +215,7 @@ class FileTable {
   // An open file outlives its last name: by a grant, since an unlink elsewhere recalls that first,
   // or by OpenKept.
   [[nodiscard]] bool is_protected(const FileState& file) const {
-    return file.kept || (readable(file) && !file.recalling && file.unlinking == 0);
+    return file.keeps() || (readable(file) && !file.recalling && file.unlinking == 0);
   }
   void keep_open_soon(const FileRef& file);
 

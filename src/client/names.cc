@@ -176,7 +176,7 @@ Task<Result<CachedName>> Names::resolve(FileRef directory, std::string name) {
 }
 
 Task<Result<void>> Names::protect(FileRef file) {
-  if (file->opens > 0 && !file->kept) {
+  if (file->opens > 0 && !file->keeps()) {
     HR_CO_TRY(co_await files_.keep_open(file));
   }
   co_return Result<void>();
@@ -268,6 +268,7 @@ Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change
   const uint64_t asked = files_.asked();
   const OwnWrites own(*file);
   Result<EntryReply> reply = co_await sessions_.mutate_under(session, request);
+  file->attributes.reset();  // what another operation learnt meanwhile is from before the change
   if (reply.ok()) files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
   if (reply.ok() && request.mtime == kNow && file->dirty.empty())
     file->mtime = reply->attributes.mtime;
@@ -465,6 +466,7 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
     co_return std::move(reply).error();
   }
   const bool granted = files_.take(directory, reply->directory_grant, nullptr, grants, asked);
+  file->attributes.reset();  // what another operation learnt meanwhile is from before the change
   files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
   files_.bump(*file);
   const FileType type = reply->attributes.type;

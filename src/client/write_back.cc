@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/fault_point.h"
 #include "runtime/when_all.h"
 
 namespace headrace {
@@ -118,7 +119,8 @@ void WriteBack::drop(const FileRef& file, std::optional<Error> error) {
   file->size_known = false;
   files_.bump_data(*file);
   files_.changed(*file);
-  if (error && !file->error) file->error = std::move(error);
+  if (error && !lost_) lost_ = error;
+  if (error && !file->error && !mutant("swallow_lost")) file->error = std::move(error);
 }
 
 // ---- choosing what to write ----
@@ -253,6 +255,7 @@ Task<Result<void>> WriteBack::flush(FileRef file) {
     }
     std::optional<Error> error;
     for (const JobRef& job : jobs) {
+      if (mutant("sync_before_commit")) co_return Result<void>();
       co_await job->done.wait();
       if (job->parts.front().error && !error) error = job->parts.front().error;
     }
@@ -333,7 +336,7 @@ bool WriteBack::may_commit(const Job& job, const Part& part) const {
 }
 
 uint64_t WriteBack::size_after(const Part& part) {
-  uint64_t end = part.file->committed_size;
+  uint64_t end = mutant("size_of_unwritten") ? part.file->size : part.file->committed_size;
   for (const DirtyPiece& piece : part.pieces)
     end = std::max(end, piece.offset + piece.bytes.size());
   return end;
@@ -363,7 +366,8 @@ void WriteBack::committed(const Job&, Part& part) {
     for (const DirtyPiece& piece : part.pieces)
       file.extents.forget(piece.offset, piece.offset + piece.bytes.size());
   } else {
-    for (const Extent& extent : part.extents) file.extents.replace(extent);
+    for (const Extent& extent : part.extents)
+      if (!mutant("stale_extent_cache")) file.extents.replace(extent);
   }
 }
 
@@ -388,6 +392,7 @@ void WriteBack::failed(Part& part, Error error) {
   }
   ++counters_.put_back;
   ++file.put_backs;
+  if (mutant("failed_not_put_back")) file.dirty.finished(part.flush);
   file.dirty.put_back(part.flush);
   if (error.code() != Code::kStale) {
     ++file.failures;
@@ -448,7 +453,8 @@ Task<void> WriteBack::run_commit(JobRef job) {
     fail_all(*job, written.error());
     co_return;
   }
-  for (Part& part : job->parts) co_await part.turn.come();
+  for (Part& part : job->parts)
+    if (!mutant("commit_out_of_turn")) co_await part.turn.come();
   Result<void> there = co_await born(job);
   if (!there.ok()) {
     fail_all(*job, there.error());

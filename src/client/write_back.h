@@ -23,6 +23,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "client/change_log.h"
@@ -72,6 +73,9 @@ class WriteBack {
   // No commit of bytes taken before the call is under way any more.
   [[nodiscard]] Task<void> settle(FileRef file);
   void drop(const FileRef& file, std::optional<Error> error);
+  // Bytes of some file were lost since the last call: why, of the first. Apart from file->error, which its own sync
+  // reports: as with syncfs and fsync, each is told once.
+  [[nodiscard]] std::optional<Error> take_lost() { return std::exchange(lost_, std::nullopt); }
 
   struct Counters {
     uint64_t jobs = 0;
@@ -161,6 +165,7 @@ class WriteBack {
   uint64_t added_ = 0;  // since the flusher last looked
   uint64_t next_flush_ = 1;
   size_t background_jobs_ = 0;
+  std::optional<Error> lost_;
   std::optional<Error> refusing_;  // the last commit failed for want of space, or of the namespace
   WaitList writers_;
   Event kicked_;

@@ -147,7 +147,7 @@ Task<Result<void>> Target::flip() {
     Mutex::Guard guard = co_await table_areas_.lock();
     HR_CO_TRY(next.table_batches, co_await write_table(next.table, next.generation));
   }
-  HR_CO_TRY(co_await file_->flush());
+  if (!mutant("flip_unflushed")) HR_CO_TRY(co_await file_->flush());
   HR_CO_TRY(co_await write_superblocks(next));
   superblock_ = next;
   log_at_ = 0;

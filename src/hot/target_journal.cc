@@ -3,6 +3,8 @@
 
 #include "hot/target.h"
 
+#include "base/fault_point.h"
+
 namespace headrace {
 namespace {
 
@@ -120,7 +122,7 @@ Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId par
         record.block = chunk.block;
         record.blocks = chunk.blocks;
         record.position = chunk.first;
-        encode_record(record, operation->records);
+        if (!mutant("chunk_not_logged")) encode_record(record, operation->records);
         run->chunks.push_back(chunk);
         run->room = chunk.blocks * kBlock;
       }

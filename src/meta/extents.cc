@@ -4,6 +4,8 @@
 #include <bit>
 #include <set>
 
+#include "base/fault_point.h"
+
 namespace headrace {
 
 namespace {
@@ -19,6 +21,7 @@ bool stored_kind(ExtentKind kind) {
 }
 
 bool same_source(const Extent& a, const Extent& b) {
+  if (mutant("repoint_newer_bytes")) return true;
   if (a.kind != b.kind) return false;
   return a.kind == ExtentKind::kSegment ? a.segment == b.segment : a.staged == b.staged;
 }
@@ -35,6 +38,7 @@ Extent cut(const Extent& piece, uint64_t from, uint64_t to) {
   out.offset = std::max(piece.offset, from);
   out.length = std::min(end_of(piece), to) - out.offset;
   if (piece.kind != ExtentKind::kHole) out.segment_offset += out.offset - piece.offset;
+  if (mutant("split_off_by_one") && out.offset != piece.offset) --out.segment_offset;
   return out;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/fault_point.h"
 #include "runtime/when_all.h"
 
 namespace headrace {
@@ -76,7 +77,7 @@ Task<void> Grants::recall_one(SessionId session, Grant grant, GrantKind keep) {
   }
   auto mine = std::make_shared<Recalling>();
   recalling_[grant.id] = mine;
-  co_await recall_(session, grant, keep);
+  if (!mutant("recall_not_awaited")) co_await recall_(session, grant, keep);
   recalling_.erase(grant.id);
   // The answer ended the grant down to `keep`.
   auto file = files_.find(grant.file);

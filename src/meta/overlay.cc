@@ -1,5 +1,7 @@
 #include "meta/overlay.h"
 
+#include "base/fault_point.h"
+
 namespace headrace {
 
 void Overlay::add(const std::vector<RowChange>& changes, Position position) {
@@ -56,7 +58,7 @@ void Overlay::prune() {
 
 bool Overlay::changed_since(const Key& key, uint64_t start_version) const {
   const Entry* entry = find(key);
-  return entry != nullptr && entry->version > start_version;
+  return entry != nullptr && entry->version > start_version && !mutant("ignore_conflict");
 }
 
 bool Overlay::range_changed_since(const Key& from, const Key& to, uint64_t start_version) const {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/fault_point.h"
+
 namespace headrace {
 
 namespace {
@@ -71,15 +73,7 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
     queue_record({}, false);  // the counters of the new epoch
   }
   if (from_origin && !origin_taken_) {
-    std::vector<RowChange> changes;
-    for (const Location& location : origin->locations) {
-      LocationRow row;
-      row.length = location.length;
-      row.bucket = location.bucket;
-      row.object = location.object;
-      changes.push_back({segment_key(location.segment, Table::kLocation), encode_durable(row)});
-      changes.push_back({segment_key(location.segment, Table::kUploadable), std::nullopt});
-    }
+    HR_CO_TRY(std::vector<RowChange> changes, co_await take_locations(std::move(origin->locations)));
     for (size_t i = 0; i < changes.size();) {
       std::vector<RowChange> some;
       for (; i < changes.size() && some.size() < 1000; ++i) some.push_back(std::move(changes[i]));
@@ -98,6 +92,60 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
   scope_.spawn(reap_loop());
   reap_soon();
   co_return {};
+}
+
+// What changed since the cut, as changes of its rows. Segments that were made after the cut are none of ours: nothing refers
+// to them here. Objects that were made after it are taken on, so that they go when their segments do.
+Task<Result<std::vector<RowChange>>> Partition::take_locations(std::vector<Location> locations) {
+  std::vector<RowChange> changes;
+  std::map<Key, ObjectRow> objects;
+  for (const Location& location : locations) {
+    HR_CO_TRY(std::optional<RowValue> segment, co_await store_->get(segment_key(location.segment)));
+    if (!segment) continue;
+    Key key = segment_key(location.segment, Table::kLocation);
+    HR_CO_TRY(std::optional<RowValue> old_bytes, co_await store_->get(key));
+    LocationRow old;
+    if (old_bytes) {
+      HR_CO_TRY(old, decode_durable<LocationRow>(*old_bytes));
+    }
+    LocationRow row;
+    row.length = location.length;
+    row.bucket = location.bucket;
+    row.object = location.object;
+    changes.push_back({key, encode_durable(row)});
+    changes.push_back({segment_key(location.segment, Table::kUploadable), std::nullopt});
+    if (old.object.object == row.object.object) continue;
+    for (ObjectId id : {old.object.object, row.object.object}) {
+      Key object = object_key(first_slot(), id);
+      if (!id || objects.contains(object)) continue;
+      HR_CO_TRY(std::optional<RowValue> known, co_await store_->get(object));
+      if (known) {
+        HR_CO_TRY(objects[object], decode_durable<ObjectRow>(*known));
+      } else if (id == row.object.object) {
+        objects[object].birth = counters_.cut;
+        ++counters_.sums.objects;
+      }
+    }
+    if (old.object.object) {
+      auto from = objects.find(object_key(first_slot(), old.object.object));
+      if (from != objects.end()) from->second.live -= std::min(from->second.live, row.length);
+    } else {
+      counters_.sums.bucket_bytes += static_cast<int64_t>(row.length);
+    }
+    if (!row.object.object) continue;
+    ObjectRow& into = objects[object_key(first_slot(), row.object.object)];
+    into.live += row.length;
+    into.death = kNever;
+    if (into.bytes < into.live) {  // its real size is not known here
+      counters_.sums.object_bytes += static_cast<int64_t>(into.live - into.bytes);
+      into.bytes = into.live;
+    }
+  }
+  for (auto& [key, row] : objects) {
+    if (row.live == 0) row.death = std::min(row.death, counters_.cut.next());
+    changes.push_back({key, encode_durable(row)});
+  }
+  co_return changes;
 }
 
 Task<Result<void>> Partition::replay(std::vector<JournalRecord> tail) {
@@ -163,7 +211,10 @@ Task<Result<void>> Partition::load_state() {
   HR_CO_TRY(auto results, co_await store_->scan(from, prefix_end(from), kManyRows));
   for (auto& [key, value] : results) {
     Session* session = sessions_.find(SessionId(key_number(key, kKeyPrefix, 8)));
-    if (session != nullptr) session->results[key_number(key, kKeyPrefix + 8, 8)] = key;
+    if (session == nullptr) continue;
+    HR_CO_TRY(ResultRow row, decode_durable<ResultRow>(value));
+    session->results[key_number(key, kKeyPrefix + 8, 8)] = key;
+    session->answered = std::max(session->answered, row.answered);
   }
   co_return {};
 }
@@ -342,7 +393,7 @@ bool Partition::commit(Transaction& txn, Position& at) {
 }
 
 Task<Result<void>> Partition::wait_durable(Position at) {
-  while (durable_ < at) {
+  while (durable_ < at && !mutant("reply_before_durable")) {
     if (!serving_) co_return Error(Code::kNotLeader, state_);
     co_await ListWait(durable_waiters_);
   }
@@ -377,7 +428,8 @@ Task<void> Partition::commit_loop() {
     for (Pending& pending : taken) to_apply_.push_back(std::move(pending));
     Scheduler::current().wake_all(durable_waiters_);
     apply_wanted_.set();
-    if (journal_.bytes_since_checkpoint() > context_.options.checkpoint_bytes || !journal_.fully_copied()) checkpoint_wanted_.set();
+    if (journal_.bytes_since_checkpoint() > context_.options.checkpoint_bytes || (!journal_.fully_copied() && !mutant("skip_recopy")))
+      checkpoint_wanted_.set();
   }
 }
 
@@ -426,6 +478,7 @@ Task<void> Partition::lease_loop() {
       if (session != nullptr && session->lease_end < now && serving_ && read_only_.empty())
         co_await evict(id, session->claimed ? "did not renew its lease" : "did not come back after a leader change");
     }
+    if (serving_ && pending_.empty() && journal_.may_widen()) queue_record({}, false);
     // A cut that nobody takes must not hold the store for ever.
     apply_wanted_.set();
     std::erase_if(cuts_, [&](const KeptCut& k) { return !k.taken && now - k.since > context_.options.cut_patience * 2; });
@@ -433,6 +486,7 @@ Task<void> Partition::lease_loop() {
 }
 
 Task<void> Partition::wait_claims() {
+  if (mutant("claims_not_awaited")) co_return;
   while (claims_missing_ && serving_) {
     bool missing = false;
     for (SessionId id : sessions_.ids()) missing |= !sessions_.find(id)->claimed;
@@ -524,6 +578,8 @@ void Partition::remember_result(Transaction& txn, Ticket ticket, ResultRow row) 
   }
   for (auto it = session->results.begin(); it != session->results.end() && it->first < ticket.lowest_unanswered; ++it)
     txn.erase(it->second);
+  row.answered = ticket.lowest_unanswered;
+  if (mutant("forget_result")) return;
   txn.put_row(key, row);
   txn.on_commit([this, id = ticket.session, sequence = ticket.sequence, lowest = ticket.lowest_unanswered, key] {
     Session* s = sessions_.find(id);
@@ -547,7 +603,7 @@ Task<Result<std::vector<SegmentId>>> Partition::new_segments(Slot home, uint32_t
     Mutex::Guard guard = co_await segment_mark_.lock();
     if (next_segment_ + count > segment_limit_) {
       uint64_t mark = std::max(counters_.segment_mark, next_segment_) + std::max<uint64_t>(kMarkStep, count);
-      counters_.segment_mark = mark;
+      if (!mutant("reissue_id")) counters_.segment_mark = mark;
       Position at = queue_record({}, false);
       HR_CO_TRY(co_await wait_durable(at));
       segment_limit_ = mark;

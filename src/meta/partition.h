@@ -40,6 +40,7 @@ struct PartitionOptions {
   uint64_t staged_bytes = 256 * kMiB;      // above it Stage waits for the packer (kUnavailable)
   Nanos lease = seconds(10);               // clients'
   Nanos cut_patience = seconds(30);        // how long a cut is held for a TakeCut
+  Nanos cut_delay{};                       // fault point: a TakeCut comes up to this much late, as over a slow network
 };
 
 // What all partitions of a node share. All outlive the partitions.
@@ -185,6 +186,7 @@ class Partition {
 
   Task<Result<void>> recover(std::optional<Origin> origin);
   Task<Result<std::unique_ptr<Store>>> open_checkpoint();
+  Task<Result<std::vector<RowChange>>> take_locations(std::vector<Location> locations);
   Task<Result<void>> replay(std::vector<JournalRecord> tail);
   Task<Result<void>> load_state();
   Task<Result<void>> reset_for_new_epoch();
@@ -196,6 +198,7 @@ class Partition {
   Task<void> lease_loop();
   Task<void> reap_loop();
   Task<Result<bool>> reap_round();
+  Task<Result<void>> close_for_the_gone();
   Task<Result<void>> apply_up_to(Position at);
   Task<Result<void>> ship(StoreFiles files, uint64_t tag, Position at, Cut cut);
   Task<Result<StoreFileCopy>> ship_file(StoreFile file, uint64_t tag);
@@ -247,6 +250,7 @@ class Partition {
   uint64_t next_segment_ = 0;      // in memory; below segment_limit_
   uint64_t segment_limit_ = 0;     // a mark at or above it is durable
   bool claims_missing_ = false;
+  bool sessions_ended_ = true;     // files may still be marked open by sessions that are gone
   bool new_epoch_ = false;         // the rows are of an earlier namespace epoch
   bool origin_taken_ = false;      // what start_from() was given is in the rows
   Mutex segment_mark_;
@@ -258,7 +262,7 @@ class Partition {
   SegmentId checkpoint_record_segment_;
   std::vector<KeptCut> cuts_;
   // Tables that background work walks, with the slots that may have rows.
-  std::map<Table, std::set<Slot>> work_{{Table::kDead, {}}, {Table::kUploadable, {}}, {Table::kStaged, {}}, {Table::kOrphan, {}}, {Table::kRemoval, {}}, {Table::kOnTarget, {}}, {Table::kLocation, {}}};
+  std::map<Table, std::set<Slot>> work_{{Table::kDead, {}}, {Table::kUploadable, {}}, {Table::kStaged, {}}, {Table::kOrphan, {}}, {Table::kRemoval, {}}, {Table::kKept, {}}, {Table::kOnTarget, {}}, {Table::kLocation, {}}};
   Event work_known_;
   Nanos last_checkpoint_{};
   Nanos started_{};
@@ -315,8 +319,13 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
   for (;;) {  // until nobody else runs this ticket
     Session* session = sessions_.find(ticket.session);
     if (session == nullptr) co_return Error(Code::kStale, "no such session");
+    session->answered = std::max(session->answered, ticket.lowest_unanswered);
+    session->refused.erase(session->refused.begin(), session->refused.lower_bound(session->answered));
+    if (ticket.sequence < session->answered) co_return Error(Code::kStale, "a late duplicate of an answered mutation");
     auto running = session->running.find(ticket.sequence);
     if (running == session->running.end()) {
+      auto refused = session->refused.find(ticket.sequence);
+      if (refused != session->refused.end()) co_return refused->second;
       HR_CO_TRY(std::optional<ResultRow> saved, co_await saved_result(*session, ticket));
       if (saved) {
         if (saved->code != Code::kOk) co_return Error(saved->code, saved->message);
@@ -324,6 +333,7 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
       }
       session = sessions_.find(ticket.session);
       if (session == nullptr) co_return Error(Code::kStale, "no such session");
+      if (ticket.sequence < session->answered) continue;  // its result went while it was looked for
       if (session->running.contains(ticket.sequence)) continue;
       mine = std::make_shared<Event>();
       session->running[ticket.sequence] = mine;
@@ -359,6 +369,10 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
         continue;
       }
       HR_CO_TRY(co_await wait_durable(txn.seen()));
+      // kStale is asked again once grants are claimed, kConflict in smaller steps, what may pass by the caller.
+      bool final = reply.error().retry() == Retry::kFinal && reply.code() != Code::kStale && reply.code() != Code::kConflict;
+      Session* now = sessions_.find(ticket.session);
+      if (final && now != nullptr && ticket.sequence >= now->answered) now->refused.insert_or_assign(ticket.sequence, reply.error());
       co_return reply;
     }
     if (txn.changed()) remember_result(txn, ticket, ResultRow{Code::kOk, "", encode(*reply)});

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/checksum.h"
+#include "base/fault_point.h"
 #include "meta/partition.h"
 #include "runtime/when_all.h"
 #include "stripe/placement_policy.h"
@@ -98,11 +99,11 @@ Task<Result<void>> Partition::checkpoint_now() {
   StoreFiles files;
   {
     Mutex::Guard guard = co_await checkpointing_.lock();
-    at = applied_;
+    at = mutant("trim_early") ? durable_ : applied_;
     HR_CO_TRY(files, co_await store_->checkpoint(tag));
   }
   Result<void> shipped;
-  if (at > journal_.record().checkpoint_at || !journal_.record().checkpoint || !journal_.fully_copied())
+  if (at > journal_.record().checkpoint_at || !journal_.record().checkpoint || (!journal_.fully_copied() && !mutant("skip_recopy")))
     shipped = co_await ship(std::move(files), tag, at, counters_.cut);
   Result<void> released = co_await store_->release(tag);
   last_checkpoint_ = env_.clock.now();
@@ -248,6 +249,8 @@ Task<void> Partition::checkpoint_loop() {
 // ---- cuts ----
 
 Task<Result<TakeCutReply>> Partition::take_cut(Cut cut) {
+  if (context_.options.cut_delay > Nanos{})
+    co_await env_.clock.sleep(Nanos{static_cast<int64_t>(env_.random.below(static_cast<uint64_t>(context_.options.cut_delay.count)))});
   if (cut < counters_.cut && std::none_of(cuts_.begin(), cuts_.end(), [&](const KeptCut& k) { return k.cut == cut; }))
     co_return Error(Code::kConflict, "cut " + to_string(cut) + " has passed: take a new one");
   // Once a newer manifest is published, what this partition began on may go: first it must stand on its own.

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "meta/ops/data.h"
+#include "base/fault_point.h"
 #include "meta/partition.h"
 
 namespace headrace {
@@ -30,7 +31,8 @@ struct OrphanOp {
     Key from = KeyBuilder(file.slot(), Table::kKept).u48(file.local()).take();
     HR_CO_TRY(auto kept, co_await txn.scan(from, prefix_end(from), 10'000));
     for (auto& [key, value] : kept) {
-      if (partition.sessions().find(SessionId(key_number(key, kKeyPrefix + 6, 8))) != nullptr) co_return Empty{};
+      bool open = partition.sessions().find(SessionId(key_number(key, kKeyPrefix + 6, 8))) != nullptr;
+      if (open && !mutant("remove_open_file")) co_return Empty{};
       txn.erase(key);
     }
     txn.erase(orphan_key(file));
@@ -49,7 +51,8 @@ struct ReapSegmentOp {
     Location gone;
     HR_CO_TRY(std::optional<SegmentRow> row, co_await txn.row<SegmentRow>(segment_key(segment)));
     HR_CO_TRY(std::optional<RowValue> dead, co_await txn.get(segment_key(segment, Table::kDead)));
-    if (!row || !dead || row->referrers != 0 || partition.cut_pending(row->birth, row->death)) co_return gone;
+    if (!row || !dead || row->referrers != 0) co_return gone;
+    if (partition.cut_pending(row->birth, row->death) && !mutant("reap_despite_cut")) co_return gone;
     HR_CO_TRY(std::optional<LocationRow> location, co_await txn.row<LocationRow>(segment_key(segment, Table::kLocation)));
     txn.erase(segment_key(segment));
     txn.erase(segment_key(segment, Table::kDead));
@@ -88,6 +91,7 @@ Task<void> Partition::evict(SessionId id, std::string why) {
   for (const auto& [sequence, key] : session->results) keys.push_back(key);
   if (!why.empty() && evicted_.size() < 1000) evicted_.push_back(hex(session->client.value()) + " " + why);
   grants_.drop_session(id);
+  sessions_ended_ = true;
   sessions_.remove(id);  // its mutations under way find it gone before they commit; its reservations are orphans now
   Scheduler::current().wake_all(lock_waiters_);
   reap_soon();
@@ -114,9 +118,32 @@ Task<void> Partition::reap_loop() {
   }
 }
 
+// Sessions that ended have no file open any more.
+Task<Result<void>> Partition::close_for_the_gone() {
+  Key after;
+  for (;;) {
+    HR_CO_TRY(auto rows, co_await scan_work(Table::kKept, after, kBatch));
+    if (rows.empty()) co_return {};
+    after = rows.back().first;
+    std::vector<Key> gone;
+    for (auto& [key, value] : rows)
+      if (sessions_.find(SessionId(key_number(key, kKeyPrefix + 6, 8))) == nullptr) gone.push_back(std::move(key));
+    if (gone.empty()) continue;
+    HR_CO_TRY(co_await change(EraseRows{std::move(gone)}));
+  }
+}
+
 // True when it did something, so that there may be more.
 Task<Result<bool>> Partition::reap_round() {
   bool did = false;
+  if (sessions_ended_) {
+    sessions_ended_ = false;
+    Result<void> closed = co_await close_for_the_gone();
+    if (!closed.ok()) {
+      sessions_ended_ = true;
+      co_return std::move(closed).error();
+    }
+  }
   HR_CO_TRY(auto orphans, co_await scan_work(Table::kOrphan, "", kBatch));
   for (auto& [key, value] : orphans) {
     HR_CO_TRY(co_await change(OrphanOp{FileId(slot_of(key), key_number(key, kKeyPrefix, 6))}));

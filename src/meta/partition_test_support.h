@@ -15,6 +15,7 @@
 #include "meta/ops/sessions.h"
 #include "meta/ops/steps.h"
 #include "meta/ops/work.h"
+#include "meta/row_check.h"
 #include "meta/store/memory/memory_store.h"
 #include "runtime/sim/world.h"
 
@@ -228,101 +229,7 @@ struct OnePartition {
   Attributes stat(const User& user, FileId file) { return must(ask(GetAttributes{user.session, file, GrantKind::kNone})).attributes; }
 
   // ---- what must hold of all rows ----
-  struct CheckOp {
-    using Reply = std::vector<std::string>;  // what is wrong
-    Task<Result<Reply>> run(Transaction& txn) {
-      Reply wrong;
-      auto same = [&wrong](const std::string& what, int64_t found, int64_t said) {
-        if (found != said) wrong.push_back(what + ": " + std::to_string(found) + ", not " + std::to_string(said));
-      };
-      std::map<SegmentId, ExtentDelta::Change> segments;
-      std::map<Key, int64_t> staged;
-      std::map<FileId, int64_t> bytes;
-      std::map<FileId, InodeRow> inodes;
-      CountersDelta found;
-      HR_CO_TRY(auto rows, co_await txn.scan("", Key(20, '\xff'), 10'000'000));
-      std::map<Key, RowValue> by_key(rows.begin(), rows.end());
-      for (const auto& [key, value] : rows) {
-        if (static_cast<Table>(key[2]) == Table::kInode) {
-          FileId file(slot_of(key), key_number(key, kKeyPrefix, 6));
-          HR_CO_TRY(inodes[file], decode_durable<InodeRow>(value));
-          ++found.inodes;
-        }
-        if (static_cast<Table>(key[2]) != Table::kExtent) continue;
-        Leaf leaf = leaf_of(key);
-        HR_CO_TRY(LeafValue decoded, decode_leaf(leaf.base(), leaf.span(), value));
-        for (const Extent& piece : decoded.pieces) {
-          FileId file(slot_of(key), key_number(key, kKeyPrefix, 6));
-          bytes[file] += static_cast<int64_t>(piece.length);
-          found.bytes += static_cast<int64_t>(piece.length);
-          if (piece.kind == ExtentKind::kStaged) ++staged[staged_key(slot_of(key), piece.staged)];
-          if (piece.kind != ExtentKind::kSegment) continue;
-          segments[piece.segment].bytes += static_cast<int64_t>(piece.length);
-          ++segments[piece.segment].pieces;
-        }
-      }
-      for (const auto& [file, inode] : inodes) {
-        same("bytes of " + to_string(file), bytes[file], static_cast<int64_t>(inode.attributes.bytes));
-        bytes.erase(file);
-      }
-      NamespaceId ns(9);
-      for (const auto& [key, value] : rows) {
-        switch (static_cast<Table>(key[2])) {
-          case Table::kSegment: {
-            SegmentId id = segment_of(key, ns);
-            HR_CO_TRY(SegmentRow row, decode_durable<SegmentRow>(value));
-            same("live of " + to_string(id), segments[id].bytes, static_cast<int64_t>(row.live));
-            same("referrers of " + to_string(id), segments[id].pieces, row.referrers);
-            same("dead row of " + to_string(id), by_key.contains(segment_key(id, Table::kDead)), row.referrers == 0);
-            same("death of " + to_string(id), row.death != kNever, row.referrers == 0);
-            same("location of " + to_string(id), by_key.contains(segment_key(id, Table::kLocation)), true);
-            segments.erase(id);
-            ++found.segments;
-            break;
-          }
-          case Table::kLocation: {
-            HR_CO_TRY(LocationRow row, decode_durable<LocationRow>(value));
-            SegmentId id = segment_of(key, ns);
-            same("segment row of " + to_string(id), by_key.contains(segment_key(id)), true);
-            same("uploadable row of " + to_string(id), by_key.contains(segment_key(id, Table::kUploadable)), !row.object.object);
-            for (TargetId target : row.placement.targets) same("target row of " + to_string(id), by_key.contains(on_target_key(id, target)), true);
-            if (row.placement.hot()) found.hot_bytes += static_cast<int64_t>(row.length);
-            if (row.object.object) found.bucket_bytes += static_cast<int64_t>(row.length);
-            break;
-          }
-          case Table::kStaged: {
-            HR_CO_TRY(StagedRow row, decode_durable<StagedRow>(value));
-            same("staged referrers", row.referrers, staged[key]);
-            same("staged row without referrers", row.referrers == 0, false);
-            staged.erase(key);
-            found.staged_bytes += static_cast<int64_t>(row.bytes.size());
-            break;
-          }
-          case Table::kObject: {
-            HR_CO_TRY(ObjectRow row, decode_durable<ObjectRow>(value));
-            ++found.objects;
-            found.object_bytes += static_cast<int64_t>(row.bytes);
-            same("death of an object", row.death != kNever, row.live == 0);
-            break;
-          }
-          default: break;
-        }
-      }
-      for (const auto& [id, change] : segments) same("pieces without row of " + to_string(id), change.pieces, 0);
-      for (const auto& [key, pieces] : staged) same("pieces without staged row", pieces, 0);
-      const CountersDelta& sums = txn.partition().counters().sums;
-      same("inodes", found.inodes, sums.inodes);
-      same("bytes", found.bytes, sums.bytes);
-      same("segments", found.segments, sums.segments);
-      same("hot_bytes", found.hot_bytes, sums.hot_bytes);
-      same("bucket_bytes", found.bucket_bytes, sums.bucket_bytes);
-      same("objects", found.objects, sums.objects);
-      same("object_bytes", found.object_bytes, sums.object_bytes);
-      same("staged_bytes", found.staged_bytes, sums.staged_bytes);
-      co_return wrong;
-    }
-  };
-  void check_rows() { EXPECT_EQ(must(world.run(partition->read(CheckOp{}))), std::vector<std::string>()); }
+  void check_rows() { EXPECT_EQ(must(world.run(headrace::check_rows(*partition))), std::vector<std::string>()); }
   // Until the reaper has nothing left.
   void settle() {
     partition->reap_soon();

@@ -96,7 +96,11 @@ struct ResultRow {              // what a mutation answered; at the partition's 
   Code code = Code::kOk;
   std::string message;
   std::string reply;            // encoded Reply when ok
-  void fields(this auto& self, auto& v) { v(self.code, self.message, self.reply); }
+  uint64_t answered = 0;        // the ticket's lowest unanswered sequence: what was below it when this was written
+  void fields(this auto& self, auto& v) {
+    v(self.code, self.message, self.reply);
+    v.tail(self.answered);
+  }
 };
 struct PreparedRow {
   static constexpr uint8_t kFormat = 1;

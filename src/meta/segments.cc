@@ -1,5 +1,6 @@
 #include "meta/segments.h"
 
+#include "base/fault_point.h"
 #include "meta/partition.h"
 
 namespace headrace {
@@ -35,7 +36,7 @@ Task<Result<void>> charge_segments(Transaction& txn, ExtentDelta delta) {
     row->live = static_cast<uint64_t>(live);
     row->referrers = static_cast<uint32_t>(referrers);
     txn.put_row(key, *row);
-    if (referrers != 0) continue;
+    if (referrers > (mutant("dead_with_a_referrer") ? 1 : 0)) continue;
     txn.put(segment_key(segment, Table::kDead), "");
     txn.on_commit([&txn, key, dead = *row]() mutable {
       // Only now: a cut journaled since the row was read still contains the segment.
@@ -56,7 +57,7 @@ Task<Result<void>> charge_staged(Transaction& txn, Slot slot, ExtentDelta delta)
     int64_t referrers = static_cast<int64_t>(row->referrers) + change.pieces;
     if (referrers < 0) co_return Error(Code::kCorrupt, "a staged row has fewer references than extents say");
     row->referrers = static_cast<uint32_t>(referrers);
-    if (referrers == 0) {
+    if (referrers == 0 || mutant("drop_staged_early")) {
       txn.counters.staged_bytes -= static_cast<int64_t>(row->bytes.size());
       txn.erase(key);
     } else {

@@ -1,5 +1,6 @@
 #include "meta/service.h"
 
+#include "base/fault_point.h"
 #include "meta/ops/cuts.h"
 #include "meta/ops/data.h"
 #include "meta/ops/name_changes.h"
@@ -22,7 +23,7 @@ Task<Result<typename Req::Reply>> PartitionService::deliver(Req request, CallInf
   if (!partition) co_return Error(Code::kNotLeader, "partition " + std::to_string(info.header.partition.value()) + " is not led here");
   if (info.header.namespace_epoch.value() != 0 && info.header.namespace_epoch < identity_.namespace_epoch)
     co_return Error(Code::kStale, "the namespace was taken over or resumed since: mount it again");
-  partition->observe(info.header.cut);
+  if (!mutant("ignore_cut")) partition->observe(info.header.cut);
   Result<typename Req::Reply> reply = co_await handle(*partition, std::move(request), std::move(info));
   co_return reply;
 }

@@ -3,7 +3,8 @@
 //
 // Exactly once: a mutation's result row is in the same record as its change; the same ticket again gets that result,
 // waits for the one that is running, or runs (when the first never took effect). Results below the client's
-// lowest unanswered sequence are forgotten with the next change of the session.
+// lowest unanswered sequence are forgotten with the next change of the session; what still comes with such a sequence is a
+// late duplicate of an answered mutation, and refused.
 #pragma once
 
 #include <algorithm>
@@ -30,6 +31,8 @@ struct Session {
   bool claimed = true;              // false after a leader change until the client came back
   bool journaled = false;
   std::map<uint64_t, Key> results;  // sequence → its result row
+  uint64_t answered = 0;            // mutations below this sequence were answered
+  std::map<uint64_t, Error> refused;  // what others were answered that changed nothing: a late duplicate might, by now
   std::map<uint64_t, std::shared_ptr<Event>> running;
   std::set<FileId> kept;            // files it has open
   std::map<SegmentId, Placement> reserved;

@@ -53,6 +53,8 @@ Task<Result<void>> FaultyStore::before() {
     co_return Error(Code::kUnavailable, "the bucket does not answer (injected)");
   }
   if (roll(rates_.slow, "bucket_slow")) co_await clock_.sleep(rates_.slow_for);
+  if (roll(rates_.expired, "bucket_expired"))
+    co_return Error(Code::kDenied, "ExpiredToken: the credentials have expired (injected)");
   if (roll(rates_.unavailable, "bucket_unavailable"))
     co_return Error(Code::kUnavailable, "503 SlowDown (injected)");
   if (roll(rates_.timeout_before, "bucket_timeout_before")) {
@@ -84,6 +86,7 @@ Task<Result<ObjectInfo>> FaultyStore::put(std::string key, Buffer body, PutCondi
   Result<ObjectInfo> done =
       co_await inner_->put(std::move(key), std::move(body), std::move(condition));
   HR_CO_TRY(co_await after());
+  if (done.ok() && roll(rates_.wrong_etag, "bucket_wrong_etag")) done->etag += "-wrong";
   co_return done;
 }
 
@@ -98,6 +101,7 @@ Task<Result<Got>> FaultyStore::get_with_etag(std::string key) {
     else if (roll(rates_.corrupt, "bucket_corrupt"))
       got.body = flipped(got.body);
   }
+  if (roll(rates_.wrong_etag, "bucket_wrong_etag")) got.etag += "-wrong";
   co_return got;
 }
 

@@ -27,6 +27,8 @@ struct FaultRates {
   uint32_t slow = 0;            // takes slow_for longer
   Nanos slow_for = seconds(2);
   Nanos timeout = seconds(5);  // how long a time-out takes
+  uint32_t wrong_etag = 0;     // a read or a write says another ETag than the object has
+  uint32_t expired = 0;        // kDenied: the credentials ran out just now
 
   [[nodiscard]] static FaultRates all(uint32_t per_million) {
     return {per_million, per_million, per_million, per_million,

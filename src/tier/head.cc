@@ -1,5 +1,6 @@
 #include "tier/head.h"
 
+#include "base/fault_point.h"
 #include "tier/bucket_io.h"
 
 namespace headrace {
@@ -102,6 +103,7 @@ Task<Result<void>> Ownership::check_locked() {
     unsure_ = false;
     co_return {};
   }
+  if (mutant("ignore_other_owner")) co_return {};
   // An old answer of the service is no reason to give up what is ours; it is none to trust it
   // either.
   if (record.epoch < current_.record.epoch)

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/checksum.h"
+#include "base/fault_point.h"
 #include "runtime/when_all.h"
 #include "tier/bucket_io.h"
 
@@ -182,7 +183,7 @@ Task<Result<PartitionManifest>> Publisher::copy_partition(Taken taken, Cut cut) 
             [](const ManifestFile& a, const ManifestFile& b) { return a.file.name < b.file.name; });
   HR_CO_TRY(SegmentsReply changed,
             co_await partitions_.call(out.id, CutLocations{cut}, kBackground));
-  if (!changed.segments.empty()) {
+  if (!changed.segments.empty() && !mutant("omit_locations")) {
     LocationsRecord record{partitions_.view().map().name_space, out.id, cut,
                            std::move(changed.segments)};
     for (Location& location : record.locations) location.placement = {};
@@ -202,7 +203,7 @@ Task<Result<ManifestRecord>> Publisher::build(Cut cut) {
     uint64_t unplaced = 0;
     for (const Taken& one : taken) unplaced += one.reply.unplaced;
     progress_.unplaced = unplaced;
-    if (unplaced == 0) break;
+    if (unplaced == 0 || mutant("publish_before_upload")) break;
     if (round == kUploadRounds)
       co_return Error(Code::kUnavailable, std::to_string(unplaced) +
                                               " segments are not in the bucket yet: " +
@@ -240,7 +241,7 @@ Task<Result<ManifestRecord>> Publisher::build(Cut cut) {
   std::set<std::string> named = keys_of(manifest);
   std::map<std::string, uint64_t> garbage;
   auto unwanted = [&](const std::string& key, uint64_t since) {
-    if (!named.contains(key)) garbage.emplace(key, since);
+    if (!named.contains(key) || mutant("collect_named_keys")) garbage.emplace(key, since);
   };
   if (previous_) {
     for (const GarbageKey& old : previous_->garbage)

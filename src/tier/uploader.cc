@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "proto/meta.h"
 #include "runtime/when_all.h"
 #include "tier/bucket_io.h"
 
@@ -168,6 +169,10 @@ Task<Result<void>> Uploader::upload(PartitionId partition, std::vector<Location>
   uint64_t raw = 0;
   for (size_t i = 0; i < group.size(); ++i) {
     if (!read_back[i].ok()) {  // the others go up without it
+      // Segments die all the time, and their fragments go: what is dead needs no object.
+      Result<LocateReply> there =
+          co_await partitions_.call(partition, Locate{group[i].segment}, kBackground);
+      if (there.code() == Code::kNotFound) continue;
       failed = std::move(read_back[i]).error().within("segment " + to_string(group[i].segment));
       continue;
     }
@@ -176,6 +181,7 @@ Task<Result<void>> Uploader::upload(PartitionId partition, std::vector<Location>
     encoded.push_back(*std::move(read_back[i]));
   }
   read_back.clear();
+  if (encoded.empty() && !failed) co_return {};
   if (encoded.empty()) co_return *std::move(failed);
 
   const ClusterMap& map = partitions_.view().map();

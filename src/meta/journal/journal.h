@@ -54,6 +54,8 @@ class Journal {
   [[nodiscard]] uint64_t bytes_since_checkpoint() const { return bytes_; }
   // Every run has all the copies it should.
   [[nodiscard]] bool fully_copied() const { return !degraded_; }
+  // The present run is short of copies, and there are targets for more: the next append opens a wider one.
+  [[nodiscard]] bool may_widen() const;
 
  private:
   struct Sealed {               // what the copies of the old runs hold
@@ -79,6 +81,7 @@ class Journal {
   uint32_t next_run_ = 1;
   uint64_t bytes_ = 0;
   bool degraded_ = false;       // a closed run has fewer copies than it should: checkpoint soon
+  Nanos widen_at_{};            // not before
   std::vector<RunRecord> untrimmed_;
 };
 

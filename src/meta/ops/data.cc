@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/fault_point.h"
 #include "meta/file_extents.h"
 #include "meta/ops/steps.h"
 #include "meta/segments.h"
@@ -326,7 +327,8 @@ struct PunchOp {
       // The same ticket may have come twice: once it has taken effect, what is there now is newer.
       Session* session = txn.partition().sessions().find(request.ticket.session);
       if (session == nullptr) co_return Error(Code::kStale, "the session has ended");
-      if (session->results.contains(request.ticket.sequence)) co_return Empty{};
+      bool over = request.ticket.sequence < session->answered || session->results.contains(request.ticket.sequence);
+      if (over) co_return Empty{};
     }
     HR_CO_TRY(InodeRow inode, co_await file_inode(txn, request.file));
     HR_CO_TRY(co_await check_removal(txn, inode.attributes, 0));
@@ -368,7 +370,7 @@ Task<Result<typename Op::Reply>> change_as(Partition& partition, SessionId sessi
 // Sets the size, and takes what is behind it: at once where that fits the transaction, else the reaper does it.
 Task<Result<void>> resize(Transaction& txn, Attributes& attributes, uint64_t size) {
   HR_CO_TRY(co_await check_removal(txn, attributes, size));
-  if (size < attributes.size) {
+  if (size < attributes.size && !mutant("truncate_keeps_extents")) {
     FileExtents extents(txn, attributes.id);
     HR_CO_TRY(bool all, co_await extents.remove(size, kMaxFileSize));
     HR_CO_TRY(ExtentDelta change, co_await extents.write());

@@ -47,6 +47,47 @@ TEST(Data, TheSameTicketCommitsOnce) {
   p.check_rows();
 }
 
+TEST(Data, ALateDuplicateOfAnAnsweredMutationTakesNoEffect) {
+  OnePartition p(33);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  SetAttributes shrink;
+  shrink.ticket = u.next();
+  shrink.file = file;
+  shrink.mask = kSetSize;
+  shrink.size = 1'000;
+  p.must(p.ask(shrink));
+  ASSERT_TRUE(p.resize(u, file, 5'000).ok());  // its ticket says that everything before was answered
+  // An attempt of the first that was long on its way.
+  EXPECT_EQ(p.ask(shrink).code(), Code::kStale);
+  EXPECT_EQ(p.stat(u, file).size, 5'000u);
+  p.fail_over();
+  p.claim(u);
+  EXPECT_EQ(p.ask(shrink).code(), Code::kStale);
+  EXPECT_EQ(p.stat(u, file).size, 5'000u);
+  p.check_rows();
+}
+
+TEST(Data, ALateDuplicateOfARefusedMutationTakesNoEffect) {
+  OnePartition p(34);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  Make again;
+  again.ticket = u.next();
+  again.parent = kRootFile;
+  again.name = "a";
+  again.type = FileType::kFile;
+  EXPECT_EQ(p.ask(again).code(), Code::kExists);
+  Unlink unlink;
+  unlink.ticket = u.next();
+  unlink.ticket.lowest_unanswered = again.ticket.sequence;  // its answer is still on the way
+  unlink.parent = kRootFile;
+  unlink.name = "a";
+  EXPECT_EQ(p.must(p.ask(unlink)).file, file);
+  // By now it could: but it was answered.
+  EXPECT_EQ(p.ask(again).code(), Code::kExists);
+}
+
 TEST(Data, CommitsOfUnreservedSegmentsAndEndedGrantsAreStale) {
   OnePartition p(3);
   User u = p.user();

@@ -1,5 +1,6 @@
 #include "meta/ops/steps.h"
 
+#include "base/fault_point.h"
 #include "meta/partition.h"
 
 namespace headrace {
@@ -63,7 +64,8 @@ Task<Result<Attributes>> insert_entry(Transaction& txn, Step step) {
     if (directory.attributes.links >= kMaxLinks) co_return Error(Code::kTooManyLinks, "too many subdirectories");
     ++directory.attributes.links;
   }
-  uint64_t cookie = directory.next_cookie++;
+  uint64_t cookie = directory.next_cookie;
+  if (!mutant("reuse_cookie")) ++directory.next_cookie;
   ++directory.entries;
   touch(directory.attributes, step.now, true);
   txn.put_row(dentry_key(step.directory, step.name), DentryRow{step.file, step.type, cookie});
@@ -79,7 +81,7 @@ Task<Result<Attributes>> remove_entry(Transaction& txn, Step step) {
   if (!old || old->file != step.expect) co_return Error(Code::kBusy, "the name changed meanwhile");
   HR_CO_TRY(co_await txn.exclude(step.directory));
   txn.erase(dentry_key(step.directory, step.name));
-  txn.erase(cookie_key(step.directory, old->cookie));
+  if (!mutant("keep_cookie_of_removed")) txn.erase(cookie_key(step.directory, old->cookie));
   if (old->type == FileType::kDirectory) --directory.attributes.links;
   --directory.entries;
   touch(directory.attributes, step.now, true);

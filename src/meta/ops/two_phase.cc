@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/fault_point.h"
 #include "meta/ops/steps.h"
 #include "runtime/when_all.h"
 
@@ -71,6 +72,7 @@ struct PrepareOp {
     std::vector<Key> locks = row.locks;
     txn.put_row(prepared_key(partition, request.transaction), row);
     txn.on_commit([&p = partition, id = request.transaction, locks = std::move(locks)] {
+      if (mutant("prepared_not_locked")) return;
       for (const Key& key : locks) p.lock(key, id);
     });
     co_return reply;
@@ -150,7 +152,7 @@ Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<St
       if (reply->attributes.size() != indexes.size()) co_return Error(Code::kCorrupt, "prepare answered for other steps");
       for (size_t k = 0; k < indexes.size(); ++k) results[indexes[k]] = reply->attributes[k];
     }
-    txn.put_row(decision_key(partition, id), DecisionRow{participants});
+    if (!mutant("decision_not_journaled")) txn.put_row(decision_key(partition, id), DecisionRow{participants});
     txn.on_commit([&partition, id, participants] {
       partition.deciding().erase(id);
       // The record that commit() queues next is the newest one.

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "base/fault_point.h"
 #include "meta/file_extents.h"
 #include "meta/segments.h"
 #include "runtime/when_all.h"
@@ -141,7 +142,8 @@ struct DropOp {
     for (SegmentId id : segments) {
       Key key = segment_key(id, Table::kLocation);
       HR_CO_TRY(std::optional<LocationRow> row, co_await txn.row<LocationRow>(key));
-      if (!row || !row->object.object || !row->placement.hot()) continue;
+      if (!row || !row->placement.hot()) continue;
+      if (!row->object.object && !mutant("drop_without_object")) continue;
       Location location = location_of(partition, id, *row);
       if (location.placement.hot()) {
         txn.counters.hot_bytes -= static_cast<int64_t>(row->length);
@@ -217,7 +219,7 @@ struct DeadObjectsOp {
     ObjectsReply reply;
     for (const auto& [key, value] : rows) {
       HR_CO_TRY(ObjectRow row, decode_durable<ObjectRow>(value));
-      if (row.live != 0 || row.death > published || txn.partition().cut_pending(row.birth, row.death)) continue;
+      if ((row.live != 0 && !mutant("collect_live_objects")) || row.death > published || txn.partition().cut_pending(row.birth, row.death)) continue;
       reply.objects.push_back(ObjectId(key_number(key, kKeyPrefix, 8)));
       if (reply.objects.size() == kMaxPage) break;
     }

@@ -98,8 +98,7 @@ class SimLink : public std::enable_shared_from_this<SimLink> {
     }
     void push(Frame frame, Nanos delay, bool overtakes) {
       Nanos arrival = link.network_.core_.now + delay;
-      if (!overtakes) arrival = std::max(arrival, last_arrival);
-      last_arrival = std::max(arrival, last_arrival);
+      if (!overtakes) arrival = last_arrival = std::max(arrival, last_arrival);
       bytes += bytes_of_frame(frame);
       auto after = std::ranges::upper_bound(flying, arrival, {}, &Flying::arrival);
       flying.insert(after, Flying{arrival, std::move(frame)});
@@ -107,6 +106,7 @@ class SimLink : public std::enable_shared_from_this<SimLink> {
     }
     void push_end(Nanos delay) {
       last_arrival = std::max(last_arrival, link.network_.core_.now + delay);
+      if (!flying.empty()) last_arrival = std::max(last_arrival, flying.back().arrival);
       flying.push_back(Flying{last_arrival, {}, true});
       rearm();
     }
@@ -225,8 +225,10 @@ Task<Result<void>> SimLink::send(std::shared_ptr<SimLink> link, int side, Frame 
   Frame copy{Buffer::copy_of(frame.head.view()), Buffer::copy_of(frame.payload.view())};
   bool overtakes = false;
   if (network.options.unordered) {
-    if (core.faults.hit(network.duplicate_)) out.push(copy, delay + network.delay(), true);
+    auto late = [&] { return Nanos{static_cast<int64_t>(core.net.below(static_cast<uint64_t>(network.options.max_burst.count) + 1))}; };
+    if (core.faults.hit(network.duplicate_)) out.push(copy, delay + late(), true);
     overtakes = core.faults.hit(network.reorder_);
+    if (overtakes) delay = delay + late();
   }
   out.push(std::move(copy), delay, overtakes);
   co_return Result<void>();

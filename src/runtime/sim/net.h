@@ -8,7 +8,7 @@
 //   crash       kProcess: peers see the end soon; kPower: only after up to power_loss_notice
 // Fault points: net.refuse (connect), net.cut (per frame sent: its connection breaks),
 // net.delay_burst (per frame: it and all behind it are late), and with NetOptions::unordered only:
-// net.duplicate, net.reorder. net.partition is counted. Owner: World. Concurrency: the world's
+// net.duplicate (a second copy, perhaps much later), net.reorder (a late frame, others pass it). net.partition is counted. Owner: World. Concurrency: the world's
 // thread.
 #pragma once
 
@@ -36,7 +36,8 @@ struct NetOptions {
       8 * kMiB;  // in flight or not yet received, per direction; one frame may exceed it
   uint64_t window_frames = 1024;
   uint64_t backlog = 128;  // connections not yet accepted
-  bool unordered = false;  // for protocols that must stand it; ours rely on order
+  bool unordered = false;  // frames may come twice and pass each other, as calls that are repeated over several
+                           // connections do: the RPC above must stand it
 };
 
 class SimLink;
