@@ -95,7 +95,23 @@ int run(int argc, char** argv) {
   bool wait = false;
   c_push->add_flag("--wait", wait, "return when it is done (it always does)");
   state(c_push);
-  CLI::App* c_tier_status = add(*c_tier, "status", "bytes that are hot, cached, in the bucket, and on their way there", "headrace tier status --json --state /srv/headrace");
+  CLI::App* c_fetch = add(*c_tier, "fetch", "bring a file or directory from the bucket into the hot tier", "headrace tier fetch /mnt/headrace/models");
+  c_fetch->add_option("path", options.path, "a path of a mount; or, with --state, of the namespace")->required();
+  c_fetch->add_flag("--json", options.as_json, "what was fetched, for programs");
+  state(c_fetch);
+  CLI::App* c_pin = add(*c_tier, "pin", "keep a file or directory hot, with all that comes to be in it", "headrace tier pin /mnt/headrace/models --wait");
+  c_pin->add_option("path", options.path, "a path of a mount; or, with --state, of the namespace")->required();
+  c_pin->add_flag("--wait", options.wait, "return when it is hot");
+  state(c_pin);
+  CLI::App* c_release = add(*c_tier, "release", "end a pin", "headrace tier release /mnt/headrace/models");
+  c_release->add_option("path", options.path, "as it was pinned")->required();
+  state(c_release);
+  CLI::App* c_pins = add(*c_tier, "pins", "what is pinned, and how much of it is hot", "headrace tier pins --json");
+  c_pins->add_flag("--json", options.as_json, "for programs");
+  state(c_pins);
+  CLI::App* c_tier_status = add(*c_tier, "status", "bytes that are hot, cached, in the bucket, and on their way there",
+                                "headrace tier status --json --state /srv/headrace\n  headrace tier status /mnt/headrace/models");
+  c_tier_status->add_option("path", options.path, "of a file or directory: how much of it is where (default: everything)");
   c_tier_status->add_flag("--json", options.as_json, "for programs");
   state(c_tier_status);
 
@@ -161,10 +177,13 @@ int run(int argc, char** argv) {
     options.rehydrate = true;
     return run_up(options);
   }
-  if (*c_push) {
-    if (c_push->count("--state") == 0 && !options.path.empty()) options.state = state_of_mount(options.path, options.state);
-    return run_push(options);
-  }
+  for (CLI::App* of_path : {c_push, c_fetch, c_pin, c_release, c_tier_status})
+    if (*of_path && of_path->count("--state") == 0 && !options.path.empty()) options.state = state_of_mount(options.path, options.state);
+  if (*c_push) return run_push(options);
+  if (*c_fetch) return run_fetch(options);
+  if (*c_pin) return run_pin(options);
+  if (*c_release) return run_release(options);
+  if (*c_pins) return run_pins(options);
   if (*c_tier_status) return run_tier_status(options);
   if (*c_target_list) return run_target_list(options);
   if (*c_replace) return run_target_replace(options);

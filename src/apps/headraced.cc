@@ -49,6 +49,7 @@ void tell(const Options& options, const std::string& line) {
 }
 
 Task<Result<std::string>> serve_status(Node* node, const EmbeddedCoordinator* coordinator) { co_return status_json(*node, *coordinator); }
+Task<Result<std::string>> serve_pins(Node* node, Clock* clock) { co_return pins_json(*node, *clock); }
 Task<Result<std::string>> serve_targets(Node* node) { co_return targets_json(*node); }
 Task<Result<std::string>> serve_metrics(Node* node) { co_return metrics_text(*node); }
 
@@ -215,6 +216,11 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   admin.get("/targets", [n = &node](std::string) { return serve_targets(n); });
   admin.get("/tier", [n = &node](std::string) { return tier_json(n); });
   admin.get("/metrics", [n = &node](std::string) { return serve_metrics(n); }, true);
+  admin.get("/tier/pins", [n = &node, clock = &env.clock](std::string) { return serve_pins(n, clock); });
+  admin.post("/tier/fetch", [n = &node, clock = &env.clock](std::string body) { return fetch_path(n, clock, std::move(body)); });
+  admin.post("/tier/pin", [n = &node](std::string body) { return pin_path(n, std::move(body)); });
+  admin.post("/tier/release", [n = &node](std::string body) { return release_path(n, std::move(body)); });
+  admin.post("/tier/of", [n = &node](std::string body) { return where_path(n, std::move(body)); });
   admin.post("/tier/push", [n = &node](std::string) { return push(n); });
   admin.post("/targets/replace", [n = &node](std::string body) { return replace_target(n, std::move(body)); });
   admin.post("/targets/scrub", [n = &node](std::string body) { return scrub_targets(n, std::move(body)); });

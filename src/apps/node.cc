@@ -314,7 +314,29 @@ HotUsage Node::usage() const {
     usage.used += status.used;
     usage.capacity += status.capacity;
   }
+  // What writers may fill any moment; where there are many of them, it is not all filled at once.
+  uint64_t reserved = 0;
+  for (const auto& [id, partition] : service_.all()) reserved += partition->sessions().reservations();
+  usage.used += std::min(reserved * on_targets(kMaxSegment), usage.capacity / 2);
   return usage;
+}
+
+// Above the evictor's high watermark, and short of where targets keep space for journals and rebuild.
+Result<uint32_t> Node::admit() {
+  constexpr uint64_t kFullPercent = 96;
+  constexpr uint64_t kMany = 64;
+  HotUsage now = usage();
+  uint64_t limit = now.capacity / 100 * kFullPercent;
+  if (now.used > limit && now.capacity != 0) return tier_.make_room();
+  // The nearer it is to full, the fewer at once: what is reserved cannot be refused any more.
+  uint64_t share = on_targets(kMaxSegment) * 2 * std::max<size_t>(1, service_.all().size());
+  return static_cast<uint32_t>(now.capacity == 0 ? kMany : std::clamp<uint64_t>((limit - now.used) / share, 1, kMany));
+}
+
+// Bytes of fragments of a segment of that length.
+uint64_t Node::on_targets(uint64_t length) const {
+  const Protection& protection = view_.map().protection;
+  return length / std::max<uint64_t>(1, protection.data) * protection.width();
 }
 
 // What partitions without a checkpoint of their own start from, when this cluster began on a bucket's manifest.
@@ -572,7 +594,8 @@ Task<Result<Node::Pending>> Node::pending_upload() {
 }
 
 Task<Result<void>> Node::lead_partitions() {
-  PartitionContext context{env_, hub_, view_, target_port_, partition_port_, coordinator_, stores_, segments_, secret_, options_.self, options_.partitions};
+  PartitionContext context{env_, hub_, view_, target_port_, partition_port_, coordinator_, stores_, segments_, secret_, options_.self, options_.partitions,
+                           [this] { return admit(); }};
   HR_CO_TRY(auto from, co_await origins());
   bool rehydrated = !from.empty();
   std::vector<std::shared_ptr<Partition>> started;

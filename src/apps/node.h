@@ -121,6 +121,7 @@ class Node {
   [[nodiscard]] TargetService& targets() { return targets_; }
   [[nodiscard]] TierService& tier() { return tier_; }
   [[nodiscard]] uint64_t cache_bytes() const { return pieces_.bytes(); }
+  [[nodiscard]] std::string bucket_url() const { return bucket_.url(); }
   // This node's own and what clients reported, those that ended included.
   [[nodiscard]] Report reported() const;
   [[nodiscard]] PartitionPort& partition_port() { return partition_port_; }
@@ -165,6 +166,8 @@ class Node {
   [[nodiscard]] Task<Result<void>> lead_partitions();
   [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins();
   [[nodiscard]] HotUsage usage() const;
+  [[nodiscard]] Result<uint32_t> admit();
+  [[nodiscard]] uint64_t on_targets(uint64_t length) const;
   void lost(const std::string& winner);
   [[nodiscard]] Task<Result<GetMapReply>> get_map(GetMap request);
   [[nodiscard]] Task<Result<Empty>> take_report(Report report, CallInfo info);

@@ -67,6 +67,7 @@ std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   out["namespace"] = hex(map.name_space.value(), 12);
   out["namespace_epoch"] = map.namespace_epoch.value();
   out["protection"] = to_string(map.protection);
+  out["bucket"] = node.bucket_url();
   Report reported = node.reported();
   out["degraded_reads"] = reported.degraded_reads;
   out["bytes_read"] = reported.bytes_read;
@@ -95,6 +96,9 @@ std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   out["published_s"] = tier.published_s;
   out["upload"] = {{"segments", tier.upload.segments}, {"objects", tier.upload.objects}, {"bytes", tier.upload.bytes}, {"last_error", tier.upload.last_error}};
   out["evict"] = {{"segments", tier.evict.segments}, {"bytes", tier.evict.bytes}, {"short_of", tier.evict.short_of}, {"last_error", tier.evict.last_error}};
+  const FetchProgress& fetch = node.tier().fetch_progress();
+  out["fetch"] = {{"running", fetch.running}, {"segments_cold", fetch.segments_cold}, {"bytes_cold", fetch.bytes_cold}, {"segments", fetch.segments},
+                  {"bytes", fetch.bytes}, {"failed", fetch.failed}, {"no_room", fetch.no_room}, {"last_error", fetch.last_error}};
   out["publish"] = {{"manifests", tier.publish.manifests}, {"last_error", tier.publish.last_error}};
   SpinDownProgress down = node.tier().spin_down_progress();
   out["spin_down"] = {{"step", static_cast<int>(down.step)}, {"sessions", down.sessions}, {"grants", down.grants}};
@@ -154,11 +158,76 @@ Task<Result<std::string>> tier_json(Node* node) {
            {"published_s", tier.published_s},
            {"evicted_bytes", tier.evict.bytes},
            {"evict_short", tier.evict.short_of},
+           {"evict_stuck", tier.evict.stuck},
+           {"rewritten_bytes", tier.upload.rewritten},
+           {"objects_deleted", tier.publish.objects_deleted},
+           {"strays_deleted", tier.publish.strays_deleted},
            {"cold_reads", tier.cold.reads},
            {"cold_bytes", tier.cold.bytes},
            {"last_error", !tier.upload.last_error.empty() ? tier.upload.last_error : tier.publish.last_error},
            {"owner", tier.owner}};
   co_return out.dump();
+}
+
+namespace {
+
+json fetch_json(const FetchProgress& p, Nanos now) {
+  double took = ((p.running ? now : p.ended) - p.began).seconds();
+  double rate = took > 0 ? static_cast<double>(p.bytes) / took : 0;
+  uint64_t left = p.bytes_cold - std::min(p.bytes_cold, p.bytes);
+  return {{"running", p.running}, {"segments_total", p.segments_total}, {"bytes_total", p.bytes_total}, {"segments_cold", p.segments_cold},
+          {"bytes_cold", p.bytes_cold}, {"segments", p.segments}, {"bytes", p.bytes}, {"failed", p.failed}, {"no_room", p.no_room},
+          {"bytes_per_s", rate}, {"eta_s", p.running && rate > 0 ? static_cast<double>(left) / rate : 0.0}, {"last_error", p.last_error}};
+}
+
+// {"path": "/…"}, a path of the namespace.
+Result<std::string> path_of(const std::string& body) {
+  json asked = json::parse(body, nullptr, false);
+  if (!asked.is_object() || !asked.contains("path") || !asked["path"].is_string()) return Error(Code::kInvalid, "which path? {\"path\": \"/…\"}");
+  return asked["path"].get<std::string>();
+}
+
+}  // namespace
+
+std::string pins_json(Node& node, Clock& clock) {
+  json pins = json::array();
+  for (const PinState& state : node.tier().pins().states()) {
+    json one = fetch_json(state.progress, clock.now());
+    one["path"] = state.pin.path;
+    one["since_s"] = state.pin.since / 1'000'000'000;
+    one["walked"] = state.walked;
+    one["complete"] = state.complete;
+    one["files"] = state.files;
+    pins.push_back(std::move(one));
+  }
+  return json{{"pins", std::move(pins)}, {"last_error", node.tier().pins().last_error()}}.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+Task<Result<std::string>> fetch_path(Node* node, Clock* clock, std::string body) {
+  HR_CO_TRY(std::string path, path_of(body));
+  HR_CO_TRY(FetchProgress done, co_await node->tier().fetch(std::move(path)));
+  co_return fetch_json(done, clock->now()).dump();
+}
+
+Task<Result<std::string>> pin_path(Node* node, std::string body) {
+  HR_CO_TRY(std::string path, path_of(body));
+  HR_CO_TRY(co_await node->tier().pins().pin(std::move(path)));
+  co_return std::string("{}");
+}
+
+Task<Result<std::string>> release_path(Node* node, std::string body) {
+  HR_CO_TRY(std::string path, path_of(body));
+  HR_CO_TRY(co_await node->tier().pins().release(std::move(path)));
+  co_return std::string("{}");
+}
+
+Task<Result<std::string>> where_path(Node* node, std::string body) {
+  HR_CO_TRY(std::string path, path_of(body));
+  HR_CO_TRY(TierService::Where w, co_await node->tier().where(path));
+  co_return json{{"path", path}, {"files", w.files}, {"directories", w.directories}, {"segments", w.segments}, {"bytes", w.bytes}, {"hot_bytes", w.hot},
+                 {"not_in_bucket_bytes", w.not_in_bucket}, {"cached_bytes", w.cached}, {"bucket_only_bytes", w.bytes - w.hot - std::min(w.cached, w.bytes - w.hot)},
+                 {"pinned", w.pinned}}
+      .dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 }  // namespace headrace

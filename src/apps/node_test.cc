@@ -284,5 +284,117 @@ TEST_F(NodeTest, WhatAnotherClusterHasIsNotResumed) {
   EXPECT_EQ(again->node->map().namespace_epoch, NamespaceEpoch(3));
 }
 
+// Three times what the hot tier holds: writers wait for the bucket, and everything is there afterwards.
+TEST_F(NodeTest, WritingMoreThanTheHotTierHoldsGoesAtThePaceOfTheBucket) {
+  capacity = 24 * kMiB;
+  NodeProcess& node = start_node();
+  std::map<std::string, std::string> written;
+  auto client = start_client(client_machine);
+  FileId directory = make_directory(*client, kRootFile, "d").id;
+  for (uint64_t i = 0; i < 60; ++i) {
+    std::string name = "f" + std::to_string(i);
+    written[name] = pattern(5 * kMiB + i, i);
+    write_file(*client, directory, name, written[name], i % 4 == 3);
+  }
+  EXPECT_TRUE(world.run(client->sync_all()).ok());
+  EXPECT_GT(node.node->tier().status().evict.bytes, 0u);
+  for (const auto& [name, bytes] : written) ASSERT_TRUE(read_file(*client, directory, name) == bytes) << name;
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+TEST_F(NodeTest, FetchedAndPinnedFilesAreHotAgainAndPinsStay) {
+  NodeProcess* node = &start_node();
+  auto client = start_client(client_machine);
+  FileId directory = make_directory(*client, kRootFile, "d").id;
+  FileId inner = make_directory(*client, directory, "e").id;
+  std::string a = pattern(6 * kMiB, 1), b = pattern(3 * kMiB, 2);
+  write_file(*client, directory, "a", a);
+  write_file(*client, inner, "b", b);
+  ASSERT_TRUE(world.run(node->node->push()).ok());
+  ASSERT_TRUE(world.run(node->node->tier().drop(~uint64_t{0})).ok());
+  auto where = world.run(node->node->tier().where("/d"));
+  ASSERT_TRUE(where.ok()) << where.error().text();
+  EXPECT_EQ(where->files, 2u);
+  EXPECT_EQ(where->hot, 0u);
+  EXPECT_GE(where->bytes, a.size() + b.size());
+  auto fetched = world.run(node->node->tier().fetch("/d/e"));
+  ASSERT_TRUE(fetched.ok()) << fetched.error().text();
+  EXPECT_EQ(fetched->bytes, fetched->bytes_cold);
+  EXPECT_EQ(fetched->failed, 0u) << fetched->last_error;
+  where = world.run(node->node->tier().where("/d/e"));
+  EXPECT_EQ(where->hot, where->bytes);
+  EXPECT_TRUE(read_file(*client, inner, "b") == b);
+  EXPECT_EQ(world.run(node->node->tier().fetch("/nowhere")).code(), Code::kNotFound);
+
+  ASSERT_TRUE(world.run(node->node->tier().pins().pin("/d")).ok());
+  world.run_for(seconds(60));
+  auto pins = node->node->tier().pins().states();
+  ASSERT_EQ(pins.size(), 1u);
+  EXPECT_TRUE(pins[0].complete) << pins[0].progress.last_error;
+  EXPECT_EQ(pins[0].files, 2u);
+  // Nothing of it is dropped, not by a new leader either; released, it is.
+  ASSERT_TRUE(world.run(node->node->tier().drop(~uint64_t{0})).ok());
+  where = world.run(node->node->tier().where("/d"));
+  EXPECT_EQ(where->hot, where->bytes);
+  EXPECT_TRUE(where->pinned);
+  node_machine.crash(CrashKind::kPower);
+  node = &start_node();
+  world.run_for(seconds(5));
+  EXPECT_TRUE(node->node->tier().pins().known());
+  ASSERT_TRUE(world.run(node->node->tier().drop(~uint64_t{0})).ok());
+  where = world.run(node->node->tier().where("/d"));
+  ASSERT_TRUE(where.ok()) << where.error().text();
+  EXPECT_EQ(where->hot, where->bytes);
+  ASSERT_TRUE(world.run(node->node->tier().pins().release("/d")).ok());
+  EXPECT_EQ(world.run(node->node->tier().pins().release("/d")).code(), Code::kNotFound);
+  world.run_for(seconds(60));
+  ASSERT_TRUE(world.run(node->node->tier().drop(~uint64_t{0})).ok());
+  where = world.run(node->node->tier().where("/d"));
+  EXPECT_EQ(where->hot, 0u);
+  EXPECT_TRUE(read_file(*client, directory, "a") == a);
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+// Objects that are mostly dead are rewritten, collected after the horizon, and what lives comes back from the bucket alone.
+TEST_F(NodeTest, ObjectsThatAreMostlyDeadAreRewrittenAndCollected) {
+  tier.publish.horizon = seconds(100);
+  NodeProcess& node = start_node();
+  std::map<std::string, std::string> written;
+  FileId directory;
+  {
+    auto client = start_client(client_machine);
+    directory = make_directory(*client, kRootFile, "d").id;
+    for (uint64_t i = 0; i < 10; ++i) {
+      std::string name = "f" + std::to_string(i);
+      written[name] = pattern(2 * kMiB, i);
+      write_file(*client, directory, name, written[name]);  // synced: a segment of its own
+    }
+    ASSERT_TRUE(world.run(node.node->push()).ok());
+    for (uint64_t i = 0; i < 8; ++i) {
+      EXPECT_TRUE(world.run(client->unlink(directory, "f" + std::to_string(i))).ok());
+      written.erase("f" + std::to_string(i));
+    }
+    EXPECT_TRUE(world.run(client->shut_down()).ok());
+  }
+  auto bytes_in_objects = [&] {
+    uint64_t bytes = 0;
+    for (const auto& [key, object] : bucket->contents())
+      if (key.starts_with("d/")) bytes += object.body.size();
+    return bytes;
+  };
+  const uint64_t before = bytes_in_objects();
+  EXPECT_GT(before, 19 * kMiB);
+  world.run_for(seconds(300));  // manifests are published meanwhile, and the horizon passes
+  EXPECT_GT(node.node->tier().status().upload.rewritten, 0u) << node.node->tier().status().rewrite_error;
+  EXPECT_LT(bytes_in_objects(), 5 * kMiB);
+  ASSERT_TRUE(world.run(node.node->tier().spin_down()).ok());
+  node_machine.crash(CrashKind::kPower);
+  node_machine.disk().wipe();
+  start_node(true);
+  auto client = start_client(client_machine);
+  for (const auto& [name, bytes] : written) EXPECT_TRUE(read_file(*client, directory, name) == bytes) << name;
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
 }  // namespace
 }  // namespace headrace

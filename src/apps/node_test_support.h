@@ -40,7 +40,7 @@ struct NodeProcess : Process {
       BootstrapOptions bootstrap;
       bootstrap.state = "/state";
       bootstrap.address = address;
-      bootstrap.target_capacity = 256 * kMiB;
+      bootstrap.target_capacity = target_capacity;
       bootstrap.target_options = targets;
       if (rehydrate) {
         AttachOptions attach_options;
@@ -63,6 +63,7 @@ struct NodeProcess : Process {
     options.state = "/state";
     options.listen = address;
     options.targets = targets;
+    options.tier = tier;
     node = std::make_unique<Node>(env, coordinator, stores, store, options);
     HR_CO_TRY(co_await node->start(std::move(held)));
     serving = true;
@@ -70,6 +71,8 @@ struct NodeProcess : Process {
   }
   bool rehydrate;
   Address address = "sim:node";
+  uint64_t target_capacity = 256 * kMiB;  // of each new target
+  TierOptions tier;
   Env env;
   EmbeddedCoordinator coordinator;
   MemoryStoreFactory stores;
@@ -90,11 +93,15 @@ struct NodeTest : ::testing::Test {
   Machine& other_machine = world.add_machine("other");
 
   std::shared_ptr<MemoryBucket> bucket = std::make_shared<MemoryBucket>();
+  uint64_t capacity = 256 * kMiB;
+  TierOptions tier;
 
   NodeProcess& start_node(bool rehydrate = false) {
     NodeProcess* process = nullptr;
     node_machine.start([&](Env& env) {
       auto made = std::make_unique<NodeProcess>(env, bucket, rehydrate);
+      made->target_capacity = capacity;
+      made->tier = tier;
       process = made.get();
       return made;
     });

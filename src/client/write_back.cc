@@ -583,7 +583,7 @@ Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef j
 
 Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef session, Slot home,
                                                           Buffer data) {
-  const Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
+  Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
   Nanos pause = milliseconds(10);
   for (int attempt = 0;; ++attempt) {
     if (session->lost) co_return Error(Code::kStale, "the session has ended");
@@ -603,9 +603,14 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
     }
     // Never the same id again: some of its fragments may be there.
     const Code code = placement.code();
-    const bool final =
-        code == Code::kReadOnly || code == Code::kStale || (code == Code::kNoSpace && attempt >= 2);
-    if (final || env_.clock.now() >= deadline)
+    // The partition says when the hot tier is full for good. Meanwhile space is being made: as long as that takes.
+    const bool waits = !reservation.ok() && code == Code::kBusy && !scope_.token().cancelled();
+    if (waits) deadline = env_.clock.now() + ClientSessions::kPatience;
+    // A full target: what was reserved before it was full is no good either.
+    if (reservation.ok() && code == Code::kNoSpace) session->reservations.clear();
+    const bool final = code == Code::kReadOnly || code == Code::kStale ||
+                       (code == Code::kNoSpace && (reservation.ok() ? attempt >= 8 : attempt >= 2));
+    if (final || (!waits && env_.clock.now() >= deadline))
       co_return std::move(placement).error().within("write a segment");
     co_await env_.clock.sleep(pause);
     pause = std::min(pause * 2, seconds(2));

@@ -32,6 +32,7 @@ class PieceCache {
   [[nodiscard]] virtual Task<void> put(PieceKey key, Buffer piece) = 0;
   [[nodiscard]] virtual Task<std::optional<Buffer>> get(PieceKey key) = 0;
   virtual void drop(PieceKey key) = 0;
+  [[nodiscard]] virtual bool contains(PieceKey key) const = 0;  // changes nothing about its age
   [[nodiscard]] virtual uint64_t bytes() const = 0;
 };
 
@@ -47,6 +48,7 @@ class MemoryPieceCache final : public PieceCache {
   [[nodiscard]] Task<void> put(PieceKey key, Buffer piece) override;
   [[nodiscard]] Task<std::optional<Buffer>> get(PieceKey key) override;
   void drop(PieceKey key) override;
+  [[nodiscard]] bool contains(PieceKey key) const override { return entries_.contains(key); }
   [[nodiscard]] uint64_t bytes() const override { return bytes_; }
   void set_budget(uint64_t budget);
   [[nodiscard]] const PieceCacheCounters& counters() const { return counters_; }

@@ -73,7 +73,7 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
     queue_record({}, false);  // the counters of the new epoch
   }
   if (from_origin && !origin_taken_) {
-    HR_CO_TRY(std::vector<RowChange> changes, co_await take_locations(std::move(origin->locations)));
+    HR_CO_TRY(std::vector<RowChange> changes, co_await rows_of_origin(std::move(origin->locations)));
     for (size_t i = 0; i < changes.size();) {
       std::vector<RowChange> some;
       for (; i < changes.size() && some.size() < 1000; ++i) some.push_back(std::move(changes[i]));
@@ -92,60 +92,6 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
   scope_.spawn(reap_loop());
   reap_soon();
   co_return {};
-}
-
-// What changed since the cut, as changes of its rows. Segments that were made after the cut are none of ours: nothing refers
-// to them here. Objects that were made after it are taken on, so that they go when their segments do.
-Task<Result<std::vector<RowChange>>> Partition::take_locations(std::vector<Location> locations) {
-  std::vector<RowChange> changes;
-  std::map<Key, ObjectRow> objects;
-  for (const Location& location : locations) {
-    HR_CO_TRY(std::optional<RowValue> segment, co_await store_->get(segment_key(location.segment)));
-    if (!segment) continue;
-    Key key = segment_key(location.segment, Table::kLocation);
-    HR_CO_TRY(std::optional<RowValue> old_bytes, co_await store_->get(key));
-    LocationRow old;
-    if (old_bytes) {
-      HR_CO_TRY(old, decode_durable<LocationRow>(*old_bytes));
-    }
-    LocationRow row;
-    row.length = location.length;
-    row.bucket = location.bucket;
-    row.object = location.object;
-    changes.push_back({key, encode_durable(row)});
-    changes.push_back({segment_key(location.segment, Table::kUploadable), std::nullopt});
-    if (old.object.object == row.object.object) continue;
-    for (ObjectId id : {old.object.object, row.object.object}) {
-      Key object = object_key(first_slot(), id);
-      if (!id || objects.contains(object)) continue;
-      HR_CO_TRY(std::optional<RowValue> known, co_await store_->get(object));
-      if (known) {
-        HR_CO_TRY(objects[object], decode_durable<ObjectRow>(*known));
-      } else if (id == row.object.object) {
-        objects[object].birth = counters_.cut;
-        ++counters_.sums.objects;
-      }
-    }
-    if (old.object.object) {
-      auto from = objects.find(object_key(first_slot(), old.object.object));
-      if (from != objects.end()) from->second.live -= std::min(from->second.live, row.length);
-    } else {
-      counters_.sums.bucket_bytes += static_cast<int64_t>(row.length);
-    }
-    if (!row.object.object) continue;
-    ObjectRow& into = objects[object_key(first_slot(), row.object.object)];
-    into.live += row.length;
-    into.death = kNever;
-    if (into.bytes < into.live) {  // its real size is not known here
-      counters_.sums.object_bytes += static_cast<int64_t>(into.live - into.bytes);
-      into.bytes = into.live;
-    }
-  }
-  for (auto& [key, row] : objects) {
-    if (row.live == 0) row.death = std::min(row.death, counters_.cut.next());
-    changes.push_back({key, encode_durable(row)});
-  }
-  co_return changes;
 }
 
 Task<Result<void>> Partition::replay(std::vector<JournalRecord> tail) {
@@ -217,6 +163,55 @@ Task<Result<void>> Partition::load_state() {
     session->answered = std::max(session->answered, row.answered);
   }
   co_return {};
+}
+
+Task<Result<ObjectRow*>> Partition::object_of_origin(ObjectRef ref, std::map<Key, ObjectRow>* objects) {
+  constexpr uint64_t kObjectTail = 40;  // behind an object's index (docs/formats/object.md)
+  Key key = object_key(first_slot(), ref.object);
+  auto there = objects->find(key);
+  if (there != objects->end()) co_return &there->second;
+  HR_CO_TRY(std::optional<RowValue> value, co_await store_->get(key));
+  ObjectRow row;
+  if (value) {
+    HR_CO_TRY(row, decode_durable<ObjectRow>(*value));
+  } else {
+    row.bytes = ref.index_offset + ref.index_length + kObjectTail;
+    ++counters_.sums.objects;
+    counters_.sums.object_bytes += static_cast<int64_t>(row.bytes);
+  }
+  co_return &((*objects)[key] = row);
+}
+
+// Segments that came into objects after the manifest's cut was journaled: their locations, and the rows of those objects,
+// which no record of the cut has.
+Task<Result<std::vector<RowChange>>> Partition::rows_of_origin(std::vector<Location> locations) {
+  std::vector<RowChange> changes;
+  std::map<Key, ObjectRow> objects;
+  for (const Location& location : locations) {
+    HR_CO_TRY(std::optional<RowValue> before, co_await store_->get(segment_key(location.segment, Table::kLocation)));
+    if (!before) continue;  // it died before the manifest was published
+    HR_CO_TRY(LocationRow row, decode_durable<LocationRow>(*before));
+    if (row.object.object == location.object.object) continue;
+    if (row.object.object) {
+      HR_CO_TRY(ObjectRow * old, co_await object_of_origin(row.object, &objects));
+      old->live -= std::min(old->live, row.length);
+    } else {
+      counters_.sums.bucket_bytes += static_cast<int64_t>(row.length);
+    }
+    HR_CO_TRY(ObjectRow * object, co_await object_of_origin(location.object, &objects));
+    object->live += row.length;
+    object->raw += row.length;
+    object->death = kNever;
+    row.bucket = location.bucket;
+    row.object = location.object;
+    changes.push_back({segment_key(location.segment, Table::kLocation), encode_durable(row)});
+    changes.push_back({segment_key(location.segment, Table::kUploadable), std::nullopt});
+  }
+  for (auto& [key, row] : objects) {
+    if (row.live == 0) row.death = cut().next();
+    changes.push_back({key, encode_durable(row)});
+  }
+  co_return changes;
 }
 
 Task<Result<void>> Partition::reset_for_new_epoch() {

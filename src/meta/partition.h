@@ -56,6 +56,9 @@ struct PartitionContext {
   NamespaceSecret secret;
   NodeId self;
   PartitionOptions options;
+  // How many more segments (at least one) the hot tier takes now. kBusy: none before something of it went to the bucket;
+  // kNoSpace: none. Empty: any number.
+  std::function<Result<uint32_t>()> admit = {};
 };
 
 class Partition {
@@ -186,10 +189,11 @@ class Partition {
 
   Task<Result<void>> recover(std::optional<Origin> origin);
   Task<Result<std::unique_ptr<Store>>> open_checkpoint();
-  Task<Result<std::vector<RowChange>>> take_locations(std::vector<Location> locations);
   Task<Result<void>> replay(std::vector<JournalRecord> tail);
   Task<Result<void>> load_state();
   Task<Result<void>> reset_for_new_epoch();
+  [[nodiscard]] Task<Result<ObjectRow*>> object_of_origin(ObjectRef ref, std::map<Key, ObjectRow>* objects);
+  [[nodiscard]] Task<Result<std::vector<RowChange>>> rows_of_origin(std::vector<Location> locations);
   Position queue_record(std::vector<RowChange> changes, bool is_cut);
   void fail(std::string why);
   Task<void> commit_loop();
@@ -262,7 +266,7 @@ class Partition {
   SegmentId checkpoint_record_segment_;
   std::vector<KeptCut> cuts_;
   // Tables that background work walks, with the slots that may have rows.
-  std::map<Table, std::set<Slot>> work_{{Table::kDead, {}}, {Table::kUploadable, {}}, {Table::kStaged, {}}, {Table::kOrphan, {}}, {Table::kRemoval, {}}, {Table::kKept, {}}, {Table::kOnTarget, {}}, {Table::kLocation, {}}};
+  std::map<Table, std::set<Slot>> work_{{Table::kDead, {}}, {Table::kUploadable, {}}, {Table::kStaged, {}}, {Table::kOrphan, {}}, {Table::kRemoval, {}}, {Table::kKept, {}}, {Table::kOnTarget, {}}, {Table::kLocation, {}}, {Table::kPin, {}}};
   Event work_known_;
   Nanos last_checkpoint_{};
   Nanos started_{};

@@ -70,7 +70,8 @@ struct ObjectRow {
   uint64_t live = 0;            // bytes of segments in it that are not dead
   Cut birth;
   Cut death = kNever;           // first cut that needs nothing of it
-  void fields(this auto& self, auto& v) { v(self.bytes, self.live, self.birth, self.death); }
+  uint64_t raw = 0;             // bytes of the segments that were recorded in it, dead ones included; 0: not known (older rows)
+  void fields(this auto& self, auto& v) { v(self.bytes, self.live, self.birth, self.death, self.raw); }
 };
 struct StagedRow {
   static constexpr uint8_t kFormat = 1;
@@ -115,6 +116,12 @@ struct DecisionRow {            // the transaction committed; deleted when all p
   static constexpr uint8_t kFormat = 1;
   std::vector<PartitionId> participants;
   void fields(this auto& self, auto& v) { v(self.participants); }
+};
+struct PinRow {
+  static constexpr uint8_t kFormat = 1;
+  std::string path;             // as the user named it
+  int64_t since = 0;            // ns since 1970
+  void fields(this auto& self, auto& v) { v(self.path, self.since); }
 };
 struct UploadableRow {
   static constexpr uint8_t kFormat = 1;

@@ -69,6 +69,11 @@ class Sessions {
   // Segments that this node's workers fill, until they are recorded or `until` (which outlasts any such work) has passed.
   void reserve_for_work(const SegmentId& segment, Nanos until) { for_work_[segment] = until; }
   [[nodiscard]] bool reserved_for_work(const SegmentId& segment) const { return for_work_.contains(segment); }
+  // A dropped segment whose fragments are being freed: until every target has said so it gets no new ones, or they would be
+  // freed as well.
+  void freeing(const SegmentId& segment) { freeing_.insert(segment); }
+  void freed(const SegmentId& segment) { freeing_.erase(segment); }
+  [[nodiscard]] bool is_freeing(const SegmentId& segment) const { return freeing_.contains(segment); }
   void work_done(const SegmentId& segment) { for_work_.erase(segment); }
   [[nodiscard]] size_t work_reserved(Nanos now) {
     std::erase_if(for_work_, [now](const auto& item) { return item.second < now; });
@@ -83,6 +88,7 @@ class Sessions {
  private:
   std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
   std::map<SegmentId, Nanos> for_work_;
+  std::set<SegmentId> freeing_;
 };
 
 }  // namespace headrace

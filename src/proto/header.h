@@ -36,6 +36,7 @@ enum class MessageType : uint16_t {
   kUploadable = 120, kUploaded = 121, kDroppable = 122, kDrop = 123, kFragmentsOn = 124, kPlaced = 125, kClaims = 126,
   kTakeCut = 127, kReadCheckpoint = 128, kReleaseCut = 129, kClose = 130, kCheckpointNow = 131, kDeadObjects = 132,
   kForgetObjects = 133, kPartitionStatus = 134, kSegmentsOf = 135, kUsage = 136, kPackable = 137, kPacked = 138, kCutLocations = 139,
+  kPlaceAgain = 140, kPlacedAgain = 141, kSetPin = 142, kPins = 143, kSparseObjects = 144, kKnownObjects = 145,
   // nodes
   kColdRead = 160, kGetMap = 161, kJoin = 162, kNodeStatus = 163, kFetch = 164, kReport = 165,
 };

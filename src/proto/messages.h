@@ -29,7 +29,7 @@ using AllMessages = MessageList<
     // transaction.h
     Prepare, Finish, Decision, ParentOf,
     // work.h
-    Uploadable, Uploaded, Droppable, Drop, SegmentsOf, DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims,
+    Uploadable, Uploaded, Droppable, Drop, SegmentsOf, PlaceAgain, PlacedAgain, SetPin, Pins, SparseObjects, KnownObjects, DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims,
     TakeCut, ReadCheckpoint, CutLocations, ReleaseCut, CheckpointNow, Close, PartitionStatus>;
 
 }  // namespace headrace

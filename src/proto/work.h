@@ -56,6 +56,52 @@ struct SegmentsOf {             // locations of a file's segments (or of all bel
   uint32_t limit = 1024;
   void fields(this auto& self, auto& v) { v(self.file, self.after, self.limit); }
 };
+// ---- into the hot tier again ----
+struct PlaceAgainReply {
+  Location location;
+  Placement placement;          // where its fragments may be written
+  std::vector<TargetId> spares;
+  Capability capability;        // kRead | kWrite of the whole segment
+  void fields(this auto& self, auto& v) { v(self.location, self.placement, self.spares, self.capability); }
+};
+struct PlaceAgain {             // targets for a segment that is in the bucket only. kExists: it is hot; kBusy: old fragments are being freed
+  static constexpr MessageType kType = MessageType::kPlaceAgain;
+  using Reply = PlaceAgainReply;
+  SegmentId segment;
+  void fields(this auto& self, auto& v) { v(self.segment); }
+};
+struct PlacedAgain {            // all its fragments are durable there; journaled on reply. kConflict unless PlaceAgain was asked of this leader
+  static constexpr MessageType kType = MessageType::kPlacedAgain;
+  using Reply = Empty;
+  SegmentId segment;
+  Placement placement;
+  void fields(this auto& self, auto& v) { v(self.segment, self.placement); }
+};
+// ---- pins ----
+struct SetPin {                 // a user's wish that what is at or below `file` stays hot, or the end of that wish; journaled on reply
+  static constexpr MessageType kType = MessageType::kSetPin;
+  using Reply = Empty;
+  FileId file;
+  bool pinned = false;
+  std::string path;             // as the user named it, for people
+  void fields(this auto& self, auto& v) { v(self.file, self.pinned, self.path); }
+};
+struct PinItem {
+  FileId file;
+  std::string path;
+  int64_t since = 0;            // ns since 1970
+  void fields(this auto& self, auto& v) { v(self.file, self.path, self.since); }
+};
+struct PinsReply {
+  std::vector<PinItem> pins;
+  void fields(this auto& self, auto& v) { v(self.pins); }
+};
+struct Pins {
+  static constexpr MessageType kType = MessageType::kPins;
+  using Reply = PinsReply;
+  void fields(this auto&, auto&) {}
+};
+
 struct ObjectsReply {
   std::vector<ObjectId> objects;
   void fields(this auto& self, auto& v) { v(self.objects); }
@@ -65,6 +111,34 @@ struct DeadObjects {            // objects with no live segment at or after the 
   using Reply = ObjectsReply;
   Cut published;
   void fields(this auto& self, auto& v) { v(self.published); }
+};
+struct SparseObject {
+  ObjectId object;
+  uint64_t raw = 0;             // bytes of segments when it was written
+  uint64_t live = 0;            // of those that are not dead
+  void fields(this auto& self, auto& v) { v(self.object, self.raw, self.live); }
+};
+struct SparseObjectsReply {
+  std::vector<SparseObject> objects;
+  uint64_t raw = 0;             // of all objects with something live
+  uint64_t live = 0;
+  void fields(this auto& self, auto& v) { v(self.objects, self.raw, self.live); }
+};
+struct SparseObjects {          // objects with something live and something dead, the emptiest first
+  static constexpr MessageType kType = MessageType::kSparseObjects;
+  using Reply = SparseObjectsReply;
+  uint32_t limit = 64;
+  void fields(this auto& self, auto& v) { v(self.limit); }
+};
+struct KnownObjectsReply {
+  std::vector<uint8_t> known;   // 1 for each that has a row, or whose making is not surely over
+  void fields(this auto& self, auto& v) { v(self.known); }
+};
+struct KnownObjects {           // answered behind a journaled record where any is unknown: a deposed leader never does
+  static constexpr MessageType kType = MessageType::kKnownObjects;
+  using Reply = KnownObjectsReply;
+  std::vector<ObjectId> objects;
+  void fields(this auto& self, auto& v) { v(self.objects); }
 };
 struct ForgetObjects {          // they were deleted from the bucket
   static constexpr MessageType kType = MessageType::kForgetObjects;

@@ -3,6 +3,7 @@
 // it remembers.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "object/object_store.h"
@@ -15,6 +16,12 @@ namespace headrace {
 // the task.
 [[nodiscard]] Task<Result<void>> put_verified(Env env, ObjectStore& store, std::string key,
                                               Buffer body);
+
+// The same for one that is not held in memory: `read` gives any piece of it, again when asked again. kCorrupt when what
+// it gives is not what `crc` says.
+using ReadPiece = std::function<Task<Result<Buffer>>(uint64_t offset, uint64_t length)>;
+[[nodiscard]] Task<Result<void>> put_verified_pieces(Env env, ObjectStore& store, std::string key,
+                                                     uint64_t size, uint32_t crc, ReadPiece read);
 
 // Whole. kCorrupt when it stays other than its crc says; asked again a few times.
 [[nodiscard]] Task<Result<Buffer>> get_verified(Env env, ObjectStore& store, std::string key,

@@ -1,12 +1,15 @@
 #include "tier/evictor.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/bytes.h"
 
 namespace headrace {
 namespace {
 
+constexpr Nanos kDropPause = milliseconds(300);
+constexpr Nanos kStuckPause = seconds(2);
 const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBackground};
 
 uint64_t bytes_on_targets(const Location& location) {
@@ -19,8 +22,12 @@ uint64_t bytes_on_targets(const Location& location) {
 }  // namespace
 
 Evictor::Evictor(Env env, PartitionPort& partitions, std::function<HotUsage()> usage,
-                 EvictorOptions options)
-    : env_(env), partitions_(partitions), usage_(std::move(usage)), options_(options) {}
+                 EvictorOptions options, EvictorHelp help)
+    : env_(env),
+      partitions_(partitions),
+      usage_(std::move(usage)),
+      options_(options),
+      help_(std::move(help)) {}
 
 void Evictor::start() {
   scope_.spawn(loop());
@@ -28,52 +35,115 @@ void Evictor::start() {
 
 Task<void> Evictor::stop() {
   scope_.cancel();
+  kicked_.set();
   co_await scope_.join();
+}
+
+bool Evictor::below_low() const {
+  HotUsage usage = usage_();
+  return usage.capacity > 0 && usage.used < usage.capacity / 100 * options_.low_percent;
 }
 
 Task<void> Evictor::loop() {
   for (;;) {
-    bool slept = co_await scope_.token().sleep(env_.clock, options_.interval);
-    if (!slept) co_return;
-    Result<void> done = co_await round();
-    if (!done.ok()) progress_.last_error = done.error().text();
+    // Over the mark it goes on at once, as fast as the bucket takes it.
+    Nanos pause = progress_.short_of ? std::min(options_.interval, seconds(1)) : options_.interval;
+    bool kicked = co_await kicked_.wait_until(env_.clock, env_.clock.now() + pause);
+    if (scope_.token().cancelled()) co_return;
+    if (help_.ready && !help_.ready()) {
+      (void)co_await scope_.token().sleep(env_.clock, milliseconds(100));
+      continue;
+    }
+    kicked_.reset();
+    Result<void> done = co_await round(kicked);
+    progress_.last_error = done.ok() ? "" : done.error().text();
+    // However often it is kicked, one look at all segments in a while.
+    if (progress_.stuck) (void)co_await scope_.token().sleep(env_.clock, kStuckPause);
   }
 }
 
-Task<Result<void>> Evictor::round() {
+Task<void> Evictor::push() {
+  pushed_ = co_await help_.push();
+  pushing_ = false;
+}
+
+Task<Result<void>> Evictor::round(bool wanted_anyway) {
   HotUsage usage = usage_();
-  if (usage.capacity == 0 || usage.used <= usage.capacity / 100 * options_.high_percent) {
+  if (usage.capacity == 0 ||
+      (!wanted_anyway && usage.used <= usage.capacity / 100 * options_.high_percent)) {
     progress_.short_of = false;
+    progress_.stuck = false;
     co_return {};
   }
-  uint64_t wanted = usage.used - usage.capacity / 100 * options_.low_percent;
+  const uint64_t low = usage.capacity / 100 * options_.low_percent;
+  uint64_t wanted = usage.used > low ? usage.used - low : 0;
+  // Someone waits although less is in use than the watermark says: a few segments make room.
+  if (wanted_anyway) wanted = std::max(wanted, usage.capacity / 100 * (100 - options_.high_percent));
   HR_CO_TRY(uint64_t dropped, co_await drop(wanted));
+  if (dropped < wanted && help_.push) {
+    if (!pushing_) {
+      pushing_ = true;
+      if (!scope_.spawn(push())) pushing_ = false;
+    }
+    // What is uploaded is dropped while the rest goes on.
+    while (dropped < wanted && pushing_) {
+      bool slept = co_await scope_.token().sleep(env_.clock, kDropPause);
+      if (!slept) co_return {};
+      HR_CO_TRY(uint64_t more, co_await drop(wanted - dropped));
+      dropped += more;
+      if (more > 0) progress_.stuck = false;
+    }
+    if (dropped < wanted) {
+      HR_CO_TRY(uint64_t more, co_await drop(wanted - dropped));
+      dropped += more;
+    }
+  }
   progress_.short_of = dropped < wanted;
+  progress_.stuck = dropped == 0 && wanted > 0;
+  if (progress_.short_of && help_.push && !pushing_ && !pushed_.ok()) co_return pushed_;
   co_return {};
 }
 
 Task<Result<uint64_t>> Evictor::drop(uint64_t bytes) {
   Mutex::Guard guard = co_await mutex_.lock();
   const std::vector<PartitionInfo> partitions = partitions_.view().map().partitions;
+  struct Lap {
+    SegmentId begin;       // behind it the lap began
+    bool wrapped = false;  // it goes on from the first segment
+  };
+  std::map<PartitionId, Lap> laps;
+  for (const PartitionInfo& partition : partitions) {
+    laps[partition.id].begin = cursors_[partition.id];
+    laps[partition.id].wrapped = !cursors_[partition.id];
+  }
   uint64_t dropped = 0;
-  std::set<PartitionId> done;
-  std::map<PartitionId, SegmentId> after;
-  // Page by page over all partitions, so that the burden is shared.
-  while (dropped < bytes && done.size() < partitions.size()) {
+  // Page by page over all partitions, so that the burden is shared; at most one lap.
+  while (dropped < bytes && !laps.empty()) {
     for (const PartitionInfo& partition : partitions) {
-      if (dropped >= bytes || done.contains(partition.id)) continue;
-      Droppable request{after[partition.id], 64};
-      HR_CO_TRY(SegmentsReply page, co_await partitions_.call(partition.id, request, kBackground));
-      if (!page.more || page.segments.empty()) done.insert(partition.id);
+      auto lap = laps.find(partition.id);
+      if (dropped >= bytes || lap == laps.end()) continue;
+      SegmentId& cursor = cursors_[partition.id];
+      HR_CO_TRY(SegmentsReply page, co_await partitions_.call(partition.id, Droppable{cursor, 64}, kBackground));
       Drop drop;
       uint64_t freed = 0;
+      bool ended = false;
       for (const Location& location : page.segments) {
         if (dropped + freed >= bytes) break;
+        if (lap->second.wrapped && lap->second.begin && location.segment > lap->second.begin) {
+          ended = true;
+          break;
+        }
+        cursor = location.segment;
         if (!location.object.object || !location.placement.hot()) continue;
+        if (help_.pinned && help_.pinned(location.segment)) continue;
         freed += bytes_on_targets(location);
         drop.segments.push_back(location.segment);
       }
-      if (!page.segments.empty()) after[partition.id] = page.segments.back().segment;
+      if (dropped + freed < bytes && !page.more && !ended) {
+        cursor = SegmentId();
+        ended = std::exchange(lap->second.wrapped, true);
+      }
+      if (ended) laps.erase(lap);
       if (drop.segments.empty()) continue;
       uint64_t count = drop.segments.size();
       HR_CO_TRY(co_await partitions_.call(partition.id, std::move(drop), kBackground));

@@ -1,8 +1,9 @@
-// Evictor: frees hot space when the high watermark is passed, down to the low one, coldest segments
-// first.
+// Evictor: frees hot space when the high watermark is passed, down to the low one.
 //
-// Only what a partition calls droppable (verified in the bucket) is dropped, and the partition
-// frees the fragments. Owner: TierService. One core; one round at a time.
+// Only what a partition calls droppable (verified in the bucket) is dropped, and the partition frees the fragments. What is
+// hot only is uploaded first when there is not enough else, however young it is. Segments under a pin stay. Order: round
+// and round through each partition's segments, so that what was written or fetched since the last lap is the last to go.
+// Owner: TierService. One core; one round at a time.
 #pragma once
 
 #include <functional>
@@ -17,7 +18,7 @@
 namespace headrace {
 
 struct HotUsage {
-  uint64_t used = 0;      // bytes of fragments, parity included
+  uint64_t used = 0;      // bytes of fragments, parity included, and of what is reserved
   uint64_t capacity = 0;  // that may be used: the NVMe budget, or the targets' space
 };
 
@@ -30,31 +31,49 @@ struct EvictorOptions {
 struct EvictProgress {
   uint64_t segments = 0;  // since start
   uint64_t bytes = 0;     // of fragments
-  bool short_of = false;  // over the mark, and nothing droppable was left
+  bool short_of = false;  // over the mark, and not enough could be dropped
+  bool stuck = false;     // and the last round freed nothing at all
   std::string last_error;
+};
+
+// What else an evictor goes by. Either may be empty.
+struct EvictorHelp {
+  // Makes what is hot only droppable: uploads it. An error: what keeps the bucket from taking it.
+  std::function<Task<Result<void>>()> push;
+  std::function<bool(const SegmentId&)> pinned;
+  std::function<bool()> ready;  // whether pinned() can be relied on; until then nothing is dropped
 };
 
 class Evictor {
  public:
   Evictor(Env env, PartitionPort& partitions, std::function<HotUsage()> usage,
-          EvictorOptions options = {});
+          EvictorOptions options = {}, EvictorHelp help = {});
   void start();
   [[nodiscard]] Task<void> stop();
   void cancel() { scope_.cancel(); }
-  // One look at the watermarks.
-  [[nodiscard]] Task<Result<void>> round();
+  // A writer waits for space: a round now, whatever the watermarks say.
+  void kick() { kicked_.set(); }
+  [[nodiscard]] bool below_low() const;
+  // One look at the watermarks; `wanted_anyway`: someone waits. May take as long as an upload.
+  [[nodiscard]] Task<Result<void>> round(bool wanted_anyway = false);
   // At least so many bytes of fragments, or all that is droppable; returns how many.
   [[nodiscard]] Task<Result<uint64_t>> drop(uint64_t bytes);
   [[nodiscard]] const EvictProgress& progress() const { return progress_; }
 
  private:
   Task<void> loop();
+  Task<void> push();
 
   Env env_;
   PartitionPort& partitions_;
   std::function<HotUsage()> usage_;
   EvictorOptions options_;
+  EvictorHelp help_;
   EvictProgress progress_;
+  std::map<PartitionId, SegmentId> cursors_;  // where each partition's next lap goes on
+  bool pushing_ = false;
+  Result<void> pushed_;
+  Event kicked_;
   Mutex mutex_;
   Scope scope_;  // last
 };

@@ -82,6 +82,10 @@ class FakePartitions {
     handlers.on<ForgetObjects>(
         [this](ForgetObjects r, CallInfo i) { return forget(std::move(r), std::move(i)); });
     handlers.on<Close>([this](Close r, CallInfo i) { return close(r, std::move(i)); });
+    handlers.on<Pins>([](Pins, CallInfo) { return no_pins(); });
+    handlers.on<SparseObjects>([](SparseObjects, CallInfo) { return nothing_sparse(); });
+    handlers.on<KnownObjects>(
+        [this](KnownObjects r, CallInfo i) { return known_objects(std::move(r), std::move(i)); });
     handlers.on<FragmentRead>(
         [this](FragmentRead r, CallInfo i) { return fragment_read(r, std::move(i)); });
     for (uint16_t p = 0; p < count; ++p) partitions[PartitionId(p)];
@@ -146,6 +150,19 @@ class FakePartitions {
  private:
   Partition& of(const CallInfo& info) { return partitions[info.header.partition]; }
 
+  static Task<Result<PinsReply>> no_pins() { co_return PinsReply{}; }
+  static Task<Result<SparseObjectsReply>> nothing_sparse() { co_return SparseObjectsReply{}; }
+  // What no segment names, and is not dead and remembered, is nobody's.
+  Task<Result<KnownObjectsReply>> known_objects(KnownObjects r, CallInfo info) {
+    KnownObjectsReply reply;
+    for (ObjectId object : r.objects) {
+      bool known = of(info).dead.contains(object);
+      for (const auto& [id, segment] : of(info).segments)
+        known |= segment.location.object.object == object;
+      reply.known.push_back(known ? 1 : 0);
+    }
+    co_return reply;
+  }
   Task<Result<SegmentsReply>> uploadable(Uploadable r, CallInfo info) {
     SegmentsReply reply;
     for (const auto& [id, segment] : of(info).segments) {

@@ -12,10 +12,10 @@ namespace {
 
 const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBackground};
 constexpr uint64_t kReadPiece = 8 * kMiB;
-constexpr uint64_t kMaxWholeFile = 256 * kMiB;
 constexpr int kUploadRounds = 20;
 constexpr size_t kMaxGarbage = 100'000;
 constexpr size_t kMaxDeletesAtOnce = 1000;
+constexpr size_t kListPage = 1000;
 
 struct Release {
   explicit Release(Semaphore& s) : semaphore(s) {}
@@ -119,27 +119,39 @@ Task<Result<std::vector<Publisher::Taken>>> Publisher::take(Cut cut) {
   co_return out;
 }
 
+Task<Result<Buffer>> Publisher::read_piece(PartitionId partition, Cut cut, std::string name,
+                                           uint64_t offset, uint64_t length) {
+  Buffer out = Buffer::allocate(length);
+  for (uint64_t done = 0; done < length;) {
+    ReadCheckpoint request{cut, name, offset + done, std::min(kReadPiece, length - done)};
+    HR_CO_TRY(ReadCheckpointReply reply,
+              co_await partitions_.call(partition, std::move(request), kBackground));
+    if (reply.payload.empty() || reply.payload.size() > length - done)
+      co_return Error(Code::kCorrupt,
+                      "store file " + name + " is not as long as its partition says");
+    std::memcpy(out.data() + done, reply.payload.data(), reply.payload.size());
+    done += reply.payload.size();
+  }
+  co_return out;
+}
+
 Task<Result<ManifestFile>> Publisher::copy_file(PartitionInfo partition, Cut cut, StoreFile file) {
   co_await copying_.acquire();
   Release release(copying_);
-  if (file.size > kMaxWholeFile)
-    co_return Error(Code::kTooLarge, "store file " + file.name + " is larger than 256 MiB");
-  Buffer whole = Buffer::allocate(file.size);
-  for (uint64_t offset = 0; offset < file.size;) {
-    ReadCheckpoint request{cut, file.name, offset, std::min(kReadPiece, file.size - offset)};
-    HR_CO_TRY(ReadCheckpointReply reply,
-              co_await partitions_.call(partition.id, std::move(request), kBackground));
-    if (reply.payload.empty() || reply.payload.size() > file.size - offset)
-      co_return Error(Code::kCorrupt,
-                      "store file " + file.name + " is not as long as its partition says");
-    std::memcpy(whole.data() + offset, reply.payload.data(), reply.payload.size());
-    offset += reply.payload.size();
-  }
-  if (crc32c(whole.view()) != file.crc)
-    co_return Error(Code::kCorrupt, "store file " + file.name + " does not verify");
   ManifestFile out{file, store_file_key(cut.epoch(), partition.id, partition.epoch, file)};
   strays_.insert(out.key);
-  HR_CO_TRY(co_await put_verified(env_, store_, out.key, std::move(whole)));
+  ReadPiece read = [this, id = partition.id, cut, name = file.name](uint64_t offset, uint64_t length) {
+    return read_piece(id, cut, name, offset, length);
+  };
+  if (file.size <= kMultipartAbove) {
+    HR_CO_TRY(Buffer whole, co_await read(0, file.size));
+    if (crc32c(whole.view()) != file.crc)
+      co_return Error(Code::kCorrupt, "store file " + file.name + " does not verify");
+    HR_CO_TRY(co_await put_verified(env_, store_, out.key, std::move(whole)));
+  } else {
+    Result<void> put = co_await put_verified_pieces(env_, store_, out.key, file.size, file.crc, std::move(read));
+    if (!put.ok()) co_return std::move(put).error().within("store file " + file.name);
+  }
   ++progress_.files_copied;
   progress_.bytes_copied += file.size;
   co_return out;
@@ -330,7 +342,56 @@ Task<Result<void>> Publisher::collect() {
   HR_CO_TRY(co_await ownership_.check());
   if (ownership_.record().manifest != previous_key_) co_return {};
   HR_CO_TRY(co_await collect_keys());
-  co_return co_await collect_objects();
+  HR_CO_TRY(co_await collect_objects());
+  co_return co_await collect_strays();
+}
+
+// Objects that nobody records: an upload was interrupted between its put and its record. A listing only says which ones to
+// ask for: one that no partition knows, in two looks a horizon apart, is deleted.
+Task<Result<void>> Publisher::collect_strays() {
+  if (env_.clock.now() < next_stray_look_) co_return {};
+  next_stray_look_ = env_.clock.now() + options_.stray_interval;
+  std::map<ObjectId, Nanos> seen;
+  std::vector<std::string> due;
+  std::string continuation;
+  do {
+    HR_CO_TRY(Listing page, co_await store_.list("d/", continuation, kListPage));
+    continuation = page.continuation;
+    std::map<PartitionId, KnownObjects> asks;
+    for (const ObjectInfo& info : page.objects) {
+      Result<uint64_t> packed = parse_hex(std::string_view(info.key).substr(info.key.rfind('/') + 1));
+      if (!packed.ok() || object_key(ObjectId(*packed)) != info.key) continue;  // none of ours
+      ObjectId object(*packed);
+      if (!uploader_.in_flight(object))
+        asks[PartitionId(static_cast<uint16_t>(*packed >> 32))].objects.push_back(object);
+    }
+    for (auto& [partition, ask] : asks) {
+      if (partitions_.view().map().partition(partition) == nullptr) continue;
+      std::vector<ObjectId> objects = ask.objects;
+      HR_CO_TRY(KnownObjectsReply reply,
+                co_await partitions_.call(partition, std::move(ask), kBackground));
+      if (reply.known.size() != objects.size())
+        co_return Error(Code::kCorrupt, "a partition does not answer for each object");
+      for (size_t i = 0; i < objects.size(); ++i) {
+        if (reply.known[i] != 0) continue;
+        auto before = stray_objects_.find(objects[i]);
+        Nanos since = before == stray_objects_.end() ? env_.clock.now() : before->second;
+        if (env_.clock.now() - since >= options_.horizon && due.size() < kMaxDeletesAtOnce)
+          due.push_back(object_key(objects[i]));
+        else
+          seen[objects[i]] = since;
+      }
+    }
+  } while (!continuation.empty());
+  stray_objects_ = std::move(seen);
+  if (!stray_objects_.empty())
+    next_stray_look_ = std::min(next_stray_look_, env_.clock.now() + options_.horizon);
+  if (due.empty()) co_return {};
+  HR_CO_TRY(co_await ownership_.check());
+  const uint64_t count = due.size();
+  HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));
+  progress_.strays_deleted += count - left.size();
+  co_return {};
 }
 
 Task<Result<void>> Publisher::collect_keys() {

@@ -25,6 +25,7 @@ namespace headrace {
 
 struct PublisherOptions {
   Nanos horizon = seconds(3600);  // readers elsewhere may still use what was replaced
+  Nanos stray_interval = seconds(3600);  // looks for objects that nobody recorded
   uint32_t files = 4;             // store files copied at once
   uint32_t cut_attempts = 3;
 };
@@ -37,6 +38,7 @@ struct PublishProgress {
   uint64_t bytes_copied = 0;
   uint64_t objects_deleted = 0;
   uint64_t keys_deleted = 0;
+  uint64_t strays_deleted = 0;  // objects that an interrupted upload had left
   uint64_t unplaced = 0;  // segments that the cut in work still waits for
   std::string last_error;
 };
@@ -66,6 +68,8 @@ class Publisher {
   [[nodiscard]] Task<Result<Taken>> take_one(PartitionInfo partition, Cut cut);
   [[nodiscard]] Task<Result<ManifestRecord>> build(Cut cut);
   [[nodiscard]] Task<Result<PartitionManifest>> copy_partition(Taken taken, Cut cut);
+  [[nodiscard]] Task<Result<Buffer>> read_piece(PartitionId partition, Cut cut, std::string name,
+                                                uint64_t offset, uint64_t length);
   [[nodiscard]] Task<Result<ManifestFile>> copy_file(PartitionInfo partition, Cut cut,
                                                      StoreFile file);
   [[nodiscard]] Task<Result<void>> try_publish(Cut cut, std::optional<HeadState> state);
@@ -73,6 +77,7 @@ class Publisher {
   [[nodiscard]] Task<Result<Empty>> release_one(PartitionId partition, Cut cut, bool published);
   [[nodiscard]] Task<Result<void>> collect_objects();
   [[nodiscard]] Task<Result<void>> collect_keys();
+  [[nodiscard]] Task<Result<void>> collect_strays();
 
   Env env_;
   PartitionPort& partitions_;
@@ -89,6 +94,8 @@ class Publisher {
       strays_;  // keys put for manifests that did not become current (perhaps did)
   std::set<std::string> deleted_;   // garbage of previous_ that is gone already
   std::map<ObjectId, Nanos> dead_;  // since when it is known to be dead, by the boot clock
+  std::map<ObjectId, Nanos> stray_objects_;  // since when no partition knows them
+  Nanos next_stray_look_{};
   Semaphore copying_;
   Mutex mutex_;
 };

@@ -1,5 +1,6 @@
 #include "tier/tier_service.h"
 
+#include "base/checksum.h"
 #include "runtime/when_all.h"
 
 namespace headrace {
@@ -16,17 +17,98 @@ TierService::TierService(TierContext context, TierOptions options)
       fragments_(context_.targets, ServiceLevel::kBackground),
       segments_(env_, fragments_),
       cold_(env_, context_.store, context_.pieces, options_.cold),
-      uploader_(env_, context_.partitions, segments_, context_.store, options_.upload),
+      uploader_(env_, context_.partitions, segments_, context_.store, cold_, options_.upload),
       evictor_(
           env_, context_.partitions, context_.usage ? context_.usage : [] { return HotUsage{}; },
-          options_.evict),
+          options_.evict,
+          EvictorHelp{[this] { return uploader_.push_all(); },
+                      [this](const SegmentId& segment) { return pins_.covers(segment); },
+                      [this] { return pins_.known(); }}),
+      fetcher_(env_, context_.partitions, segments_, cold_,
+               [this] { return !context_.usage || evictor_.below_low(); }),
+      pins_(env_, context_.partitions, fetcher_, options_.pins),
       packer_(env_, context_.partitions, segments_) {}
 
 void TierService::register_handlers(Handlers& handlers) {
   handlers.on<ColdRead>([this](ColdRead request, CallInfo) {
     cold_.set_namespace(context_.identity.name_space);
-    return cold_.read(std::move(request));
+    return cold_read(std::move(request));
   });
+}
+
+// Whoever asks believes that the segment is in the bucket only. When it was fetched since, its fragments are nearer.
+Task<Result<ColdReadReply>> TierService::cold_read(ColdRead request) {
+  if (fetcher_.perhaps_hot(request.location.segment)) {
+    const SegmentId segment = request.location.segment;
+    Result<LocateReply> at =
+        co_await context_.partitions.call(segment.home(), Locate{segment}, kBackground);
+    if (at.ok() && at->location.placement.hot() && at->location.length == request.location.length) {
+      Result<Buffer> bytes =
+          co_await segments_.read(segment, at->location.length, at->location.placement,
+                                  request.offset, request.length, at->capability);
+      if (bytes.ok()) {
+        ColdReadReply reply;
+        reply.payload = *std::move(bytes);
+        reply.crc = crc32c(reply.payload.view());
+        co_return reply;
+      }
+    }
+  }
+  co_return co_await cold_.read(std::move(request));
+}
+
+Error TierService::make_room() {
+  evictor_.kick();
+  if (!evictor_.progress().stuck)
+    return Error(Code::kBusy, "the hot tier is full: new data waits until some of it is in the bucket");
+  const std::string& why = evictor_.progress().last_error;
+  return Error(Code::kNoSpace,
+               why.empty() ? "the hot tier is full, and nothing in it may be dropped: delete something, release pins, or add targets"
+                           : "the hot tier is full, and the bucket takes nothing: " + why);
+}
+
+Task<Result<FetchProgress>> TierService::fetch(std::string path) {
+  if (fetching_->running) co_return Error(Code::kBusy, "another fetch is under way");
+  HR_CO_TRY(FileId file, co_await resolve_path(context_.partitions, std::move(path)));
+  auto progress = std::make_shared<FetchProgress>();
+  progress->running = true;
+  progress->began = env_.clock.now();
+  fetching_ = progress;
+  TreeSegments tree;
+  Result<void> done =
+      co_await collect_tree(context_.partitions, file, &tree, &scope_.token());
+  if (done.ok()) {
+    std::vector<Location> segments;
+    for (auto& [id, location] : tree.segments) segments.push_back(std::move(location));
+    done = co_await fetcher_.fetch(std::move(segments), progress, &scope_.token());
+  }
+  progress->running = false;
+  if (!done.ok()) co_return std::move(done).error();
+  co_return *progress;
+}
+
+Task<Result<TierService::Where>> TierService::where(std::string path) {
+  HR_CO_TRY(FileId file, co_await resolve_path(context_.partitions, std::move(path)));
+  TreeSegments tree;
+  HR_CO_TRY(co_await collect_tree(context_.partitions, file, &tree, &scope_.token()));
+  Where out;
+  out.files = tree.files;
+  out.directories = tree.directories;
+  out.segments = tree.segments.size();
+  out.pinned = !tree.segments.empty();
+  for (const auto& [id, location] : tree.segments) {
+    out.bytes += location.length;
+    out.pinned = out.pinned && pins_.covers(id);
+    if (location.placement.hot()) {
+      out.hot += location.length;
+      if (!location.object.object) out.not_in_bucket += location.length;
+      continue;
+    }
+    for (uint64_t at = 0; at < location.length; at += kPieceBytes)
+      if (context_.pieces.contains({id, static_cast<uint32_t>(at / kPieceBytes)}))
+        out.cached += std::min(kPieceBytes, location.length - at);
+  }
+  co_return out;
 }
 
 Error TierService::not_owner() const {
@@ -55,6 +137,7 @@ Task<Result<void>> TierService::start(std::optional<HeadVersion> held) {
                                            [this](std::string winner) {
                                              uploader_.cancel();
                                              evictor_.cancel();
+                                             pins_.cancel();
                                              if (context_.on_lost)
                                                context_.on_lost(std::move(winner));
                                            });
@@ -64,6 +147,7 @@ Task<Result<void>> TierService::start(std::optional<HeadVersion> held) {
   ownership_->start();
   uploader_.start();
   if (context_.usage) evictor_.start();
+  pins_.start();
   scope_.spawn(publish_loop());
   scope_.spawn(packer_.run(scope_.token()));
   co_return {};
@@ -71,6 +155,7 @@ Task<Result<void>> TierService::start(std::optional<HeadVersion> held) {
 
 Task<void> TierService::stop() {
   scope_.cancel();
+  co_await pins_.stop();
   co_await evictor_.stop();
   co_await uploader_.stop();
   co_await scope_.join();
@@ -85,6 +170,12 @@ Task<void> TierService::publish_loop() {
     if (!ownership_->held() || spin_down_.step != SpinDownStep::kNone) continue;
     Result<Cut> done = co_await publisher_->publish();
     (void)done.ok();  // in the publisher's progress; the next round tries again
+    const std::vector<PartitionInfo> partitions = context_.partitions.view().map().partitions;
+    for (const PartitionInfo& partition : partitions) {
+      Result<uint64_t> moved = co_await uploader_.rewrite(partition.id);
+      if (!moved.ok()) rewrite_error_ = moved.error().text();
+      else rewrite_error_.clear();
+    }
   }
 }
 
@@ -189,6 +280,7 @@ TierStatus TierService::status() const {
   out.upload = uploader_.progress();
   out.evict = evictor_.progress();
   out.cold = cold_.counters();
+  out.rewrite_error = rewrite_error_;
   out.owner = why_not_;
   if (ownership_) {
     out.owned = ownership_->held();

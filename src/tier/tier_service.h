@@ -18,7 +18,9 @@
 #include "rpc/handlers.h"
 #include "tier/cold_reader.h"
 #include "tier/evictor.h"
+#include "tier/fetcher.h"
 #include "tier/packer.h"
+#include "tier/pin_keeper.h"
 #include "tier/publisher.h"
 #include "tier/rehydrate.h"
 #include "tier/uploader.h"
@@ -32,6 +34,7 @@ struct TierOptions {
   UploaderOptions upload;
   PublisherOptions publish;
   EvictorOptions evict;
+  PinKeeperOptions pins;
   ColdReaderOptions cold;
 };
 
@@ -58,6 +61,7 @@ struct TierStatus {
   PublishProgress publish;
   EvictProgress evict;
   ColdReadCounters cold;
+  std::string rewrite_error;
 };
 
 enum class SpinDownStep : uint8_t { kNone, kClosing, kPushing, kClosed, kReleased };
@@ -96,6 +100,24 @@ class TierService {
   // many.
   [[nodiscard]] Task<Result<uint64_t>> drop(uint64_t bytes) { return evictor_.drop(bytes); }
 
+  // For a partition that is asked for room when the hot tier is full: wakes the evictor. kBusy: space will be made;
+  // kNoSpace: it cannot be, and why.
+  [[nodiscard]] Error make_room();
+  // Brings what is at or below a path of the namespace into the hot tier. Ok also where some stayed cold: the progress
+  // says so. One at a time (kBusy).
+  [[nodiscard]] Task<Result<FetchProgress>> fetch(std::string path);
+  [[nodiscard]] const FetchProgress& fetch_progress() const { return *fetching_; }
+  // How much of what is at or below a path is where; bytes are of whole segments.
+  struct Where {
+    uint64_t files = 0, directories = 0, segments = 0, bytes = 0;
+    uint64_t hot = 0;          // bytes in the hot tier, whether in the bucket too or not
+    uint64_t not_in_bucket = 0;  // of those
+    uint64_t cached = 0;       // bytes of the rest that this node's cache has
+    bool pinned = false;
+  };
+  [[nodiscard]] Task<Result<Where>> where(std::string path);
+  [[nodiscard]] PinKeeper& pins() { return pins_; }
+
   [[nodiscard]] TierStatus status() const;
   // What its reads found damaged since the last call, bounded.
   [[nodiscard]] std::vector<Damage> take_damage() { return segments_.take_damage(); }
@@ -106,6 +128,7 @@ class TierService {
   [[nodiscard]] Task<Result<CloseReply>> close_one(PartitionId partition, CloseStep step);
   [[nodiscard]] Task<Result<CloseReply>> close_all(CloseStep step);
   Task<void> publish_loop();
+  [[nodiscard]] Task<Result<ColdReadReply>> cold_read(ColdRead request);
   [[nodiscard]] Error not_owner() const;
 
   TierContext context_;
@@ -116,11 +139,15 @@ class TierService {
   ColdReader cold_;
   Uploader uploader_;
   Evictor evictor_;
+  Fetcher fetcher_;
+  PinKeeper pins_;
+  std::shared_ptr<FetchProgress> fetching_ = std::make_shared<FetchProgress>();  // of the last one
   Packer packer_;
   std::unique_ptr<Ownership> ownership_;
   std::unique_ptr<Publisher> publisher_;
   SpinDownProgress spin_down_;
   std::string why_not_;  // owner, when start() failed
+  std::string rewrite_error_;
   Scope scope_;          // last
 };
 

@@ -371,6 +371,63 @@ TEST_F(TierTest, UnansweredSwapOfAManifestLosesNothing) {
   for (const std::string& key : keys_of(*manifest)) EXPECT_TRUE(bucket->get(key).ok()) << key;
 }
 
+// Larger than any buffer: in pieces, and what verifies is as good as what was held whole.
+TEST_F(TierTest, ALargeStoreFileIsPublishedInPieces) {
+  Rig rig(world, bucket);
+  rig.start();
+  rig.node[0].files["large.sst"] = random_bytes(41 * kMiB + 5, 1);
+  auto cut = world.run(rig.tier.publish());
+  ASSERT_TRUE(cut.ok()) << cut.error().text();
+  auto head = world.run(BucketHead(rig.node.env, rig.store).read());
+  auto manifest = world.run(read_manifest(rig.node.env, rig.store, head->record));
+  ASSERT_TRUE(manifest.ok());
+  const ManifestFile& file = manifest->partitions[0].files.at(0);
+  EXPECT_TRUE(bucket->get(file.key)->body.text() == rig.node[0].files["large.sst"].text());
+  // Also through a service that fails, answers late, or stores something else.
+  FaultRates rates = FaultRates::all(30'000);
+  rates.timeout = milliseconds(300);
+  rates.slow_for = milliseconds(200);
+  rig.store.rates() = rates;
+  rig.node[0].files["second.sst"] = random_bytes(30 * kMiB, 2);
+  cut = Error(Code::kUnavailable, "");
+  for (int i = 0; i < 20 && !cut.ok(); ++i) cut = world.run(rig.tier.publish());
+  ASSERT_TRUE(cut.ok()) << cut.error().text();
+  rig.store.rates() = {};
+  head = world.run(BucketHead(rig.node.env, rig.store).read());
+  manifest = world.run(read_manifest(rig.node.env, rig.store, head->record));
+  ASSERT_TRUE(manifest.ok());
+  for (const ManifestFile& one : manifest->partitions[0].files)
+    EXPECT_EQ(crc32c(bucket->get(one.key)->body.view()), one.file.crc) << one.key;
+}
+
+// An upload that was cut off between its put and its record leaves an object; a listing finds it, rows decide.
+TEST_F(TierTest, ObjectsThatNobodyRecordedAreDeletedAfterTheHorizonAndNoOthers) {
+  TierOptions options = Rig::quiet();
+  options.publish.stray_interval = seconds(10);
+  Rig rig(world, bucket, "node", 1, options);
+  rig.start();
+  rig.node.add_segment(kP0, random_bytes(5000, 1));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  const size_t recorded = keys("d/");
+  const std::string stray = object_key(ObjectId(NamespaceEpoch(1), kP0, 77));
+  const std::string old_owners = object_key(ObjectId(NamespaceEpoch(0), kP1, 78));
+  const std::string nobodys = "d/zz/not-an-object";
+  for (const std::string& key : {stray, old_owners, nobodys})
+    ASSERT_TRUE(bucket->put(key, random_bytes(100, 2), {}).ok());
+  world.run_for(seconds(20));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());  // seen
+  world.run_for(seconds(50));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(keys("d/"), recorded + 3) << "the horizon has not passed";
+  world.run_for(seconds(60));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_FALSE(bucket->get(stray).ok());
+  EXPECT_FALSE(bucket->get(old_owners).ok());
+  EXPECT_TRUE(bucket->get(nobodys).ok()) << "what is no object of ours is left alone";
+  EXPECT_EQ(keys("d/"), recorded + 1);
+  EXPECT_EQ(rig.tier.status().publish.strays_deleted, 2u);
+}
+
 TEST_F(TierTest, UploadsAndManifestsHappenByThemselves) {
   TierOptions options;
   options.upload.min_age = seconds(1);
@@ -408,6 +465,39 @@ TEST_F(TierTest, EvictionStopsAtTheLowWatermarkAndDropsOnlyWhatIsInTheBucket) {
   auto all = world.run(evictor.drop(~uint64_t{0}));
   ASSERT_TRUE(all.ok());
   EXPECT_EQ(used(), 10 * unit);
+}
+
+TEST_F(TierTest, EvictionUploadsWhatIsHotOnlyWhenNothingElseIsLeftAndSparesPins) {
+  Rig rig(world, bucket);
+  rig.start();
+  std::set<SegmentId> pinned;
+  for (uint64_t i = 0; i < 100; ++i) {
+    SegmentId id = rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(10 * kBlock, i));
+    if (i < 60) pinned.insert(id);
+  }
+  const uint64_t unit = 10 * kBlock;
+  auto used = [&] {
+    uint64_t bytes = 0;
+    for (auto& [p, partition] : rig.node.partitions)
+      for (auto& [id, segment] : partition.segments) bytes += segment.location.placement.hot() ? unit : 0;
+    return bytes;
+  };
+  uint64_t capacity = 100 * unit;
+  EvictorHelp help{[&] { return rig.tier.push(); }, [&](const SegmentId& id) { return pinned.contains(id); }, {}};
+  Evictor evictor(rig.node.env, rig.node.ports, [&] { return HotUsage{used(), capacity}; }, {}, help);
+  ASSERT_TRUE(world.run(evictor.round()).ok());
+  EXPECT_EQ(rig.node.unplaced(), 0u);
+  EXPECT_EQ(used(), 90 * unit);
+  EXPECT_FALSE(evictor.progress().short_of);
+  capacity = 50 * unit;  // fewer than are pinned
+  ASSERT_TRUE(world.run(evictor.round()).ok());
+  EXPECT_EQ(used(), 60 * unit);
+  EXPECT_TRUE(evictor.progress().short_of);
+  EXPECT_FALSE(evictor.progress().stuck);
+  ASSERT_TRUE(world.run(evictor.round()).ok());
+  EXPECT_TRUE(evictor.progress().stuck) << "only pinned segments are left";
+  for (SegmentId id : pinned) EXPECT_TRUE(rig.node[id.home().value() == 0 ? 0 : 1].segments.at(id).location.placement.hot());
+  world.run_until(evictor.stop());
 }
 
 }  // namespace

@@ -29,11 +29,12 @@ std::string name_of(PartitionId partition) {
 }  // namespace
 
 Uploader::Uploader(Env env, PartitionPort& partitions, SegmentIo& segments, ObjectStore& store,
-                   UploaderOptions options)
+                   ColdReader& cold, UploaderOptions options)
     : env_(env),
       partitions_(partitions),
       segments_(segments),
       store_(store),
+      cold_(cold),
       options_(options),
       packing_(std::max<uint32_t>(1, options.parallel)) {
   options_.object_bytes = std::min(options_.object_bytes, kMaxObjectData);
@@ -144,11 +145,74 @@ Task<Result<uint64_t>> Uploader::pass(PartitionId partition, Nanos min_age) {
   co_return found;
 }
 
+// What of an object's segments is still to be had from it.
+Task<Result<std::vector<Location>>> Uploader::living_in(ObjectId object) {
+  const std::string key = object_key(object);
+  const NamespaceId name_space = partitions_.view().map().name_space;
+  HR_CO_TRY(ObjectInfo info, co_await store_.head(key));
+  if (info.size < kObjectHeaderBytes + kObjectTailBytes)
+    co_return Error(Code::kCorrupt, key + " is too short for an object");
+  HR_CO_TRY(Buffer tail,
+            co_await store_.get_range(key, info.size - kObjectTailBytes, kObjectTailBytes));
+  HR_CO_TRY(ObjectRef ref, decode_object_tail(tail.view(), name_space, info.size));
+  HR_CO_TRY(Buffer bytes, co_await store_.get_range(key, ref.index_offset, ref.index_length));
+  HR_CO_TRY(ObjectIndex index, decode_object_index(bytes.view(), name_space, ref));
+  std::vector<Location> out;
+  for (const PackedSegment& packed : index.segments) {
+    Result<LocateReply> at =
+        co_await partitions_.call(packed.segment.home(), Locate{packed.segment}, kBackground);
+    if (at.code() == Code::kNotFound) continue;
+    if (!at.ok()) co_return std::move(at).error();
+    if (at->location.object.object == object) out.push_back(std::move(at->location));
+  }
+  co_return out;
+}
+
+Task<Result<uint64_t>> Uploader::rewrite(PartitionId partition, uint64_t most) {
+  std::shared_ptr<Mutex> mutex = mutex_of(partition);
+  Mutex::Guard guard = co_await mutex->lock();
+  uint64_t moved = 0;
+  HR_CO_TRY(SparseObjectsReply sparse,
+            co_await partitions_.call(partition, SparseObjects{}, kBackground));
+  uint64_t dead = sparse.raw - std::min(sparse.raw, sparse.live);
+  bool& active = rewriting_[partition];
+  if (dead * 100 > sparse.raw * options_.rewrite_over_percent) active = true;
+  std::vector<Location> group;
+  uint64_t group_bytes = 0;
+  for (const SparseObject& object : sparse.objects) {
+    if (dead * 100 < sparse.raw * options_.rewrite_under_percent) active = false;
+    if (!active || moved + group_bytes >= most || scope_.token().cancelled()) break;
+    HR_CO_TRY(std::vector<Location> living, co_await living_in(object.object));
+    dead -= std::min(dead, object.raw - std::min(object.raw, object.live));
+    for (Location& location : living) {
+      if (!group.empty() && (group_bytes + location.length > options_.object_bytes ||
+                             group.size() == kMaxObjectSegments)) {
+        HR_CO_TRY(co_await upload(partition, std::exchange(group, {})));
+        moved += std::exchange(group_bytes, 0);
+      }
+      group_bytes += location.length;
+      group.push_back(std::move(location));
+    }
+  }
+  if (!group.empty()) {
+    HR_CO_TRY(co_await upload(partition, std::move(group)));
+    moved += group_bytes;
+  }
+  progress_.rewritten += moved;
+  co_return moved;
+}
+
 Task<Result<EncodedSegment>> Uploader::read(Location location, std::shared_ptr<Semaphore> slots) {
   co_await slots->acquire();
   Release release(*slots);
-  HR_CO_TRY(Buffer data, co_await segments_.read(location.segment, location.length,
-                                                 location.placement, 0, location.length, {}));
+  Buffer data;
+  if (location.placement.hot()) {
+    HR_CO_TRY(data, co_await segments_.read(location.segment, location.length, location.placement,
+                                            0, location.length, {}));
+  } else {  // it moves from one object to another
+    HR_CO_TRY(ColdReadReply cold, co_await cold_.read(ColdRead{location, 0, location.length}));
+    data = std::move(cold.payload);
+  }
   SegmentId segment = location.segment;
   EncodedSegment encoded = co_await env_.blocking.run(
       [segment, data = std::move(data)]() { return encode_segment(segment, data); });
@@ -198,14 +262,17 @@ Task<Result<void>> Uploader::upload(PartitionId partition, std::vector<Location>
           return encode_object(name_space, id, std::move(parts));
         });
     record.object = object.ref;
+    in_flight_.insert(id);
     record.object_bytes = object.body.size();
     put = co_await put_verified(env_, store_, object_key(id), std::move(object.body));
   }
-  if (!put.ok()) co_return put;
+  if (!put.ok()) co_return put;  // its id stays in flight: whether it is there is not known
+  const ObjectId made = record.object.object;
   encoded.clear();
   uint64_t count = record.segments.size();
   uint64_t stored = record.object_bytes;
   HR_CO_TRY(co_await partitions_.call(partition, std::move(record), kBackground));
+  in_flight_.erase(made);
   ++progress_.objects;
   progress_.segments += count;
   progress_.bytes += raw;

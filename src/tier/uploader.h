@@ -9,6 +9,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "proto/work.h"
 #include "runtime/scope.h"
 #include "stripe/segment_io.h"
+#include "tier/cold_reader.h"
 #include "tier/packed_object.h"
 
 namespace headrace {
@@ -28,6 +30,8 @@ struct UploaderOptions {
   uint32_t parallel =
       2;               // objects being packed at once: each takes up to twice kMaxObject of memory
   uint32_t reads = 4;  // segments read at once for one object
+  uint32_t rewrite_over_percent = 13;  // dead bytes of a partition's objects: rewriting begins
+  uint32_t rewrite_under_percent = 7;  // and ends
 };
 
 struct UploadProgress {
@@ -35,6 +39,7 @@ struct UploadProgress {
   uint64_t segments = 0;
   uint64_t bytes = 0;         // raw
   uint64_t stored_bytes = 0;  // in the bucket
+  uint64_t rewritten = 0;     // raw bytes moved out of objects that were partly dead
   uint64_t failed = 0;        // segments that could not be read or put, this pass or the last
   std::string last_error;
 };
@@ -43,7 +48,7 @@ class Uploader {
  public:
   // All outlive this.
   Uploader(Env env, PartitionPort& partitions, SegmentIo& segments, ObjectStore& store,
-           UploaderOptions options = {});
+           ColdReader& cold, UploaderOptions options = {});
 
   void start();  // the loop
   [[nodiscard]] Task<void> stop();
@@ -55,12 +60,19 @@ class Uploader {
   [[nodiscard]] Task<Result<void>> push(PartitionId partition, Nanos min_age);
   // All partitions at once.
   [[nodiscard]] Task<Result<void>> push_all(Nanos min_age = {});
+  // Where too much of a partition's objects is dead, moves what lives in the emptiest of them into new ones, until little
+  // enough is (hysteresis), or `most` raw bytes were moved. The old ones are then without live bytes, and collected like
+  // others. Returns the bytes moved.
+  [[nodiscard]] Task<Result<uint64_t>> rewrite(PartitionId partition, uint64_t most = 256 * kMiB);
+  // Objects that were put, or are being put, and are not recorded yet: nobody may take them for strays.
+  [[nodiscard]] bool in_flight(ObjectId object) const { return in_flight_.contains(object); }
   [[nodiscard]] const UploadProgress& progress() const { return progress_; }
 
  private:
   [[nodiscard]] Task<Result<uint64_t>> pass(PartitionId partition,
                                             Nanos min_age);  // how many were found
   [[nodiscard]] Task<Result<void>> upload(PartitionId partition, std::vector<Location> group);
+  [[nodiscard]] Task<Result<std::vector<Location>>> living_in(ObjectId object);
   [[nodiscard]] Task<Result<EncodedSegment>> read(Location location,
                                                   std::shared_ptr<Semaphore> slots);
   Task<void> loop();
@@ -70,8 +82,11 @@ class Uploader {
   PartitionPort& partitions_;
   SegmentIo& segments_;
   ObjectStore& store_;
+  ColdReader& cold_;
   UploaderOptions options_;
   UploadProgress progress_;
+  std::set<ObjectId> in_flight_;
+  std::map<PartitionId, bool> rewriting_;  // over the upper mark, and not under the lower one since
   Semaphore packing_;
   std::map<PartitionId, std::shared_ptr<Mutex>> mutexes_;
   Scope scope_;  // last

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <thread>
 
 namespace headrace {
@@ -110,10 +111,20 @@ void ProgressLine::end() {
   width_ = 0;
 }
 
-// The mounting process names its state directory in its arguments.
-std::string state_of_mount(const std::string& path, const std::string& otherwise) {
+namespace {
+
+struct MountOfPath {
+  std::string directory;
+  std::string state;
+  std::string inside;  // the path below it, from "/"
+};
+
+// The mounting process names its directory and its state in its arguments. (Nothing is asked of the mount itself: it may hang.)
+std::optional<MountOfPath> mount_of(const std::string& path) {
   std::error_code error;
-  std::string whole = std::filesystem::absolute(path, error).string();
+  std::string whole = std::filesystem::absolute(path, error).lexically_normal().string();
+  while (whole.size() > 1 && whole.ends_with('/')) whole.pop_back();
+  std::optional<MountOfPath> found;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
     std::ifstream in(entry.path() / "cmdline", std::ios::binary);
     std::string text((std::istreambuf_iterator<char>(in)), {});
@@ -125,12 +136,29 @@ std::string state_of_mount(const std::string& path, const std::string& otherwise
       at = end + 1;
     }
     if (arguments.size() < 2 || !arguments[0].ends_with("headrace-mount")) continue;
-    std::string directory = std::filesystem::weakly_canonical(arguments[1], error).string();
+    std::string directory = std::filesystem::absolute(arguments[1], error).lexically_normal().string();
+    while (directory.size() > 1 && directory.ends_with('/')) directory.pop_back();
     if (whole != directory && !whole.starts_with(directory + "/")) continue;
+    if (found && found->directory.size() >= directory.size()) continue;  // the innermost
     auto at = std::find(arguments.begin(), arguments.end(), "--state");
-    if (at != arguments.end() && at + 1 != arguments.end()) return *(at + 1);
+    if (at == arguments.end() || at + 1 == arguments.end()) continue;
+    std::string inside = whole.substr(directory.size());
+    found = MountOfPath{directory, *(at + 1), inside.empty() ? "/" : inside};
   }
-  return otherwise;
+  return found;
+}
+
+}  // namespace
+
+std::string state_of_mount(const std::string& path, const std::string& otherwise) {
+  std::optional<MountOfPath> mount = mount_of(path);
+  return mount ? mount->state : otherwise;
+}
+
+std::string path_in_namespace(const std::string& path) {
+  std::optional<MountOfPath> mount = mount_of(path);
+  if (mount) return mount->inside;
+  return path.starts_with('/') ? path : "/" + path;
 }
 
 }  // namespace headrace

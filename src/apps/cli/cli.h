@@ -28,6 +28,7 @@ struct CliOptions {
   bool rehydrate = false;
   bool take_over = false;
   bool undo = false;
+  bool wait = false;
   std::string path;
   std::string target;       // "t3"
   std::string destination;
@@ -48,6 +49,10 @@ struct CliOptions {
 [[nodiscard]] int run_tier_status(const CliOptions& options);
 // ---- tier.cc ----
 [[nodiscard]] int run_push(const CliOptions& options);
+[[nodiscard]] int run_fetch(const CliOptions& options);
+[[nodiscard]] int run_pin(const CliOptions& options);
+[[nodiscard]] int run_release(const CliOptions& options);
+[[nodiscard]] int run_pins(const CliOptions& options);
 // ---- target.cc ----
 [[nodiscard]] int run_target_list(const CliOptions& options);
 [[nodiscard]] int run_target_replace(const CliOptions& options);
@@ -88,5 +93,7 @@ class ProgressLine {
 };
 // The state directory of the mount that a path lies in; `otherwise` when it is in none.
 [[nodiscard]] std::string state_of_mount(const std::string& path, const std::string& otherwise);
+// The path as the namespace has it: below the mount that it lies in. One in no mount is the namespace's own, from "/".
+[[nodiscard]] std::string path_in_namespace(const std::string& path);
 
 }  // namespace headrace

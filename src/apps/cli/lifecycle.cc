@@ -84,6 +84,21 @@ int run_up(CliOptions options) {
   Result<json> now = ask(*running, "/status");
   std::printf("headrace: serving %s%s%s\n", options.state.c_str(), options.mount.empty() ? ", not mounted" : " at ", options.mount.c_str());
   if (options.mount.empty()) std::printf("  mount it: headrace mount DIR --state %s\n", options.state.c_str());
+  if (now.ok()) {
+    const json targets = now->value("targets", json::array());
+    uint64_t capacity = 0;
+    size_t live = 0;
+    for (const json& target : targets) {
+      if (target.value("state", "") != "live") continue;
+      ++live;
+      capacity += target.value("capacity", 0ULL);
+    }
+    std::printf("  namespace %s, epoch %d: %llu files, %s\n", now->value("namespace", "").c_str(), now->value("namespace_epoch", 0),
+                static_cast<unsigned long long>(now->value("files", 0ULL)), bytes_text(now->value("bytes", 0ULL)).c_str());
+    std::printf("  targets %zu under %s/targets, %s in all, protection %s\n", live, options.state.c_str(), bytes_text(capacity).c_str(),
+                now->value("protection", "").c_str());
+    std::printf("  bucket %s\n", now->value("bucket", "").c_str());
+  }
   if (now.ok() && !now->value("read_only", "").empty()) std::printf("  read-only: %s\n", now->value("read_only", "").c_str());
   if (now.ok())
     for (const json& target : now->value("targets", json::array()))

@@ -61,9 +61,31 @@ int run_status(const CliOptions& options) {
   return 0;
 }
 
+namespace {
+
+int status_of_path(const CliOptions& options, const NodeFile& node) {
+  Result<json> body = command(node, "/tier/of", json{{"path", path_in_namespace(options.path)}}, {});
+  if (!body.ok()) return fail(body.error());
+  if (options.as_json) {
+    std::printf("%s\n", body->dump(2).c_str());
+    return 0;
+  }
+  const json& w = *body;
+  print("path", w.value("path", "") + (w.value("pinned", false) ? ", pinned" : ""));
+  print("files", std::to_string(w.value("files", 0ULL)) + " in " + std::to_string(w.value("directories", 0ULL)) + " directories");
+  print("stored", bytes_text(w.value("bytes", 0ULL)) + " in " + std::to_string(w.value("segments", 0ULL)) + " segments (shared ones counted whole)");
+  print("hot", bytes_text(w.value("hot_bytes", 0ULL)) + ", of which " + bytes_text(w.value("not_in_bucket_bytes", 0ULL)) + " are not in the bucket yet");
+  print("cached", bytes_text(w.value("cached_bytes", 0ULL)));
+  print("bucket", bytes_text(w.value("bucket_only_bytes", 0ULL)) + " are in the bucket only");
+  return 0;
+}
+
+}  // namespace
+
 int run_tier_status(const CliOptions& options) {
   Result<NodeFile> node = read_node_file(options.state);
   if (!node.ok()) return fail(node.error());
+  if (!options.path.empty()) return status_of_path(options, *node);
   Result<json> body = ask(*node, "/tier");
   if (!body.ok()) return fail(body.error());
   if (options.as_json) {

@@ -469,13 +469,17 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
   if (!partition.owns(request.slot)) co_return Error(Code::kNotLeader, "the slot is not of this partition");
   if (request.count == 0) co_return Error(Code::kInvalid, "reserve at least one segment");
   bool worker = !request.session && info.header.client.value() == 0;
+  uint32_t admitted = 64;
+  if (!worker && partition.context().admit) {
+    HR_CO_TRY(admitted, partition.context().admit());
+  }
   Nanos now = partition.context().env.clock.now();
   if (!worker) {
     HR_CO_TRY(co_await partition.session(request.session, info));
   } else if (partition.sessions().work_reserved(now) >= kMaxReserved) {
     co_return Error(Code::kUnavailable, "too many segments are reserved for this node's work");
   }
-  uint32_t count = std::min<uint32_t>(request.count, 64);
+  uint32_t count = std::min<uint32_t>({request.count, admitted, 64});
   HR_CO_TRY(std::vector<SegmentId> ids, co_await partition.new_segments(request.slot, count));
   std::vector<Reservation> made;
   for (SegmentId id : ids) {

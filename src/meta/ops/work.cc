@@ -8,6 +8,7 @@
 #include "meta/file_extents.h"
 #include "meta/segments.h"
 #include "runtime/when_all.h"
+#include "stripe/placement_policy.h"
 
 namespace headrace {
 
@@ -18,6 +19,8 @@ constexpr size_t kScan = 1024;             // rows per look at a work table
 constexpr size_t kSegmentsPerRecord = 100;
 constexpr size_t kMaxClaims = 65'536;
 constexpr size_t kManyObjects = 10'000'000;
+constexpr size_t kMaxPlacings = 64;
+constexpr size_t kMaxPinPath = 4096;
 
 NamespaceId namespace_of(Partition& partition) { return partition.context().view.map().name_space; }
 
@@ -118,6 +121,7 @@ struct UploadedOp {
       txn.put_row(segment_key(id, Table::kLocation), *row);
       txn.erase(segment_key(id, Table::kUploadable));
       object->live += row->length;
+      object->raw += row->length;
       object->birth = std::min(object->birth, segment->birth);
       changed.emplace_back(id, *std::move(row));
     }
@@ -157,7 +161,8 @@ struct DropOp {
   }
 };
 
-Task<void> free_fragments(Partition& partition, std::vector<Location> dropped) {
+// True when every target has freed them.
+Task<bool> free_fragments(Partition& partition, std::vector<Location> dropped) {
   std::map<TargetId, FragmentFree> requests;
   for (const Location& location : dropped)
     for (size_t i = 0; i < location.placement.targets.size(); ++i) {
@@ -171,8 +176,51 @@ Task<void> free_fragments(Partition& partition, std::vector<Location> dropped) {
   std::vector<Task<Result<Empty>>> calls;
   for (auto& [target, request] : requests) calls.push_back(partition.context().targets.call(std::move(request), options));
   // A target that is away keeps orphans; its inventory finds them.
-  (void)co_await when_all(std::move(calls));
+  std::vector<Result<Empty>> answers = co_await when_all(std::move(calls));
+  co_return std::ranges::all_of(answers, [](const Result<Empty>& answer) { return answer.ok(); });
 }
+
+// ---- into the hot tier again ----
+
+struct PlacedAgainOp {
+  using Reply = Empty;
+  PlacedAgain request;
+  Task<Result<Empty>> run(Transaction& txn) {
+    Partition& partition = txn.partition();
+    if (!partition.sessions().reserved_for_work(request.segment)) co_return Error(Code::kConflict, "the segment is not being placed");
+    Key key = segment_key(request.segment, Table::kLocation);
+    HR_CO_TRY(std::optional<LocationRow> row, co_await txn.row<LocationRow>(key));
+    if (!row) co_return Error(Code::kNotFound, "segment " + to_string(request.segment) + " is dead");
+    Location now = location_of(partition, request.segment, *row);
+    if (now.placement.hot()) co_return Error(Code::kExists, "the segment is hot");
+    for (TargetId target : row->placement.targets) txn.erase(on_target_key(request.segment, target));  // of an earlier epoch
+    row->placed_in = partition.context().view.map().namespace_epoch;
+    row->placement = request.placement;
+    txn.put_row(key, *row);
+    for (TargetId target : request.placement.targets) txn.put(on_target_key(request.segment, target), "");
+    txn.counters.hot_bytes += static_cast<int64_t>(row->length);
+    txn.on_commit([&partition, segment = request.segment] { partition.sessions().work_done(segment); });
+    co_return Empty{};
+  }
+};
+
+// ---- pins ----
+
+struct SetPinOp {
+  using Reply = Empty;
+  SetPin request;
+  Task<Result<Empty>> run(Transaction& txn) {
+    Key key = pin_key(request.file);
+    if (!request.pinned) {
+      txn.erase(key);
+      co_return Empty{};
+    }
+    HR_CO_TRY(std::optional<RowValue> inode, co_await txn.get(inode_key(request.file)));
+    if (!inode) co_return Error(Code::kNotFound, "no such file or directory");
+    txn.put_row(key, PinRow{request.path, txn.now()});
+    co_return Empty{};
+  }
+};
 
 // Segments of a file behind `after`, ascending, at most `limit`.
 struct SegmentsOfOp {
@@ -222,6 +270,40 @@ struct DeadObjectsOp {
       if ((row.live != 0 && !mutant("collect_live_objects")) || row.death > published || txn.partition().cut_pending(row.birth, row.death)) continue;
       reply.objects.push_back(ObjectId(key_number(key, kKeyPrefix, 8)));
       if (reply.objects.size() == kMaxPage) break;
+    }
+    co_return reply;
+  }
+};
+
+struct SparseObjectsOp {
+  using Reply = SparseObjectsReply;
+  SparseObjects request;
+  Task<Result<SparseObjectsReply>> run(Transaction& txn) {
+    Key from = KeyBuilder(txn.partition().first_slot(), Table::kObject).take();
+    HR_CO_TRY(auto rows, co_await txn.scan(from, prefix_end(from), kManyObjects));
+    SparseObjectsReply reply;
+    for (const auto& [key, value] : rows) {
+      HR_CO_TRY(ObjectRow row, decode_durable<ObjectRow>(value));
+      if (row.live == 0) continue;
+      reply.raw += std::max(row.raw, row.live);
+      reply.live += row.live;
+      if (row.raw <= row.live) continue;
+      reply.objects.push_back({ObjectId(key_number(key, kKeyPrefix, 8)), row.raw, row.live});
+    }
+    std::ranges::sort(reply.objects, [](const SparseObject& a, const SparseObject& b) { return a.live * b.raw < b.live * a.raw; });
+    reply.objects.resize(std::min<size_t>(reply.objects.size(), page_of(request.limit)));
+    co_return reply;
+  }
+};
+
+struct KnownObjectsOp {
+  using Reply = KnownObjectsReply;
+  std::vector<ObjectId> objects;
+  Task<Result<KnownObjectsReply>> run(Transaction& txn) {
+    KnownObjectsReply reply;
+    for (ObjectId object : objects) {
+      HR_CO_TRY(std::optional<RowValue> row, co_await txn.get(object_key(txn.partition().first_slot(), object)));
+      reply.known.push_back(row ? 1 : 0);
     }
     co_return reply;
   }
@@ -296,16 +378,20 @@ struct PackedOp {
   }
 };
 
-Result<void> check_packed(const Packed& request, const ClusterMap& map) {
-  if (request.items.empty() || request.items.size() > kMaxPackItems) return Error(Code::kInvalid, "pack 1 to 300 pieces at once");
-  if (request.offsets.size() != request.items.size()) return Error(Code::kInvalid, "one offset per piece");
-  if (request.length == 0 || request.length > kMaxSegment) return Error(Code::kInvalid, "a segment has 1 byte to 16 MiB");
-  const Placement& placement = request.placement;
+Result<void> check_placement(const Placement& placement, const ClusterMap& map) {
   std::set<TargetId> targets(placement.targets.begin(), placement.targets.end());
   if (targets.empty() || targets.size() != placement.targets.size() || targets.size() != placement.protection.width())
     return Error(Code::kInvalid, "a placement has one target per fragment, each its own");
   for (TargetId target : targets)
     if (map.target(target) == nullptr) return Error(Code::kInvalid, "a placement names an unknown target");
+  return {};
+}
+
+Result<void> check_packed(const Packed& request, const ClusterMap& map) {
+  if (request.items.empty() || request.items.size() > kMaxPackItems) return Error(Code::kInvalid, "pack 1 to 300 pieces at once");
+  if (request.offsets.size() != request.items.size()) return Error(Code::kInvalid, "one offset per piece");
+  if (request.length == 0 || request.length > kMaxSegment) return Error(Code::kInvalid, "a segment has 1 byte to 16 MiB");
+  HR_TRY(check_placement(request.placement, map));
   for (size_t i = 0; i < request.items.size(); ++i) {
     const Extent& extent = request.items[i].extent;
     if (extent.kind != ExtentKind::kStaged || extent.staged != request.items[i].staged) return Error(Code::kInvalid, "only staged pieces are packed");
@@ -428,8 +514,15 @@ Task<Result<Empty>> handle(Partition& partition, Drop request, CallInfo) {
     DropOp op;
     size_t to = std::min(request.segments.size(), from + kSegmentsPerRecord);
     op.segments.assign(request.segments.begin() + static_cast<ptrdiff_t>(from), request.segments.begin() + static_cast<ptrdiff_t>(to));
-    HR_CO_TRY(std::vector<Location> dropped, co_await partition.change(std::move(op)));
-    co_await free_fragments(partition, std::move(dropped));
+    std::vector<SegmentId> asked = op.segments;
+    for (SegmentId id : asked) partition.sessions().freeing(id);
+    Result<std::vector<Location>> dropped = co_await partition.change(std::move(op));
+    bool freed = dropped.ok();
+    if (freed) freed = co_await free_fragments(partition, *dropped);
+    // Otherwise they stay marked: a free that was sent may still arrive. (A new leader's writes outrank it.)
+    if (freed)
+      for (SegmentId id : asked) partition.sessions().freed(id);
+    HR_CO_TRY(std::move(dropped));
   }
   co_return Empty{};
 }
@@ -439,6 +532,89 @@ Task<Result<SegmentsReply>> handle(Partition& partition, SegmentsOf request, Cal
     return list_segments(partition, Table::kLocation, after_key(request.after, Table::kLocation), request.limit,
                          [](const SegmentState&, const RowValue&) { return true; });
   return partition.read(SegmentsOfOp{request});
+}
+
+Task<Result<PlaceAgainReply>> handle(Partition& partition, PlaceAgain request, CallInfo) {
+  HR_CO_TRY(partition.may_mutate());
+  if (!partition.owns(request.segment.home())) co_return Error(Code::kNotLeader, "the segment's home is not here");
+  StateOp op;
+  op.segments.push_back(request.segment);
+  HR_CO_TRY(std::vector<SegmentState> states, co_await partition.read(std::move(op)));
+  const SegmentState& state = states.front();
+  if (!state.row || !state.segment || state.segment->death != kNever) co_return Error(Code::kNotFound, "segment " + to_string(request.segment) + " is dead");
+  if (state.location.placement.hot()) co_return Error(Code::kExists, "the segment is hot");
+  if (!state.location.object.object) co_return Error(Code::kIo, "the segment is neither hot nor in the bucket");
+  Nanos now = partition.context().env.clock.now();
+  if (partition.sessions().is_freeing(request.segment)) co_return Error(Code::kBusy, "old fragments of the segment are being freed");
+  if (partition.sessions().work_reserved(now) >= kMaxPlacings) co_return Error(Code::kUnavailable, "too many segments are reserved for this node's work");
+  const ClusterMap& map = partition.context().view.map();
+  HR_CO_TRY(Choice choice, choose_targets(map, map.protection, partition.context().env.random));
+  partition.sessions().reserve_for_work(request.segment, now + seconds(3600));
+  co_return PlaceAgainReply{state.location, std::move(choice.placement), std::move(choice.spares), partition.capability(request.segment, kMaxSegment, true)};
+}
+
+Task<Result<Empty>> handle(Partition& partition, PlacedAgain request, CallInfo) {
+  HR_CO_TRY(check_placement(request.placement, partition.context().view.map()));
+  if (!partition.owns(request.segment.home())) co_return Error(Code::kNotLeader, "the segment's home is not here");
+  co_return co_await partition.change(PlacedAgainOp{std::move(request)});
+}
+
+Task<Result<Empty>> handle(Partition& partition, SetPin request, CallInfo) {
+  HR_CO_TRY(partition.may_mutate());
+  if (!partition.owns(request.file.slot())) co_return Error(Code::kNotLeader, "the file's slot is not of this partition");
+  if (request.path.size() > kMaxPinPath) co_return Error(Code::kNameTooLong, "a pin's path has at most 4096 bytes");
+  co_return co_await partition.change(SetPinOp{std::move(request)});
+}
+
+Task<Result<PinsReply>> handle(Partition& partition, Pins, CallInfo) {
+  HR_CO_TRY(partition.may_work());
+  co_await partition.work_known().wait();
+  PinsReply reply;
+  Key after;
+  for (;;) {
+    HR_CO_TRY(auto rows, co_await partition.scan_work(Table::kPin, after, kScan));
+    if (rows.empty()) co_return reply;
+    for (const auto& [key, value] : rows) {
+      HR_CO_TRY(PinRow row, decode_durable<PinRow>(value));
+      reply.pins.push_back({FileId(slot_of(key), key_number(key, kKeyPrefix, 6)), std::move(row.path), row.since});
+    }
+    after = rows.back().first;
+  }
+}
+
+Task<Result<SparseObjectsReply>> handle(Partition& partition, SparseObjects request, CallInfo) {
+  return partition.read(SparseObjectsOp{request});
+}
+
+Task<Result<KnownObjectsReply>> handle(Partition& partition, KnownObjects request, CallInfo) {
+  if (request.objects.size() > kMaxClaims) co_return Error(Code::kInvalid, "at most 65536 objects at once");
+  KnownObjectsReply reply;
+  for (size_t from = 0; from < request.objects.size(); from += kScan) {
+    KnownObjectsOp op;
+    size_t to = std::min(request.objects.size(), from + kScan);
+    op.objects.assign(request.objects.begin() + static_cast<ptrdiff_t>(from), request.objects.begin() + static_cast<ptrdiff_t>(to));
+    HR_CO_TRY(KnownObjectsReply part, co_await partition.read(std::move(op)));
+    reply.known.insert(reply.known.end(), part.known.begin(), part.known.end());
+  }
+  if (std::ranges::find(reply.known, 0) == reply.known.end()) co_return reply;
+  // An answer of 'unknown' deletes: locations have the last word.
+  std::map<ObjectId, size_t> unknown;
+  for (size_t i = 0; i < reply.known.size(); ++i)
+    if (reply.known[i] == 0) unknown[request.objects[i]] = i;
+  co_await partition.work_known().wait();
+  Key after;
+  for (;;) {
+    HR_CO_TRY(auto rows, co_await partition.scan_work(Table::kLocation, after, kScan));
+    if (rows.empty()) break;
+    for (const auto& [key, value] : rows) {
+      HR_CO_TRY(LocationRow row, decode_durable<LocationRow>(value));
+      auto named = unknown.find(row.object.object);
+      if (named != unknown.end()) reply.known[named->second] = 1;
+    }
+    after = rows.back().first;
+  }
+  HR_CO_TRY(co_await partition.change(TouchOp{}));
+  co_return reply;
 }
 
 Task<Result<ObjectsReply>> handle(Partition& partition, DeadObjects request, CallInfo) {

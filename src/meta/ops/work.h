@@ -15,6 +15,12 @@ namespace headrace {
 // Segments that are not in the bucket, or not hot, are left as they are. Fragments on targets that are away are orphans.
 [[nodiscard]] Task<Result<Empty>> handle(Partition& partition, Drop request, CallInfo info);
 [[nodiscard]] Task<Result<SegmentsReply>> handle(Partition& partition, SegmentsOf request, CallInfo info);
+[[nodiscard]] Task<Result<PlaceAgainReply>> handle(Partition& partition, PlaceAgain request, CallInfo info);
+[[nodiscard]] Task<Result<Empty>> handle(Partition& partition, PlacedAgain request, CallInfo info);
+[[nodiscard]] Task<Result<Empty>> handle(Partition& partition, SetPin request, CallInfo info);
+[[nodiscard]] Task<Result<PinsReply>> handle(Partition& partition, Pins request, CallInfo info);
+[[nodiscard]] Task<Result<SparseObjectsReply>> handle(Partition& partition, SparseObjects request, CallInfo info);
+[[nodiscard]] Task<Result<KnownObjectsReply>> handle(Partition& partition, KnownObjects request, CallInfo info);
 [[nodiscard]] Task<Result<ObjectsReply>> handle(Partition& partition, DeadObjects request, CallInfo info);
 [[nodiscard]] Task<Result<Empty>> handle(Partition& partition, ForgetObjects request, CallInfo info);
 

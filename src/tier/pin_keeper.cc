@@ -1,0 +1,132 @@
+#include "tier/pin_keeper.h"
+
+#include <algorithm>
+
+namespace headrace {
+namespace {
+
+const CallOptions kBackground{.timeout = seconds(30), .level = ServiceLevel::kBackground};
+
+}  // namespace
+
+PinKeeper::PinKeeper(Env env, PartitionPort& partitions, Fetcher& fetcher, PinKeeperOptions options)
+    : env_(env), partitions_(partitions), fetcher_(fetcher), options_(options) {}
+
+void PinKeeper::start() {
+  scope_.spawn(loop());
+}
+
+void PinKeeper::cancel() {
+  scope_.cancel();
+  wanted_.set();
+}
+
+Task<void> PinKeeper::stop() {
+  cancel();
+  co_await scope_.join();
+}
+
+Task<Result<FileId>> PinKeeper::pin(std::string path) {
+  HR_CO_TRY(FileId file, co_await resolve_path(partitions_, path));
+  HR_CO_TRY(co_await partitions_.call(file.slot(), SetPin{file, true, path}, kBackground));
+  pins_[file].pin = PinItem{file, std::move(path), env_.clock.wall().count};
+  pins_[file].walked = false;
+  wanted_.set();
+  co_return file;
+}
+
+Task<Result<void>> PinKeeper::release(std::string path) {
+  Result<FileId> found = co_await resolve_path(partitions_, path);
+  FileId file = found.ok() ? *found : FileId();
+  // What was pinned may have another name now, or none: then the name that it was pinned by does.
+  HR_CO_TRY(std::vector<PinItem> pins, co_await list());
+  bool by_file = std::ranges::any_of(pins, [&](const PinItem& pin) { return pin.file == file; });
+  bool any = false;
+  for (const PinItem& pin : pins) {
+    if (by_file ? pin.file != file : pin.path != path) continue;
+    any = true;
+    HR_CO_TRY(co_await partitions_.call(pin.file.slot(), SetPin{pin.file, false, {}}, kBackground));
+    pins_.erase(pin.file);
+  }
+  if (!any && !found.ok()) co_return std::move(found).error();
+  if (!any)
+    co_return Error(Code::kNotFound, path + " is not pinned itself (`headrace tier pins` lists pins)");
+  wanted_.set();
+  co_return {};
+}
+
+Task<Result<std::vector<PinItem>>> PinKeeper::list() {
+  std::vector<PinItem> out;
+  const std::vector<PartitionInfo> partitions = partitions_.view().map().partitions;
+  for (const PartitionInfo& partition : partitions) {
+    HR_CO_TRY(PinsReply reply, co_await partitions_.call(partition.id, Pins{}, kBackground));
+    for (PinItem& pin : reply.pins) out.push_back(std::move(pin));
+  }
+  co_return out;
+}
+
+std::vector<PinState> PinKeeper::states() const {
+  std::vector<PinState> out;
+  for (const auto& [file, held] : pins_) {
+    PinState state{held.pin, held.walked, false, held.files, *held.progress};
+    const FetchProgress& p = state.progress;
+    state.complete = held.walked && !p.running && p.failed == 0 && !p.no_room && p.segments == p.segments_cold;
+    out.push_back(std::move(state));
+  }
+  return out;
+}
+
+Task<void> PinKeeper::loop() {
+  for (;;) {
+    wanted_.reset();
+    const Nanos began = env_.clock.now();
+    Result<void> done = co_await round();
+    last_error_ = done.ok() ? "" : done.error().text();
+    if (scope_.token().cancelled()) co_return;
+    const Nanos took = env_.clock.now() - began;
+    const Nanos pause = done.ok() ? std::max(options_.interval, took * 10) : seconds(5);
+    (void)co_await wanted_.wait_until(env_.clock, env_.clock.now() + pause);
+    if (scope_.token().cancelled()) co_return;
+  }
+}
+
+// Walks all pins first, so that what they cover is known, then fetches.
+Task<Result<void>> PinKeeper::round() {
+  HR_CO_TRY(std::vector<PinItem> pins, co_await list());
+  std::erase_if(pins_, [&](const auto& item) {
+    return std::ranges::none_of(pins, [&](const PinItem& pin) { return pin.file == item.first; });
+  });
+  std::unordered_set<SegmentId> covered;
+  std::vector<std::pair<std::shared_ptr<FetchProgress>, std::vector<Location>>> wishes;
+  for (PinItem& pin : pins) {
+    const FileId file = pin.file;
+    TreeSegments tree;
+    Result<void> walked = co_await collect_tree(partitions_, file, &tree, &scope_.token());
+    if (walked.code() == Code::kNotFound) {
+      // What was pinned is gone: the wish goes with it.
+      HR_CO_TRY(co_await partitions_.call(file.slot(), SetPin{file, false, {}}, kBackground));
+      pins_.erase(file);
+      continue;
+    }
+    HR_CO_TRY(std::move(walked));
+    Held& held = pins_[file];
+    held.pin = std::move(pin);
+    held.walked = true;
+    held.files = tree.files;
+    held.progress = std::make_shared<FetchProgress>();
+    held.progress->began = env_.clock.now();
+    std::vector<Location> segments;
+    for (auto& [id, location] : tree.segments) {
+      covered.insert(id);
+      segments.push_back(std::move(location));
+    }
+    wishes.emplace_back(held.progress, std::move(segments));
+  }
+  segments_ = std::move(covered);
+  known_ = true;
+  for (auto& [progress, segments] : wishes)
+    HR_CO_TRY(co_await fetcher_.fetch(std::move(segments), progress, &scope_.token()));
+  co_return {};
+}
+
+}  // namespace headrace
