@@ -67,7 +67,7 @@ def no_space_only_while_the_bucket_is_down_and_the_hot_tier_full(box):
     began = time.monotonic()
     wait_until(refused, 280, "ENOSPC with the bucket away and the hot tier full", every_s=0)
     print(f"  {len(kept) * 4} MiB were taken, then ENOSPC after {time.monotonic() - began:.0f} s")
-    check(len(kept) >= 8, f"the hot tier was used: {len(kept)} files of 4 MiB more")
+    check(len(kept) >= 5, f"the hot tier was used: {len(kept)} files of 4 MiB more")
     for path in kept:
         with open(path, "rb") as f:
             check(len(f.read()) == FILE, "what was acknowledged is there")

@@ -10,6 +10,7 @@ namespace {
 
 constexpr Nanos kDropPause = milliseconds(300);
 constexpr Nanos kStuckPause = seconds(2);
+constexpr Nanos kNoHeadway = seconds(10);
 const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBackground};
 
 uint64_t bytes_on_targets(const Location& location) {
@@ -86,12 +87,23 @@ Task<Result<void>> Evictor::round(bool wanted_anyway) {
       if (!scope_.spawn(push())) pushing_ = false;
     }
     // What is uploaded is dropped while the rest goes on.
+    Nanos headway = env_.clock.now();
     while (dropped < wanted && pushing_) {
       bool slept = co_await scope_.token().sleep(env_.clock, kDropPause);
       if (!slept) co_return {};
       HR_CO_TRY(uint64_t more, co_await drop(wanted - dropped));
       dropped += more;
       if (more > 0) progress_.stuck = false;
+      if (more > 0) headway = env_.clock.now();
+      if (!help_.bucket_answers || env_.clock.now() - headway < kNoHeadway) continue;
+      // A slow bucket is waited for. With one that is away, whoever waits for space is told; the push goes on trying.
+      Result<void> answers = co_await help_.bucket_answers();
+      if (!answers.ok()) {
+        progress_.short_of = true;
+        progress_.stuck = dropped == 0;
+        co_return answers;
+      }
+      headway = env_.clock.now();
     }
     if (dropped < wanted) {
       HR_CO_TRY(uint64_t more, co_await drop(wanted - dropped));

@@ -41,6 +41,7 @@ struct EvictorHelp {
   // Makes what is hot only droppable: uploads it. An error: what keeps the bucket from taking it.
   std::function<Task<Result<void>>()> push;
   std::function<bool(const SegmentId&)> pinned;
+  std::function<Task<Result<void>>()> bucket_answers;  // asked when a push makes no headway
   std::function<bool()> ready;  // whether pinned() can be relied on; until then nothing is dropped
 };
 

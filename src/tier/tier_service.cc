@@ -23,6 +23,7 @@ TierService::TierService(TierContext context, TierOptions options)
           options_.evict,
           EvictorHelp{[this] { return uploader_.push_all(); },
                       [this](const SegmentId& segment) { return pins_.covers(segment); },
+                      [this] { return bucket_answers(); },
                       [this] { return pins_.known(); }}),
       fetcher_(env_, context_.partitions, segments_, cold_,
                [this] { return !context_.usage || evictor_.below_low(); }),
@@ -55,6 +56,13 @@ Task<Result<ColdReadReply>> TierService::cold_read(ColdRead request) {
     }
   }
   co_return co_await cold_.read(std::move(request));
+}
+
+Task<Result<void>> TierService::bucket_answers() {
+  Result<ObjectInfo> head = co_await context_.store.head(kHeadKey);
+  if (!head.ok() && head.code() != Code::kNotFound)
+    co_return std::move(head).error().within(context_.store.url());
+  co_return {};
 }
 
 Error TierService::make_room() {

@@ -125,6 +125,7 @@ class TierService {
 
  private:
   [[nodiscard]] Task<bool> closed_somewhere();
+  [[nodiscard]] Task<Result<void>> bucket_answers();
   [[nodiscard]] Task<Result<CloseReply>> close_one(PartitionId partition, CloseStep step);
   [[nodiscard]] Task<Result<CloseReply>> close_all(CloseStep step);
   Task<void> publish_loop();

@@ -483,7 +483,7 @@ TEST_F(TierTest, EvictionUploadsWhatIsHotOnlyWhenNothingElseIsLeftAndSparesPins)
     return bytes;
   };
   uint64_t capacity = 100 * unit;
-  EvictorHelp help{[&] { return rig.tier.push(); }, [&](const SegmentId& id) { return pinned.contains(id); }, {}};
+  EvictorHelp help{[&] { return rig.tier.push(); }, [&](const SegmentId& id) { return pinned.contains(id); }, {}, {}};
   Evictor evictor(rig.node.env, rig.node.ports, [&] { return HotUsage{used(), capacity}; }, {}, help);
   ASSERT_TRUE(world.run(evictor.round()).ok());
   EXPECT_EQ(rig.node.unplaced(), 0u);

@@ -106,6 +106,18 @@ void ProgressLine::show(const std::string& text) {
   std::fflush(stderr);
 }
 
+std::string UploadRate::text(const json& status) {
+  uint64_t now = status.value("upload", json::object()).value("bytes", 0ULL);
+  if (!begun_) first_ = now;
+  begun_ = true;
+  seconds_ += 1;
+  uint64_t sent = now - first_;
+  double rate = static_cast<double>(sent) / seconds_;
+  std::string line = bytes_text(sent) + " of about " + bytes_text(std::max(total_, sent)) + ", " + bytes_text(static_cast<uint64_t>(rate)) + "/s";
+  if (rate > 0 && total_ > sent) line += ", " + duration_text(static_cast<double>(total_ - sent) / rate) + " left";
+  return line;
+}
+
 void ProgressLine::end() {
   if (terminal_ && width_ > 0) std::fprintf(stderr, "\n");
   width_ = 0;

@@ -91,6 +91,18 @@ class ProgressLine {
   bool terminal_;
   size_t width_ = 0;
 };
+// How far an upload is, from one /status to the next, a second apart.
+class UploadRate {
+ public:
+  explicit UploadRate(uint64_t total) : total_(total) {}  // bytes, as far as known
+  [[nodiscard]] std::string text(const nlohmann::json& status);  // "12 MiB of about 80 MiB, 3 MiB/s, 23 s left"
+
+ private:
+  uint64_t total_;
+  bool begun_ = false;
+  uint64_t first_ = 0;
+  double seconds_ = 0;
+};
 // The state directory of the mount that a path lies in; `otherwise` when it is in none.
 [[nodiscard]] std::string state_of_mount(const std::string& path, const std::string& otherwise);
 // The path as the namespace has it: below the mount that it lies in. One in no mount is the namespace's own, from "/".

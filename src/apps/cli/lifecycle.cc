@@ -159,11 +159,14 @@ int run_spin_down(const CliOptions& options) {
     std::printf("the spin-down was undone; the namespace serves again\n");
     return 0;
   }
-  Result<json> done = command(*node, "/spin-down", json::object(), [](const json& status) {
+  Result<json> before = ask(*node, "/tier");
+  uint64_t total = before.ok() ? before->value("pending_bytes", 0ULL) + before->value("staged_bytes", 0ULL) : 0;
+  UploadRate rate(total);
+  Result<json> done = command(*node, "/spin-down", json::object(), [&rate](const json& status) {
     json down = status.value("spin_down", json::object());
-    json upload = status.value("upload", json::object());
-    return "spinning down: " + std::to_string(down.value("sessions", 0ULL)) + " sessions and " + std::to_string(down.value("grants", 0ULL)) +
-           " grants are out, " + std::to_string(upload.value("segments", 0ULL)) + " segments sent, " + bytes_text(status.value("bucket_bytes", 0ULL)) + " in the bucket";
+    uint64_t sessions = down.value("sessions", 0ULL);
+    std::string waits = sessions > 0 ? "waiting for " + std::to_string(sessions) + " client sessions with " + std::to_string(down.value("grants", 0ULL)) + " grants; " : "";
+    return "spinning down: " + waits + rate.text(status);
   });
   if (!done.ok()) return fail(Error(done.error()).within("not spun down (again, or undo it with `headrace spin-down --undo`)"));
   for (const json& client : done->value("evicted", json::array()))
