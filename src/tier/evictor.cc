@@ -10,6 +10,7 @@ namespace {
 
 constexpr Nanos kDropPause = milliseconds(300);
 constexpr Nanos kStuckPause = seconds(2);
+constexpr int kHopelessAfter = 60;  // seconds without anything to drop
 constexpr Nanos kNoHeadway = seconds(10);
 const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBackground};
 
@@ -109,6 +110,18 @@ Task<Result<void>> Evictor::round(bool wanted_anyway) {
       HR_CO_TRY(uint64_t more, co_await drop(wanted - dropped));
       dropped += more;
     }
+  }
+  // Nothing at all: what is being written right now is in use and is no segment yet. Only when that lasts is it hopeless.
+  for (int i = 0; dropped == 0 && wanted > 0 && pushed_.ok() && i < kHopelessAfter; ++i) {
+    bool slept = co_await scope_.token().sleep(env_.clock, seconds(1));
+    if (!slept) co_return {};
+    HotUsage now = usage_();
+    if (now.used <= now.capacity / 100 * options_.high_percent) {
+      wanted = 0;
+      break;
+    }
+    if (help_.push) pushed_ = co_await help_.push();
+    HR_CO_TRY(dropped, co_await drop(wanted));
   }
   progress_.short_of = dropped < wanted;
   progress_.stuck = dropped == 0 && wanted > 0;
