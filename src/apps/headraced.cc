@@ -93,6 +93,7 @@ std::string host_name() {
   return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
 }
 
+constexpr uint64_t kKeepFree = 16 * kMiB;   // of the targets' file system, for local stores, log and coordinator
 constexpr const char* kBucketKey = "bucket";  // URL, without secrets
 
 uint64_t choose_capacity(const std::string& state, const Options& options, uint32_t targets) {
@@ -149,6 +150,10 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   ThreadPool requests(reactor, 16);
   ObjectStoreOptions store_options;
   store_options.requests = &requests;
+  Node* serving = nullptr;
+  store_options.retries.on_retry = [&serving](const Error& why) {
+    if (serving != nullptr) serving->note_bucket_trouble(why);
+  };
   HR_CO_TRY(std::unique_ptr<ObjectStore> store, open_object_store(url, env, store_options));
   std::string description = host_name() + ":" + options.state;
   std::optional<HeadVersion> held;
@@ -199,8 +204,10 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   node_options.listen = address;
   node_options.tier.description = description;
   node_options.keeper.scrub.pass = Nanos{static_cast<int64_t>(options.scrub_days * 86'400e9)};
+  node_options.targets.keep_free = kKeepFree;
   node_options.on_event = [&log](const NodeEvent& event) { event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields); };
   Node node(env, coordinator, stores, *store, node_options);
+  serving = &node;
   Result<void> started = co_await node.start(std::move(held));
   if (started.code() == Code::kStale)
     co_return Error(Code::kStale, options.state + " was spun down: everything is in " + bucket + ". Bring it back with `headrace rehydrate '" + bucket +

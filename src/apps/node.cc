@@ -7,6 +7,7 @@
 #include "meta/ops/two_phase.h"
 #include "runtime/when_all.h"
 #include "stripe/placement_policy.h"
+#include "tier/bucket_io.h"
 
 namespace headrace {
 
@@ -340,12 +341,12 @@ uint64_t Node::on_targets(uint64_t length) const {
 }
 
 // What partitions without a checkpoint of their own start from, when this cluster began on a bucket's manifest.
-Task<Result<std::map<PartitionId, Partition::Origin>>> Node::origins() {
+Task<Result<std::map<PartitionId, Partition::Origin>>> Node::origins(ManifestRecord& manifest) {
   std::map<PartitionId, Partition::Origin> out;
   HR_CO_TRY(CoordRecord origin, co_await coordinator_.get(kOriginKey));
   if (origin.value.empty()) co_return out;
   HR_CO_TRY(HeadRecord head, decode_durable<HeadRecord>(origin.value));
-  HR_CO_TRY(ManifestRecord manifest, co_await read_manifest(env_, bucket_, head));
+  HR_CO_TRY(manifest, co_await read_manifest(env_, bucket_, head));
   for (const PartitionManifest& partition : manifest.partitions) {
     Partition::Origin from;
     from.files.import = partition.store_import;
@@ -533,6 +534,10 @@ Task<void> Node::confirm_ownership(std::shared_ptr<Once<Result<void>>> first) {
   }
 }
 
+void Node::note_bucket_trouble(const Error& why) {
+  if (only_waits_) refuse_changes("the bucket has not confirmed yet that this cluster owns the namespace: " + why.message(), Code::kUnavailable);
+}
+
 Task<void> Node::lose_patience() {
   co_await env_.clock.sleep(options_.unconfirmed_patience);
   if (only_waits_) refuse_changes(why_read_only_, Code::kReadOnly);
@@ -593,10 +598,23 @@ Task<Result<Node::Pending>> Node::pending_upload() {
   co_return out;
 }
 
+namespace {
+// Which object of the bucket a damaged or missing store file is, and what helps.
+std::string from_object(const ObjectStore& bucket, const ManifestRecord& manifest, const Error& error) {
+  if (error.code() != Code::kCorrupt && error.code() != Code::kNotFound) return "";
+  for (const PartitionManifest& partition : manifest.partitions)
+    for (const ManifestFile& file : partition.files)
+      if (error.message().find(file.file.name) != std::string::npos)
+        return " (" + bucket.url() + ": " + file.key + ")" + put_back_hint(error.code());
+  return put_back_hint(error.code());
+}
+}  // namespace
+
 Task<Result<void>> Node::lead_partitions() {
   PartitionContext context{env_, hub_, view_, target_port_, partition_port_, coordinator_, stores_, segments_, secret_, options_.self, options_.partitions,
                            [this] { return admit(); }};
-  HR_CO_TRY(auto from, co_await origins());
+  ManifestRecord manifest;
+  HR_CO_TRY(auto from, co_await origins(manifest));
   bool rehydrated = !from.empty();
   std::vector<std::shared_ptr<Partition>> started;
   std::vector<Task<Result<void>>> starts;
@@ -608,7 +626,11 @@ Task<Result<void>> Node::lead_partitions() {
   std::vector<Result<void>> results = co_await when_all(std::move(starts));
   ClusterMap map = view_.map();
   for (size_t i = 0; i < started.size(); ++i) {
-    if (!results[i].ok()) co_return std::move(results[i]).error().within("partition " + std::to_string(started[i]->id().value()));
+    if (!results[i].ok()) {
+      Error error = std::move(results[i]).error();
+      if (rehydrated) error = Error(error.code(), error.message() + from_object(bucket_, manifest, error));
+      co_return std::move(error).within("partition " + std::to_string(started[i]->id().value()));
+    }
     service_.add(started[i]);
     for (PartitionInfo& info : map.partitions) {
       if (info.id != started[i]->id()) continue;

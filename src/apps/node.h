@@ -113,6 +113,9 @@ class Node {
   [[nodiscard]] Task<Result<void>> start(std::optional<HeadVersion> held = std::nullopt);
   [[nodiscard]] Task<void> stop();
 
+  // The bucket does not answer as it should and is asked again: named where somebody waits for it.
+  void note_bucket_trouble(const Error& why);
+
   // Everything that clients wrote before the call, into the bucket, and a manifest of it.
   [[nodiscard]] Task<Result<Cut>> push();
 
@@ -164,7 +167,7 @@ class Node {
   [[nodiscard]] Task<Result<std::string>> load_scrub();
   [[nodiscard]] Task<Result<void>> save_scrub(std::string record);
   [[nodiscard]] Task<Result<void>> lead_partitions();
-  [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins();
+  [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins(ManifestRecord& manifest);
   [[nodiscard]] HotUsage usage() const;
   [[nodiscard]] Result<uint32_t> admit();
   [[nodiscard]] uint64_t on_targets(uint64_t length) const;

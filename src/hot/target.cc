@@ -19,9 +19,11 @@ Error no_fragment(const FragmentName& name, const std::string& target) {
 
 }  // namespace
 
-Target::Target(Env env, TargetOptions options, std::unique_ptr<File> file, Superblock superblock)
+Target::Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<File> file,
+               Superblock superblock)
     : env_(env),
       options_(options),
+      directory_(std::move(directory)),
       file_(std::move(file)),
       through_(WriteThrough::of(*file_)),
       superblock_(superblock),

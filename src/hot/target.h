@@ -62,6 +62,9 @@ struct TargetOptions {
   // Fragments of at least this size go to space that is only reserved: zeros first would double what a stream writes.
   uint64_t large_fragment = 512 * kKiB;
   uint64_t reserve_ahead = 64 * kMiB;  // for them
+  // Bytes of the file system that are left to others (local stores, logs, the coordinator): nothing is prewritten below;
+  // ahead of use, nothing below four times as much. 0: it is the target's alone.
+  uint64_t keep_free = 0;
   uint64_t chunk_bytes =
       4 * kMiB;  // of journals; 1 MiB on targets below 1 GiB, 256 KiB below 64 MiB
   uint64_t max_writes_bytes = 128 * kMiB;  // fragments being written at once; more wait
@@ -185,7 +188,8 @@ class Target {
     Mutex appending;
   };
 
-  Target(Env env, TargetOptions options, std::unique_ptr<File> file, Superblock superblock);
+  Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<File> file,
+         Superblock superblock);
 
   [[nodiscard]] Result<void> usable() const;
   void fence(std::string reason);
@@ -208,6 +212,7 @@ class Target {
   [[nodiscard]] Task<Result<uint64_t>> write_table(uint8_t area, uint64_t generation);
   [[nodiscard]] Task<Result<void>> write_superblocks(Superblock next);
   Task<void> prewrite_loop();
+  [[nodiscard]] Task<uint64_t> room_for_prewriting(bool ahead);
   [[nodiscard]] Task<Result<uint32_t>> allocate(uint32_t blocks, ExtentAllocator::Purpose purpose);
   [[nodiscard]] bool goes_to_reserved(uint32_t blocks, ExtentAllocator::Purpose purpose) const;
   [[nodiscard]] uint64_t prewrite_goal() const;
@@ -247,6 +252,7 @@ class Target {
 
   Env env_;
   TargetOptions options_;
+  std::string directory_;
   std::unique_ptr<File> file_;
   WriteThrough* through_;  // of file_; may be null
   Superblock superblock_;

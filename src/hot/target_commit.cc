@@ -295,6 +295,15 @@ Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpos
   }
 }
 
+// Bytes of the file system that prewriting may still take.
+Task<uint64_t> Target::room_for_prewriting(bool ahead) {
+  if (options_.keep_free == 0) co_return UINT64_MAX;
+  const uint64_t keep = ahead ? 4 * options_.keep_free : options_.keep_free;
+  Result<uint64_t> free = co_await env_.disk.free_bytes(directory_);
+  if (!free) co_return UINT64_MAX;  // the write itself will tell
+  co_return *free > keep ? *free - keep : 0;
+}
+
 // Keeps the table areas and the data space ahead of their use written, so that no commit has to
 // extend the file.
 Task<void> Target::prewrite_loop() {
@@ -317,7 +326,11 @@ Task<void> Target::prewrite_loop() {
       if (written) table_prewritten_ += size;
     } else if (reserve_wanted_ > reserved_) {
       const uint64_t until = reserve_wanted_;
-      written = co_await through_->reserve(superblock_.data_offset() + reserved_, until - reserved_);
+      const uint64_t room = co_await room_for_prewriting(true);
+      if (room < until - reserved_)
+        written = Error(Code::kNoSpace, "the rest is kept for the node's own files");
+      else
+        written = co_await through_->reserve(superblock_.data_offset() + reserved_, until - reserved_);
       if (written) reserved_ = until;
       if (written.code() == Code::kNotSupported || written.code() == Code::kNoSpace) {
         // Large fragments then go where all others do: into what is free, and prewritten if need be.
@@ -327,10 +340,23 @@ Task<void> Target::prewrite_loop() {
       }
     } else if (wanted > prewritten_) {
       uint64_t size = std::min<uint64_t>(wanted - prewritten_, zeros.size());
-      std::vector<Buffer> pieces(1, zeros.slice(0, size));
+      const bool only_ahead = prewrite_wanted_ <= prewritten_;
       zeroing_ = true;  // nobody else extends prewritten_ meanwhile
-      written = co_await file_->write(superblock_.data_offset() + prewritten_, std::move(pieces));
+      const uint64_t room = co_await room_for_prewriting(only_ahead);
+      if (room >= size) {
+        std::vector<Buffer> pieces(1, zeros.slice(0, size));
+        written = co_await file_->write(superblock_.data_offset() + prewritten_, std::move(pieces));
+      } else {
+        written = Error(Code::kNoSpace, "the rest is kept for the node's own files");
+      }
       zeroing_ = false;
+      if (room < size && only_ahead) {  // it is written when it is needed
+        if (reserve_wanted_ > reserved_ || prewrite_wanted_ > prewritten_) continue;
+        prewrite_kick_.reset();
+        prewrite_progress_.set();
+        co_await prewrite_kick_.wait();
+        continue;
+      }
       if (written) {
         prewritten_ += size;
         reserved_ = std::max(reserved_, prewritten_);

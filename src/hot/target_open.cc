@@ -173,7 +173,7 @@ Task<Result<std::unique_ptr<Target>>> Target::open(Env env, std::string director
   Result<Superblock> superblock = co_await read_superblocks(**file, expected.number);
   if (!superblock) co_return std::move(superblock).error();
   HR_CO_TRY(check_expected(*superblock, expected));
-  std::unique_ptr<Target> target(new Target(env, options, *std::move(file), *superblock));
+  std::unique_ptr<Target> target(new Target(env, options, directory, *std::move(file), *superblock));
   HR_CO_TRY(co_await target->recover());
   co_return target;
 }

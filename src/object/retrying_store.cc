@@ -15,7 +15,8 @@ RetryingStore::RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, R
   HR_ASSERT(inner_ != nullptr && options_.attempts > 0 && options_.first_pause > Nanos{});
 }
 
-Task<bool> RetryingStore::again(Code code, bool idempotent, bool read, Round* round) {
+Task<bool> RetryingStore::again(Error why, bool idempotent, bool read, Round* round) {
+  const Code code = why.code();
   const bool nothing_happened = code == Code::kUnavailable;
   const bool unknown = code == Code::kTimeout || code == Code::kDisconnected;
   if (!(nothing_happened || (unknown && idempotent) || (code == Code::kCorrupt && read)))
@@ -28,6 +29,7 @@ Task<bool> RetryingStore::again(Code code, bool idempotent, bool read, Round* ro
   const Nanos pause{static_cast<int64_t>(half + random_.below(half + 1))};
   if (clock_.now() + pause - round->begun > options_.total) co_return false;
   ++retries_;
+  if (options_.on_retry) options_.on_retry(why);
   co_await clock_.sleep(pause);
   co_return true;
 }
@@ -38,7 +40,7 @@ Task<bool> RetryingStore::again(Code code, bool idempotent, bool read, Round* ro
   while (true) {                                                                \
     auto result = co_await (call);                                              \
     if (result.ok()) co_return result;                                          \
-    const bool retry = co_await again(result.code(), idempotent, read, &round); \
+    const bool retry = co_await again(result.error(), idempotent, read, &round); \
     if (!retry) co_return result;                                               \
   }
 
@@ -73,7 +75,7 @@ Task<Result<std::vector<RemoveFailure>>> RetryingStore::remove_batch(
   while (true) {
     Result<std::vector<RemoveFailure>> result = co_await inner_->remove_batch(keys);
     if (!result.ok()) {
-      const bool retry = co_await again(result.code(), true, true, &round);
+      const bool retry = co_await again(result.error(), true, true, &round);
       if (!retry) co_return result;
       continue;
     }
@@ -82,7 +84,7 @@ Task<Result<std::vector<RemoveFailure>>> RetryingStore::remove_batch(
     for (const RemoveFailure& failure : failures)
       if (failure.error.retry() != Retry::kFinal) keys.push_back(failure.key);
     if (!keys.empty()) {
-      const bool retry = co_await again(Code::kUnavailable, true, false, &round);
+      const bool retry = co_await again(Error(Code::kUnavailable, failures.front().error.message()), true, false, &round);
       if (retry) {
         for (RemoveFailure& failure : failures)
           if (failure.error.retry() == Retry::kFinal) final_failures.push_back(std::move(failure));

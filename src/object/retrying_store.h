@@ -21,6 +21,7 @@ struct RetryOptions {
   Nanos first_pause = milliseconds(100);  // doubles; each pause is drawn from [half, whole]
   Nanos longest_pause = seconds(5);
   Nanos total = seconds(60);  // no attempt starts later than this after the first
+  std::function<void(const Error&)> on_retry;  // why it is asked again; may be empty
 };
 
 class RetryingStore final : public ObjectStore {
@@ -42,7 +43,7 @@ class RetryingStore final : public ObjectStore {
  private:
   struct Round;
   // True when the caller shall ask again: sleeps before it returns. Otherwise false at once.
-  [[nodiscard]] Task<bool> again(Code code, bool idempotent, bool read, Round* round);
+  [[nodiscard]] Task<bool> again(Error why, bool idempotent, bool read, Round* round);
 
   std::unique_ptr<ObjectStore> inner_;
   Clock& clock_;

@@ -23,6 +23,12 @@ bool may_pass(Code code) {
   return retry_class(code) != Retry::kFinal || code == Code::kCorrupt;
 }
 
+std::string put_back_hint(Code code) {
+  if (code == Code::kCorrupt) return ": it is damaged; put the object back from a copy or a version of it";
+  if (code == Code::kNotFound) return ": it is gone; put the object back from a copy or a version of it";
+  return "";
+}
+
 Task<Result<void>> put_verified(Env env, ObjectStore& store, std::string key, Buffer body) {
   Error last(Code::kUnavailable, "not written");
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
@@ -125,8 +131,9 @@ Task<Result<Buffer>> get_verified(Env env, ObjectStore& store, std::string key, 
     Result<Buffer> got = co_await store.get(key);
     if (got.ok() && crc32c(got->view()) == crc) co_return got;
     last = got.ok() ? Error(Code::kCorrupt, "does not verify") : std::move(got).error();
-    if (!may_pass(last.code())) break;
+    if (!may_pass(last.code()) || (last.code() == Code::kCorrupt && attempt + 1 >= kCorruptAttempts)) break;
   }
+  last = Error(last.code(), last.message() + put_back_hint(last.code()));
   co_return std::move(last).within(store.url() + ": " + key);
 }
 
