@@ -124,7 +124,7 @@ def fetch_pin_and_release(box):
     cluster.run("tier", "pin", a, "--wait")
     pins = json.loads(cluster.run("tier", "pins", "--json", "--state", cluster.state).stdout)["pins"]
     check([p["path"] for p in pins] == ["/a"] and pins[0]["complete"], f"the pin is listed: {pins}")
-    write_files(filler, range(100, 160))
+    write_files(filler, range(100, 124))
     os.sync()
     check(where(a)["hot_bytes"] == where(a)["bytes"] and where(a)["pinned"], f"a pin keeps it hot: {where(a)}")
     cluster.remount()

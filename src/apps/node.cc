@@ -212,6 +212,11 @@ Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coor
       bootstrap_options.targets = std::max(bootstrap_options.targets, target.number + 1);
       bootstrap_options.target_capacity = std::max(bootstrap_options.target_capacity, target.capacity);
     }
+    bootstrap_options.devices.resize(bootstrap_options.targets);  // where they are stays; each keeps its size
+    for (const TargetInfo& target : before.targets) {
+      uint64_t& capacity = bootstrap_options.devices[target.number].capacity;
+      capacity = std::max(capacity, target.capacity);
+    }
     bootstrap_options.attached = std::move(attached);
     HR_CO_TRY(co_await bootstrap(env, coordinator, std::move(bootstrap_options)));
   }
@@ -318,7 +323,7 @@ HotUsage Node::usage() const {
   // What writers may fill any moment; where there are many of them, it is not all filled at once.
   uint64_t reserved = 0;
   for (const auto& [id, partition] : service_.all()) reserved += partition->sessions().reservations();
-  usage.used += std::min(reserved * on_targets(kMaxSegment), usage.capacity / 2);
+  usage.reserved = std::min(reserved * on_targets(kMaxSegment), usage.capacity / 2);
   return usage;
 }
 
@@ -328,10 +333,10 @@ Result<uint32_t> Node::admit() {
   constexpr uint64_t kMany = 64;
   HotUsage now = usage();
   uint64_t limit = now.capacity / 100 * kFullPercent;
-  if (now.used > limit && now.capacity != 0) return tier_.make_room();
+  if (now.claimed() > limit && now.capacity != 0) return tier_.make_room();
   // The nearer it is to full, the fewer at once: what is reserved cannot be refused any more.
   uint64_t share = on_targets(kMaxSegment) * 2 * std::max<size_t>(1, service_.all().size());
-  return static_cast<uint32_t>(now.capacity == 0 ? kMany : std::clamp<uint64_t>((limit - now.used) / share, 1, kMany));
+  return static_cast<uint32_t>(now.capacity == 0 ? kMany : std::clamp<uint64_t>((limit - now.claimed()) / share, 1, kMany));
 }
 
 // Bytes of fragments of a segment of that length.

@@ -72,13 +72,13 @@ Task<void> Evictor::push() {
 Task<Result<void>> Evictor::round(bool wanted_anyway) {
   HotUsage usage = usage_();
   if (usage.capacity == 0 ||
-      (!wanted_anyway && usage.used <= usage.capacity / 100 * options_.high_percent)) {
+      (!wanted_anyway && usage.claimed() <= usage.capacity / 100 * options_.high_percent)) {
     progress_.short_of = false;
     progress_.stuck = false;
     co_return {};
   }
   const uint64_t low = usage.capacity / 100 * options_.low_percent;
-  uint64_t wanted = usage.used > low ? usage.used - low : 0;
+  uint64_t wanted = usage.claimed() > low ? usage.claimed() - low : 0;
   // Someone waits although less is in use than the watermark says: a few segments make room.
   if (wanted_anyway) wanted = std::max(wanted, usage.capacity / 100 * (100 - options_.high_percent));
   HR_CO_TRY(uint64_t dropped, co_await drop(wanted));
@@ -116,7 +116,7 @@ Task<Result<void>> Evictor::round(bool wanted_anyway) {
     bool slept = co_await scope_.token().sleep(env_.clock, seconds(1));
     if (!slept) co_return {};
     HotUsage now = usage_();
-    if (now.used <= now.capacity / 100 * options_.high_percent) {
+    if (now.claimed() <= now.capacity / 100 * options_.high_percent) {
       wanted = 0;
       break;
     }

@@ -18,8 +18,10 @@
 namespace headrace {
 
 struct HotUsage {
-  uint64_t used = 0;      // bytes of fragments, parity included, and of what is reserved
+  uint64_t used = 0;      // bytes of fragments, parity included
   uint64_t capacity = 0;  // that may be used: the NVMe budget, or the targets' space
+  uint64_t reserved = 0;  // that writers may fill any moment: counts as used for the watermarks
+  [[nodiscard]] uint64_t claimed() const { return used + reserved; }
 };
 
 struct EvictorOptions {
