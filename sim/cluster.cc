@@ -121,6 +121,12 @@ Task<Result<void>> NodeProcess::serve() {
   options.targets = targets;
   options.tier = cluster_.shape.tier;
   options.cache_bytes = cluster_.shape.cache_bytes;
+  options.on_event = [world = &cluster_.world](const NodeEvent& event) { world->probe("node." + event.name); };
+  // Passes follow each other: what flipped at rest is met by scrub as often as by readers.
+  options.keeper.scrub.first = seconds(2);
+  options.keeper.scrub.pass = seconds(20);
+  options.keeper.scrub.save = seconds(3);
+  options.keeper.scrub.work.stripes = 2;
   node_ = std::make_unique<Node>(env_, coordinator_, stores_, *store_, options);
   co_return co_await node_->start(std::move(held));
 }
