@@ -403,7 +403,9 @@ void Model::resolve(const SeenTree& tree) {
       case Mutation::kMake: {
         FileId there = find(m->to_directory, m->to_name);
         bool taken = entry(m->to_directory, m->to_name).inode != nullptr;
-        happened = there && !taken;
+        // Of several that raced, only one of the type that is there.
+        happened = there && !taken && tree.at(m->to_directory->id).entries.at(m->to_name).second == m->inode->type &&
+                   (!m->inode->id || m->inode->id == there);
         if (happened) m->inode->id = there;
         break;
       }
