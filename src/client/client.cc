@@ -189,7 +189,9 @@ Task<Result<void>> Client::keep_open(FileRef file) {
   if (file->kept) co_return Result<void>();
   HR_CO_TRY(co_await changes_.flush(file));
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file->id.slot()));
+  file->maybe_kept = true;
   HR_CO_TRY(co_await sessions_.mutate_under(session, OpenKept{.file = file->id}));
+  file->maybe_kept = false;
   file->kept = !session->lost;
   co_return Result<void>();
 }
@@ -234,7 +236,7 @@ Task<void> Client::forget_closed() {
   closed.swap(*closed_);
   std::map<Slot, std::vector<FileRef>> by_slot;  // a message goes to one partition
   for (FileRef& file : closed) {
-    if (file->opens > 0 || !file->kept || file->forgetting) continue;
+    if (file->opens > 0 || (!file->kept && !file->maybe_kept) || file->forgetting) continue;
     const PartitionInfo* partition = view_.map().partition_of(file->id.slot());
     if (partition == nullptr) continue;
     file->forgetting = true;
@@ -248,7 +250,7 @@ Task<void> Client::forget_closed() {
       (void)co_await sessions_.mutate(slot, std::move(request));
     }
     for (const FileRef& file : files) {
-      file->kept = false;
+      file->kept = file->maybe_kept = false;
       file->forgetting = false;
       Scheduler::current().wake_all(file->forgotten);
     }

@@ -111,6 +111,7 @@ struct FileState {
   // ---- opens ----
   uint32_t opens = 0;
   bool kept = false;        // the partition knows that we have it open
+  bool maybe_kept = false;  // it was asked to, and nobody knows whether it does
   uint32_t unlinking = 0;   // own removals of a name of it under way
   bool forgetting = false;  // Forget is under way
   WaitList forgotten;

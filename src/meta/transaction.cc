@@ -14,6 +14,7 @@ Task<Result<std::optional<RowValue>>> Transaction::get(Key key) {
   if (own != writes_.end()) co_return own->second;
   while (!beneath_locks_ && partition_.locked(key)) {
     if (no_wait_) co_return Error(Code::kBusy, "a row is held by another transaction");
+    if (!partition_.serving()) co_return Error(Code::kNotLeader, partition_.state());
     co_await partition_.wait_unlocked(key);
   }
   reads_.insert(key);
