@@ -7,6 +7,7 @@
 #include "meta/ops/two_phase.h"
 #include "runtime/when_all.h"
 #include "stripe/placement_policy.h"
+#include "tier/put_back.h"
 
 namespace headrace {
 
@@ -571,6 +572,24 @@ Task<Result<Node::Pending>> Node::pending_upload() {
   co_return out;
 }
 
+namespace {
+// Which object of the bucket a damaged or missing store file is, and what helps.
+Task<std::string> from_object(Env env, Coordinator* coordinator, ObjectStore* bucket, Error error) {
+  if (error.code() != Code::kCorrupt && error.code() != Code::kNotFound) co_return std::string();
+  std::string hint = put_back_hint(error.code());
+  Result<CoordRecord> origin = co_await coordinator->get(kOriginKey);
+  if (!origin.ok()) co_return hint;
+  Result<HeadRecord> head = decode_durable<HeadRecord>(origin->value);
+  if (!head.ok()) co_return hint;
+  Result<ManifestRecord> manifest = co_await read_manifest(env, *bucket, *head);
+  if (!manifest.ok()) co_return hint;
+  for (const PartitionManifest& partition : manifest->partitions)
+    for (const ManifestFile& file : partition.files)
+      if (error.message().find(file.file.name) != std::string::npos) co_return " (" + bucket->url() + ": " + file.key + ")" + hint;
+  co_return hint;
+}
+}  // namespace
+
 Task<Result<void>> Node::lead_partitions() {
   PartitionContext context{env_, hub_, view_, target_port_, partition_port_, coordinator_, stores_, segments_, secret_, options_.self, options_.partitions};
   HR_CO_TRY(auto from, co_await origins());
@@ -585,7 +604,14 @@ Task<Result<void>> Node::lead_partitions() {
   std::vector<Result<void>> results = co_await when_all(std::move(starts));
   ClusterMap map = view_.map();
   for (size_t i = 0; i < started.size(); ++i) {
-    if (!results[i].ok()) co_return std::move(results[i]).error().within("partition " + std::to_string(started[i]->id().value()));
+    if (!results[i].ok()) {
+      Error error = std::move(results[i]).error();
+      if (rehydrated) {
+        std::string hint = co_await from_object(env_, &coordinator_, &bucket_, error);
+        error = Error(error.code(), error.message() + hint);
+      }
+      co_return std::move(error).within("partition " + std::to_string(started[i]->id().value()));
+    }
     service_.add(started[i]);
     for (PartitionInfo& info : map.partitions) {
       if (info.id != started[i]->id()) continue;

@@ -4,6 +4,7 @@
 
 #include "base/checksum.h"
 #include "base/fault_point.h"
+#include "tier/put_back.h"
 
 namespace headrace {
 namespace {
@@ -58,8 +59,9 @@ Task<Result<Buffer>> get_verified(Env env, ObjectStore& store, std::string key, 
     Result<Buffer> got = co_await store.get(key);
     if (got.ok() && crc32c(got->view()) == crc) co_return got;
     last = got.ok() ? Error(Code::kCorrupt, "does not verify") : std::move(got).error();
-    if (!may_pass(last.code())) break;
+    if (!may_pass(last.code()) || (last.code() == Code::kCorrupt && attempt + 1 >= kCorruptAttempts)) break;
   }
+  last = Error(last.code(), last.message() + put_back_hint(last.code()));
   co_return std::move(last).within(store.url() + ": " + key);
 }
 

@@ -1,6 +1,7 @@
 #include "tier/head.h"
 
 #include "tier/bucket_io.h"
+#include "tier/put_back.h"
 
 namespace headrace {
 namespace {
@@ -18,8 +19,11 @@ Task<Result<HeadVersion>> BucketHead::read() {
       if (record.ok()) co_return HeadVersion{*std::move(record), got->etag};
       got = std::move(record).error();
     }
-    if (!may_pass(got.code()) || attempt + 1 == kAttempts)
-      co_return std::move(got).error().within(store_.url() + ": head");
+    if (!may_pass(got.code()) || attempt + 1 == kAttempts || (got.code() == Code::kCorrupt && attempt + 1 >= kCorruptAttempts)) {
+      Error error = std::move(got).error();
+      if (error.code() == Code::kCorrupt) error = Error(error.code(), error.message() + put_back_hint(error.code()));
+      co_return std::move(error).within(store_.url() + ": head");
+    }
     co_await env_.clock.sleep(retry_pause(env_.random, attempt));
   }
 }

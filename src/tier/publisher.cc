@@ -5,6 +5,7 @@
 #include "base/checksum.h"
 #include "runtime/when_all.h"
 #include "tier/bucket_io.h"
+#include "tier/put_back.h"
 
 namespace headrace {
 namespace {
@@ -42,7 +43,7 @@ Task<Result<ManifestRecord>> read_manifest(Env env, ObjectStore& store, HeadReco
   HR_CO_TRY(ManifestRecord manifest, decode_manifest(bytes.view()));
   if (manifest.name_space != head.name_space || manifest.cut != head.cut)
     co_return Error(Code::kCorrupt,
-                    store.url() + ": " + head.manifest + " is not the manifest that head names");
+                    store.url() + ": " + head.manifest + " is not the manifest that head names" + put_back_hint(Code::kCorrupt));
   co_return manifest;
 }
 

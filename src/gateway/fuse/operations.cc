@@ -180,9 +180,9 @@ AttributeChange change_of(const fuse_setattr_in& in) {
   return change;
 }
 
-// ACLs are not enforced, so they are not stored either.
+// ACLs (system.) are not enforced, so they are not stored either; other prefixes mean nothing to Linux.
 bool unsupported_xattr(const std::string& name) {
-  return name.starts_with("system.");
+  return !name.starts_with("user.") && !name.starts_with("trusted.") && !name.starts_with("security.");
 }
 
 // Value of GETXATTR and LISTXATTR: its length when nothing else was asked for.

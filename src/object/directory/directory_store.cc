@@ -44,6 +44,13 @@ class Descriptor {
   int fd_;
 };
 
+constexpr const char* kMakeRoom = ": make room on the bucket's file system";
+
+// Of errors that came by way of Disk.
+Error with_mend(Error error) {
+  return error.code() == Code::kNoSpace ? Error(error.code(), error.message() + kMakeRoom) : error;
+}
+
 Error system_error(int number, std::string_view what) {
   Code code = Code::kIo;
   std::string_view mend;
@@ -54,7 +61,7 @@ Error system_error(int number, std::string_view what) {
     case ENOSPC:
     case EDQUOT:
       code = Code::kNoSpace;
-      mend = ": make room on the bucket's file system";
+      mend = kMakeRoom;
       break;
     case EACCES:
     case EPERM:
@@ -398,7 +405,7 @@ Task<Result<ObjectInfo>> DirectoryStore::commit(Place place, std::string tempora
     HR_CO_TRY(co_await prepare());
   }
   (void)co_await env_.disk.remove(temporary);
-  co_return std::move(done).error().within("bucket " + url());
+  co_return with_mend(std::move(done).error()).within("bucket " + url());
 }
 
 Task<Result<ObjectInfo>> DirectoryStore::put(std::string key, Buffer body, PutCondition condition) {
@@ -423,7 +430,7 @@ Task<Result<ObjectInfo>> DirectoryStore::put(std::string key, Buffer body, PutCo
   file->reset();
   if (!written.ok()) {
     (void)co_await env_.disk.remove(temporary);
-    co_return std::move(written).error().within(fmt::format("bucket {}: put {}", url(), key));
+    co_return with_mend(std::move(written).error()).within(fmt::format("bucket {}: put {}", url(), key));
   }
   std::string etag = body.size() <= kHashedSize ? content_etag(body.view()) : std::string();
   Result<ObjectInfo> done =
@@ -591,7 +598,7 @@ class DirectoryUpload final : public Upload {
     Result<void> written = co_await file_->write(at, std::move(pieces));
     if (!written.ok()) {
       co_await abort();
-      co_return std::move(written).error().within("upload " + place_.key);
+      co_return with_mend(std::move(written).error()).within("upload " + place_.key);
     }
     co_return {};
   }
@@ -602,7 +609,7 @@ class DirectoryUpload final : public Upload {
     Result<void> flushed = co_await file_->flush();
     if (!flushed.ok()) {
       co_await abort();
-      co_return std::move(flushed).error().within("upload " + place_.key);
+      co_return with_mend(std::move(flushed).error()).within("upload " + place_.key);
     }
     file_.reset();
     Result<ObjectInfo> done = co_await store_.commit(place_, temporary_, std::move(condition), "");

@@ -191,8 +191,16 @@ RocksDbStoreFactory::RocksDbStoreFactory(Blocking& blocking, std::string base_di
     : blocking_(blocking), base_dir_(std::move(base_dir)), node_(std::move(node)) {}
 
 Task<Result<void>> RocksDbStoreFactory::remove_leftovers() {
-  co_return co_await blocking_.run(
-      [node = node_, dir = base_dir_] { return remove_tree(node->env(), dir); });
+  // Not the directory itself: it may be a disk of its own.
+  co_return co_await blocking_.run([node = node_, dir = base_dir_]() -> Result<void> {
+    std::vector<std::string> names;
+    rocksdb::Status listed = node->env()->GetChildren(dir, &names);
+    if (listed.IsNotFound()) return {};
+    if (!listed.ok()) return rocksdb_error(listed, "list " + dir);
+    for (const std::string& name : names)
+      if (name != "." && name != ".." && name != "lost+found") HR_TRY(remove_tree(node->env(), dir + "/" + name));
+    return {};
+  });
 }
 
 Task<Result<std::unique_ptr<Store>>> RocksDbStoreFactory::create(std::string name) {

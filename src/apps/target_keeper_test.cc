@@ -1,0 +1,157 @@
+// A node that loses targets: noticed, rebuilt, repaired, replaced, forgotten.
+#include "apps/target_keeper.h"
+
+#include "apps/node_test_support.h"
+#include "stripe/fragment.h"
+
+namespace headrace {
+namespace {
+
+struct TargetKeeperTest : NodeTest {
+  NodeProcess* process = nullptr;
+  std::unique_ptr<Client> client;
+  std::map<std::string, std::string> written;
+
+  void begin(int files = 24) {
+    process = &start_node();
+    client = start_client(client_machine);
+    for (int i = 0; i < files; ++i) {
+      std::string name = "f" + std::to_string(i);
+      written[name] = pattern(static_cast<size_t>(i % 6) * 180'000 + 10, static_cast<uint64_t>(i));
+      write_file(*client, kRootFile, name, written[name]);
+    }
+  }
+  TargetKeeper& keeper() { return process->node->keeper(); }
+  static std::string file(uint32_t number) { return "/state/targets/t" + std::to_string(number) + "/target.dat"; }
+  TargetInfo info(uint32_t number) {
+    for (const TargetInfo& target : process->node->map().targets)
+      if (target.number == number && target.state != TargetState::kRetired) return target;
+    return {};
+  }
+  bool lost(uint32_t number) {
+    return world.run_until([&] { return info(number).state == TargetState::kLost; });
+  }
+  // Nothing cached: by another client.
+  void expect_all(const char* when) {
+    auto other = start_client(other_machine);
+    for (const auto& [name, bytes] : written) EXPECT_TRUE(read_file(*other, kRootFile, name) == bytes) << when << ": " << name;
+    keeper().report(other->take_damage());
+    degraded = other->counters().segments.degraded_reads;
+    EXPECT_TRUE(world.run(other->shut_down()).ok());
+  }
+  // Addresses of the first block of bytes of every fragment of a target.
+  std::vector<uint64_t> payloads(uint32_t number) {
+    std::vector<uint64_t> out;
+    Buffer bytes = node_machine.disk().contents(file(number));
+    for (uint64_t at = 0; at + kBlock <= bytes.size(); at += kBlock) {
+      if (bytes.text().substr(at, 4) != "HRF1") continue;
+      Result<FragmentHeader> header = decode_fragment_header(bytes.view().subspan(at), info(number).id, at);
+      if (header.ok() && header->protection.data > 1) out.push_back(at + fragment_header_size(header->crcs.size() * kBlock));
+    }
+    return out;
+  }
+  uint64_t degraded = 0;
+};
+
+TEST_F(TargetKeeperTest, ALostTargetIsNoticedReplacedAndRebuiltAndTwoMoreMayFollow) {
+  begin();
+  ASSERT_TRUE(node_machine.disk().erase(file(1)));
+  ASSERT_TRUE(lost(1));
+  EXPECT_TRUE(world.run_until([&] { return keeper().counters().targets_lost == 1; }));
+  expect_all("with one lost");
+  EXPECT_GT(degraded, 0u);
+  // Six targets, 4+2: there is none to rebuild on.
+  ASSERT_TRUE(world.run_until([&] { return !keeper().rebuild_of(info(1).id).last_error.empty(); }));
+  TargetId old = info(1).id;
+  Result<TargetId> fresh = world.run(keeper().replace(1));
+  ASSERT_TRUE(fresh.ok()) << fresh.error().text();
+  EXPECT_NE(*fresh, old);
+  EXPECT_EQ(info(1).state, TargetState::kLive);
+  ASSERT_TRUE(world.run_until([&] { return keeper().rebuild_of(old).step == TargetRebuild::Step::kDone; }));
+  EXPECT_GT(keeper().counters().segments_rebuilt, 0u);
+  EXPECT_GT(keeper().counters().bytes_rebuilt, 0u);
+  expect_all("rebuilt");
+  EXPECT_EQ(degraded, 0u);
+  for (uint32_t number : {3u, 5u}) ASSERT_TRUE(node_machine.disk().erase(file(number)));
+  for (uint32_t number : {3u, 5u}) ASSERT_TRUE(lost(number)) << number;
+  expect_all("with two more lost");
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+TEST_F(TargetKeeperTest, AReplacedTargetIsForgottenWhenNothingNamesIt) {
+  begin(8);
+  TargetId old = info(2).id;
+  ASSERT_TRUE(node_machine.disk().erase(file(2)));
+  ASSERT_TRUE(lost(2));
+  ASSERT_TRUE(world.run(keeper().replace(2)).ok());
+  EXPECT_NE(process->node->map().target(old), nullptr);  // retired: clients may still commit what they wrote there
+  world.run_for(seconds(400));
+  EXPECT_EQ(process->node->map().target(old), nullptr);
+  expect_all("with the old one forgotten");
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+TEST_F(TargetKeeperTest, BadInputDamagedFragmentsThatReadsMetAreRepairedInPlace) {
+  begin();
+  size_t flipped = 0;
+  for (uint64_t at : payloads(0)) {
+    ASSERT_TRUE(node_machine.disk().flip(file(0), at + 100));
+    ++flipped;
+  }
+  ASSERT_GT(flipped, 0u);
+  expect_all("with a bit of every fragment of t0 flipped");
+  EXPECT_GT(degraded, 0u);
+  ASSERT_TRUE(world.run_until([&] { return keeper().counters().repaired > 0 && keeper().counters().damage_waiting == 0; }));
+  EXPECT_EQ(info(0).state, TargetState::kLive);
+  EXPECT_EQ(keeper().counters().repair_failed, 0u);
+  expect_all("repaired");
+  EXPECT_EQ(degraded, 0u);
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+TEST_F(TargetKeeperTest, BadInputReportsOfWhatIsNotDamagedChangeNothing) {
+  begin(8);
+  std::vector<Damage> made_up;
+  NamespaceId mine = process->node->map().name_space;
+  for (uint64_t i = 0; i < 200; ++i) {
+    Damage damage;
+    damage.segment = SegmentId(mine, Slot(static_cast<uint16_t>(i * 300)), NamespaceEpoch(1), i + 1);
+    damage.index = static_cast<uint8_t>(i % 7);
+    damage.target = i % 3 == 0 ? TargetId(i + 1) : info(static_cast<uint32_t>(i % 6)).id;
+    made_up.push_back(damage);
+  }
+  keeper().report(made_up);
+  ASSERT_TRUE(world.run_until([&] { return keeper().counters().damage_waiting == 0; }));
+  EXPECT_EQ(keeper().counters().repaired, 0u);
+  EXPECT_EQ(keeper().counters().targets_lost, 0u);
+  expect_all("after reports that were made up");
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+TEST_F(TargetKeeperTest, BadInputOnlyALostTargetOfThisNodeIsReplaced) {
+  begin(3);
+  Result<TargetId> live = world.run(keeper().replace(4));
+  EXPECT_EQ(live.code(), Code::kInvalid);
+  EXPECT_NE(live.error().message().find("headrace target list"), std::string::npos) << live.error().text();
+  Result<TargetId> none = world.run(keeper().replace(17));
+  EXPECT_EQ(none.code(), Code::kInvalid);
+  EXPECT_NE(none.error().message().find("t0, t1, t2, t3, t4, t5"), std::string::npos) << none.error().text();
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+// Emptied, superblocks and all, while the node has the file open: what is in memory would not survive a restart.
+TEST_F(TargetKeeperTest, BadInputAnEmptiedFileUnderARunningNodeIsALostTarget) {
+  begin();
+  auto opened = world.run(node_machine.env().disk.open(file(2), {}));
+  ASSERT_TRUE(opened.ok());
+  ASSERT_TRUE(world.run((*opened)->resize(0)).ok());
+  ASSERT_TRUE(lost(2));
+  expect_all("with t2 emptied");
+  ASSERT_TRUE(world.run(keeper().replace(2)).ok());
+  node_machine.crash(CrashKind::kPower);
+  process = &start_node();
+  expect_all("after power loss");
+}
+
+}  // namespace
+}  // namespace headrace
