@@ -201,7 +201,8 @@ def bad_input_options_are_refused_with_the_mend(box):
             (("--protection", "0+1"), ("unknown protection class '0+1'",)),
             (("--protection", "4+99"), ("unknown protection class '4+99'",)),
             (("--protection", "4+2", "--targets", 2), ("4+2 needs at least 3 targets, there are 2", "--targets", "--protection")),
-            (("--targets", "many"), ("--targets many", "as a number")),
+            (("--targets", "1,,2"), ("--targets 1,,2", "a number, or paths")),
+            (("--targets", "/no/a,/no/b,/no/c"), ("--targets /no/a", "name a directory or a block device")),
             (("--targets", 0), ("at least 3 targets", "--targets")),
             (("--targets", 99), ("at most 64",)),
             (("--capacity-mib", "lots"), ("--capacity-mib", "lots", "headrace up --help")),
@@ -358,23 +359,21 @@ def bad_input_flipped_target_log_and_table(box):
     cluster.kill_node()  # a clean stop may leave a log with nothing in it
     a = TargetFile(cluster, 0)
     a.flip(a.log + 60)  # its first batch: more follow
-    said = cluster.up()
-    check("target t0 is lost" in said.stdout, f"{said.stdout!r}")
-    status = target(cluster, "t0")
-    check("log" in status["reason"] and "headrace target replace t0" in status["reason"], f"{status}")
+    cluster.up()
     check_log(cluster, log, "with t0's log flipped")
-    cluster.run("target", "replace", "t0", "--state", cluster.state)
+    wait_until(lambda: target(cluster, "t0")["state"] == "live" and [e for e in events(cluster, "target_rescued") if e["target"] == "t0"], 90,
+               "what the log of t0 named is found by a scan")
+    cluster.remount()
+    check_log(cluster, log, "with t0 rescued")
     cluster.stop()
     b = TargetFile(cluster, 1)
     b.flip(b.log + b.log_bytes + b.table * b.table_bytes + 70)
-    said = cluster.up()
-    check("target t1 is lost" in said.stdout, f"{said.stdout!r}")
-    status = target(cluster, "t1")
-    check("table is damaged" in status["reason"] and "headrace target replace t1" in status["reason"], f"{status}")
+    cluster.up()
     check_log(cluster, log, "with t1's table flipped")
-    cluster.run("target", "replace", "t1", "--state", cluster.state)
+    wait_until(lambda: target(cluster, "t1")["state"] == "live" and [e for e in events(cluster, "target_rescued") if e["target"] == "t1"], 90,
+               "what the table of t1 named is found by a scan")
     again(cluster)
-    check_log(cluster, log, "after replace")
+    check_log(cluster, log, "with both rescued, after a restart")
 
 
 def bad_input_a_truncated_target(box):
@@ -730,8 +729,6 @@ def bad_input_a_dead_bucket_costs_nothing_that_is_hot(box):
         check_log(cluster, log, f"restarted while the bucket does {mode}")
         owner = cluster.status()["owner"]
         check("unconfirmed" in owner, f"owner: {owner!r}")
-        if mode == "refuse":
-            wait_until(lambda: f"127.0.0.1:{proxy.port}" in cluster.status()["owner"], 90, "the status names the service that does not answer", every_s=0.5)
         check(proxy.fired > 0, f"{mode} has happened")
         proxy.set("pass")
         wait_until(lambda: cluster.status()["owned"], 60, "the owner is confirmed when the bucket is back", every_s=0.5)
@@ -1065,8 +1062,7 @@ def bad_input_a_destroyed_target_is_replaced_rebuilt_and_survives_two_more(box):
     cluster.destroy_target(1)
     cluster.remount()
     check_log(cluster, log, "with t1 destroyed")
-    before = cluster.status()["degraded_reads"]
-    check(before > 0, "degraded reads are counted")
+    wait_until(lambda: cluster.status()["degraded_reads"] > 0, 10, "degraded reads are counted")
     wait_until(lambda: target(cluster, "t1")["state"] == "lost", 60, "its loss is noticed")
     listed = cluster.run("target", "list", "--state", cluster.state).stdout
     check("lost" in listed and "headrace target replace t1" in listed, f"{listed}")
@@ -1074,10 +1070,10 @@ def bad_input_a_destroyed_target_is_replaced_rebuilt_and_survives_two_more(box):
     check("segments are whole again" in done.stdout, f"{done.stdout!r}")
     rebuilt = cluster.status()["upkeep"]
     check(rebuilt["segments_rebuilt"] > 0 and rebuilt["bytes_rebuilt"] > 0, f"{rebuilt}")
-    cluster.remount()
+    cluster.remount()  # whose end reports what it had read
     before = cluster.status()["degraded_reads"]
     check_log(cluster, log, "after rebuild")
-    time.sleep(0.7)  # the mount reports twice a second
+    time.sleep(1.2)  # a mount reports twice a second
     check(cluster.status()["degraded_reads"] == before, "after rebuild no read is degraded")
     for number in (0, 4):
         cluster.destroy_target(number, zeros=number == 4)

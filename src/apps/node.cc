@@ -7,7 +7,7 @@
 #include "meta/ops/two_phase.h"
 #include "runtime/when_all.h"
 #include "stripe/placement_policy.h"
-#include "tier/bucket_io.h"
+#include "tier/put_back.h"
 
 namespace headrace {
 
@@ -346,12 +346,12 @@ uint64_t Node::on_targets(uint64_t length) const {
 }
 
 // What partitions without a checkpoint of their own start from, when this cluster began on a bucket's manifest.
-Task<Result<std::map<PartitionId, Partition::Origin>>> Node::origins(ManifestRecord& manifest) {
+Task<Result<std::map<PartitionId, Partition::Origin>>> Node::origins() {
   std::map<PartitionId, Partition::Origin> out;
   HR_CO_TRY(CoordRecord origin, co_await coordinator_.get(kOriginKey));
   if (origin.value.empty()) co_return out;
   HR_CO_TRY(HeadRecord head, decode_durable<HeadRecord>(origin.value));
-  HR_CO_TRY(manifest, co_await read_manifest(env_, bucket_, head));
+  HR_CO_TRY(ManifestRecord manifest, co_await read_manifest(env_, bucket_, head));
   for (const PartitionManifest& partition : manifest.partitions) {
     Partition::Origin from;
     from.files.import = partition.store_import;
@@ -605,21 +605,26 @@ Task<Result<Node::Pending>> Node::pending_upload() {
 
 namespace {
 // Which object of the bucket a damaged or missing store file is, and what helps.
-std::string from_object(const ObjectStore& bucket, const ManifestRecord& manifest, const Error& error) {
-  if (error.code() != Code::kCorrupt && error.code() != Code::kNotFound) return "";
-  for (const PartitionManifest& partition : manifest.partitions)
+Task<std::string> from_object(Env env, Coordinator* coordinator, ObjectStore* bucket, Error error) {
+  if (error.code() != Code::kCorrupt && error.code() != Code::kNotFound) co_return std::string();
+  std::string hint = put_back_hint(error.code());
+  Result<CoordRecord> origin = co_await coordinator->get(kOriginKey);
+  if (!origin.ok()) co_return hint;
+  Result<HeadRecord> head = decode_durable<HeadRecord>(origin->value);
+  if (!head.ok()) co_return hint;
+  Result<ManifestRecord> manifest = co_await read_manifest(env, *bucket, *head);
+  if (!manifest.ok()) co_return hint;
+  for (const PartitionManifest& partition : manifest->partitions)
     for (const ManifestFile& file : partition.files)
-      if (error.message().find(file.file.name) != std::string::npos)
-        return " (" + bucket.url() + ": " + file.key + ")" + put_back_hint(error.code());
-  return put_back_hint(error.code());
+      if (error.message().find(file.file.name) != std::string::npos) co_return " (" + bucket->url() + ": " + file.key + ")" + hint;
+  co_return hint;
 }
 }  // namespace
 
 Task<Result<void>> Node::lead_partitions() {
   PartitionContext context{env_, hub_, view_, target_port_, partition_port_, coordinator_, stores_, segments_, secret_, options_.self, options_.partitions,
                            [this] { return admit(); }};
-  ManifestRecord manifest;
-  HR_CO_TRY(auto from, co_await origins(manifest));
+  HR_CO_TRY(auto from, co_await origins());
   bool rehydrated = !from.empty();
   std::vector<std::shared_ptr<Partition>> started;
   std::vector<Task<Result<void>>> starts;
@@ -633,7 +638,10 @@ Task<Result<void>> Node::lead_partitions() {
   for (size_t i = 0; i < started.size(); ++i) {
     if (!results[i].ok()) {
       Error error = std::move(results[i]).error();
-      if (rehydrated) error = Error(error.code(), error.message() + from_object(bucket_, manifest, error));
+      if (rehydrated) {
+        std::string hint = co_await from_object(env_, &coordinator_, &bucket_, error);
+        error = Error(error.code(), error.message() + hint);
+      }
       co_return std::move(error).within("partition " + std::to_string(started[i]->id().value()));
     }
     service_.add(started[i]);

@@ -167,7 +167,7 @@ class Node {
   [[nodiscard]] Task<Result<std::string>> load_scrub();
   [[nodiscard]] Task<Result<void>> save_scrub(std::string record);
   [[nodiscard]] Task<Result<void>> lead_partitions();
-  [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins(ManifestRecord& manifest);
+  [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins();
   [[nodiscard]] HotUsage usage() const;
   [[nodiscard]] Result<uint32_t> admit();
   [[nodiscard]] uint64_t on_targets(uint64_t length) const;

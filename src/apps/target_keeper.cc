@@ -60,6 +60,9 @@ TargetKeeper::TargetKeeper(Context context, TargetKeeperOptions options)
 
 void TargetKeeper::start() {
   looked_at_devices_ = env_.clock.now();
+  // What was lost before this start waits for nobody's sign.
+  for (const TargetInfo& info : map().targets)
+    if (info.state != TargetState::kLive) rebuild_wanted_.set();
   scope_.spawn(tend());
   scope_.spawn(rebuild_loop());
   scope_.spawn(sweep_loop());

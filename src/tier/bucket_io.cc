@@ -6,6 +6,7 @@
 
 #include "base/checksum.h"
 #include "base/fault_point.h"
+#include "tier/put_back.h"
 
 namespace headrace {
 namespace {
@@ -21,12 +22,6 @@ Nanos retry_pause(Random& random, int attempt) {
 
 bool may_pass(Code code) {
   return retry_class(code) != Retry::kFinal || code == Code::kCorrupt;
-}
-
-std::string put_back_hint(Code code) {
-  if (code == Code::kCorrupt) return ": it is damaged; put the object back from a copy or a version of it";
-  if (code == Code::kNotFound) return ": it is gone; put the object back from a copy or a version of it";
-  return "";
 }
 
 Task<Result<void>> put_verified(Env env, ObjectStore& store, std::string key, Buffer body) {

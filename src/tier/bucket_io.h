@@ -32,10 +32,6 @@ using ReadPiece = std::function<Task<Result<Buffer>>(uint64_t offset, uint64_t l
 [[nodiscard]] Nanos retry_pause(Random& random, int attempt);
 // Whether the same request may fare better later. kCorrupt counts: another answer may be whole.
 [[nodiscard]] bool may_pass(Code code);
-// A service that lied once may tell the truth the next time; what stays damaged is damaged.
-inline constexpr int kCorruptAttempts = 4;
-// What helps where an object that something names is damaged or gone. "" for other errors.
-[[nodiscard]] std::string put_back_hint(Code code);
 [[nodiscard]] inline uint64_t wall_seconds(Clock& clock) {
   return static_cast<uint64_t>(clock.wall().count / 1'000'000'000);
 }

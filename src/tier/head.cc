@@ -2,6 +2,7 @@
 
 #include "base/fault_point.h"
 #include "tier/bucket_io.h"
+#include "tier/put_back.h"
 
 namespace headrace {
 namespace {

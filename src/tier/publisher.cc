@@ -6,6 +6,7 @@
 #include "base/fault_point.h"
 #include "runtime/when_all.h"
 #include "tier/bucket_io.h"
+#include "tier/put_back.h"
 
 namespace headrace {
 namespace {

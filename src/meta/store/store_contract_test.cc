@@ -444,7 +444,7 @@ Task<void> leaves_nothing(RocksDbStoreFactory& factory, std::string directory) {
   std::ofstream(directory + "/p7-1/3/db/000001.sst") << "of another life";
   auto removed = co_await factory.remove_leftovers();
   EXPECT_TRUE(removed.ok());
-  EXPECT_TRUE(std::filesystem::is_empty(directory));  // itself it stays: it may be a disk of its own
+  EXPECT_TRUE(std::filesystem::is_empty(directory));  // itself it may be a disk of its own
   auto store = co_await factory.create("p0-1");
   EXPECT_TRUE(store.ok());
 }
