@@ -38,7 +38,8 @@ Client::Client(Env env, ClientOptions options)
                    .stage_limit = options_.stage_limit}),
       data_(sessions_, files_, changes_, write_back_, reader_, scope_),
       names_(env, sessions_, files_, changes_, write_back_, data_, scope_,
-             {.directory_write_grants = options_.directory_write_grants}) {
+             {.directory_write_grants = options_.directory_write_grants}),
+      locks_(sessions_, files_, changes_) {
   identity_.client = sessions_.client();
   handlers_.on<Recall>([this](Recall request, CallInfo) { return files_.recall(request); });
   handlers_.on<Closing>([this](Closing request, CallInfo) { return leave(request); });
@@ -224,6 +225,15 @@ Task<Result<FileSystem::Created>> Client::create(FileId parent, std::string name
   co_return Created{made, std::move(handle)};
 }
 
+Task<Result<FileSystem::Created>> Client::create_unnamed(FileId parent, uint32_t mode,
+                                                         OpenMode open, Credentials who) {
+  HR_CO_TRY(Attributes made, co_await names_.make_unnamed(parent, mode, who, open.write));
+  FileRef file = files_.get(made.id);
+  file->kept = true;
+  ++file->opens;
+  co_return Created{made, std::make_shared<FileHandle>(file, open, closed_)};
+}
+
 Task<Result<void>> Client::close(OpenFileRef file) {
   handle_of(file)->release();
   if (closed_->size() >= kForgetBatch && !forgetting_.locked()) scope_.spawn(forget_closed());
@@ -269,6 +279,25 @@ Task<Result<uint64_t>> Client::write(OpenFileRef file, uint64_t offset, Buffer d
 Task<Result<void>> Client::punch(OpenFileRef file, uint64_t offset, uint64_t length) {
   HandleRef handle = handle_of(file);
   return data_.punch(handle->file, offset, length);
+}
+
+Task<Result<void>> Client::grow(OpenFileRef file, uint64_t size) {
+  HR_CO_TRY(writable());
+  co_return co_await data_.grow(handle_of(file)->file, size);
+}
+
+Task<Result<uint64_t>> Client::seek(OpenFileRef file, uint64_t offset, bool hole) {
+  return data_.seek(handle_of(file)->file, offset, hole);
+}
+
+Task<Result<bool>> Client::lock(FileId file, FileLock lock, Nanos wait) {
+  return locks_.lock(file, lock, wait);
+}
+Task<Result<std::optional<FileLock>>> Client::find_lock(FileId file, FileLock lock) {
+  return locks_.find(file, lock);
+}
+Task<Result<void>> Client::unlock_all(FileId file, uint64_t owner, bool whole) {
+  return locks_.unlock_all(file, owner, whole);
 }
 
 Task<Result<void>> Client::sync(FileId id) {

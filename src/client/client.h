@@ -2,8 +2,8 @@
 // (with file_system.h).
 //
 // Who owns what: Client owns the hub, the copy of the cluster map and one of each part:
-// ClientSessions, FileTable (grants), ChangeLog, SegmentReader, WriteBack, DataPath, Names. All run on one
-// core, in one Scope. Lifecycle: start() → use → shut_down() → destroy. Destroyed without
+// ClientSessions, FileTable (grants), ChangeLog, SegmentReader, WriteBack, DataPath, Names, Locks. All
+// run on one core, in one Scope. Lifecycle: start() → use → shut_down() → destroy. Destroyed without
 // shut_down() it is as if the machine had crashed: what was not synced is lost, and the node evicts
 // it after its lease.
 #pragma once
@@ -17,6 +17,7 @@
 #include "client/data_path.h"
 #include "client/file_system.h"
 #include "client/files.h"
+#include "client/locks.h"
 #include "client/names.h"
 #include "client/segment_reader.h"
 #include "client/sessions.h"
@@ -67,6 +68,8 @@ class Client final : public FileSystem {
                                 Credentials who) override;
   Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open,
                                Credentials who) override;
+  Task<Result<Created>> create_unnamed(FileId parent, uint32_t mode, OpenMode open,
+                                       Credentials who) override;
   Task<Result<void>> unlink(FileId parent, std::string name) override;
   Task<Result<void>> remove_directory(FileId parent, std::string name) override;
   Task<Result<void>> rename(RenameOptions options) override;
@@ -85,7 +88,12 @@ class Client final : public FileSystem {
   Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) override;
   Task<Result<void>> sync(FileId file) override;
   Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) override;
+  Task<Result<void>> grow(OpenFileRef file, uint64_t size) override;
+  Task<Result<uint64_t>> seek(OpenFileRef file, uint64_t offset, bool hole) override;
   Task<Result<void>> close(OpenFileRef file) override;
+  Task<Result<bool>> lock(FileId file, FileLock lock, Nanos wait) override;
+  Task<Result<std::optional<FileLock>>> find_lock(FileId file, FileLock lock) override;
+  Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole) override;
   Task<Result<FileSystemStatistics>> statistics() override;
   Task<Result<void>> sync_all() override;
   void on_invalidate(Invalidate invalidate) override { files_.invalidate = std::move(invalidate); }
@@ -144,6 +152,7 @@ class Client final : public FileSystem {
   WriteBack write_back_;
   DataPath data_;
   Names names_;
+  Locks locks_;
   Scope scope_;  // last: its tasks use all of the above
 };
 

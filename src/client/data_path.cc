@@ -97,9 +97,10 @@ Task<Result<Attributes>> DataPath::resize(FileRef file, SetAttributes request) {
   const uint64_t asked = files_.asked();
   const uint64_t losses = file->losses;
   const bool held = files_.readable(*file) && file->size_known;
-  const uint64_t size = request.size;
+  uint64_t size = request.size;
   Result<EntryReply> reply = co_await sessions_.mutate_under(session, std::move(request));
   file->attributes.reset();  // another operation may have learnt them, from before the change, under a grant of its own
+  if (reply.ok()) size = reply->attributes.size;
   if (reply.ok()) {
     files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
     if (held && file->losses == losses) {
@@ -135,7 +136,33 @@ Task<Result<void>> DataPath::punch(FileRef file, uint64_t offset, uint64_t lengt
   co_return Result<void>();
 }
 
+Task<Result<void>> DataPath::grow(FileRef file, uint64_t size) {
+  if (files_.readable(*file) && file->size_known && file->size >= size) co_return Result<void>();
+  SetAttributes request;
+  request.file = file->id;
+  request.mask = kSetSize | kOnlyGrow;
+  request.size = size;
+  Result<Attributes> grown = co_await resize(std::move(file), std::move(request));
+  if (!grown.ok()) co_return std::move(grown).error();
+  co_return Result<void>();
+}
+
 // ---- reading ----
+
+Task<Result<uint64_t>> DataPath::seek(FileRef file, uint64_t offset, bool hole) {
+  for (uint64_t at = offset;;) {
+    HR_CO_TRY(Plan plan, co_await this->plan(file, at, kExtentWindow));
+    if (at >= plan.size) {
+      if (hole && offset < plan.size) co_return plan.size;
+      co_return Error(Code::kNotFound, "behind the last data of the file");
+    }
+    for (const Source& source : plan.sources) {
+      const bool empty = source.bytes.empty() && !source.segment;
+      if (empty == hole) co_return std::max(at, source.offset);
+      at = source.offset + source.length;
+    }
+  }
+}
 
 Result<DataPath::Source> DataPath::source_of(const Extent& extent, const ExtentCache& extents) {
   Source source;

@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -77,6 +78,8 @@ class FileSystem {
     OpenFileRef file;
   };
   [[nodiscard]] virtual Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open, Credentials who) = 0;
+  // O_TMPFILE: a file without a name, in the directory's partition; gone when closed, unless link() gave it one.
+  [[nodiscard]] virtual Task<Result<Created>> create_unnamed(FileId parent, uint32_t mode, OpenMode open, Credentials who) = 0;
   [[nodiscard]] virtual Task<Result<void>> unlink(FileId parent, std::string name) = 0;
   [[nodiscard]] virtual Task<Result<void>> remove_directory(FileId parent, std::string name) = 0;
   struct RenameOptions {
@@ -85,6 +88,7 @@ class FileSystem {
     FileId to_parent;
     std::string to_name;
     bool no_replace = false;
+    bool exchange = false;       // both are there and change places
   };
   [[nodiscard]] virtual Task<Result<void>> rename(RenameOptions options) = 0;
   [[nodiscard]] virtual Task<Result<Attributes>> link(FileId file, FileId parent, std::string name) = 0;
@@ -105,7 +109,17 @@ class FileSystem {
   // Durable on return: the file's name, data, size and attributes; a directory's names. An earlier background error is reported once here.
   [[nodiscard]] virtual Task<Result<void>> sync(FileId file) = 0;
   [[nodiscard]] virtual Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) = 0;
+  // The file is at least so long afterwards, whoever else grows it meanwhile.
+  [[nodiscard]] virtual Task<Result<void>> grow(OpenFileRef file, uint64_t size) = 0;
+  // Where data (or, with `hole`, a hole) begins at or behind offset; the end of the file counts as a hole. kNotFound: there is none.
+  [[nodiscard]] virtual Task<Result<uint64_t>> seek(OpenFileRef file, uint64_t offset, bool hole) = 0;
   [[nodiscard]] virtual Task<Result<void>> close(OpenFileRef file) = 0;  // last reference; starts no flush of its own
+
+  // Advisory locks (fcntl, flock), among all clients. False: another's is in the way, after waiting for up to `wait`. They
+  // end with unlock_all(), or with this client's session.
+  [[nodiscard]] virtual Task<Result<bool>> lock(FileId file, FileLock lock, Nanos wait) = 0;
+  [[nodiscard]] virtual Task<Result<std::optional<FileLock>>> find_lock(FileId file, FileLock lock) = 0;
+  [[nodiscard]] virtual Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole) = 0;
 
   [[nodiscard]] virtual Task<Result<FileSystemStatistics>> statistics() = 0;
   [[nodiscard]] virtual Task<Result<void>> sync_all() = 0;

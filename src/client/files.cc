@@ -52,8 +52,13 @@ std::vector<FileRef> FileTable::all() const {
 }
 
 Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
-  for (int attempt = 0; attempt < 100; ++attempt) {
+  // Where many want it, it may be recalled before the answer that brought it is here: then it is somebody else's turn, and
+  // ours comes by chance.
+  const Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
+  for (int attempt = 0; env_.clock.now() < deadline; ++attempt) {
     if (usable(*file) >= kind && file->size_known) co_return Result<void>();
+    if (attempt >= 10)
+      co_await env_.clock.sleep(milliseconds(static_cast<int64_t>(env_.random.below(20))));
     if (file->recalling) {
       co_await ListWait(file->recalled);
       continue;

@@ -110,6 +110,7 @@ struct FileState {
 
   // ---- opens ----
   uint32_t opens = 0;
+  bool unnamed = false;     // made without a name and given none yet
   bool kept = false;        // the partition knows that we have it open
   bool maybe_kept = false;  // it was asked to, and nobody knows whether it does
   uint32_t unlinking = 0;   // own removals of a name of it under way

@@ -344,6 +344,28 @@ void Names::learn_directory(FileState& directory, const EntryReply& reply) {
   state.complete = reply.entries == static_cast<uint64_t>(there);
 }
 
+Task<Result<Attributes>> Names::make_unnamed(FileId parent, uint32_t mode, Credentials who,
+                                             bool writes) {
+  HR_CO_TRY(co_await changes_.flush(files_.get(parent)));  // its group may be the file's
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
+  Make request;
+  request.parent = parent;
+  request.mode = mode;
+  request.uid = who.uid;
+  request.gid = who.gid;
+  request.want_write_grant = writes;
+  request.keep_open = true;
+  request.unnamed = true;
+  GrantRequest grants(session);
+  const uint64_t asked = files_.asked();
+  HR_CO_TRY(EntryReply reply, co_await sessions_.mutate_under(session, std::move(request)));
+  FileRef file = files_.get(reply.attributes.id);
+  file->unnamed = true;
+  files_.take(file, reply.file_grant, &reply.attributes, grants, asked);
+  ++file->served;
+  co_return reply.attributes;
+}
+
 // Dirty bytes of a file that nobody can open any more need not be written, if that is so: only its
 // partition knows whether another client still has it open.
 Task<void> Names::drop_if_gone(FileRef file) {
@@ -400,10 +422,11 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   Result<CachedName> there = co_await resolve(to, options.to_name);
   if (!there.ok() && there.code() != Code::kNotFound) co_return std::move(there).error();
   if (there.ok() && options.no_replace) co_return Error(Code::kExists, "the new name exists");
+  if (!there.ok() && options.exchange) co_return std::move(there).error();
   if (there.ok() && there->file == moved.file)
     co_return Result<void>();  // two names of one file: nothing happens
   std::optional<Unlinking> unlinking;
-  if (there.ok()) {
+  if (there.ok() && !options.exchange) {
     FileRef replaced = files_.get(there->file);
     unlinking.emplace(replaced);
   }
@@ -417,7 +440,7 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   if (there.ok()) {
     FileRef replaced = files_.get(there->file);
     HR_CO_TRY(co_await changes_.flush(replaced));
-    if (there->type != FileType::kDirectory) {
+    if (!options.exchange && there->type != FileType::kDirectory) {
       HR_CO_TRY(co_await protect(replaced));
     }
   }
@@ -428,8 +451,12 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   request.to_parent = options.to_parent;
   request.to_name = options.to_name;
   request.no_replace = options.no_replace;
+  request.exchange = options.exchange;
+  FileRef other = options.exchange ? files_.get(there->file) : nullptr;
+  if (other != nullptr) files_.changed(*other);
   Result<UnlinkReply> reply = co_await sessions_.mutate_under(session, std::move(request));
   files_.changed(*file);
+  if (other != nullptr) files_.changed(*other);
   if (!reply.ok()) {
     leave.done(files_, std::nullopt, false);
     arrive.done(files_, std::nullopt, false);
@@ -437,6 +464,11 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   }
   // Another client may have put another file there between the look and the move: only what the
   // reply says is known.
+  if (options.exchange) {
+    leave.done(files_, std::nullopt, false);
+    arrive.done(files_, std::nullopt, false);
+    co_return Result<void>();
+  }
   const bool sure = leave.was() && leave.was()->file == moved.file &&
                     reply->file == (there.ok() ? there->file : FileId());
   leave.done(files_, sure ? std::optional(CachedName{}) : std::nullopt, false);
@@ -458,8 +490,9 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
   GrantRequest grants(session);
   const uint64_t asked = files_.asked();
   const OwnWrites own(*file);
-  Result<EntryReply> reply =
-      co_await sessions_.mutate_under(session, Link{.file = id, .parent = parent, .name = name});
+  Result<EntryReply> reply = co_await sessions_.mutate_under(
+      session,
+      Link{.file = id, .parent = parent, .name = name, .unnamed = file->unnamed});
   if (!reply.ok()) {
     files_.changed(*file);
     change.done(files_, std::nullopt, false);
@@ -467,6 +500,7 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
   }
   const bool granted = files_.take(directory, reply->directory_grant, nullptr, grants, asked);
   file->attributes.reset();  // what another operation learnt meanwhile is from before the change
+  file->unnamed = false;
   files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
   files_.bump(*file);
   const FileType type = reply->attributes.type;

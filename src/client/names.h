@@ -56,6 +56,9 @@ class Names {
   // An open one outlives its last name: by the write grant on it, or FileState::kept.
   [[nodiscard]] Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options,
                                               Credentials who, Opening opening);
+  // Open already: the partition keeps it.
+  [[nodiscard]] Task<Result<Attributes>> make_unnamed(FileId parent, uint32_t mode, Credentials who,
+                                                      bool writes);
   [[nodiscard]] Task<Result<void>> unlink(FileId parent, std::string name, bool directory);
   [[nodiscard]] Task<Result<void>> rename(FileSystem::RenameOptions options);
   [[nodiscard]] Task<Result<Attributes>> link(FileId file, FileId parent, std::string name);

@@ -33,6 +33,7 @@ enum class Table : uint8_t {
   kRemoval = 19,    // file local:48                   → empty: what is left of the file is removed in steps; "trim": what is
                     //                                   behind its size is
   kPin = 20,        // file local:48                   → PinRow: what is at or below the file stays hot
+  kLock = 21,       // file local:48                   → LockRow: advisory locks on the file
   kPartition = 255, // name                            → counters and other rows of the whole partition (at its first slot)
 };
 
@@ -66,6 +67,7 @@ inline Key transaction_key(Slot slot, Table table, const TransactionId& t) {
 inline Key orphan_key(FileId f) { return KeyBuilder(f.slot(), Table::kOrphan).u48(f.local()).take(); }
 inline Key removal_key(FileId f) { return KeyBuilder(f.slot(), Table::kRemoval).u48(f.local()).take(); }
 inline Key pin_key(FileId f) { return KeyBuilder(f.slot(), Table::kPin).u48(f.local()).take(); }
+inline Key lock_key(FileId f) { return KeyBuilder(f.slot(), Table::kLock).u48(f.local()).take(); }
 inline Key kept_key(FileId f, SessionId s) { return KeyBuilder(f.slot(), Table::kKept).u48(f.local()).u64(s.value()).take(); }
 inline Key on_target_key(SegmentId s, TargetId t) { return KeyBuilder(s.home(), Table::kOnTarget).u64(t.value()).u64(s.low()).take(); }
 inline Key partition_row_key(Slot first_slot, std::string_view name) { return KeyBuilder(first_slot, Table::kPartition).text(name).take(); }

@@ -249,6 +249,7 @@ void Partition::fail(std::string why) {
   scheduler.wake_all(durable_waiters_);
   scheduler.wake_all(applied_waiters_);
   scheduler.wake_all(lock_waiters_);
+  scheduler.wake_all(lock_seekers_);
 }
 
 Result<void> Partition::may_work() const {
@@ -545,6 +546,11 @@ Task<void> Partition::recall(SessionId id, Grant grant, GrantKind keep) {
 
 Task<void> Partition::wait_unlocked(Key key) {
   while (locks_.contains(key) && serving_) co_await ListWait(lock_waiters_);
+}
+
+void Partition::lock_ended() {
+  ++locks_ended_;
+  Scheduler::current().wake_all(lock_seekers_);
 }
 
 void Partition::unlock(const TransactionId& by) {

@@ -169,6 +169,10 @@ class Partition {
   [[nodiscard]] Scope& scope() { return scope_; }
   [[nodiscard]] Store& store() { return *store_; }
   void reap_soon() { reap_wanted_.set(); }
+  // Advisory locks (ops/locks): how often one ended here, and who waits for the next.
+  [[nodiscard]] uint64_t locks_ended() const { return locks_ended_; }
+  [[nodiscard]] WaitList& lock_seekers() { return lock_seekers_; }
+  void lock_ended();
   // Rows of a work table behind key `after` ("": from the start), over all slots of the partition that have any.
   [[nodiscard]] Task<Result<std::vector<std::pair<Key, RowValue>>>> scan_work(Table table, Key after, size_t limit);
   [[nodiscard]] Event& work_known() { return work_known_; }  // set once scan_work() is complete
@@ -229,6 +233,8 @@ class Partition {
   Grants grants_;
   std::map<Key, TransactionId> locks_;
   WaitList lock_waiters_;
+  uint64_t locks_ended_ = 0;
+  WaitList lock_seekers_;
   std::set<TransactionId> deciding_;
 
   bool serving_ = false;

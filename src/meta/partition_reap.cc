@@ -94,6 +94,7 @@ Task<void> Partition::evict(SessionId id, std::string why) {
   sessions_ended_ = true;
   sessions_.remove(id);  // its mutations under way find it gone before they commit; its reservations are orphans now
   Scheduler::current().wake_all(lock_waiters_);
+  lock_ended();
   reap_soon();
   // Rows that stay behind because this partition stopped serving are found by the next leader's lease loop.
   if (!keys.empty()) {

@@ -123,6 +123,17 @@ struct PinRow {
   int64_t since = 0;            // ns since 1970
   void fields(this auto& self, auto& v) { v(self.path, self.since); }
 };
+struct HeldLock {
+  SessionId session;
+  FileLock lock;
+  void fields(this auto& self, auto& v) { v(self.session, self.lock); }
+  bool operator==(const HeldLock&) const = default;
+};
+struct LockRow {
+  static constexpr uint8_t kFormat = 1;
+  std::vector<HeldLock> locks;
+  void fields(this auto& self, auto& v) { v(self.locks); }
+};
 struct UploadableRow {
   static constexpr uint8_t kFormat = 1;
   int64_t since = 0;            // partition's hybrid time of its commit, ns

@@ -3,6 +3,7 @@
 #include "base/fault_point.h"
 #include "meta/ops/cuts.h"
 #include "meta/ops/data.h"
+#include "meta/ops/locks.h"
 #include "meta/ops/name_changes.h"
 #include "meta/ops/names.h"
 #include "meta/ops/sessions.h"
@@ -36,7 +37,7 @@ void PartitionService::route(Handlers& handlers) {
 PartitionService::PartitionService(Handlers& handlers, Identity& identity) : identity_(identity) {
   auto all = [&]<class... Reqs>() { (route<Reqs>(handlers), ...); };
   all.operator()<SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Lookup, GetAttributes, SetAttributes, Make, Unlink,
-                 Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept, Forget, ChangeNames, ReserveFiles, Reserve, Commit, Stage,
+                 Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept, Forget, Lock, FindLock, ChangeNames, ReserveFiles, Reserve, Commit, Stage,
                  GetExtents, Locate, Punch, Statistics, Prepare, Finish, Decision, ParentOf, Uploadable, Uploaded, Droppable, Drop,
                  SegmentsOf, PlaceAgain, PlacedAgain, SetPin, Pins, SparseObjects, KnownObjects, DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims, TakeCut, ReadCheckpoint,
                  CutLocations, ReleaseCut, CheckpointNow, Close, PartitionStatus>();

@@ -26,7 +26,7 @@ enum class MessageType : uint16_t {
   kSessionOpen = 40, kSessionRenew = 41, kSessionClose = 42, kGrantAcquire = 43, kGrantRelease = 44, kGrantClaim = 45,
   kLookup = 50, kGetAttributes = 51, kSetAttributes = 52, kMake = 53, kUnlink = 54, kRename = 55, kLink = 56,
   kReadDirectory = 57, kGetXattr = 58, kSetXattr = 59, kListXattr = 60, kRemoveXattr = 61, kOpenKept = 62, kForget = 63,
-  kChangeNames = 64, kReserveFiles = 65,
+  kChangeNames = 64, kReserveFiles = 65, kLock = 66, kFindLock = 67,
   kReserve = 70, kCommit = 71, kStage = 72, kGetExtents = 73, kLocate = 74, kPunch = 75, kStatistics = 76,
   // partition to client
   kRecall = 90, kClosing = 91,

@@ -160,7 +160,10 @@ struct GetAttributes {
   void fields(this auto& self, auto& v) { v(self.session, self.file, self.want); }
 };
 // Bits of SetAttributes.mask.
-enum SetMask : uint32_t { kSetMode = 1, kSetUid = 2, kSetGid = 4, kSetSize = 8, kSetAtime = 16, kSetMtime = 32, kSetCtime = 64 };
+// kOnlyGrow, with kSetSize: a file that is longer stays as it is.
+enum SetMask : uint32_t {
+  kSetMode = 1, kSetUid = 2, kSetGid = 4, kSetSize = 8, kSetAtime = 16, kSetMtime = 32, kSetCtime = 64, kOnlyGrow = 128
+};
 struct SetAttributes {
   static constexpr MessageType kType = MessageType::kSetAttributes;
   using Reply = EntryReply;
@@ -194,10 +197,11 @@ struct Make {
   bool want_write_grant = false;  // files: about to be written
   bool keep_open = false;       // as OpenKept
   bool want_directory_write = false;  // a write grant on the parent: more is to be made in it
+  bool unnamed = false;         // O_TMPFILE: a file in `parent`'s partition without a name (`name` is empty); needs keep_open
   void fields(this auto& self, auto& v) {
     v(self.ticket, self.parent, self.name, self.type, self.mode, self.uid, self.gid, self.rdev, self.target, self.want_write_grant,
       self.keep_open);
-    v.tail(self.want_directory_write);
+    v.tail(self.want_directory_write, self.unnamed);
   }
 };
 struct UnlinkReply {
@@ -224,8 +228,10 @@ struct Rename {                 // sent to the partition of the source's parent
   FileId to_parent;
   std::string to_name;
   bool no_replace = false;
+  bool exchange = false;        // both names are there and change places; nothing is replaced
   void fields(this auto& self, auto& v) {
     v(self.ticket, self.from_parent, self.from_name, self.to_parent, self.to_name, self.no_replace);
+    v.tail(self.exchange);
   }
 };
 struct Link {                   // sent to the partition of the new name's parent
@@ -235,7 +241,11 @@ struct Link {                   // sent to the partition of the new name's paren
   FileId file;
   FileId parent;
   std::string name;
-  void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.parent, self.name); }
+  bool unnamed = false;         // the file was made without a name and may get its first
+  void fields(this auto& self, auto& v) {
+    v(self.ticket, self.file, self.parent, self.name);
+    v.tail(self.unnamed);
+  }
 };
 struct DirectoryEntry {
   std::string name;
@@ -382,6 +392,48 @@ struct ChangeNames {
   Ticket ticket;
   std::vector<NameChange> changes;
   void fields(this auto& self, auto& v) { v(self.ticket, self.changes); }
+};
+
+// ---- locks ----
+// Advisory locks of programs: fcntl's over ranges, flock's over a whole file; the two kinds do not see each other. A lock
+// belongs to an owner of a session (a number that the client chose) and ends with the session.
+enum class LockKind : uint8_t { kUnlock = 0, kShared = 1, kExclusive = 2 };
+struct FileLock {
+  uint64_t owner = 0;
+  uint32_t pid = 0;             // for fcntl(F_GETLK)
+  bool whole = false;           // flock's
+  LockKind kind = LockKind::kUnlock;
+  uint64_t begin = 0;
+  uint64_t end = 0;             // behind the last byte; 2^63: to the end of the file, however far
+  void fields(this auto& self, auto& v) { v(self.owner, self.pid, self.whole, self.kind, self.begin, self.end); }
+  bool operator==(const FileLock&) const = default;
+};
+inline constexpr uint64_t kLockEnd = uint64_t{1} << 63;
+struct LockReply {
+  bool granted = false;
+  void fields(this auto& self, auto& v) { v(self.granted); }
+};
+// Takes, changes (in one step) or ends a lock. Where another's is in the way: waits for up to wait_ms, then is not granted.
+struct Lock {
+  static constexpr MessageType kType = MessageType::kLock;
+  using Reply = LockReply;
+  Ticket ticket;
+  FileId file;
+  FileLock lock;
+  uint32_t wait_ms = 0;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.lock, self.wait_ms); }
+};
+struct FindLockReply {
+  std::optional<FileLock> lock;
+  void fields(this auto& self, auto& v) { v(self.lock); }
+};
+struct FindLock {               // one that would be in the way of `lock`
+  static constexpr MessageType kType = MessageType::kFindLock;
+  using Reply = FindLockReply;
+  SessionId session;
+  FileId file;
+  FileLock lock;
+  void fields(this auto& self, auto& v) { v(self.session, self.file, self.lock); }
 };
 
 // ---- data ----

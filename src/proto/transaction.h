@@ -26,7 +26,8 @@ enum class StepKind : uint8_t {
   kMakeDirectory = 1,   // allocate an inode for a new directory: attributes (mode, uid, gid, parent), slot. Replies with Attributes
   kInsertEntry = 2,     // directory, name → file, type; expect = the id that it may replace (zero: must be absent → kExists)
   kRemoveEntry = 3,     // directory, name; expect = id that must be there (kBusy otherwise)
-  kLinkCount = 4,       // file: links += delta; at 0 the file is unlinked (kept while open). Replies with Attributes
+  kLinkCount = 4,       // file: links += delta; at 0 the file is unlinked (kept while open). Replies with Attributes. From 0 to 1
+                        // only where `unnamed` says that it never had a name
   kRemoveDirectory = 5, // file: must be an empty directory (kNotEmpty); it is gone
   kSetParent = 6,       // file (a directory): parent becomes `directory`
   kLockRename = 7,      // the namespace's lock for renames of directories between parents (root's slot)
@@ -42,8 +43,10 @@ struct Step {
   int32_t delta = 0;
   Attributes attributes;
   int64_t now = 0;      // time stamp of the operation
+  bool unnamed = false;
   void fields(this auto& self, auto& v) {
-    v(self.kind, self.slot, self.file, self.directory, self.name, self.type, self.expect, self.delta, self.attributes, self.now);
+    v(self.kind, self.slot, self.file, self.directory, self.name, self.type, self.expect, self.delta, self.attributes, self.now,
+      self.unnamed);
   }
 };
 struct StepsReply {

@@ -1,11 +1,13 @@
 // The gateway as programs see it: system calls on a real mount of a MemoryFileSystem.
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 
 #include <fstream>
@@ -190,7 +192,10 @@ TEST_F(FuseMount, PunchesHolesAndPreallocates) {
   EXPECT_EQ(status("f").st_size, 300000) << "it never shrinks";
   ASSERT_EQ(::fallocate(fd, 0, 0, 400000), 0);
   EXPECT_EQ(status("f").st_size, 400000);
-  EXPECT_FAILS(::fallocate(fd, FALLOC_FL_ZERO_RANGE, 0, 4096), EOPNOTSUPP);
+  ASSERT_EQ(::fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 399'000, 4096), 0);
+  EXPECT_EQ(status("f").st_size, 400'000);
+  ASSERT_EQ(::fallocate(fd, FALLOC_FL_ZERO_RANGE, 0, 500'000), 0);
+  EXPECT_EQ(read("f"), std::string(500'000, 0));
   EXPECT_FAILS(::fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 0, 4096), EOPNOTSUPP);
   ::close(fd);
 }
@@ -214,8 +219,6 @@ TEST_F(FuseMount, RenamesReplacesAndRefuses) {
   write("b", "2");
   EXPECT_FAILS(::renameat2(AT_FDCWD, at("a").c_str(), AT_FDCWD, at("b").c_str(), RENAME_NOREPLACE),
                EEXIST);
-  EXPECT_FAILS(::renameat2(AT_FDCWD, at("a").c_str(), AT_FDCWD, at("b").c_str(), RENAME_EXCHANGE),
-               EINVAL);
   ASSERT_EQ(::renameat2(AT_FDCWD, at("a").c_str(), AT_FDCWD, at("c").c_str(), RENAME_NOREPLACE), 0);
   ASSERT_EQ(::rename(at("c").c_str(), at("b").c_str()), 0);
   EXPECT_EQ(read("b"), "1");
@@ -498,8 +501,58 @@ TEST_F(FuseMount, AnswersWhatItCannotDo) {
   off_t to = 10;
   EXPECT_EQ(::copy_file_range(fd, &from, fd, &to, 5, 0), 5);
   EXPECT_EQ(read("f"), "012345678901234");
-  EXPECT_FAILS(::open(at("").c_str(), O_TMPFILE | O_RDWR, 0600), EOPNOTSUPP);
+  EXPECT_FAILS(::fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 0, 4096), EOPNOTSUPP);
+  EXPECT_FAILS(::fallocate(fd, FALLOC_FL_INSERT_RANGE, 0, 4096), EOPNOTSUPP);
+  write("g", "g");
+  EXPECT_FAILS(::renameat2(AT_FDCWD, at("f").c_str(), AT_FDCWD, at("g").c_str(), RENAME_WHITEOUT), EINVAL);
   ::close(fd);
+}
+
+TEST_F(FuseMount, ExchangesTwoNames) {
+  write("f", "of f");
+  EXPECT_EQ(::mkdir(at("d").c_str(), 0755), 0);
+  write("d/g", "of g");
+  EXPECT_EQ(::renameat2(AT_FDCWD, at("f").c_str(), AT_FDCWD, at("d/g").c_str(), RENAME_EXCHANGE), 0);
+  EXPECT_EQ(read("f"), "of g");
+  EXPECT_EQ(read("d/g"), "of f");
+  EXPECT_FAILS(::renameat2(AT_FDCWD, at("f").c_str(), AT_FDCWD, at("absent").c_str(), RENAME_EXCHANGE), ENOENT);
+}
+
+TEST_F(FuseMount, MakesAFileWithoutAName) {
+  int fd = ::open(at("").c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  ASSERT_GE(fd, 0) << std::strerror(errno);
+  struct stat s {};
+  EXPECT_EQ(::fstat(fd, &s), 0);
+  EXPECT_EQ(s.st_nlink, 0U);
+  EXPECT_EQ(::write(fd, "named", 5), 5);
+  std::string self = "/proc/self/fd/" + std::to_string(fd);
+  EXPECT_EQ(::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, at("name").c_str(), AT_SYMLINK_FOLLOW), 0);
+  ::close(fd);
+  EXPECT_EQ(read("name"), "named");
+}
+
+TEST_F(FuseMount, LocksAreTheFileSystems) {
+  write("f", "0123456789");
+  int mine = ::open(at("f").c_str(), O_RDWR | O_CLOEXEC);
+  struct flock lock {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2, .l_len = 3, .l_pid = 0};
+  EXPECT_EQ(::fcntl(mine, F_SETLK, &lock), 0);
+  pid_t child = ::fork();
+  if (child == 0) {
+    int fd = ::open(at("f").c_str(), O_RDWR | O_CLOEXEC);
+    struct flock other {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0, .l_pid = 0};
+    bool refused = ::fcntl(fd, F_SETLK, &other) == -1 && errno == EAGAIN;
+    bool found = ::fcntl(fd, F_GETLK, &other) == 0 && other.l_type == F_WRLCK && other.l_start == 2 &&
+                 other.l_len == 3 && other.l_pid == ::getppid();
+    other = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 5, .l_len = 0, .l_pid = 0};
+    bool apart = ::fcntl(fd, F_SETLK, &other) == 0;
+    bool flocked = ::flock(fd, LOCK_EX | LOCK_NB) == 0;  // the other kind
+    ::_exit(refused && found && apart && flocked ? 0 : 1);
+  }
+  int status = 1;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(::flock(mine, LOCK_EX), 0) << "the child's went with it";
+  ::close(mine);
 }
 
 TEST_F(FuseMount, ShowsWhatOtherClientsWrite) {

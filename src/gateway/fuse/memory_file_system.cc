@@ -116,27 +116,34 @@ Result<MemoryFileSystem::InodeRef> MemoryFileSystem::add(FileId parent_id, const
                                                          Credentials who) {
   HR_TRY(InodeRef parent, directory(parent_id));
   if (parent->names.contains(name)) return Error(Code::kExists, "exists");
+  InodeRef made = new_inode(*parent, options, who);
+  insert(*parent, name, made->attributes.id);
+  if (options.type == FileType::kDirectory) ++parent->attributes.links;
+  return made;
+}
+
+MemoryFileSystem::InodeRef MemoryFileSystem::new_inode(const Inode& parent,
+                                                       const MakeOptions& options,
+                                                       Credentials who) {
   auto made = std::make_shared<Inode>();
   Attributes& attributes = made->attributes;
   // Slots spread, so that ids use all of their 64 bits.
   attributes.id = FileId(Slot(static_cast<uint16_t>(next_local_ * 40503)), next_local_);
   ++next_local_;
   bool is_directory = options.type == FileType::kDirectory;
-  bool inherits = (parent->attributes.mode & S_ISGID) != 0;
+  bool inherits = (parent.attributes.mode & S_ISGID) != 0;
   attributes.generation = 1;
   attributes.type = options.type;
   attributes.mode = options.mode | (is_directory && inherits ? uint32_t{S_ISGID} : 0);
   attributes.uid = who.uid;
-  attributes.gid = inherits ? parent->attributes.gid : who.gid;
+  attributes.gid = inherits ? parent.attributes.gid : who.gid;
   attributes.links = is_directory ? 2 : 1;
   attributes.size = options.target.size();
   attributes.rdev = options.rdev;
-  attributes.parent = is_directory ? parent_id : FileId();
+  attributes.parent = is_directory ? parent.attributes.id : FileId();
   attributes.atime = attributes.mtime = attributes.ctime = attributes.btime = now();
   made->target = options.target;
   inodes_.emplace(attributes.id, made);
-  insert(*parent, name, attributes.id);
-  if (is_directory) ++parent->attributes.links;
   return made;
 }
 
@@ -163,6 +170,17 @@ Task<Result<FileSystem::Created>> MemoryFileSystem::create(FileId parent, std::s
   HR_CO_TRY(
       InodeRef made,
       add(parent, name, {.type = FileType::kFile, .mode = mode, .rdev = 0, .target = {}}, who));
+  co_return Created{made->attributes, opened(made, open)};
+}
+
+Task<Result<FileSystem::Created>> MemoryFileSystem::create_unnamed(FileId parent, uint32_t mode,
+                                                                   OpenMode open,
+                                                                   Credentials who) {
+  co_await yield();
+  HR_CO_TRY(InodeRef in, directory(parent));
+  InodeRef made = new_inode(
+      *in, {.type = FileType::kFile, .mode = mode, .rdev = 0, .target = {}}, who);
+  made->attributes.links = 0;
   co_return Created{made->attributes, opened(made, open)};
 }
 
@@ -209,6 +227,21 @@ Task<Result<void>> MemoryFileSystem::rename(RenameOptions options) {
     Inode& old = **replaced;
     if (&old == moved.get()) co_return Result<void>();
     bool old_is_directory = old.attributes.type == FileType::kDirectory;
+    if (options.exchange) {
+      erase(*from, options.from_name);
+      erase(*to, options.to_name);
+      insert(*from, options.from_name, old.attributes.id);
+      insert(*to, options.to_name, moved->attributes.id);
+      from->attributes.links += old_is_directory ? 1 : 0;
+      from->attributes.links -= is_directory ? 1 : 0;
+      to->attributes.links += is_directory ? 1 : 0;
+      to->attributes.links -= old_is_directory ? 1 : 0;
+      if (is_directory) moved->attributes.parent = to->attributes.id;
+      if (old_is_directory) old.attributes.parent = from->attributes.id;
+      touch(*moved, false);
+      touch(old, false);
+      co_return Result<void>();
+    }
     if (old_is_directory && !is_directory) co_return Error(Code::kIsDirectory, "is a directory");
     if (!old_is_directory && is_directory) co_return Error(Code::kNotDirectory, "not a directory");
     if (old_is_directory && !old.names.empty()) co_return Error(Code::kNotEmpty, "not empty");
@@ -216,6 +249,7 @@ Task<Result<void>> MemoryFileSystem::rename(RenameOptions options) {
     if (old_is_directory) --to->attributes.links;
     drop_link(old);
   }
+  if (options.exchange) co_return absent();
   erase(*from, options.from_name);
   insert(*to, options.to_name, moved->attributes.id);
   if (is_directory) {
@@ -436,6 +470,66 @@ Task<Result<void>> MemoryFileSystem::punch(OpenFileRef file, uint64_t offset, ui
   Inode& inode = static_cast<Opened*>(file.get())->inode();
   clear(inode, offset, length);
   touch(inode, true);
+  co_return Result<void>();
+}
+
+Task<Result<void>> MemoryFileSystem::grow(OpenFileRef file, uint64_t size) {
+  co_await yield();
+  Inode& inode = static_cast<Opened*>(file.get())->inode();
+  if (size <= inode.attributes.size) co_return Result<void>();
+  resize(inode, size);
+  touch(inode, true);
+  co_return Result<void>();
+}
+
+Task<Result<uint64_t>> MemoryFileSystem::seek(OpenFileRef file, uint64_t offset, bool hole) {
+  co_await yield();
+  const Inode& inode = static_cast<Opened*>(file.get())->inode();
+  for (uint64_t at = offset; at < inode.attributes.size; at = round_down(at, kPiece) + kPiece) {
+    if (inode.pieces.contains(round_down(at, kPiece)) != hole) co_return at;
+  }
+  if (hole && offset < inode.attributes.size) co_return inode.attributes.size;
+  co_return Error(Code::kNotFound, "nothing behind it");
+}
+
+// Coarser than POSIX: a change replaces the owner's overlapping locks whole.
+Task<Result<bool>> MemoryFileSystem::lock(FileId file, FileLock lock, Nanos wait) {
+  Nanos until = clock_.now() + wait;
+  for (;;) {
+    HR_CO_TRY(std::optional<FileLock> other, co_await find_lock(file, lock));
+    if (!other) break;
+    if (clock_.now() >= until) co_return false;
+    co_await clock_.sleep(milliseconds(5));
+  }
+  HR_CO_TRY(InodeRef found, inode(file));
+  std::erase_if(found->locks, [&lock](const FileLock& held) {
+    return held.owner == lock.owner && held.whole == lock.whole && held.begin < lock.end &&
+           lock.begin < held.end;
+  });
+  if (lock.kind != LockKind::kUnlock) found->locks.push_back(lock);
+  co_return true;
+}
+
+Task<Result<std::optional<FileLock>>> MemoryFileSystem::find_lock(FileId file, FileLock lock) {
+  co_await yield();
+  HR_CO_TRY(InodeRef found, inode(file));
+  for (const FileLock& held : found->locks) {
+    bool exclusive = held.kind == LockKind::kExclusive || lock.kind == LockKind::kExclusive;
+    bool apart = held.end <= lock.begin || lock.end <= held.begin;
+    if (lock.kind != LockKind::kUnlock && exclusive && !apart && held.owner != lock.owner &&
+        held.whole == lock.whole)
+      co_return held;
+  }
+  co_return std::optional<FileLock>();
+}
+
+Task<Result<void>> MemoryFileSystem::unlock_all(FileId file, uint64_t owner, bool whole) {
+  co_await yield();
+  Result<InodeRef> found = inode(file);
+  if (found.ok())
+    std::erase_if((*found)->locks, [owner, whole](const FileLock& held) {
+      return held.owner == owner && held.whole == whole;
+    });
   co_return Result<void>();
 }
 

@@ -26,6 +26,8 @@ class MemoryFileSystem final : public FileSystem {
                                 Credentials who) override;
   Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open,
                                Credentials who) override;
+  Task<Result<Created>> create_unnamed(FileId parent, uint32_t mode, OpenMode open,
+                                       Credentials who) override;
   Task<Result<void>> unlink(FileId parent, std::string name) override;
   Task<Result<void>> remove_directory(FileId parent, std::string name) override;
   Task<Result<void>> rename(RenameOptions options) override;
@@ -44,7 +46,12 @@ class MemoryFileSystem final : public FileSystem {
   Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) override;
   Task<Result<void>> sync(FileId file) override;
   Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) override;
+  Task<Result<void>> grow(OpenFileRef file, uint64_t size) override;
+  Task<Result<uint64_t>> seek(OpenFileRef file, uint64_t offset, bool hole) override;
   Task<Result<void>> close(OpenFileRef file) override;
+  Task<Result<bool>> lock(FileId file, FileLock lock, Nanos wait) override;
+  Task<Result<std::optional<FileLock>>> find_lock(FileId file, FileLock lock) override;
+  Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole) override;
   Task<Result<FileSystemStatistics>> statistics() override;
   Task<Result<void>> sync_all() override;
   void on_invalidate(Invalidate invalidate) override { invalidate_ = std::move(invalidate); }
@@ -75,6 +82,7 @@ class MemoryFileSystem final : public FileSystem {
     std::map<std::string, Dentry> names;
     std::map<uint64_t, std::string> cookies;
     std::map<uint64_t, Buffer> pieces;
+    std::vector<FileLock> locks;
     uint32_t opened = 0;
   };
   class Opened;
@@ -83,6 +91,7 @@ class MemoryFileSystem final : public FileSystem {
   [[nodiscard]] Result<InodeRef> inode(FileId id);
   [[nodiscard]] Result<InodeRef> directory(FileId id);
   [[nodiscard]] Result<InodeRef> child(const Inode& parent, const std::string& name);
+  [[nodiscard]] InodeRef new_inode(const Inode& parent, const MakeOptions& options, Credentials who);
   [[nodiscard]] Result<InodeRef> add(FileId parent, const std::string& name,
                                      const MakeOptions& options, Credentials who);
   void insert(Inode& parent, const std::string& name, FileId id);

@@ -15,8 +15,10 @@ namespace {
 
 // Of <linux/fs.h>, <linux/falloc.h> and <linux/stat.h>, which clash with libc's.
 constexpr uint32_t kRenameNoReplace = 1;
+constexpr uint32_t kRenameExchange = 2;
 constexpr uint32_t kAllocateKeepSize = 1;
 constexpr uint32_t kAllocatePunchHole = 2;
+constexpr uint32_t kAllocateZeroRange = 16;
 constexpr uint32_t kStatxBasic = 0x7ff;
 constexpr uint32_t kStatxBirth = 0x800;
 
@@ -27,6 +29,9 @@ constexpr uint64_t kMaxFileSize = std::numeric_limits<int64_t>::max();
 constexpr size_t kMaxReadPieces = 512;
 constexpr uint32_t kMaxEntries = 1024;  // asked for at once
 constexpr uint64_t kSectorSize = 512;   // of st_blocks
+constexpr uint64_t kCopyPiece = kFuseMaxWrite;
+constexpr uint64_t kMaxCopy = 64 * kMiB;  // of one request: then its caller asks again
+constexpr Nanos kLockPatience = milliseconds(500);  // between looks whether the caller was interrupted
 constexpr const char* kCapability = "security.capability";
 
 FuseAnswer failed(const Error& error) {
@@ -180,9 +185,11 @@ AttributeChange change_of(const fuse_setattr_in& in) {
   return change;
 }
 
-// ACLs (system.) are not enforced, so they are not stored either; other prefixes mean nothing to Linux.
+// ACLs (system.) are not enforced, so they are not stored either; other name spaces do not exist.
 bool unsupported_xattr(const std::string& name) {
-  return !name.starts_with("user.") && !name.starts_with("trusted.") && !name.starts_with("security.");
+  for (std::string_view prefix : {"user.", "trusted.", "security."})
+    if (name.starts_with(prefix) && name.size() > prefix.size()) return false;
+  return true;
 }
 
 // Value of GETXATTR and LISTXATTR: its length when nothing else was asked for.
@@ -443,12 +450,14 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRemoveDirectory requ
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRename request) {
   if (int error = check_name(request.from_name)) co_return failed(error);
   if (int error = check_name(request.to_name)) co_return failed(error);
-  if ((request.flags & ~kRenameNoReplace) != 0) co_return failed(EINVAL);  // exchange, whiteout
+  // RENAME_WHITEOUT is for the upper layer of an overlay, whose marks other clients would take for devices.
+  if ((request.flags & ~(kRenameNoReplace | kRenameExchange)) != 0) co_return failed(EINVAL);
   FileSystem::RenameOptions options{.from_parent = header.node,
                                     .from_name = std::move(request.from_name),
                                     .to_parent = request.to_parent,
                                     .to_name = std::move(request.to_name),
-                                    .no_replace = (request.flags & kRenameNoReplace) != 0};
+                                    .no_replace = (request.flags & kRenameNoReplace) != 0,
+                                    .exchange = (request.flags & kRenameExchange) != 0};
   co_return outcome(co_await files_.rename(std::move(options)));
 }
 
@@ -601,14 +610,26 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreate request) {
     if (created.code() == Code::kExists && (request.flags & O_EXCL) == 0) co_return failed(ESTALE);
     co_return failed(created.error());
   }
+  co_return this->created(*std::move(created), mode);
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreateUnnamed request) {
+  OpenMode mode = open_mode(request.flags);
+  Result<FileSystem::Created> made = co_await files_.create_unnamed(
+      header.node, request.mode & 07777, mode, {header.uid, header.gid});
+  if (!made.ok()) co_return failed(made.error());
+  co_return created(*std::move(made), mode);
+}
+
+FuseAnswer FuseSession::created(FileSystem::Created created, OpenMode mode) {
   FuseAnswer answer;
-  answer.append(entry_out(created->attributes));
-  enter(answer, created->attributes);
-  FileId id = created->attributes.id;
+  answer.append(entry_out(created.attributes));
+  enter(answer, created.attributes);
+  FileId id = created.attributes.id;
   nodes_[id].capability = Node::kNone;
-  answer.opened = add_handle(id, mode, std::move(created->file));
+  answer.opened = add_handle(id, mode, std::move(created.file));
   answer.append(open_out(answer.opened, id));
-  co_return answer;
+  return answer;
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRead request) {
@@ -655,14 +676,16 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseWrite request) {
   co_return answer;
 }
 
-Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseFlush) {
-  // close(2) starts no flush (FileSystem says so); after this answer the kernel does not ask again.
-  co_return failed(ENOSYS);
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseFlush request) {
+  // close(2) starts no flush (FileSystem says so). It ends the fcntl locks of its process on the file.
+  co_return outcome(co_await files_.unlock_all(header.node, request.lock_owner, false));
 }
 
-Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseRelease request) {
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRelease request) {
   HandleRef opened = handle(request.fh);
   if (opened == nullptr) co_return failed(EBADF);
+  if ((request.release_flags & FUSE_RELEASE_FLOCK_UNLOCK) != 0)
+    (void)co_await files_.unlock_all(header.node, request.lock_owner, true);  // failed: it ends with the session
   handles_.erase(request.fh);
   Result<void> closed = co_await files_.close(std::move(opened->file));
   if (opened->other != nullptr) (void)co_await files_.close(std::move(opened->other));
@@ -685,18 +708,147 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseAllocate request) {
   if (request.offset > kMaxFileSize || request.length > kMaxFileSize - request.offset)
     co_return failed(EFBIG);
   uint64_t end = request.offset + request.length;
-  if (request.mode == (kAllocatePunchHole | kAllocateKeepSize))
-    co_return outcome(co_await files_.punch(opened->file, request.offset, request.length));
-  if (request.mode == kAllocateKeepSize)
-    co_return FuseAnswer();  // space is allocated where data is written, never before
-  if (request.mode != 0) co_return failed(EOPNOTSUPP);
-  Result<Attributes> now = co_await files_.get_attributes(header.node);
-  if (!now.ok()) co_return failed(now.error());
-  if (now->size >= end) co_return FuseAnswer();
-  Result<Attributes> grown =
-      co_await files_.set_attributes(header.node, {.mask = kSetSize, .size = end});
-  if (!grown.ok()) co_return failed(grown.error());
-  co_return FuseAnswer();
+  bool keep_size = (request.mode & kAllocateKeepSize) != 0;
+  bool clear = false;
+  switch (request.mode & ~kAllocateKeepSize) {
+    case kAllocatePunchHole:
+      if (!keep_size) co_return failed(EOPNOTSUPP);
+      clear = true;
+      break;
+    case kAllocateZeroRange:
+      clear = true;
+      break;
+    case 0:  // space is allocated where data is written, never before
+      break;
+    default:  // collapse, insert: they would move what is shared
+      co_return failed(EOPNOTSUPP);
+  }
+  if (clear) {
+    Result<void> cleared = co_await files_.punch(opened->file, request.offset, request.length);
+    if (!cleared.ok()) co_return failed(cleared.error());
+  }
+  if (keep_size) co_return FuseAnswer();
+  co_return outcome(co_await files_.grow(opened->file, end));
+}
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSeek request) {
+  HandleRef opened = handle(request.fh);
+  if (opened == nullptr || opened->id != header.node) co_return failed(EBADF);
+  if (request.whence != SEEK_DATA && request.whence != SEEK_HOLE) co_return failed(EINVAL);
+  Result<uint64_t> found =
+      co_await files_.seek(opened->file, request.offset, request.whence == SEEK_HOLE);
+  if (found.code() == Code::kNotFound) co_return failed(ENXIO);
+  if (!found.ok()) co_return failed(found.error());
+  FuseAnswer answer;
+  answer.append(fuse_lseek_out{.offset = *found});
+  co_return answer;
+}
+
+// Copies here, so that the bytes do not travel through the kernel. Holes stay holes.
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCopyRange request) {
+  HandleRef from = handle(request.from_fh);
+  HandleRef to = handle(request.to_fh);
+  if (from == nullptr || from->id != header.node || to == nullptr || to->id != request.to ||
+      !to->mode.write)
+    co_return failed(EBADF);
+  if (request.from_offset > kMaxFileSize || request.to_offset > kMaxFileSize) co_return failed(EINVAL);
+  if (to->pages) nodes_[request.to].pages = true;
+  Result<OpenFileRef> target = co_await file_for(to, false);
+  if (!target.ok()) co_return failed(target.error());
+  Result<Attributes> source = co_await files_.get_attributes(header.node);
+  if (!source.ok()) co_return failed(source.error());
+  const uint64_t there = source->size - std::min(source->size, request.from_offset);
+  const uint64_t wanted = std::min({request.length, there, kMaxCopy});
+  if (wanted > kMaxFileSize - request.to_offset) co_return failed(EFBIG);
+  request.length = wanted;
+  while (request.length > 0) {
+    Result<void> copied = co_await copy_some(from->file, *target, request);
+    if (!copied.ok() && request.length == wanted) co_return failed(copied.error());
+    if (!copied.ok()) break;  // what is copied is; the error comes again
+  }
+  FuseAnswer answer;
+  answer.append(fuse_write_out{.size = static_cast<uint32_t>(wanted - request.length), .padding = 0});
+  co_return answer;
+}
+
+// The next piece of data, or of a hole; `left` is what remains.
+Task<Result<void>> FuseSession::copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange& left) {
+  Result<uint64_t> data = co_await files_.seek(from, left.from_offset, false);
+  if (!data.ok() && data.code() != Code::kNotFound) co_return std::move(data).error();
+  const uint64_t end = left.from_offset + left.length;
+  const uint64_t next = data.ok() ? std::min(*data, end) : end;
+  uint64_t done = next - left.from_offset;
+  if (done > 0) {
+    HR_CO_TRY(co_await files_.punch(to, left.to_offset, done));
+    HR_CO_TRY(co_await files_.grow(to, left.to_offset + done));
+  } else {
+    HR_CO_TRY(uint64_t hole, co_await files_.seek(from, left.from_offset, true));
+    const uint64_t size = std::min({hole - left.from_offset, left.length, kCopyPiece});
+    HR_CO_TRY(std::vector<Buffer> pieces, co_await files_.read(from, left.from_offset, size));
+    for (const Buffer& piece : pieces) done += piece.size();
+    if (done == 0) co_return Error(Code::kIo, "the source became shorter");
+    HR_CO_TRY(uint64_t written, co_await files_.write(to, left.to_offset, joined(pieces, done)));
+    (void)written;
+  }
+  left.from_offset += done;
+  left.to_offset += done;
+  left.length -= done;
+  co_return Result<void>();
+}
+
+// --- Locks ---
+
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLock request) {
+  HandleRef opened = handle(request.fh);
+  if (opened == nullptr || opened->id != header.node) co_return failed(EBADF);
+  if (request.lock.start > request.lock.end || request.lock.end >= kLockEnd) co_return failed(EINVAL);
+  FileLock lock{.owner = request.owner,
+                .pid = request.lock.pid,
+                .whole = (request.lock_flags & FUSE_LK_FLOCK) != 0,
+                .kind = request.lock.type == F_WRLCK   ? LockKind::kExclusive
+                        : request.lock.type == F_RDLCK ? LockKind::kShared
+                                                       : LockKind::kUnlock,
+                .begin = request.lock.start,
+                .end = request.lock.end + 1};
+  FuseAnswer answer;
+  if (header.opcode == FUSE_GETLK) {
+    Result<std::optional<FileLock>> found = co_await files_.find_lock(header.node, lock);
+    if (!found.ok()) co_return failed(found.error());
+    fuse_lk_out out{};
+    out.lk.type = F_UNLCK;
+    if (*found) {
+      const FileLock& other = **found;
+      out.lk = {.start = other.begin,
+                .end = other.end - 1,
+                .type = other.kind == LockKind::kExclusive ? uint32_t{F_WRLCK} : uint32_t{F_RDLCK},
+                .pid = other.pid};
+    }
+    answer.append(out);
+    co_return answer;
+  }
+  int error = 0;
+  if (header.opcode == FUSE_SETLKW && lock.kind != LockKind::kUnlock) {
+    ++seeking_locks_;
+    error = co_await seek_lock(header.unique, header.node, lock);
+    --seeking_locks_;
+  } else {
+    Result<bool> granted = co_await files_.lock(header.node, lock, {});
+    error = !granted.ok() ? FuseAnswer(granted.error()).error : *granted ? 0 : EAGAIN;
+  }
+  if (error != 0) co_return failed(error == ERANGE ? ENOLCK : error);
+  if (lock.kind != LockKind::kUnlock) answer.locked = {header.node, lock};
+  co_return answer;
+}
+
+// Until it is granted, or its caller was signalled: whoever waits for a lock can always be killed.
+Task<int> FuseSession::seek_lock(uint64_t unique, FileId file, FileLock lock) {
+  for (;;) {
+    Result<bool> granted = co_await files_.lock(file, lock, kLockPatience);
+    if (!granted.ok()) co_return FuseAnswer(granted.error()).error;
+    if (*granted) co_return 0;
+    auto active = active_.find(unique);
+    if (active == active_.end() || active->second.interrupted || ended_.is_set()) co_return EINTR;
+  }
 }
 
 // --- Directories ---
@@ -763,8 +915,6 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseUnsupported) {
   switch (header.opcode) {
     case FUSE_IOCTL:
       co_return failed(ENOTTY);
-    case FUSE_TMPFILE:
-      co_return failed(EOPNOTSUPP);
     default:
       co_return failed(ENOSYS);  // the kernel falls back, and does not ask again
   }

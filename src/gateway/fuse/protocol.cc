@@ -172,6 +172,11 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
       auto head = in.take<fuse_create_in>();
       return FuseCreate{in.name(), head.flags, head.mode};
     }
+    case FUSE_TMPFILE: {
+      auto head = in.take<fuse_create_in>();
+      (void)in.text();  // the kernel's own name for it, no name of ours
+      return FuseCreateUnnamed{head.flags, head.mode};
+    }
     case FUSE_READ: {
       auto head = in.take<fuse_read_in>();
       return FuseRead{head.fh, head.offset, head.size};
@@ -184,9 +189,11 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
       return FuseReadDirectory{head.offset, head.size, header.opcode == FUSE_READDIRPLUS};
     }
     case FUSE_FLUSH:
-      return FuseFlush{};
-    case FUSE_RELEASE:
-      return FuseRelease{in.take<fuse_release_in>().fh};
+      return FuseFlush{in.take<fuse_flush_in>().lock_owner};
+    case FUSE_RELEASE: {
+      auto head = in.take<fuse_release_in>();
+      return FuseRelease{head.fh, head.release_flags, head.lock_owner};
+    }
     case FUSE_RELEASEDIR:
       return FuseReleaseDirectory{};
     case FUSE_FSYNC:
@@ -214,6 +221,21 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
     case FUSE_FALLOCATE: {
       auto head = in.take<fuse_fallocate_in>();
       return FuseAllocate{head.fh, head.offset, head.length, head.mode};
+    }
+    case FUSE_LSEEK: {
+      auto head = in.take<fuse_lseek_in>();
+      return FuseSeek{head.fh, head.offset, head.whence};
+    }
+    case FUSE_COPY_FILE_RANGE: {
+      auto head = in.take<fuse_copy_file_range_in>();
+      return FuseCopyRange{head.fh_in,  head.off_in,  FileId(head.nodeid_out),
+                           head.fh_out, head.off_out, head.len};
+    }
+    case FUSE_GETLK:
+    case FUSE_SETLK:
+    case FUSE_SETLKW: {
+      auto head = in.take<fuse_lk_in>();
+      return FuseLock{head.fh, head.owner, head.lk, head.lk_flags};
     }
     case FUSE_INTERRUPT:
       return FuseInterrupt{in.take<fuse_interrupt_in>().unique};

@@ -119,7 +119,7 @@ struct FuseRename {
   std::string from_name;
   FileId to_parent;
   std::string to_name;
-  uint32_t flags = 0;  // RENAME_NOREPLACE, …
+  uint32_t flags = 0;  // RENAME_NOREPLACE, RENAME_EXCHANGE, …
 };
 struct FuseLink {
   FileId file;
@@ -132,6 +132,10 @@ struct FuseOpen {
 struct FuseOpenDirectory {};
 struct FuseCreate {
   std::string name;
+  uint32_t flags = 0;
+  uint32_t mode = 0;
+};
+struct FuseCreateUnnamed {  // TMPFILE
   uint32_t flags = 0;
   uint32_t mode = 0;
 };
@@ -152,9 +156,13 @@ struct FuseReadDirectory {
   uint32_t size = 0;
   bool plus = false;
 };
-struct FuseFlush {};
+struct FuseFlush {  // of each close(2)
+  uint64_t lock_owner = 0;
+};
 struct FuseRelease {
   uint64_t fh = 0;
+  uint32_t release_flags = 0;  // FUSE_RELEASE_…
+  uint64_t lock_owner = 0;
 };
 struct FuseReleaseDirectory {};
 struct FuseSync {};            // FSYNC, FSYNCDIR
@@ -181,6 +189,25 @@ struct FuseAllocate {
   uint64_t length = 0;
   uint32_t mode = 0;  // FALLOC_FL_…
 };
+struct FuseSeek {  // LSEEK
+  uint64_t fh = 0;
+  uint64_t offset = 0;
+  uint32_t whence = 0;  // SEEK_DATA, SEEK_HOLE
+};
+struct FuseCopyRange {
+  uint64_t from_fh = 0;
+  uint64_t from_offset = 0;
+  FileId to;
+  uint64_t to_fh = 0;
+  uint64_t to_offset = 0;
+  uint64_t length = 0;
+};
+struct FuseLock {  // GETLK, SETLK, SETLKW
+  uint64_t fh = 0;
+  uint64_t owner = 0;
+  fuse_file_lock lock;
+  uint32_t lock_flags = 0;  // FUSE_LK_FLOCK
+};
 struct FuseInterrupt {
   uint64_t unique = 0;  // of the request that its caller would like to end
 };
@@ -191,10 +218,10 @@ using FuseBody =
     std::variant<FuseUnsupported, FuseInit, FuseLookup, FuseForget, FuseGetAttributes, FuseStatx,
                  FuseSetAttributes, FuseReadLink, FuseSymlink, FuseMakeNode, FuseMakeDirectory,
                  FuseUnlink, FuseRemoveDirectory, FuseRename, FuseLink, FuseOpen, FuseOpenDirectory,
-                 FuseCreate, FuseRead, FuseWrite, FuseReadDirectory, FuseFlush, FuseRelease,
+                 FuseCreate, FuseCreateUnnamed, FuseRead, FuseWrite, FuseReadDirectory, FuseFlush, FuseRelease,
                  FuseReleaseDirectory, FuseSync, FuseSyncFileSystem, FuseStatFileSystem,
                  FuseSetXattr, FuseGetXattr, FuseListXattr, FuseRemoveXattr, FuseAllocate,
-                 FuseInterrupt, FuseDestroy>;
+                 FuseSeek, FuseCopyRange, FuseLock, FuseInterrupt, FuseDestroy>;
 
 struct FuseHeader {
   uint32_t opcode = 0;

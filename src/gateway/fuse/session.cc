@@ -97,7 +97,7 @@ void FuseSession::check_idle() {
 }
 
 bool FuseSession::room_for(uint64_t bytes) const {
-  return active_.size() < options_.max_requests &&
+  return active_.size() - seeking_locks_ < options_.max_requests &&
          (bytes_ == 0 || bytes_ + bytes <= options_.max_bytes);
 }
 
@@ -173,6 +173,12 @@ void FuseSession::take_back(const FuseAnswer& answer) {
   if (answer.entered) forget(answer.entered, 1);
   for (FileId id : answer.all_entered) forget(id, 1);
   if (answer.opened != 0) handles_.erase(answer.opened);
+  if (answer.locked) requests_.spawn(give_back(answer.locked->first, answer.locked->second));
+}
+
+Task<void> FuseSession::give_back(FileId file, FileLock lock) {
+  lock.kind = LockKind::kUnlock;
+  (void)co_await files_.lock(file, lock, {});  // failed: it ends with the session
 }
 
 void FuseSession::forget(FileId id, uint64_t lookups) {
@@ -208,12 +214,13 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
     return;
   }
   // No writeback cache: with it a size that grew elsewhere is not seen. No POSIX ACLs: they would
-  // not be enforced on other clients. Locks stay with the kernel, local to this mount. Symlinks
-  // never change, so they may be cached.
+  // not be enforced on other clients. Locks are the
+  // partitions', so that all mounts see them; hence every close(2) sends FLUSH, which ends fcntl's. Symlinks never
+  // change, so they may be cached.
   uint64_t wanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS |
                     FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
                     FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |
-                    FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | kFuseDirectIoAllowMmap;
+                    FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | kFuseDirectIoAllowMmap;
   wanted |= options_.trust_invalidation ? uint64_t{FUSE_EXPLICIT_INVAL_DATA}
                                         : uint64_t{FUSE_AUTO_INVAL_DATA};
   uint64_t agreed = wanted & init.flags;

@@ -78,6 +78,7 @@ struct FuseAnswer {
   FileId entered;
   std::vector<FileId> all_entered;
   uint64_t opened = 0;
+  std::optional<std::pair<FileId, FileLock>> locked;
 
   FuseAnswer() {}  // NOLINT: head stays uninitialised on purpose
   explicit FuseAnswer(int error) : error(error) {}
@@ -140,6 +141,7 @@ class FuseSession {
   void initialise(const FuseHeader& header, const FuseInit& init);
   void interrupt(uint64_t unique);
   Task<void> answer_interrupted(uint64_t unique);
+  Task<void> give_back(FileId file, FileLock lock);
 
   Task<void> invalidate(FileSystem::Invalidation what);
   Task<void> notify(int code, std::string body, FileId node);
@@ -153,12 +155,15 @@ class FuseSession {
   [[nodiscard]] fuse_entry_out entry_out(const Attributes& attributes);
   [[nodiscard]] fuse_open_out open_out(uint64_t fh, FileId id);
   void enter(FuseAnswer& answer, const Attributes& attributes);
+  [[nodiscard]] FuseAnswer created(FileSystem::Created created, OpenMode mode);
   [[nodiscard]] FuseAnswer entry(Result<Attributes> attributes);
   [[nodiscard]] FuseAnswer attributes(Result<Attributes> attributes);
   [[nodiscard]] CachePolicy::Times times(const Attributes& attributes);
   Task<Result<void>> drop_privileges(FileId file);
   Task<Result<bool>> has_capability(FileId file);
   Task<Result<OpenFileRef>> file_for(HandleRef handle, bool append);
+  Task<Result<void>> copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange& left);
+  Task<int> seek_lock(uint64_t unique, FileId file, FileLock lock);
 
   // One per operation.
   Task<FuseAnswer> answer(FuseHeader header, FuseUnsupported request);
@@ -179,6 +184,7 @@ class FuseSession {
   Task<FuseAnswer> answer(FuseHeader header, FuseOpen request);
   Task<FuseAnswer> answer(FuseHeader header, FuseOpenDirectory request);
   Task<FuseAnswer> answer(FuseHeader header, FuseCreate request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseCreateUnnamed request);
   Task<FuseAnswer> answer(FuseHeader header, FuseRead request);
   Task<FuseAnswer> answer(FuseHeader header, FuseWrite request);
   Task<FuseAnswer> answer(FuseHeader header, FuseReadDirectory request);
@@ -193,6 +199,9 @@ class FuseSession {
   Task<FuseAnswer> answer(FuseHeader header, FuseListXattr request);
   Task<FuseAnswer> answer(FuseHeader header, FuseRemoveXattr request);
   Task<FuseAnswer> answer(FuseHeader header, FuseAllocate request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseSeek request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseCopyRange request);
+  Task<FuseAnswer> answer(FuseHeader header, FuseLock request);
   Task<FuseAnswer> answer(FuseHeader header, FuseInterrupt request);
   Task<FuseAnswer> answer(FuseHeader header, FuseDestroy request);
 
@@ -211,6 +220,7 @@ class FuseSession {
   uint64_t next_handle_ = 1;
   std::unordered_map<uint64_t, Active> active_;  // by unique
   uint64_t bytes_ = 0;
+  size_t seeking_locks_ = 0;  // requests that wait for a lock: however many, others have room
   size_t notifying_ = 0;
   WaitList room_;
   FuseStatistics statistics_;

@@ -142,7 +142,7 @@ Task<void> negotiates(World& world) {
   EXPECT_EQ(out.max_write, kMiB);
   EXPECT_TRUE((out.flags & FUSE_AUTO_INVAL_DATA) != 0);
   EXPECT_FALSE((out.flags & FUSE_WRITEBACK_CACHE) != 0);
-  EXPECT_FALSE((out.flags & FUSE_POSIX_LOCKS) != 0);
+  EXPECT_TRUE((out.flags & FUSE_POSIX_LOCKS) != 0);
   EXPECT_TRUE(world.session.initialised().is_set());
   co_await until_ended(world);
   EXPECT_TRUE(world.outcome.ok());

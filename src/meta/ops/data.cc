@@ -396,6 +396,7 @@ struct SetAttributesOp {
     HR_CO_TRY(InodeRow inode, co_await (sizes ? file_inode(txn, request.file) : inode_of(txn, request.file)));
     HR_CO_TRY(co_await txn.exclude(request.file));
     Attributes& a = inode.attributes;
+    sizes &= (request.mask & kOnlyGrow) == 0 || request.size > a.size;
     if (sizes) {
       HR_CO_TRY(co_await resize(txn, a, request.size));
     }
@@ -445,6 +446,7 @@ struct RemovalOp {
       for (auto& [key, value] : xattrs) txn.erase(key);
       all = xattrs.size() < kXattrsPerStep;
       if (all && inode) {
+        txn.erase(lock_key(file));
         txn.erase(inode_key(file));
         --txn.counters.inodes;
       }

@@ -96,9 +96,14 @@ struct MakeOp {
   [[nodiscard]] Ticket ticket() const { return request.ticket; }
 
   Task<Result<EntryReply>> run(Transaction& txn) {
-    HR_CO_TRY(check_name(request.name));
-    // Nobody else holds any on it once the name is in.
-    give_at_commit(txn, request.parent, request.want_directory_write ? GrantKind::kWrite : GrantKind::kRead, directory_grant);
+    if (request.unnamed) {
+      if (!request.name.empty() || request.type != FileType::kFile || !request.keep_open)
+        co_return Error(Code::kInvalid, "a file without a name is a plain file, and open");
+    } else {
+      HR_CO_TRY(check_name(request.name));
+      // Nobody else holds any on it once the name is in.
+      give_at_commit(txn, request.parent, request.want_directory_write ? GrantKind::kWrite : GrantKind::kRead, directory_grant);
+    }
     if (request.target.size() > kMaxSymlink) co_return Error(Code::kNameTooLong, "a symlink's target has at most 4095 bytes");
     HR_CO_TRY(InodeRow parent, co_await directory_inode(txn, request.parent));
     Attributes attributes;
@@ -146,7 +151,12 @@ struct MakeOp {
     inode.symlink = request.target;
     if (request.type == FileType::kSymlink) inode.attributes.size = request.target.size();
     insert.file = inode.attributes.id;
-    HR_CO_TRY(co_await apply_step(txn, insert, Attributes{}));
+    if (request.unnamed) {
+      inode.attributes.links = 0;
+      txn.put(orphan_key(inode.attributes.id), "");
+    } else {
+      HR_CO_TRY(co_await apply_step(txn, insert, Attributes{}));
+    }
     txn.put_row(inode_key(inode.attributes.id), inode);
     ++txn.counters.inodes;
     if (request.keep_open) txn.put(kept_key(inode.attributes.id, request.ticket.session), "");
@@ -209,6 +219,7 @@ struct LinkOp {
     count.slot = request.file.slot();
     count.file = request.file;
     count.delta = 1;
+    count.unnamed = request.unnamed;
     count.now = now;
     Step insert;
     insert.kind = StepKind::kInsertEntry;
@@ -245,9 +256,9 @@ struct RenameOp {
   }
 
   // A directory must not move below itself. The rename lock makes the answer hold until this commits.
-  Task<Result<void>> check_ancestry(Transaction& txn, FileId moved) {
+  Task<Result<void>> check_ancestry(Transaction& txn, FileId moved, FileId below) {
     Partition& partition = txn.partition();
-    FileId at = request.to_parent;
+    FileId at = below;
     for (int depth = 0; depth < kMaxDepth; ++depth) {
       if (at == moved) co_return Error(Code::kInvalid, "a directory cannot move below itself");
       if (at == kRootFile) co_return {};
@@ -264,9 +275,59 @@ struct RenameOp {
     co_return Error(Code::kLoop, "the path to the root is too long");
   }
 
+  // Each name is given the other's file, in one transaction; neither inode loses a link.
+  Task<Result<UnlinkReply>> exchange(Transaction& txn, DentryRow a, DentryRow b) {
+    int64_t now = txn.now();
+    bool between = request.from_parent != request.to_parent;
+    std::vector<Step> steps;
+    auto add = [&steps, now](StepKind kind, FileId on) -> Step& {
+      Step& s = steps.emplace_back();
+      s.kind = kind;
+      s.slot = on.slot();
+      s.file = on;
+      s.now = now;
+      return s;
+    };
+    auto moves = [between](const DentryRow& entry) { return between && entry.type == FileType::kDirectory; };
+    auto check = [this, &txn, a, b, moves]() -> Task<Result<void>> { return check_exchange(txn, a, b, moves(a), moves(b)); };
+    if (moves(a) || moves(b)) {
+      add(StepKind::kLockRename, kRootFile);
+      HR_CO_TRY(co_await check());
+    }
+    add(moves(a) ? StepKind::kSetParent : StepKind::kLinkCount, a.file).directory = request.to_parent;
+    add(moves(b) ? StepKind::kSetParent : StepKind::kLinkCount, b.file).directory = request.from_parent;
+    auto put = [&add](FileId parent, const std::string& name, const DentryRow& now_there, const DentryRow& then) {
+      Step& s = add(StepKind::kInsertEntry, then.file);
+      s.slot = parent.slot();
+      s.directory = parent;
+      s.name = name;
+      s.type = then.type;
+      s.expect = now_there.file;
+    };
+    put(request.from_parent, request.from_name, a, b);
+    put(request.to_parent, request.to_name, b, a);
+    HR_CO_TRY(std::vector<Attributes> done, co_await run_steps(txn, steps));
+    // Once more, now that the lock is held: another rename may have come between.
+    if (moves(a) || moves(b)) {
+      HR_CO_TRY(co_await check());
+    }
+    co_return UnlinkReply{};
+  }
+
+  Task<Result<void>> check_exchange(Transaction& txn, DentryRow a, DentryRow b, bool a_moves, bool b_moves) {
+    if (a_moves) {
+      HR_CO_TRY(co_await check_ancestry(txn, a.file, request.to_parent));
+    }
+    if (b_moves) {
+      HR_CO_TRY(co_await check_ancestry(txn, b.file, request.from_parent));
+    }
+    co_return {};
+  }
+
   Task<Result<UnlinkReply>> run(Transaction& txn) {
     HR_CO_TRY(check_name(request.from_name));
     HR_CO_TRY(check_name(request.to_name));
+    if (request.exchange && request.no_replace) co_return Error(Code::kInvalid, "to exchange is to replace both");
     HR_CO_TRY(DentryRow moved, co_await entry_of(txn, request.from_parent, request.from_name));
     Result<DentryRow> old = co_await target(txn);
     if (!old.ok() && old.code() != Code::kNotFound) {
@@ -274,7 +335,9 @@ struct RenameOp {
       co_return std::move(old).error();
     }
     if (old.ok() && request.no_replace) co_return Error(Code::kExists, "the new name exists");
+    if (request.exchange && !old.ok()) co_return Error(Code::kNotFound, "there is nothing to change places with");
     if (old.ok() && old->file == moved.file) co_return UnlinkReply{};  // two names of one file: nothing to do
+    if (request.exchange) co_return co_await exchange(txn, moved, *old);
     bool directory = moved.type == FileType::kDirectory;
     if (old.ok() && directory && old->type != FileType::kDirectory) co_return Error(Code::kNotDirectory, "the new name is no directory");
     if (old.ok() && !directory && old->type == FileType::kDirectory) co_return Error(Code::kIsDirectory, "the new name is a directory");
@@ -292,7 +355,7 @@ struct RenameOp {
     std::vector<Step> steps;
     if (directory && between) {
       steps.push_back(step(StepKind::kLockRename, kRootFile));
-      HR_CO_TRY(co_await check_ancestry(txn, moved.file));
+      HR_CO_TRY(co_await check_ancestry(txn, moved.file, request.to_parent));
     }
     if (old.ok()) {
       Step gone = step(old->type == FileType::kDirectory ? StepKind::kRemoveDirectory : StepKind::kLinkCount, old->file);
@@ -317,7 +380,7 @@ struct RenameOp {
     HR_CO_TRY(std::vector<Attributes> done, co_await run_steps(txn, steps));
     // Once more, now that the lock is held: another rename may have come between.
     if (directory && between) {
-      HR_CO_TRY(co_await check_ancestry(txn, moved.file));
+      HR_CO_TRY(co_await check_ancestry(txn, moved.file, request.to_parent));
     }
     txn.on_commit([&p = txn.partition()] { p.reap_soon(); });
     UnlinkReply reply;

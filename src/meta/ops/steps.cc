@@ -94,7 +94,11 @@ Task<Result<Attributes>> link_count(Transaction& txn, Step step) {
   Attributes& attributes = row.attributes;
   if (step.delta > 0) {
     if (attributes.type == FileType::kDirectory) co_return Error(Code::kNotPermitted, "directories have no hard links");
-    if (attributes.links == 0) co_return Error(Code::kNotFound, "the file was removed");
+    if (attributes.links == 0) {
+      HR_CO_TRY(std::optional<RowValue> orphan, co_await txn.get(orphan_key(step.file)));
+      if (!step.unnamed || !orphan) co_return Error(Code::kNotFound, "the file was removed");
+      txn.erase(orphan_key(step.file));
+    }
     if (attributes.links >= kMaxLinks) co_return Error(Code::kTooManyLinks, "too many hard links");
   }
   HR_CO_TRY(co_await txn.exclude(step.file));

@@ -1,0 +1,38 @@
+// Locks: the advisory locks of this client's programs, as asked for at the files' partitions.
+//
+// The partition decides; here is only noted which owner has (or may have) any on a file, so that the
+// close of a file that was never locked, which is nearly every one, asks nobody. A lock ends with
+// the session that it was taken under: what was noted under a lost one is void.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <tuple>
+
+#include "client/change_log.h"
+#include "client/files.h"
+#include "client/sessions.h"
+#include "proto/meta.h"
+
+namespace headrace {
+
+class Locks {
+ public:
+  Locks(ClientSessions& sessions, FileTable& files, ChangeLog& changes)
+      : sessions_(sessions), files_(files), changes_(changes) {}
+
+  // See FileSystem.
+  [[nodiscard]] Task<Result<bool>> lock(FileId file, FileLock lock, Nanos wait);
+  [[nodiscard]] Task<Result<std::optional<FileLock>>> find(FileId file, FileLock lock);
+  [[nodiscard]] Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole);
+  [[nodiscard]] size_t size() const { return held_.size(); }
+
+ private:
+  using Key = std::tuple<FileId, uint64_t, bool>;
+  ClientSessions& sessions_;
+  FileTable& files_;
+  ChangeLog& changes_;
+  std::map<Key, ClientSessionRef> held_;  // the session that it was last asked for under
+};
+
+}  // namespace headrace

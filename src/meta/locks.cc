@@ -1,0 +1,64 @@
+#include "meta/locks.h"
+
+#include <algorithm>
+#include <tuple>
+
+namespace headrace {
+
+namespace {
+
+bool same_owner(const HeldLock& a, const HeldLock& b) {
+  return a.session == b.session && a.lock.owner == b.lock.owner && a.lock.whole == b.lock.whole;
+}
+
+auto order(const HeldLock& held) {
+  return std::tuple(held.lock.whole, held.session.value(), held.lock.owner, held.lock.begin);
+}
+
+}  // namespace
+
+std::optional<FileLock> conflicting_lock(const std::vector<HeldLock>& locks, const HeldLock& wanted) {
+  if (wanted.lock.kind == LockKind::kUnlock) return std::nullopt;
+  for (const HeldLock& held : locks) {
+    const FileLock& lock = held.lock;
+    bool exclusive = lock.kind == LockKind::kExclusive || wanted.lock.kind == LockKind::kExclusive;
+    if (!exclusive || lock.whole != wanted.lock.whole || same_owner(held, wanted)) continue;
+    if (lock.begin < wanted.lock.end && wanted.lock.begin < lock.end) return lock;
+  }
+  return std::nullopt;
+}
+
+std::vector<HeldLock> with_lock(std::vector<HeldLock> locks, const HeldLock& change) {
+  std::vector<HeldLock> out;
+  out.reserve(locks.size() + 2);
+  HeldLock added = change;
+  for (HeldLock& held : locks) {
+    FileLock& lock = held.lock;
+    if (!same_owner(held, change)) {
+      out.push_back(held);
+      continue;
+    }
+    if (lock.kind == change.lock.kind && lock.begin <= added.lock.end && added.lock.begin <= lock.end) {
+      added.lock.begin = std::min(added.lock.begin, lock.begin);
+      added.lock.end = std::max(added.lock.end, lock.end);
+      continue;
+    }
+    if (lock.end <= change.lock.begin || change.lock.end <= lock.begin) {
+      out.push_back(held);
+      continue;
+    }
+    if (lock.begin < change.lock.begin) {
+      out.push_back(held);
+      out.back().lock.end = change.lock.begin;
+    }
+    if (change.lock.end < lock.end) {
+      out.push_back(held);
+      out.back().lock.begin = change.lock.end;
+    }
+  }
+  if (change.lock.kind != LockKind::kUnlock) out.push_back(added);
+  std::sort(out.begin(), out.end(), [](const HeldLock& a, const HeldLock& b) { return order(a) < order(b); });
+  return out;
+}
+
+}  // namespace headrace

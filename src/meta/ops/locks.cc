@@ -1,0 +1,74 @@
+#include "meta/ops/locks.h"
+
+#include "meta/locks.h"
+#include "meta/ops/steps.h"
+
+namespace headrace {
+
+namespace {
+
+constexpr Nanos kLongestWait = seconds(5);
+
+// What is held by sessions that live.
+Task<Result<LockRow>> locks_of(Transaction& txn, FileId file) {
+  HR_CO_TRY(std::optional<LockRow> row, co_await txn.row<LockRow>(lock_key(file)));
+  if (!row) co_return LockRow{};
+  std::erase_if(row->locks, [&txn](const HeldLock& held) { return txn.partition().sessions().find(held.session) == nullptr; });
+  co_return *std::move(row);
+}
+
+struct LockOp {
+  using Reply = LockReply;
+  Lock request;
+  [[nodiscard]] Ticket ticket() const { return request.ticket; }
+  Task<Result<LockReply>> run(Transaction& txn) {
+    if (request.lock.begin >= request.lock.end || request.lock.end > kLockEnd) co_return Error(Code::kInvalid, "a lock on an empty range");
+    HR_CO_TRY(InodeRow inode, co_await inode_of(txn, request.file));
+    HR_CO_TRY(LockRow row, co_await locks_of(txn, request.file));
+    HeldLock wanted{request.ticket.session, request.lock};
+    if (conflicting_lock(row.locks, wanted)) co_return LockReply{false};
+    row.locks = with_lock(std::move(row.locks), wanted);
+    if (row.locks.size() > kMaxLocksOfFile) co_return Error(Code::kRange, "the file has too many locks");
+    if (row.locks.empty()) txn.erase(lock_key(request.file));
+    else txn.put_row(lock_key(request.file), row);
+    // A shared lock in the place of an exclusive one lets others in as well.
+    if (request.lock.kind != LockKind::kExclusive) txn.on_commit([&p = txn.partition()] { p.lock_ended(); });
+    co_return LockReply{true};
+  }
+};
+
+struct FindLockOp {
+  using Reply = FindLockReply;
+  FindLock request;
+  Task<Result<FindLockReply>> run(Transaction& txn) {
+    HR_CO_TRY(LockRow row, co_await locks_of(txn, request.file));
+    co_return FindLockReply{conflicting_lock(row.locks, HeldLock{request.session, request.lock})};
+  }
+};
+
+}  // namespace
+
+Task<Result<LockReply>> handle(Partition& partition, Lock request, CallInfo info) {
+  HR_CO_TRY(co_await partition.session(request.ticket.session, info));
+  Clock& clock = partition.context().env.clock;
+  Nanos until = clock.now() + std::min(milliseconds(request.wait_ms), kLongestWait);
+  bool waits = request.wait_ms > 0 && request.lock.kind != LockKind::kUnlock;
+  if (waits) {
+    for (;;) {
+      uint64_t ended = partition.locks_ended();
+      FindLock find{request.ticket.session, request.file, request.lock};
+      HR_CO_TRY(FindLockReply found, co_await partition.read_as(request.ticket.session, FindLockOp{std::move(find)}));
+      if (!found.lock || clock.now() >= until || !partition.serving()) break;
+      if (partition.locks_ended() != ended) continue;
+      (void)co_await ListWait(partition.lock_seekers(), clock, until);
+    }
+  }
+  co_return co_await partition.mutate(LockOp{std::move(request)});
+}
+
+Task<Result<FindLockReply>> handle(Partition& partition, FindLock request, CallInfo info) {
+  HR_CO_TRY(co_await partition.session(request.session, info));
+  co_return co_await partition.read_as(request.session, FindLockOp{std::move(request)});
+}
+
+}  // namespace headrace
