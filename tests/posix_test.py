@@ -1,0 +1,653 @@
+#!/usr/bin/env python3
+"""What POSIX and Linux promise of a file system, on one mount and over two."""
+import ctypes
+import errno
+import fcntl
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+from box import Failed, alive, check, drop_caches, main, shell, wait_until
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
+KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO_RANGE, INSERT = 1, 2, 8, 16, 32
+
+
+def fails(code, call, *arguments):
+    """The call fails with this errno."""
+    try:
+        result = call(*arguments)
+    except OSError as error:
+        check(error.errno == code, f"{call.__name__}: {errno.errorcode[error.errno]}, not {errno.errorcode[code]}")
+        return
+    raise Failed(f"{call.__name__} returned {result!r}, not {errno.errorcode[code]}")
+
+
+def renameat2(old, new, flags):
+    if LIBC.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags) != 0:
+        raise OSError(ctypes.get_errno(), f"renameat2 {old} {new}")
+
+
+def fallocate(fd, mode, offset, length):
+    if LIBC.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(length)) != 0:
+        raise OSError(ctypes.get_errno(), "fallocate")
+
+
+def link_open(fd, path):
+    # With a directory descriptor Python calls linkat(2), which can follow.
+    os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+
+
+def put(path, data):
+    with open(path, "wb") as f:
+        f.write(data)
+
+
+def get(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def two_mounts(box, cluster=None):
+    cluster = cluster or box.cluster()
+    cluster.up()
+    return cluster, cluster.mount_dir, cluster.mount(box.path("second"))
+
+
+def python(program, *arguments):
+    """A process that runs a program of the test; its standard output is a pipe of lines."""
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, text=True)
+
+
+def line(process, timeout_s=30):
+    """Its next line, or Failed."""
+    found = []
+    reader = threading.Thread(target=lambda: found.append(process.stdout.readline().strip()), daemon=True)
+    reader.start()
+    reader.join(timeout_s)
+    check(found and found[0], f"the process says nothing within {timeout_s} s")
+    return found[0]
+
+
+def appends_of_two_mounts_are_atomic(box):
+    _, a, b = two_mounts(box)
+    put(os.path.join(a, "log"), b"")
+    writer = """
+        import os, sys
+        fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+        for i in range(int(sys.argv[3])):
+            record = f"{sys.argv[2]} {i} ".encode() + b"x" * (i * 7 % 300) + b"\\n"
+            assert os.write(fd, record) == len(record)
+    """
+    writers = [python(writer, os.path.join(mount, "log"), name, 400)
+               for name, mount in (("a1", a), ("a2", a), ("b1", b), ("b2", b))]
+    for process in writers:
+        check(process.wait(timeout=200) == 0, "the writer ends well")
+    for mount in (a, b):
+        seen = {}
+        for record in get(os.path.join(mount, "log")).split(b"\n")[:-1]:
+            name, number, rest = record.split(b" ")
+            check(int(number) == seen.get(name, 0), f"records of {name} are whole and in order")
+            check(rest == b"x" * (int(number) * 7 % 300), "a record is whole")
+            seen[name] = int(number) + 1
+        check(sorted(seen.values()) == [400] * 4, f"every record is there: {seen}")
+
+
+def rename_exchanges_and_refuses_whiteout(box):
+    _, a, b = two_mounts(box)
+    # Directories spread over partitions: some of these pairs lie in two.
+    for i in range(8):
+        os.makedirs(f"{a}/x{i}/sub")
+        os.makedirs(f"{a}/y{i}")
+        put(f"{a}/x{i}/f", b"x" * i)
+        put(f"{a}/y{i}/g", b"y")
+        os.stat(f"{b}/x{i}/f"), os.listdir(f"{b}/y{i}")
+        renameat2(f"{a}/x{i}/f", f"{a}/y{i}/g", RENAME_EXCHANGE)
+        check(get(f"{b}/x{i}/f") == b"y" and get(f"{b}/y{i}/g") == b"x" * i, "both mounts see files exchanged")
+        renameat2(f"{b}/x{i}/sub", f"{b}/y{i}/g", RENAME_EXCHANGE)
+        check(os.path.isdir(f"{a}/y{i}/g") and get(f"{a}/x{i}/sub") == b"x" * i, "a directory against a file")
+        check(os.stat(f"{a}/x{i}").st_nlink == 2 and os.stat(f"{a}/y{i}").st_nlink == 3, "link counts follow")
+        check(os.stat(f"{a}/y{i}/g/..").st_ino == os.stat(f"{a}/y{i}").st_ino, "'..' follows")
+        renameat2(f"{a}/x{i}", f"{a}/y{i}", RENAME_EXCHANGE)
+        check(sorted(os.listdir(f"{b}/y{i}")) == ["f", "sub"], "two directories")
+    fails(errno.EINVAL, renameat2, f"{a}/x0", f"{a}/x0/g", RENAME_EXCHANGE)
+    fails(errno.EINVAL, renameat2, f"{a}/x0/g", f"{a}/x0", RENAME_EXCHANGE)
+    fails(errno.ENOENT, renameat2, f"{a}/x0", f"{a}/absent", RENAME_EXCHANGE)
+    fails(errno.EEXIST, renameat2, f"{a}/x0", f"{a}/x1", RENAME_NOREPLACE)
+    fails(errno.EINVAL, renameat2, f"{a}/x0", f"{a}/new", RENAME_WHITEOUT)
+    fails(errno.EINVAL, renameat2, f"{a}/x0", f"{a}/x1", RENAME_NOREPLACE | RENAME_EXCHANGE)
+
+
+def holes_are_found_made_and_copied(box):
+    cluster, a, b = two_mounts(box)
+    block = 1 << 20
+    fd = os.open(f"{a}/f", os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, b"a" * block, 0)
+    os.pwrite(fd, b"b" * block, 8 * block)
+    os.ftruncate(fd, 12 * block)
+    for when in ("dirty", "synced"):
+        for path in (f"{a}/f", f"{b}/f"):
+            other = os.open(path, os.O_RDONLY)
+            check(os.lseek(other, 0, os.SEEK_DATA) == 0, f"{when}: data at the start")
+            check(os.lseek(other, 0, os.SEEK_HOLE) == block, f"{when}: the hole behind it")
+            check(os.lseek(other, block, os.SEEK_DATA) == 8 * block, f"{when}: data behind the hole")
+            check(os.lseek(other, 8 * block + 5, os.SEEK_HOLE) == 9 * block, f"{when}: the last hole")
+            fails(errno.ENXIO, os.lseek, other, 9 * block, os.SEEK_DATA)
+            fails(errno.ENXIO, os.lseek, other, 12 * block, os.SEEK_HOLE)
+            os.close(other)
+        os.fsync(fd)
+
+    fallocate(fd, KEEP_SIZE, 20 * block, block)
+    check(os.fstat(fd).st_size == 12 * block, "keep-size keeps the size")
+    fallocate(fd, 0, 0, 13 * block)
+    check(os.stat(f"{b}/f").st_size == 13 * block, "posix_fallocate grows, seen on the other mount")
+    fallocate(fd, 0, 0, block)
+    check(os.fstat(fd).st_size == 13 * block, "and never shrinks")
+    fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 4096, 8192)
+    fallocate(fd, ZERO_RANGE | KEEP_SIZE, 8 * block, 100)
+    fallocate(fd, ZERO_RANGE, 13 * block - 10, 100)
+    want = bytearray(13 * block + 90)
+    want[0:block] = b"a" * block
+    want[4096:12288] = bytes(8192)
+    want[8 * block + 100:9 * block] = b"b" * (block - 100)
+    check(get(f"{b}/f") == bytes(want), "punched and zeroed bytes are zero, on the other mount too")
+    for mode in (COLLAPSE, INSERT):
+        fails(errno.EOPNOTSUPP, fallocate, fd, mode, 0, 4096)
+    fails(errno.EOPNOTSUPP, fallocate, fd, PUNCH_HOLE, 0, 4096)
+
+    to = os.open(f"{b}/copy", os.O_RDWR | os.O_CREAT)
+    source = os.open(f"{b}/f", os.O_RDONLY)
+    done = 0
+    while n := os.copy_file_range(source, to, len(want)):
+        done += n
+    check(done == len(want) and get(f"{a}/copy") == bytes(want), "copy_file_range copies all of it")
+    check(os.lseek(to, block, os.SEEK_DATA) == 8 * block + 100, "and keeps its holes")
+    check(os.copy_file_range(source, to, 1000, 500, 10) == 1000, "a piece")
+    want[10:1010] = want[500:1500]
+    check(get(f"{a}/copy") == bytes(want), "lands where it should")
+    os.fsync(to)
+    for each in (fd, to, source):
+        os.close(each)
+    cluster.remount()
+    check(get(f"{a}/copy") == bytes(want), "and stays")
+
+
+def a_file_without_a_name_gets_one_or_goes(box):
+    cluster, a, b = two_mounts(box)
+    os.mkdir(f"{a}/d")
+    files = cluster.status()["files"]
+    fd = os.open(f"{a}/d", os.O_TMPFILE | os.O_RDWR, 0o640)
+    os.write(fd, b"x" * 100000)
+    check(os.listdir(f"{b}/d") == [] and os.fstat(fd).st_nlink == 0, "it has no name")
+    time.sleep(6)  # the partition reaps what nobody has open
+    link_open(fd, f"{a}/d/named")
+    os.close(fd)
+    check(get(f"{b}/d/named") == b"x" * 100000, "named, it is there for all")
+    check(os.stat(f"{b}/d/named").st_nlink == 1 and os.stat(f"{b}/d/named").st_mode & 0o777 == 0o640, "with one link")
+    fd = os.open(f"{a}/d", os.O_TMPFILE | os.O_WRONLY | os.O_EXCL, 0o600)
+    os.write(fd, b"y" * 100000)
+    fails(errno.ENOENT, link_open, fd, f"{a}/d/second")
+    os.close(fd)
+    wait_until(lambda: cluster.status()["files"] == files + 1, 30, "a file that never got a name is gone")
+
+
+LOCKER = """
+    import fcntl, os, struct, sys
+    fd = os.open(sys.argv[1], os.O_RDWR)
+    for request in sys.stdin:
+        kind, start, length = request.split()[:3]
+        try:
+            if kind.startswith("flock"):
+                fcntl.flock(fd, {"flock-ex": fcntl.LOCK_EX, "flock-sh": fcntl.LOCK_SH, "flock-un": fcntl.LOCK_UN,
+                                 "flock-try": fcntl.LOCK_EX | fcntl.LOCK_NB}[kind])
+            elif kind == "close":
+                os.close(os.open(sys.argv[1], os.O_RDONLY))
+            else:
+                command = fcntl.F_SETLKW if kind.endswith("wait") else fcntl.F_SETLK
+                types = {"w": fcntl.F_WRLCK, "r": fcntl.F_RDLCK, "u": fcntl.F_UNLCK}
+                fcntl.fcntl(fd, command, struct.pack("hhqqi4x", types[kind[0]], 0, int(start), int(length), 0))
+            print("ok", flush=True)
+        except OSError as error:
+            print(error.errno, flush=True)
+"""
+
+
+class Locker:
+    def __init__(self, path):
+        self.process = python(LOCKER, path)
+
+    def send(self, kind, start=0, length=0):
+        self.process.stdin.write(f"{kind} {start} {length}\n")
+        self.process.stdin.flush()
+
+    def ask(self, kind, start=0, length=0):
+        self.send(kind, start, length)
+        said = line(self.process)
+        return said if said == "ok" else errno.errorcode[int(said)]
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def locks_hold_among_mounts_and_end_with_their_owner(box):
+    cluster, a, b = two_mounts(box)
+    put(f"{a}/f", b"0" * 1000)
+    one, two, three = Locker(f"{a}/f"), Locker(f"{b}/f"), Locker(f"{a}/f")
+    try:
+        check(one.ask("w", 0, 100) == "ok", "a write lock")
+        check(two.ask("w", 50, 10) == "EAGAIN" and two.ask("r", 99, 1) == "EAGAIN", "is in the way on the other mount")
+        check(three.ask("r", 0, 1) == "EAGAIN", "and on this")
+        check(two.ask("w", 100, 10) == "ok", "behind it is free")
+        check(two.ask("flock-try") == "ok" and one.ask("flock-try") == "EAGAIN", "flock knows of flock alone")
+        probe = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 100, 0)
+        fd = os.open(f"{b}/f", os.O_RDWR)
+        kind, _, start, length, pid = struct.unpack("hhqqi4x", fcntl.fcntl(fd, fcntl.F_GETLK, probe))
+        check((kind, start, length, pid) == (fcntl.F_WRLCK, 0, 100, one.process.pid), "F_GETLK names who holds it")
+
+        two.send("wwait", 0, 100)
+        time.sleep(0.3)
+        started = time.monotonic()
+        check(one.ask("u", 0, 40) == "ok", "a part is given back")
+        check(three.ask("w", 0, 40) == "ok", "and may be taken")
+        check(one.ask("u", 40, 60) == "ok", "the rest too")
+        time.sleep(0.2)
+        check(three.ask("close") == "ok", "closing any descriptor of the file ends the process's locks")
+        check(line(two.process) == "ok", "who waited gets it")
+        check(time.monotonic() - started < 5, "soon")
+
+        one.send("rwait", 0, 1)
+        time.sleep(0.3)
+        two.end()  # its locks go with it, by SIGKILL
+        check(line(one.process) == "ok", "a killed process holds nothing")
+        check(one.ask("flock-ex") == "ok", "nor by flock")
+        three.send("flock-ex")
+        time.sleep(0.7)
+        started = time.monotonic()
+        three.end()
+        check(time.monotonic() - started < 3, "who waits for a lock can be killed")
+
+        os.kill(cluster.node_pid(), signal.SIGKILL)
+        cluster.up(mount=False)
+        four = Locker(f"{b}/f")
+        try:
+            check(four.ask("flock-try") == "EAGAIN", "locks outlive the node")
+            one.end()
+            wait_until(lambda: four.ask("flock-try") == "ok", 20, "and end with their owner")
+        finally:
+            four.end()
+        os.close(fd)
+    finally:
+        for locker in (one, two, three):
+            locker.end()
+
+
+def a_dead_mounts_locks_end_with_its_lease(box):
+    cluster, a, b = two_mounts(box)
+    put(f"{a}/f", b"0")
+    fd = os.open(f"{b}/f", os.O_RDWR)
+    fcntl.lockf(fd, fcntl.LOCK_EX)
+    mine = os.open(f"{a}/f", os.O_RDWR)
+    fails(errno.EAGAIN, fcntl.lockf, mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    cluster.kill_mount(b)
+    started = time.monotonic()
+    fcntl.lockf(mine, fcntl.LOCK_EX)
+    check(time.monotonic() - started < 30, "a dead mount delays others by its lease, no longer")
+    try:
+        os.close(fd)
+    except OSError:
+        pass  # its mount is gone
+
+
+def open_unlinked_files_live_through_restarts(box):
+    cluster, a, b = two_mounts(box)
+    names = [f"f{i}" for i in range(5)]
+    for name in names:
+        put(f"{a}/{name}", name.encode() * 5000)
+    readers = {name: os.open(f"{b}/{name}", os.O_RDWR) for name in names}
+    for name in names[:3]:
+        os.unlink(f"{a}/{name}")  # by the other mount
+    os.unlink(f"{b}/{names[3]}")
+    put(f"{a}/new", b"new")
+    os.rename(f"{a}/new", f"{a}/{names[4]}")  # replaced while open
+    for restart in range(2):
+        cluster.kill_node()
+        cluster.up(mount=False)
+        time.sleep(6)  # the reaper has passed
+        for name, fd in readers.items():
+            check(os.pread(fd, 1 << 20, 0).startswith(name.encode() * 5000), f"{name} can be read, unlinked, after a restart")
+            os.pwrite(fd, f"more {restart}".encode(), 5000 * len(name) + restart * 10)
+            os.fsync(fd)
+    files = cluster.status()["files"]
+    for fd in readers.values():
+        os.close(fd)
+    wait_until(lambda: cluster.status()["files"] == files - 5, 30, "closed, they are gone")
+    check(sorted(os.listdir(a)) == [names[4]], "no name came back")
+
+
+def a_node_restart_looks_like_a_pause(box):
+    cluster, a, b = two_mounts(box)
+    os.mkdir(f"{a}/d")
+    writer = """
+        import os, sys
+        fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+        n = 0
+        while True:
+            record = f"{n:08d}".encode() * 100
+            os.pwrite(fd, record, n % 50 * 800)
+            if n % 3 == 0:
+                os.fsync(fd)
+            assert os.pread(fd, 800, n % 50 * 800) == record
+            with open(f"{sys.argv[1]}.{n}", "w") as f:
+                f.write(str(n))
+            if n > 20:
+                os.rename(f"{sys.argv[1]}.{n - 10}", f"{sys.argv[1]}.old")
+            n += 1
+            print(n, flush=True)
+    """
+    writers = [python(writer, f"{mount}/d/{name}") for name, mount in (("p", a), ("q", a), ("r", b))]
+    try:
+        for restart in range(4):
+            for process in writers:
+                line(process)
+            if restart % 2 == 0:
+                cluster.kill_node()
+            else:
+                cluster.run("stop", "--node", "--state", cluster.state, ok=False)
+                if cluster.node_pid():
+                    cluster.kill_node()
+            time.sleep(1)
+            cluster.up(mount=False)
+            for process in writers:
+                for _ in range(3):
+                    line(process, timeout_s=60)
+                check(process.poll() is None, "no writer saw an error")
+    finally:
+        for process in writers:
+            process.kill()
+            process.wait()
+
+
+def umount_and_sigterm_flush(box):
+    cluster, a, b = two_mounts(box)
+    for i in range(200):
+        put(f"{a}/by-umount-{i}", str(i).encode() * 1000)
+        put(f"{b}/by-sigterm-{i}", str(i).encode() * 1000)
+    cluster.umount(a)
+    pid = cluster.mount_pid(b)
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not alive(pid), 60, "a mount ends after SIGTERM")
+    subprocess.run(["umount", "-l", b], check=False, stderr=subprocess.DEVNULL)
+    cluster.kill_node()
+    cluster.up(mount=False)
+    cluster.mount(a)
+    for i in range(200):
+        for how in ("umount", "sigterm"):
+            check(get(f"{a}/by-{how}-{i}") == str(i).encode() * 1000, f"what {how} flushed is there: {i}")
+
+
+def no_process_becomes_unkillable(box):
+    cluster, a, _ = two_mounts(box)
+    put(f"{a}/f", b"x" * 100000)
+    os.kill(cluster.node_pid(), signal.SIGSTOP)
+    try:
+        stuck = """
+            import os, sys
+            print("go", flush=True)
+            if sys.argv[2] == "fsync":
+                fd = os.open(sys.argv[1], os.O_RDWR)
+                os.pwrite(fd, b"y", 5)
+                os.fsync(fd)
+            elif sys.argv[2] == "create":
+                open(sys.argv[1] + ".new", "w").write("new")
+                os.sync()
+            else:
+                os.listdir(os.path.dirname(sys.argv[1]))
+            print("done", flush=True)
+        """
+        processes = [python(stuck, f"{a}/f", what) for what in ("fsync", "create", "list")]
+        for process in processes:
+            line(process)
+        time.sleep(2)
+        for process in processes:
+            process.kill()
+        started = time.monotonic()
+        for process in processes:
+            process.wait(timeout=30)
+        check(time.monotonic() - started < 25, "processes that wait for a stopped node can be killed")
+    finally:
+        os.kill(cluster.node_pid(), signal.SIGCONT)
+    check(get(f"{a}/f")[:5] == b"x" * 5, "and the mount works when the node does")
+
+
+def readdir_under_change_has_no_duplicate_and_misses_nothing(box):
+    _, a, b = two_mounts(box)
+    os.mkdir(f"{a}/d")
+    steady = {f"steady{i}" for i in range(1500)}
+    for name in steady:
+        open(f"{a}/d/{name}", "w").close()
+    stop = threading.Event()
+    broken = []
+
+    def change(mount, seed):
+        rng = random.Random(seed)
+        mine = []
+        try:
+            while not stop.is_set():
+                if len(mine) < 50 or rng.random() < 0.5:
+                    name = f"m{seed}-{rng.randrange(10**9)}"
+                    open(f"{mount}/d/{name}", "w").close()
+                    mine.append(name)
+                else:
+                    at = rng.randrange(len(mine))
+                    if rng.random() < 0.5:
+                        os.unlink(f"{mount}/d/{mine.pop(at)}")
+                    else:
+                        os.rename(f"{mount}/d/{mine[at]}", f"{mount}/d/{mine[at]}r")
+                        mine[at] += "r"
+                        if len(mine[at]) > 200:
+                            os.unlink(f"{mount}/d/{mine.pop(at)}")
+        except OSError as error:
+            broken.append(error)
+    changers = [threading.Thread(target=change, args=(mount, seed)) for seed, mount in ((1, a), (2, b))]
+    for thread in changers:
+        thread.start()
+    try:
+        for round_ in range(20):
+            for mount in (a, b):
+                with os.scandir(f"{mount}/d") as entries:
+                    names = [entry.name for entry in entries]
+                untouched = [n for n in names if n in steady]
+                check(len(untouched) == len(steady), f"round {round_}: {len(steady) - len(set(untouched))} names were missed, "
+                      f"{len(untouched) - len(set(untouched))} came twice")
+    finally:
+        stop.set()
+        for thread in changers:
+            thread.join()
+    check(not broken, f"changes worked: {broken}")
+
+
+def grow_a_directory(box, entries):
+    """Making, finding and listing cost the same in a large directory as in a small one: no cliff."""
+    _, a, b = two_mounts(box)
+    os.mkdir(f"{a}/d")
+    batch = entries // 16
+    make, find = [], []
+    rng = random.Random(5)
+    for start in range(0, entries, batch):
+        begun = time.monotonic()
+        for i in range(start, start + batch):
+            os.mknod(f"{a}/d/entry-{i:09}")
+        made = time.monotonic()
+        for _ in range(batch // 8):
+            os.stat(f"{b}/d/entry-{rng.randrange(start + batch):09}")
+        make.append(made - begun)
+        find.append(time.monotonic() - made)
+
+    def middle(values):
+        return sorted(values)[len(values) // 2]
+    for what, times in (("making", make), ("finding", find)):
+        first, last = middle(times[1:8]), middle(times[8:])
+        print(f"{what}: {first / batch * 1e6:.0f} us an entry at first, {last / batch * 1e6:.0f} us at the end")
+        check(last < 3 * first + 0.2, f"{what} became slower: {first:.2f} s, then {last:.2f} s for {batch} entries")
+    drop_caches()
+    begun = time.monotonic()
+    with os.scandir(f"{b}/d") as found:
+        first_entry = next(found).name
+        waited = time.monotonic() - begun
+        names = {first_entry} | {entry.name for entry in found}
+    print(f"listing: the first entry after {waited * 1e3:.1f} ms, all after {time.monotonic() - begun:.1f} s")
+    check(len(names) == batch * 16, f"the list has {len(names)} of {batch * 16} names")
+    check(waited < 5, "the first entries come at once")
+
+
+def a_large_directory_has_no_cliff(box):
+    grow_a_directory(box, 8000)
+
+
+def long_run_a_million_entries_have_no_cliff(box):
+    grow_a_directory(box, 1_000_000)
+
+
+def times_and_birth_are_kept(box):
+    cluster, a, b = two_mounts(box)
+    put(f"{a}/f", b"x")
+    birth = shell(["stat", "-c", "%W %w", f"{a}/f"]).stdout
+    check(not birth.startswith("0") and "-" in birth, f"statx has a birth time: {birth!r}")
+    check(birth == shell(["stat", "-c", "%W %w", f"{b}/f"]).stdout, "the same on the other mount")
+    put(f"{a}/f", b"changed")
+    os.rename(f"{a}/f", f"{a}/g")
+    check(birth == shell(["stat", "-c", "%W %w", f"{a}/g"]).stdout, "it never changes")
+    os.utime(f"{a}/g", ns=(10**9 + 1, 2 * 10**9 + 3))
+    s = os.stat(f"{b}/g")
+    check((s.st_atime_ns, s.st_mtime_ns) == (10**9 + 1, 2 * 10**9 + 3), "utimensat to the nanosecond, on the other mount")
+    cluster.remount()
+    s = os.stat(f"{a}/g")
+    check((s.st_atime_ns, s.st_mtime_ns) == (10**9 + 1, 2 * 10**9 + 3), "and after a new mount")
+
+
+def set_ids_sticky_bits_and_umask(box):
+    os.chmod(box.root, 0o755)  # other users pass
+    _, a, b = two_mounts(box)
+    os.mkdir(f"{a}/shared")
+    os.chown(f"{a}/shared", 1000, 2000)
+    os.chmod(f"{a}/shared", 0o3777)
+    program = """
+        import os, sys
+        os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+        os.umask(0o027)
+        what, path = sys.argv[1], sys.argv[3]
+        try:
+            if what == "make":
+                open(path, "w").close(); os.mkdir(path + ".d"); os.chmod(path, 0o2755)
+            elif what == "unlink":
+                os.unlink(path)
+            elif what == "write":
+                fd = os.open(path, os.O_WRONLY); os.write(fd, b"x")
+            print("ok")
+        except OSError as error:
+            print(error.errno)
+    """
+
+    def run(what, uid, path):
+        said = line(python(program, what, uid, path))
+        return said if said == "ok" else errno.errorcode[int(said)]
+    check(run("make", 1001, f"{a}/shared/f") == "ok", "another user makes files there")
+    s, d = os.stat(f"{b}/shared/f"), os.stat(f"{b}/shared/f.d")
+    check((s.st_uid, s.st_gid) == (1001, 2000), "the group is the directory's")
+    check(s.st_mode & 0o7777 == 0o0755, f"set-group-id is not for one outside the group: {oct(s.st_mode)}")
+    check(d.st_mode & 0o7777 == 0o2750, f"a directory inherits set-group-id, umask applies: {oct(d.st_mode)}")
+    check(run("unlink", 1002, f"{b}/shared/f") == "EPERM", "the sticky bit protects it from others")
+    check(run("unlink", 1001, f"{b}/shared/f") == "ok", "not from its owner")
+    put(f"{a}/program", b"#!")
+    os.chmod(f"{a}/program", 0o6777)
+    check(run("write", 1002, f"{b}/program") == "ok", "who may write")
+    check(os.stat(f"{a}/program").st_mode & 0o7777 == 0o0777, "takes the set-ids away")
+
+
+def extended_attributes_and_their_limits(box):
+    cluster, a, b = two_mounts(box)
+    put(f"{a}/f", b"x")
+    os.symlink("f", f"{a}/l")
+    os.setxattr(f"{a}/f", "user.empty", b"")
+    os.setxattr(f"{a}/f", "user.big", b"v" * 65536)
+    os.setxattr(f"{a}/f", "trusted.t", b"t")
+    os.setxattr(f"{a}/f", "security.s", b"s")
+    for mount in (a, b):
+        check(os.getxattr(f"{mount}/f", "user.empty") == b"" and len(os.getxattr(f"{mount}/f", "user.big")) == 65536, "values")
+        check(sorted(os.listxattr(f"{mount}/f")) == ["security.s", "trusted.t", "user.big", "user.empty"], "names")
+    fails(errno.E2BIG, os.setxattr, f"{a}/f", "user.huge", b"v" * 65537)
+    fails(errno.E2BIG, os.setxattr, f"{a}/f", "user.huge", b"v" * (10 << 20))
+    fails(errno.ERANGE, os.setxattr, f"{a}/f", "user." + "n" * 251, b"v")
+    fails(errno.EOPNOTSUPP, os.setxattr, f"{a}/f", "nonsense.n", b"v")
+    fails(errno.EEXIST, os.setxattr, f"{a}/f", "user.big", b"v", os.XATTR_CREATE)
+    fails(errno.ENODATA, os.setxattr, f"{b}/f", "user.absent", b"v", os.XATTR_REPLACE)
+    fails(errno.ENODATA, os.getxattr, f"{a}/f", "user.absent")
+    fails(errno.EPERM, lambda: os.setxattr(f"{a}/l", "user.on-link", b"v", follow_symlinks=False))
+    os.removexattr(f"{b}/f", "user.big")
+    fails(errno.ENODATA, os.getxattr, f"{a}/f", "user.big")
+    for i in range(300):
+        os.setxattr(f"{a}/f", f"user.many{i}", str(i).encode())
+    cluster.remount()
+    check(len(os.listxattr(f"{a}/f")) == 303, "hundreds of attributes")
+
+
+def long_names_deep_paths_and_loops(box):
+    _, a, b = two_mounts(box)
+    name = "ä" * 127 + "x"
+    put(f"{a}/{name}", b"x")
+    check(get(f"{b}/{name}") == b"x", "a name of 255 bytes")
+    fails(errno.ENAMETOOLONG, put, f"{a}/{'n' * 256}", b"")
+    os.symlink("loop", f"{a}/loop")
+    fails(errno.ELOOP, os.stat, f"{a}/loop")
+    fails(errno.ENAMETOOLONG, os.stat, a + "/d" * 3000)
+    fd = os.open(a, os.O_RDONLY)
+    for _ in range(300):  # deeper than PATH_MAX
+        os.mkdir("d" * 50, dir_fd=fd)
+        below = os.open("d" * 50, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    other = os.open("leaf", os.O_WRONLY | os.O_CREAT, dir_fd=fd)
+    os.write(other, b"deep")
+    os.close(other)
+    check(os.stat("leaf", dir_fd=fd).st_size == 4, "a path of 15,000 bytes, walked")
+    os.close(fd)
+    fd = os.open(f"{a}/big", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 1 << 52)
+    check(os.pwrite(fd, b"end", (1 << 52) - 3) == 3 and os.stat(f"{b}/big").st_size == 1 << 52, "a file of 4 PiB")
+    fails(errno.EFBIG, os.ftruncate, fd, (1 << 62) + 1)
+    os.close(fd)
+
+
+def shared_mappings_are_coherent_after_msync(box):
+    import mmap
+    _, a, b = two_mounts(box)
+    put(f"{a}/f", bytes(1 << 16))
+    with open(f"{a}/f", "r+b") as f, open(f"{b}/f", "r+b") as g:
+        here = mmap.mmap(f.fileno(), 0)
+        there = mmap.mmap(g.fileno(), 0)
+        private = mmap.mmap(f.fileno(), 0, flags=mmap.MAP_PRIVATE)
+        private[:4] = b"mine"
+        for i in range(50):
+            text = f"round {i:5}".encode()
+            here[i * 100:i * 100 + len(text)] = text
+            here.flush()
+            check(there[i * 100:i * 100 + len(text)] == text, f"msync on one mount is seen in a mapping on the other: {i}")
+            there[i * 100 + 50:i * 100 + 50 + len(text)] = text
+            there.flush()
+            check(here[i * 100 + 50:i * 100 + 50 + len(text)] == text, f"and back: {i}")
+            check(get(f"{a}/f")[i * 100 + 50:i * 100 + 50 + len(text)] == text, "and by read")
+        check(private[:4] == b"mine" and here[:4] != b"mine", "a private mapping is private")
+        here.close(), there.close(), private.close()
+
+
+if __name__ == "__main__":
+    main()
