@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <optional>
 #include <thread>
 
 #include "gateway/fuse/gateway.h"
@@ -40,6 +41,10 @@ class NullFileSystem final : public FileSystem {
     co_return file(FileId(next_++));
   }
   Task<Result<Created>> create(FileId, std::string, uint32_t, OpenMode, Credentials) override {
+    FileId id(next_++);
+    co_return Created{file(id), std::make_shared<Opened>(id)};
+  }
+  Task<Result<Created>> create_unnamed(FileId, uint32_t, OpenMode, Credentials) override {
     FileId id(next_++);
     co_return Created{file(id), std::make_shared<Opened>(id)};
   }
@@ -75,6 +80,16 @@ class NullFileSystem final : public FileSystem {
   }
   Task<Result<void>> sync(FileId) override { co_return Result<void>(); }
   Task<Result<void>> punch(OpenFileRef, uint64_t, uint64_t) override { co_return Result<void>(); }
+  Task<Result<void>> grow(OpenFileRef, uint64_t) override { co_return Result<void>(); }
+  Task<Result<uint64_t>> seek(OpenFileRef, uint64_t offset, bool hole) override {
+    if (offset >= kSize) co_return Error(Code::kNotFound, "");
+    co_return hole ? kSize : offset;
+  }
+  Task<Result<bool>> lock(FileId, FileLock, Nanos) override { co_return true; }
+  Task<Result<std::optional<FileLock>>> find_lock(FileId, FileLock) override {
+    co_return std::optional<FileLock>();
+  }
+  Task<Result<void>> unlock_all(FileId, uint64_t, bool) override { co_return Result<void>(); }
   Task<Result<void>> close(OpenFileRef) override { co_return Result<void>(); }
   Task<Result<FileSystemStatistics>> statistics() override { co_return FileSystemStatistics{}; }
   Task<Result<void>> sync_all() override { co_return Result<void>(); }
