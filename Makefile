@@ -89,7 +89,7 @@ test: build
 	scripts/setup --tools versitygw zstd-source model $(AZURITE)
 	$(call run_tests,release,-LE long)
 	$(call configure_and_build,asan)
-	$(call run_tests,asan,-LE long)
+	$(call run_tests,asan,-LE 'long|black-box')
 	@if [ -x $(BIN)/headrace-sim ]; then set -x; $(BIN)/headrace-sim --seeds $(SEEDS); fi
 
 .PHONY: test-all

@@ -92,7 +92,7 @@ def no_space_only_while_the_bucket_is_down_and_the_hot_tier_full(box):
 
 
 def fetch_pin_and_release(box):
-    cluster = small(box)
+    cluster = box.cluster(capacity_mib=96)  # 384 MiB of data in 4+2
     cluster.up()
     for name, count in (("a", 6), ("b", 6)):
         directory = os.path.join(cluster.mount_dir, name)
@@ -104,7 +104,7 @@ def fetch_pin_and_release(box):
     # What comes after drives it out.
     filler = os.path.join(cluster.mount_dir, "filler")
     os.mkdir(filler)
-    write_files(filler, range(60))
+    write_files(filler, range(130))
     os.sync()
 
     def where(path):
@@ -113,7 +113,7 @@ def fetch_pin_and_release(box):
     cold = where(a)["bytes"] - where(a)["hot_bytes"]
     check(cold > 0, f"some of it was dropped: {where(a)}")
     os.unlink(os.path.join(filler, "f0"))
-    for i in range(1, 50):
+    for i in range(1, 120):
         os.unlink(os.path.join(filler, f"f{i}"))
 
     def fetched():
@@ -124,7 +124,7 @@ def fetch_pin_and_release(box):
     cluster.run("tier", "pin", a, "--wait")
     pins = json.loads(cluster.run("tier", "pins", "--json", "--state", cluster.state).stdout)["pins"]
     check([p["path"] for p in pins] == ["/a"] and pins[0]["complete"], f"the pin is listed: {pins}")
-    write_files(filler, range(100, 124))
+    write_files(filler, range(200, 260))
     os.sync()
     check(where(a)["hot_bytes"] == where(a)["bytes"] and where(a)["pinned"], f"a pin keeps it hot: {where(a)}")
     cluster.remount()
