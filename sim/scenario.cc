@@ -615,7 +615,7 @@ const std::vector<std::string>& required_counts() {
       "op.mkdir", "op.symlink", "op.mknod", "op.racing_make", "op.create", "op.unlink", "op.rmdir", "op.rename", "op.rename_directory",
       "op.link", "op.set_xattr", "op.remove_xattr", "op.get_xattr", "op.chmod", "op.write", "op.fsync", "op.sync_all", "op.truncate",
       "op.punch", "op.read", "op.unlink_open", "op.lookup", "op.stat", "op.readdir", "verify.trees", "verify.files", "verify.unknown",
-      "verify.rows", "verify.chains", "op.chain", "stage.lagging_take_over", "stage.spin_down", "stage.take_over", "stage.moved", "node.scrubbed",
+      "verify.rows", "verify.chains", "op.chain", "stage.lagging_take_over", "stage.spin_down", "stage.take_over", "stage.moved",
       "fault.crash.process", "fault.crash.power", "fault.crash.everything", "fault.crash.spin_down", "fault.crash.rehydrate",
       "fault.net.short_partition", "fault.net.long_partition", "fault.net.cut", "fault.net.cut_any", "fault.net.delay_burst", "fault.net.refuse",
       "fault.disk.slow", "fault.disk.read_fails", "fault.disk.write_fails", "fault.disk.flush_fails", "fault.disk.flush_lies", "fault.disk.lost_write",

@@ -20,6 +20,8 @@ Key prepared_key(Partition& partition, const TransactionId& id) {
   return transaction_key(partition.first_slot(), Table::kPrepared, id);
 }
 
+Key rename_lock_key(Partition& partition) { return partition_row_key(partition.first_slot(), "rename"); }
+
 struct EraseDecision {
   using Reply = Empty;
   Key key;
@@ -46,9 +48,15 @@ Task<void> tell(Partition& partition, TransactionId id, std::vector<PartitionId>
       if (!slept) co_return;
     }
   }
-  if (!commit || !partition.serving()) co_return;
-  Result<Empty> erased = co_await partition.change(EraseDecision{decision_key(partition, id)});
-  (void)erased.ok();  // still there: told again by the next leader, which is harmless
+  if (!commit) co_return;
+  partition.unlock(id);
+  while (partition.serving()) {
+    Result<Empty> erased = co_await partition.change(EraseDecision{decision_key(partition, id)});
+    if (erased.ok()) co_return;
+    // Changes may have to wait, for the bucket's word on who owns it. (The next leader tells them again, which is harmless.)
+    bool slept = co_await partition.scope().token().sleep(partition.context().env.clock, milliseconds(500));
+    if (!slept) co_return;
+  }
 }
 
 struct PrepareOp {
@@ -131,6 +139,16 @@ Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<St
     TransactionId id = partition.new_transaction();
     std::vector<PartitionId> participants;
     for (const auto& [participant, indexes] : remote) participants.push_back(participant);
+    // A directory's new parent must be seen by whoever holds the rename lock next: it is given back behind all else that
+    // the transaction changes. Its keeper is told last, or is this partition.
+    bool keeps_rename_lock = false;
+    for (const Step& step : steps) {
+      if (step.kind != StepKind::kLockRename) continue;
+      keeps_rename_lock = partition.owns(step.slot);
+      const PartitionInfo* owner = partition.context().view.map().partition_of(step.slot);
+      auto keeper = std::ranges::find(participants, owner == nullptr ? PartitionId() : owner->id);
+      if (!keeps_rename_lock && keeper != participants.end()) std::rotate(keeper, keeper + 1, participants.end());
+    }
     partition.deciding().insert(id);
     txn.must_not_wait();
     txn.on_abandon([&partition, id, participants] {
@@ -153,8 +171,9 @@ Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<St
       for (size_t k = 0; k < indexes.size(); ++k) results[indexes[k]] = reply->attributes[k];
     }
     if (!mutant("decision_not_journaled")) txn.put_row(decision_key(partition, id), DecisionRow{participants});
-    txn.on_commit([&partition, id, participants] {
+    txn.on_commit([&partition, id, participants, keeps_rename_lock] {
       partition.deciding().erase(id);
+      if (keeps_rename_lock) partition.lock(rename_lock_key(partition), id);
       // The record that commit() queues next is the newest one.
       partition.scope().spawn(tell(partition, id, participants, true, partition.next_position()));
     });
@@ -207,7 +226,9 @@ Task<void> resolve_loop(Partition& partition) {
       if (!decisions.ok()) co_return;
       for (auto& [key, value] : *decisions) {
         Result<DecisionRow> row = decode_durable<DecisionRow>(value);
-        if (row.ok()) partition.scope().spawn(tell(partition, transaction_of(key), row->participants, true, Position()));
+        if (!row.ok()) continue;
+        if (partition.owns(kRootFile.slot())) partition.lock(rename_lock_key(partition), transaction_of(key));
+        partition.scope().spawn(tell(partition, transaction_of(key), row->participants, true, Position()));
       }
       first = false;
     }
@@ -219,7 +240,8 @@ Task<void> resolve_loop(Partition& partition) {
       CallOptions options;
       options.timeout = seconds(5);
       Result<DecisionReply> answer = co_await partition.context().partitions.call(id.coordinator, Decision{id}, options);
-      if (!answer.ok() || !answer->known) continue;
+      // A commit is told by the coordinator, in an order that matters.
+      if (!answer.ok() || !answer->known || answer->commit) continue;
       Result<Empty> done = co_await finish(partition, Finish{id, answer->commit});
       (void)done.ok();  // tried again in the next round
     }
