@@ -204,7 +204,7 @@ class Cluster:
         pid = self.mount_pid(directory)
         self.run("umount", directory)
         # The mount sends what it holds after the kernel has let go of it.
-        wait_until(lambda: not pid or not alive(pid), 60, f"the mount at {directory} ends")
+        wait_until(lambda: not pid or not alive(pid), 300, f"the mount at {directory} ends")
 
     def remount(self):
         self.umount()
