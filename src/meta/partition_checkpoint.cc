@@ -114,7 +114,7 @@ Task<Result<void>> Partition::checkpoint_now() {
 Task<Result<StoreFileCopy>> Partition::ship_file(StoreFile file, uint64_t tag) {
   StoreFileCopy copy;
   copy.file = file;
-  const ClusterMap& map = context_.view.map();
+  const ClusterMap map = context_.view.map();  // another may come while this waits
   for (uint64_t offset = 0; offset < file.size; offset += kMaxSegment) {
     uint64_t length = std::min(kMaxSegment, file.size - offset);
     HR_CO_TRY(Buffer bytes, co_await store_->read_file(tag, file.name, offset, length));
@@ -144,7 +144,7 @@ Task<Result<Location>> Partition::write_mirrored(Buffer bytes, uint8_t parity) {
 
 Task<Result<void>> Partition::ship(StoreFiles files, uint64_t tag, Position at, Cut cut) {
   CheckpointRecord next;
-  const ClusterMap& map = context_.view.map();
+  const ClusterMap map = context_.view.map();  // another may come while this waits
   next.name_space = map.name_space;
   next.namespace_epoch = map.namespace_epoch;
   next.partition = id_;
