@@ -322,7 +322,7 @@ HotUsage Node::usage() const {
   }
   // What writers may fill any moment; where there are many of them, it is not all filled at once.
   uint64_t reserved = 0;
-  for (const auto& [id, partition] : service_.all()) reserved += partition->sessions().reservations();
+  for (const auto& [id, partition] : service_.all()) reserved += partition->sessions().unwritten_reservations();
   usage.reserved = std::min(reserved * on_targets(kMaxSegment), usage.capacity / 2);
   return usage;
 }

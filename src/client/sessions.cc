@@ -171,7 +171,7 @@ Task<bool> ClientSessions::reopen(ClientSessionRef session) {
     session->valid_until = std::max(session->valid_until, sent + session->lease);
     session->expired = false;
     session->epoch = epoch;
-    session->reservations.clear();  // a new leader may know nothing of them
+    session->abandon_reservations();  // a new leader may know nothing of them
     ++session->reopened;
   }
   co_return true;

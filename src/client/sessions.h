@@ -66,8 +66,15 @@ struct ClientSession {
   Mutex reserving_files;
 
   std::vector<Reservation> reservations;
+  std::vector<SegmentId> abandoned;  // reserved, never to be committed: the partition is told when it is next asked
+  uint32_t written = 0;              // segments on the targets whose commit is yet to be answered
   uint32_t reserve_next = 1;  // how many to ask for next time
   Mutex reserving;
+
+  void abandon_reservations() {
+    for (const Reservation& one : reservations) abandoned.push_back(one.segment);
+    reservations.clear();
+  }
 
   // Remembers that the grant ended (down to keep) for every request now in flight.
   void end_grant(GrantId grant, GrantKind keep);

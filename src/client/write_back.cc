@@ -13,6 +13,9 @@ namespace {
 constexpr Nanos kTick = milliseconds(500);
 constexpr Nanos kWriterPatience = seconds(120);
 constexpr uint32_t kMaxReservations = 4;
+constexpr Nanos kRoomPatience = seconds(15);   // of a job that may hold what others wait for
+constexpr Nanos kTightFor = seconds(60);       // after the hot tier was last too full for a segment
+constexpr int kFullTargetAttempts = 30;
 constexpr uint32_t kMaxStale =
     3;  // commits refused under a grant that we believe in, before we give it up
 
@@ -152,7 +155,7 @@ bool WriteBack::take_into(Job& job, const FileRef& file, uint64_t max_bytes) {
 bool WriteBack::take_runs_into(Job& job, const FileRef& file) {
   if (file->session != job.session) return false;
   const uint64_t flush = next_flush_++;
-  std::vector<DirtyPiece> pieces = file->dirty.take_runs(flush, kSegment, kJobBytes);
+  std::vector<DirtyPiece> pieces = file->dirty.take_runs(flush, kSegment, job_bytes());
   if (pieces.empty()) return false;
   Part& part = job.parts.emplace_back(file, flush);
   for (const DirtyPiece& piece : pieces) job.bytes += piece.bytes.size();
@@ -195,7 +198,7 @@ bool WriteBack::pump(std::deque<FileRef>& queue) {
     const bool aged = file->dirty_since + options_.flush_after - kTick <= now;
     if (file->retry_at <= now && (aged || file->opens == 0 || pressed())) {
       due |= aged;
-      if (bytes < kJobBytes && ready.size() < kJobFiles) {
+      if (bytes < job_bytes() && ready.size() < kJobFiles) {
         ready.push_back(file);
         bytes += file->dirty.free_bytes();
       }
@@ -207,8 +210,8 @@ bool WriteBack::pump(std::deque<FileRef>& queue) {
   JobRef job = new_job(*ready.front());
   job->background = true;
   for (const FileRef& file : ready) {
-    if (job->bytes >= kJobBytes) break;
-    (void)take_into(*job, file, kJobBytes - job->bytes);
+    if (job->bytes >= job_bytes()) break;
+    (void)take_into(*job, file, job_bytes() - job->bytes);
   }
   if (job->parts.empty()) return false;
   return launch(std::move(job));
@@ -232,7 +235,7 @@ std::vector<WriteBack::JobRef> WriteBack::jobs_of(const FileRef& file) {
   }
   while (file->dirty.free_bytes() > 0) {
     JobRef job = new_job(*file);
-    if (!take_into(*job, file, kJobBytes)) break;
+    if (!take_into(*job, file, job_bytes())) break;
     jobs.push_back(std::move(job));
   }
   return jobs;
@@ -246,7 +249,7 @@ Task<void> WriteBack::settle(FileRef file) {
 }
 
 Task<Result<void>> WriteBack::flush(FileRef file) {
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < 10;) {
     if (file->dirty.empty()) co_return Result<void>();
     const uint64_t put_backs = file->put_backs;
     std::vector<JobRef> jobs = jobs_of(file);
@@ -262,14 +265,16 @@ Task<Result<void>> WriteBack::flush(FileRef file) {
     co_await settle(file);  // what others took before
     if (file->put_backs == put_backs)
       co_return Result<void>();  // written, or dropped: then file->error says why
+    if (error && error->code() == Code::kBusy) continue;  // space is being made: as long as that takes
     if (error && error->code() != Code::kStale) co_return *error;
+    ++round;
   }
   co_return Error(Code::kIo, "the file's data could not be written: its grant ends over and over");
 }
 
 Task<Result<void>> WriteBack::flush_all() {
   std::optional<Error> error;
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < 10;) {
     error.reset();
     std::vector<JobRef> jobs;
     std::vector<FileRef> dirty;
@@ -282,8 +287,8 @@ Task<Result<void>> WriteBack::flush_all() {
       while (file->dirty.free_bytes() > 0) {
         JobRef& job = open[file->session->partition];
         if (job == nullptr) job = new_job(*file);
-        const bool taken = take_into(*job, file, kJobBytes - job->bytes);
-        if (taken && job->bytes < kJobBytes && job->parts.size() < kJobFiles &&
+        const bool taken = take_into(*job, file, job_bytes() - std::min(job->bytes, job_bytes()));
+        if (taken && job->bytes < job_bytes() && job->parts.size() < kJobFiles &&
             job->pieces < kJobPieces)
           continue;
         if (job->parts.empty()) break;
@@ -305,7 +310,9 @@ Task<Result<void>> WriteBack::flush_all() {
       }
     }
     for (const FileRef& file : dirty) co_await settle(file);
+    if (error && error->code() == Code::kBusy) continue;  // as in flush()
     if (error && error->code() != Code::kStale) break;
+    ++round;
   }
   if (error) co_return *error;
   co_return Result<void>();
@@ -447,18 +454,35 @@ Task<void> WriteBack::run_stage(JobRef job) {
   }
 }
 
+// A written segment that no commit will name.
+void WriteBack::abandon(ClientSession& session, const SegmentId& segment) {
+  --session.written;
+  session.abandoned.push_back(segment);
+}
+
 Task<void> WriteBack::run_commit(JobRef job) {
   Result<std::vector<Written>> written = co_await write_segments(job);
   if (!written.ok()) {
     fail_all(*job, written.error());
     co_return;
   }
+  const bool answered = co_await commit(job, *written);
+  for (const Written& one : *written) {
+    if (answered) {
+      --job->session->written;
+    } else {
+      abandon(*job->session, one.segment.segment);
+    }
+  }
+}
+
+Task<bool> WriteBack::commit(JobRef job, const std::vector<Written>& written) {
   for (Part& part : job->parts)
     if (!mutant("commit_out_of_turn")) co_await part.turn.come();
   Result<void> there = co_await born(job);
   if (!there.ok()) {
     fail_all(*job, there.error());
-    co_return;
+    co_return false;
   }
   Commit request;
   std::vector<Part*> named;
@@ -476,8 +500,8 @@ Task<void> WriteBack::run_commit(JobRef job) {
     request.files.push_back(std::move(file));
     named.push_back(&part);
   }
-  if (named.empty()) co_return;
-  for (const Written& segment : *written) request.segments.push_back(segment.segment);
+  if (named.empty()) co_return false;
+  for (const Written& segment : written) request.segments.push_back(segment.segment);
   ++counters_.commits;
   Result<CommitReply> reply = co_await sessions_.mutate_under(job->session, std::move(request));
   if (reply.ok() && reply->codes.size() != named.size())
@@ -486,10 +510,10 @@ Task<void> WriteBack::run_commit(JobRef job) {
     const Error error(job->session->lost ? Code::kStale : reply.code(), reply.error().message());
     note(error.code());
     for (Part* part : named) failed(*part, error);
-    co_return;
+    co_return false;
   }
   note(Code::kOk);
-  for (const Written& segment : *written) {
+  for (const Written& segment : written) {
     Location location;
     location.segment = segment.segment.segment;
     location.length = segment.segment.length;
@@ -510,6 +534,7 @@ Task<void> WriteBack::run_commit(JobRef job) {
   }
   // A new leader knows of no grant before it was claimed: ask before believing that it ended.
   if (stale) (void)co_await sessions_.reopen(job->session);
+  co_return true;
 }
 
 Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef job) {
@@ -569,9 +594,17 @@ Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef j
   contents.clear();
   std::vector<Result<Written>> results = co_await when_all(std::move(writes));
   std::vector<Written> written;
+  std::optional<Error> error;
   for (Result<Written>& result : results) {
-    if (!result.ok()) co_return std::move(result).error();
-    written.push_back(*std::move(result));
+    if (result.ok()) {
+      written.push_back(*std::move(result));
+    } else if (!error) {
+      error = std::move(result).error();
+    }
+  }
+  if (error) {
+    for (const Written& one : written) abandon(*job->session, one.segment.segment);
+    co_return *std::move(error);
   }
   for (const Place& place : places) {
     Extent extent = place.extent;
@@ -593,6 +626,7 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
       placement = co_await io_.write(reservation->segment, data, reservation->placement,
                                      reservation->spares, reservation->capability);
       if (placement.ok()) {
+        ++session->written;
         ++counters_.segments;
         counters_.segment_bytes += data.size();
         co_return Written{{reservation->segment, data.size(), *std::move(placement)},
@@ -602,15 +636,15 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
       placement = std::move(reservation).error();
     }
     // Never the same id again: some of its fragments may be there.
+    if (reservation.ok()) session->abandoned.push_back(reservation->segment);
     const Code code = placement.code();
-    // The partition says when the hot tier is full for good. Meanwhile space is being made: as long as that takes.
-    const bool waits = !reservation.ok() && code == Code::kBusy && !scope_.token().cancelled();
-    if (waits) deadline = env_.clock.now() + ClientSessions::kPatience;
-    // A full target: what was reserved before it was full is no good either.
-    if (reservation.ok() && code == Code::kNoSpace) session->reservations.clear();
-    const bool final = code == Code::kReadOnly || code == Code::kStale ||
-                       (code == Code::kNoSpace && (reservation.ok() ? attempt >= 8 : attempt >= 2));
-    if (final || (!waits && env_.clock.now() >= deadline))
+    // A full target: what was reserved before it was full is no good either. The partition says when the hot tier is
+    // full for good.
+    if (reservation.ok() && code == Code::kNoSpace) session->abandon_reservations();
+    const bool final =
+        code == Code::kReadOnly || code == Code::kStale || code == Code::kBusy ||
+        (code == Code::kNoSpace && attempt >= (reservation.ok() ? kFullTargetAttempts : 2));
+    if (final || env_.clock.now() >= deadline)
       co_return std::move(placement).error().within("write a segment");
     co_await env_.clock.sleep(pause);
     pause = std::min(pause * 2, seconds(2));
@@ -619,16 +653,35 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
 
 Task<Result<Reservation>> WriteBack::reserve(ClientSessionRef session, Slot home) {
   const int64_t now_s = env_.clock.wall().count / 1'000'000'000;
+  // In the order of the jobs, also while the hot tier is full: who is first in turn to commit is first to get a place.
   Mutex::Guard guard = co_await session->reserving.lock();
-  std::erase_if(session->reservations,
-                [&](const Reservation& r) { return int64_t{r.capability.expiry_s} < now_s + 300; });
-  if (session->reservations.empty()) {
+  const Nanos deadline = env_.clock.now() + kRoomPatience;
+  Nanos pause = milliseconds(10);
+  std::erase_if(session->reservations, [&](const Reservation& r) {
+    const bool old = int64_t{r.capability.expiry_s} < now_s + 300;
+    if (old) session->abandoned.push_back(r.segment);
+    return old;
+  });
+  while (session->reservations.empty()) {
     Reserve request;
     request.slot = home;
     request.count = session->reserve_next;
+    request.abandoned = session->abandoned;
+    request.written = session->written;
     Result<ReserveReply> reply = co_await sessions_.ask_under(session, request);
+    // Taken back whatever the answer; told again where there was none.
+    if (reply.ok() || reply.code() == Code::kBusy || reply.code() == Code::kNoSpace)
+      session->abandoned.erase(session->abandoned.begin(), session->abandoned.begin() + std::ssize(request.abandoned));
     if (!reply.ok()) {
       session->reserve_next = 1;
+      if (reply.code() == Code::kBusy) {
+        tight_until_ = env_.clock.now() + kTightFor;
+        if (env_.clock.now() < deadline && !session->lost && !scope_.token().cancelled()) {
+          co_await env_.clock.sleep(pause);
+          pause = std::min(pause * 2, seconds(2));
+          continue;
+        }
+      }
       co_return std::move(reply).error();
     }
     if (reply->reservations.empty())

@@ -131,6 +131,8 @@ class WriteBack {
   bool take_runs_into(Job& job, const FileRef& file);
   [[nodiscard]] Task<void> flusher();
   bool pump(std::deque<FileRef>& queue);
+  // While the hot tier is nearly full a job is one segment, so that none holds some while it waits for more.
+  [[nodiscard]] uint64_t job_bytes() const { return env_.clock.now() < tight_until_ ? kSegment : kJobBytes; }
   [[nodiscard]] bool pressed() const { return dirty_bytes_ > options_.dirty_limit / 4 * 3; }
   [[nodiscard]] JobRef stage_job(const FileRef& file);
   [[nodiscard]] std::vector<JobRef> jobs_of(const FileRef& file);
@@ -140,9 +142,13 @@ class WriteBack {
   [[nodiscard]] Task<void> run(JobRef job);
   [[nodiscard]] Task<void> run_stage(JobRef job);
   [[nodiscard]] Task<void> run_commit(JobRef job);
+  // Whether the partition named the segments; if not, nobody will.
+  [[nodiscard]] Task<bool> commit(JobRef job, const std::vector<Written>& written);
   [[nodiscard]] Task<Result<std::vector<Written>>> write_segments(JobRef job);
   [[nodiscard]] Task<Result<Written>> write_segment(ClientSessionRef session, Slot home,
                                                     Buffer data);
+  static void abandon(ClientSession& session, const SegmentId& segment);
+  // kBusy: the hot tier was too full for longer than a job may wait with what it holds.
   [[nodiscard]] Task<Result<Reservation>> reserve(ClientSessionRef session, Slot home);
   // The partition has the files.
   [[nodiscard]] Task<Result<void>> born(JobRef job);
@@ -165,6 +171,7 @@ class WriteBack {
   uint64_t added_ = 0;  // since the flusher last looked
   uint64_t next_flush_ = 1;
   size_t background_jobs_ = 0;
+  Nanos tight_until_{};
   std::optional<Error> lost_;
   std::optional<Error> refusing_;  // the last commit failed for want of space, or of the namespace
   WaitList writers_;

@@ -141,6 +141,7 @@ struct OnePartition {
 
   void start() {
     PartitionContext context{env, hub, view, target_port, partition_port, coordinator, stores, segments, {}, NodeId(1), options};
+    context.admit = [this] { return admits; };
     partition = std::make_unique<Partition>(context, PartitionId(0));
     check(world.run(partition->start()));
   }
@@ -236,6 +237,7 @@ struct OnePartition {
     world.run_for(seconds(30));
   }
 
+  Result<uint32_t> admits = 64u;  // of what is reserved for clients
   World world;
   Machine& machine;
   Env& env;

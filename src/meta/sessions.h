@@ -36,6 +36,7 @@ struct Session {
   std::map<uint64_t, std::shared_ptr<Event>> running;
   std::set<FileId> kept;            // files it has open
   std::map<SegmentId, Placement> reserved;
+  uint32_t written = 0;             // of those, as the client last said: filled on the targets, not yet committed
 };
 
 class Sessions {
@@ -82,6 +83,12 @@ class Sessions {
   [[nodiscard]] size_t reservations() const {
     size_t n = for_work_.size();
     for (const auto& [id, session] : sessions_) n += session->reserved.size();
+    return n;
+  }
+  // Reserved, and as far as is known not yet on the targets.
+  [[nodiscard]] size_t unwritten_reservations() const {
+    size_t n = for_work_.size();
+    for (const auto& [id, session] : sessions_) n += session->reserved.size() - std::min<size_t>(session->written, session->reserved.size());
     return n;
   }
 

@@ -448,14 +448,18 @@ struct ReserveReply {
   std::vector<Reservation> reservations;
   void fields(this auto& self, auto& v) { v(self.reservations); }
 };
-// Ids and placements that belong to the session until committed or given back by its end. kNoSpace / kUnavailable (fewer than P+1 targets).
+// Ids and placements that belong to the session until committed, abandoned or given back by its end. kBusy (the hot tier is
+// full, space is being made), kNoSpace (none can be made) / kUnavailable (fewer than P+1 targets); what is abandoned is taken
+// back whatever the answer.
 struct Reserve {
   static constexpr MessageType kType = MessageType::kReserve;
   using Reply = ReserveReply;
   SessionId session;
   Slot slot;                    // of the files that will name them: the segments' home
   uint32_t count = 1;
-  void fields(this auto& self, auto& v) { v(self.session, self.slot, self.count); }
+  std::vector<SegmentId> abandoned;  // reserved before, never to be committed: their fragments may be dropped
+  uint32_t written = 0;         // of what is reserved: filled on the targets, so that space is not claimed for it twice
+  void fields(this auto& self, auto& v) { v(self.session, self.slot, self.count, self.abandoned, self.written); }
 };
 // One file's part of a commit: replaces what the ranges of `extents` held. Times and size are set when given.
 struct CommitFile {

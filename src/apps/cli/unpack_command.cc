@@ -106,7 +106,9 @@ int run_unpack(const CliOptions& options) {
   std::string scratch = destination + ".unpack-" + std::to_string(::getpid());
   Outcome outcome;
   (*reactor)->run(run_to(reactor->get(), *std::move(url), destination, scratch, &outcome));
+  reactor->reset();  // stores are closed by jobs of its threads: these have ended now
   std::filesystem::remove_all(scratch, error);
+  if (error) std::fprintf(stderr, "headrace: remove %s by hand: %s\n", scratch.c_str(), error.message().c_str());
   const UnpackProgress& p = outcome.progress;
   if (options.as_json) print_json(outcome, options);
   if (!outcome.done.ok()) return fail(outcome.done.error());

@@ -472,12 +472,14 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
   if (request.count == 0) co_return Error(Code::kInvalid, "reserve at least one segment");
   bool worker = !request.session && info.header.client.value() == 0;
   uint32_t admitted = 64;
-  if (!worker && partition.context().admit) {
-    HR_CO_TRY(admitted, partition.context().admit());
-  }
   Nanos now = partition.context().env.clock.now();
   if (!worker) {
-    HR_CO_TRY(co_await partition.session(request.session, info));
+    HR_CO_TRY(Session * asking, co_await partition.session(request.session, info));
+    for (const SegmentId& segment : request.abandoned) asking->reserved.erase(segment);
+    asking->written = request.written;
+    if (partition.context().admit) {
+      HR_CO_TRY(admitted, partition.context().admit());
+    }
   } else if (partition.sessions().work_reserved(now) >= kMaxReserved) {
     co_return Error(Code::kUnavailable, "too many segments are reserved for this node's work");
   }
@@ -499,7 +501,7 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
       session->reserved[reservation.segment] = reservation.placement;
     }
   }
-  // A writer that failed does not give its id back: the oldest go. Should one be in use after all, its commit is refused.
+  // A writer that failed may not give its id back: the oldest go. Should one be in use after all, its commit is refused.
   while (!worker && session->reserved.size() > kMaxReserved) {
     auto oldest = std::ranges::min_element(session->reserved, {}, [](const auto& item) { return item.first.sequence(); });
     session->reserved.erase(oldest);

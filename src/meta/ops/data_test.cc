@@ -281,6 +281,27 @@ TEST(Data, ReservationsAreBounded) {
   EXPECT_EQ(p.partition->sessions().reservations(), kMaxReserved);
 }
 
+TEST(Data, AbandonedReservationsGoBackAndWrittenOnesClaimNoMoreSpace) {
+  OnePartition p(15);
+  User u = p.user();
+  std::vector<Reservation> made = p.must(p.ask(Reserve{u.session, Slot(3), 8})).reservations;
+  ASSERT_EQ(made.size(), 8u);
+  EXPECT_EQ(p.partition->sessions().unwritten_reservations(), 8u);
+  p.must(p.ask(Reserve{u.session, Slot(3), 1, {made[0].segment, made[1].segment}, 2}));
+  const Sessions& sessions = p.partition->sessions();
+  EXPECT_FALSE(sessions.reserved(made[0].segment));
+  EXPECT_TRUE(sessions.reserved(made[2].segment));
+  EXPECT_EQ(sessions.reservations(), 7u);
+  EXPECT_EQ(sessions.unwritten_reservations(), 5u);
+  // What was given back is given to nobody again, and no commit may name it.
+  FileId file = p.create(u, "a");
+  EXPECT_EQ(p.must(p.ask(p.commit_of(u, file, made[0], 10, {{.offset = 0, .length = 10}}))).codes.at(0), static_cast<uint8_t>(Code::kStale));
+  // A refused request takes back as well, or a full hot tier would never have room.
+  p.admits = Error(Code::kBusy, "full");
+  EXPECT_EQ(p.ask(Reserve{u.session, Slot(3), 1, {made[2].segment}, 0}).code(), Code::kBusy);
+  EXPECT_FALSE(sessions.reserved(made[2].segment));
+}
+
 TEST(Data, SetAttributesSetsWhatItIsTold) {
   OnePartition p(14);
   User u = p.user();
