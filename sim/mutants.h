@@ -23,6 +23,7 @@ inline constexpr Mutant kMutants[] = {
     {"ignore_conflict", "an operation commits although a row that it read has changed"},
     // meta: sessions, grants, transactions
     {"forget_result", "a mutation's result is not journaled with it"},
+    {"session_not_journaled", "a new leader knows nothing of who held grants"},
     {"claims_not_awaited", "a new leader gives grants before clients have claimed theirs"},
     {"recall_not_awaited", "a grant counts as recalled before its client answered"},
     {"decision_not_journaled", "a transaction over partitions forgets its decision"},

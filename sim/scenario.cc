@@ -173,6 +173,7 @@ Task<void> Scenario::fault() {
     // As a node that is stopped for longer than its clients' leases: nobody hears of it, and its disk does nothing.
     world_.faults().note("node.frozen");
     Nanos duration = between_ms(1'000, 14'000);
+    if (spare_clients) duration = std::min(duration, seconds(6));
     for (int i = 0; i < kClients; ++i) {
       work_.disturb(i, world_.now() + duration + seconds(40));
       net.partition(cluster_.client_machine(i).name(), node.name(), duration);
@@ -623,7 +624,7 @@ const std::vector<std::string>& required_counts() {
       "fault.disk.damage_at_rest", "fault.disk.lost", "fault.disk.full", "fault.disk.hangs", "fault.node.frozen", "fault.target.replaced",
       "fault.net.duplicate", "fault.net.reorder", "fault.net.partition", "fault.clock.jump_wall", "fault.clock.jump_boot", "fault.bucket.down", "fault.tier.drop",
       "fault.bucket_unavailable", "fault.bucket_timeout_before", "fault.bucket_timeout_after", "fault.bucket_truncated", "fault.bucket_corrupt", "fault.bucket_slow",
-      "fault.bucket_stale", "fault.bucket_wrong_etag", "fault.bucket_expired", "fault.bucket_down",
+      "probe.node.scrubbed", "fault.bucket_stale", "fault.bucket_wrong_etag", "fault.bucket_expired", "fault.bucket_down",
   };
   return kRequired;
 }

@@ -378,6 +378,7 @@ bool Partition::commit(Transaction& txn, Position& at) {
     if (grants_.conflict(file, txn.session_, GrantKind::kRead)) return false;
   for (FileId file : txn.excluded_)
     if (grants_.conflict(file, txn.session_, GrantKind::kWrite)) return false;
+  if (txn.lists_session_) list_session(txn);
   for (auto& action : txn.on_commit_) action();
   if (txn.writes_.empty()) {
     at = txn.seen_;
@@ -389,6 +390,18 @@ bool Partition::commit(Transaction& txn, Position& at) {
   for (auto& [key, value] : txn.writes_) changes.push_back({key, std::move(value)});
   at = queue_record(std::move(changes), false);
   return true;
+}
+
+void Partition::list_session(Transaction& txn) {
+  Session* session = sessions_.find(txn.session_);
+  if (session == nullptr) return;
+  if (!session->journaled) {
+    if (txn.writes_.empty() && !may_mutate().ok()) return;  // nothing is to be journaled just now: no grant, then
+    if (!mutant("session_not_journaled")) txn.put_row(session_key(first_slot(), session->id), SessionRow{session->client, counters_.namespace_epoch});
+    session->journaled = true;
+    session->journaled_at = next_position();
+  }
+  txn.seen_ = std::max(txn.seen_, session->journaled_at);
 }
 
 Task<Result<void>> Partition::wait_durable(Position at) {
@@ -577,9 +590,7 @@ void Partition::remember_result(Transaction& txn, Ticket ticket, ResultRow row) 
   Session* session = sessions_.find(ticket.session);
   HR_ASSERT(session != nullptr);
   Key key = result_key(first_slot(), ticket.session, ticket.sequence);
-  if (!session->journaled) {
-    txn.put_row(session_key(first_slot(), session->id), SessionRow{session->client, counters_.namespace_epoch});
-  }
+  txn.lists_session();
   for (auto it = session->results.begin(); it != session->results.end() && it->first < ticket.lowest_unanswered; ++it)
     txn.erase(it->second);
   row.answered = ticket.lowest_unanswered;
@@ -587,7 +598,6 @@ void Partition::remember_result(Transaction& txn, Ticket ticket, ResultRow row) 
   txn.put_row(key, row);
   txn.on_commit([this, id = ticket.session, sequence = ticket.sequence, lowest = ticket.lowest_unanswered, key] {
     Session* s = sessions_.find(id);
-    s->journaled = true;
     s->results.erase(s->results.begin(), s->results.lower_bound(lowest));
     s->results[sequence] = key;
   });

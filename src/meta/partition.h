@@ -199,6 +199,7 @@ class Partition {
   [[nodiscard]] Task<Result<ObjectRow*>> object_of_origin(ObjectRef ref, std::map<Key, ObjectRow>* objects);
   [[nodiscard]] Task<Result<std::vector<RowChange>>> rows_of_origin(std::vector<Location> locations);
   Position queue_record(std::vector<RowChange> changes, bool is_cut);
+  void list_session(Transaction& txn);
   void fail(std::string why);
   Task<void> commit_loop();
   Task<void> apply_loop();

@@ -29,7 +29,8 @@ struct Session {
   std::weak_ptr<Channel> channel;   // the client's last connection, for recalls
   Nanos lease_end{};
   bool claimed = true;              // false after a leader change until the client came back
-  bool journaled = false;
+  bool journaled = false;           // from its first grant or mutation on
+  Position journaled_at;            // nothing of it is answered before that is durable
   std::map<uint64_t, Key> results;  // sequence → its result row
   uint64_t answered = 0;            // mutations below this sequence were answered
   std::map<uint64_t, Error> refused;  // what others were answered that changed nothing: a late duplicate might, by now

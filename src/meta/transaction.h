@@ -75,6 +75,9 @@ class Transaction {
   // Turns what was put so far into a prepared row's contents; nothing of it is written then.
   [[nodiscard]] PreparedRow take_prepared();
 
+  // Its session is journaled with it, unless it was before; what commits waits for that.
+  void lists_session() { lists_session_ = true; }
+
   // Called when the operation failed or must run again, not in commit(): gives back what was done elsewhere for it.
   void on_abandon(std::move_only_function<void()> action) { on_abandon_.push_back(std::move(action)); }
   void abandon();
@@ -87,6 +90,7 @@ class Transaction {
   SessionId session_;
   bool no_wait_;
   bool beneath_locks_ = false;
+  bool lists_session_ = false;
   uint64_t start_version_;
   Position seen_;
   std::set<Key> reads_;

@@ -47,11 +47,14 @@ struct ForgetOp {
 }  // namespace
 
 void give_at_commit(Transaction& txn, FileId file, GrantKind kind, std::shared_ptr<std::optional<Grant>> out) {
+  // The next leader must know of whoever holds one: it waits for those it knows before it gives another.
+  txn.lists_session();
   txn.on_commit([&txn, file, kind, out] {
     Partition& partition = txn.partition();
     Grants& grants = partition.grants();
     SessionId session = txn.session();
-    if (partition.closing() || partition.sessions().find(session) == nullptr) return;
+    const Session* listed = partition.sessions().find(session);
+    if (partition.closing() || listed == nullptr || !listed->journaled) return;
     if (grants.conflict(file, session, kind) || grants.being_recalled(session, file)) return;
     *out = grants.give(session, file, kind);
   });
