@@ -627,6 +627,55 @@ def long_names_deep_paths_and_loops(box):
     os.close(fd)
 
 
+def names_and_attributes_that_a_kernel_keeps_are_never_stale(box):
+    """The kernel of one mount answers by itself what it was told a moment ago; a change on the other ends that first."""
+    _, *mounts = two_mounts(box)
+    wrong = []
+
+    def absent(path):
+        try:
+            os.lstat(path)
+            return False
+        except FileNotFoundError:
+            return True
+    for i in range(600):
+        a, b = (f"{m}/d{i}" for m in (mounts if i % 2 == 0 else mounts[::-1]))
+        os.makedirs(f"{a}/sub/deep")
+        put(f"{a}/f", b"one")
+        put(f"{a}/g", b"other")
+        os.link(f"{a}/g", f"{a}/h")
+        here = os.open(f"{b}/sub/deep", os.O_RDONLY)
+        for _ in range(2):  # the second time from what it keeps
+            kept = [os.lstat(f"{b}/{name}") for name in ("f", "g", "h", "sub", "sub/deep")]
+            get(f"{b}/f")
+        kind = i % 6
+        if kind == 0:
+            os.rename(f"{a}/f", f"{a}/moved")
+            wrong += [i] if not absent(f"{b}/f") or get(f"{b}/moved") != b"one" else []
+        elif kind == 1:
+            os.rename(f"{a}/g", f"{a}/f")
+            wrong += [i] if get(f"{b}/f") != b"other" or not absent(f"{b}/g") else []
+        elif kind == 2:
+            os.unlink(f"{a}/g")
+            wrong += [i] if not absent(f"{b}/g") or os.lstat(f"{b}/h").st_nlink != 1 else []
+        elif kind == 3:
+            os.rename(f"{a}/sub", f"{a}/away")
+            wrong += [i] if not absent(f"{b}/sub/deep") or os.lstat(f"{b}/away/deep").st_ino != kept[4].st_ino else []
+        elif kind == 4:
+            os.chmod(f"{a}/f", 0o600), os.chown(f"{a}/g", 7, 8), os.utime(f"{a}/sub", (1, 2))
+            now = [os.lstat(f"{b}/{name}") for name in ("f", "g", "h", "sub")]
+            wrong += [i] if (now[0].st_mode & 0o777, now[1].st_uid, now[2].st_gid, now[3].st_mtime) != (0o600, 7, 8, 2) else []
+        else:
+            os.rmdir(f"{a}/sub/deep")
+            put(f"{a}/sub/deep", b"a file now")
+            put(f"{a}/f", b"longer than one")
+            wrong += [i] if get(f"{b}/sub/deep") != b"a file now" or get(f"{b}/f") != b"longer than one" else []
+        if kind not in (3, 5):
+            check(os.readlink(f"/proc/self/fd/{here}") == f"{b}/sub/deep", f"who is in a directory stays there: {os.readlink(f'/proc/self/fd/{here}')}")
+        os.close(here)
+    check(not wrong, f"{len(wrong)} of 600 were stale: {wrong[:10]}")
+
+
 def shared_mappings_are_coherent_after_msync(box):
     import mmap
     _, a, b = two_mounts(box)

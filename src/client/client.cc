@@ -10,6 +10,7 @@ namespace headrace {
 
 namespace {
 constexpr Nanos kMaintenance = seconds(1);
+constexpr Nanos kContended = seconds(10);  // for so long after a recall no kernel keeps a directory's names
 constexpr size_t kForgetBatch = 1000;
 
 HandleRef handle_of(const OpenFileRef& file) {
@@ -112,10 +113,30 @@ Task<void> Client::maintain() {
   }
 }
 
-Nanos Client::may_cache(FileId id) const {
+Nanos Client::name_valid(FileId parent, const std::string& name, FileId file) const {
+  FileRef directory = files_.find(parent);
+  if (directory == nullptr || directory->directory == nullptr) return {};
+  // Where others change names as well, a kernel that keeps them only makes recalls slower.
+  if (directory->recalled_at && env_.clock.now() - *directory->recalled_at < kContended) return {};
+  const DirectoryState& state = *directory->directory;
+  auto known = state.names.find(name);
+  if (known == state.names.end() || known->second.file != file || state.changing.contains(name))
+    return {};
+  return kernel_may_keep(*directory);
+}
+
+Nanos Client::attributes_valid(FileId id) const {
   FileRef file = files_.find(id);
-  if (file == nullptr || file->recalling || !files_.readable(*file)) return {};
-  return file->session->valid_until - env_.clock.now();
+  // Those of dirty files change again when they are written.
+  if (file == nullptr || !file->attributes || !file->dirty.empty()) return {};
+  if (file->held.kind == GrantKind::kWrite && !file->size_known) return {};
+  return kernel_may_keep(*file);
+}
+
+// It counts from when it gets round to it: well before the lease ends.
+Nanos Client::kernel_may_keep(const FileState& file) const {
+  if (file.recalling || !files_.readable(file)) return {};
+  return std::max(Nanos(), file.session->valid_until - env_.clock.now() - file.session->lease / 4);
 }
 
 ClientStatistics Client::counters() const {

@@ -96,14 +96,12 @@ class Client final : public FileSystem {
   Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole) override;
   Task<Result<FileSystemStatistics>> statistics() override;
   Task<Result<void>> sync_all() override;
+  Nanos name_valid(FileId parent, const std::string& name, FileId file) const override;
+  Nanos attributes_valid(FileId file) const override;
   void on_invalidate(Invalidate invalidate) override { files_.invalidate = std::move(invalidate); }
   Event& closing() override { return closing_; }
   Task<Result<void>> shut_down() override;
 
-  // How long a kernel may go on using what it was told of the file (attributes; of a directory: its
-  // names, present and absent) without asking: until then an invalidation would come first. Zero:
-  // not at all.
-  [[nodiscard]] Nanos may_cache(FileId file) const;
   // Not for good: another cluster owns the namespace now. Why, in words.
   [[nodiscard]] bool read_only() const { return follower_.read_only(); }
   [[nodiscard]] std::string why_read_only() const { return follower_.why_read_only(); }
@@ -117,6 +115,7 @@ class Client final : public FileSystem {
  private:
   Client(Env env, ClientOptions options);
   [[nodiscard]] Task<Result<void>> begin();
+  [[nodiscard]] Nanos kernel_may_keep(const FileState& file) const;
   void see_map();
   [[nodiscard]] Task<void> follow_map();
   [[nodiscard]] Task<void> maintain();

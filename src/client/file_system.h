@@ -124,13 +124,16 @@ class FileSystem {
   [[nodiscard]] virtual Task<Result<FileSystemStatistics>> statistics() = 0;
   [[nodiscard]] virtual Task<Result<void>> sync_all() = 0;
 
+  // What a kernel may go on answering by itself, for how long: while a grant covers it and no recall of that is under way.
+  // Of what was answered just now: ask without awaiting in between. on_invalidate() ends it sooner. Zero: not at all.
+  [[nodiscard]] virtual Nanos name_valid(FileId /*parent*/, const std::string& /*name*/, FileId /*file*/) const { return {}; }
+  [[nodiscard]] virtual Nanos attributes_valid(FileId /*file*/) const { return {}; }
   // Called when what the kernel may have cached must be dropped before a recall is answered. Set by the gateway.
   struct Invalidation {
     FileId file;
     bool attributes = false;
     bool data = false;
-    FileId parent;               // with name: a dentry
-    std::string name;
+    bool names = false;          // of a directory: all that are in it
   };
   using Invalidate = std::function<Task<void>(Invalidation)>;
   virtual void on_invalidate(Invalidate invalidate) = 0;

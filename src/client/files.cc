@@ -183,7 +183,7 @@ void FileTable::disown(FileState& file) {
 
 void FileTable::distrust(const FileRef& file) {
   if (file->held.kind == GrantKind::kNone) return;
-  if (invalidate) scope_.spawn(invalidate_all({cached_of(*file)}));
+  if (invalidate) scope_.spawn(invalidate_all({file->id}));
   disown(*file);
 }
 
@@ -220,6 +220,7 @@ Task<void> FileTable::run_recall(FileRef file, Recall request, std::shared_ptr<E
     // caching.
     if (file->held.kind > request.keep) {
       if (file->held.kind == GrantKind::kWrite) file->write_recalled_at = env_.clock.now();
+      if (request.keep == GrantKind::kNone) file->recalled_at = env_.clock.now();
       co_await give_up(file, request.keep);
       end_recall(*file);
     }
@@ -288,31 +289,19 @@ Task<void> FileTable::keep_open_now(FileRef file) {
 
 Task<void> FileTable::drop_kernel_caches(FileRef file) {
   auto done = std::make_shared<Event>();
-  if (!scope_.spawn(invalidate_now(cached_of(*file), done))) co_return;
+  if (!scope_.spawn(invalidate_now(file->id, done))) co_return;
   // The kernel may hold a page for a write of ours that waits for this very recall.
   (void)co_await done->wait_until(env_.clock, env_.clock.now() + options_.invalidate_timeout);
 }
 
-FileTable::Cached FileTable::cached_of(const FileState& file) {
-  Cached cached{file.id, {}};
-  if (file.directory == nullptr) return cached;
-  for (const auto& [name, what] : file.directory->names) cached.names.emplace_back(name, what.file);
-  std::sort(cached.names.begin(), cached.names.end());
-  return cached;
-}
-
-Task<void> FileTable::invalidate_now(Cached cached, std::shared_ptr<Event> done) {
-  for (auto& [name, child] : cached.names) {
-    co_await invalidate(
-        FileSystem::Invalidation{.file = child, .parent = cached.file, .name = name});
-  }
+Task<void> FileTable::invalidate_now(FileId file, std::shared_ptr<Event> done) {
   co_await invalidate(
-      FileSystem::Invalidation{.file = cached.file, .attributes = true, .data = true});
+      FileSystem::Invalidation{.file = file, .attributes = true, .data = true, .names = true});
   done->set();
 }
 
-Task<void> FileTable::invalidate_all(std::vector<Cached> all) {
-  for (Cached& cached : all) co_await invalidate_now(std::move(cached), std::make_shared<Event>());
+Task<void> FileTable::invalidate_all(std::vector<FileId> all) {
+  for (const FileId file : all) co_await invalidate_now(file, std::make_shared<Event>());
 }
 
 std::vector<Grant> FileTable::claims(const ClientSession& session) const {
@@ -325,10 +314,10 @@ std::vector<Grant> FileTable::claims(const ClientSession& session) const {
 }
 
 void FileTable::session_lost(const ClientSessionRef& session) {
-  std::vector<Cached> under;
+  std::vector<FileId> under;
   for (const FileRef& file : all()) {
     if (file->session != session) continue;
-    if (file->held.kind != GrantKind::kNone && invalidate) under.push_back(cached_of(*file));
+    if (file->held.kind != GrantKind::kNone && invalidate) under.push_back(file->id);
     if (!file->dirty.empty()) {
       drop_dirty(file, Error(Code::kStale,
                              "unsynced data was lost: this client was not heard of for longer than "
@@ -343,10 +332,10 @@ void FileTable::session_lost(const ClientSessionRef& session) {
 
 void FileTable::session_expired(const ClientSessionRef& session) {
   if (!invalidate) return;
-  std::vector<Cached> under;
+  std::vector<FileId> under;
   for (const FileRef& file : all()) {
     if (file->session == session && file->held.kind != GrantKind::kNone)
-      under.push_back(cached_of(*file));
+      under.push_back(file->id);
   }
   if (!under.empty()) scope_.spawn(invalidate_all(std::move(under)));
 }

@@ -61,6 +61,7 @@ struct FileState {
   GrantKind usable = GrantKind::kNone;
   bool recalling = false;
   WaitList recalled;  // woken when recalling ends
+  std::optional<Nanos> recalled_at;  // down to nothing, last
   Mutex acquiring;
   uint64_t losses = 0;  // times that a grant ended
   uint64_t served = 0;  // answers given that a kernel may have cached
@@ -250,14 +251,8 @@ class FileTable {
   [[nodiscard]] Task<void> give_up(FileRef file, GrantKind keep);
   [[nodiscard]] Task<void> keep_open_now(FileRef file);
   [[nodiscard]] Task<void> drop_kernel_caches(FileRef file);
-  // What a kernel may have cached of a file, as of now.
-  struct Cached {
-    FileId file;
-    std::vector<std::pair<std::string, FileId>> names;
-  };
-  [[nodiscard]] static Cached cached_of(const FileState& file);
-  [[nodiscard]] Task<void> invalidate_now(Cached cached, std::shared_ptr<Event> done);
-  [[nodiscard]] Task<void> invalidate_all(std::vector<Cached> all);
+  [[nodiscard]] Task<void> invalidate_now(FileId file, std::shared_ptr<Event> done);
+  [[nodiscard]] Task<void> invalidate_all(std::vector<FileId> all);
   [[nodiscard]] Task<void> release(std::vector<FileRef> files);
   void forget_knowledge(FileState& file);
   void end_recall(FileState& file);

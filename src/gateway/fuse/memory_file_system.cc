@@ -575,11 +575,7 @@ Task<void> MemoryFileSystem::write_elsewhere(FileId parent, std::string name, st
   put(**found, 0, bytes_of(bytes));
   if (mtime_moves) touch(**found, true);
   if (invalidate_)
-    co_await invalidate_({.file = (*found)->attributes.id,
-                          .attributes = true,
-                          .data = true,
-                          .parent = {},
-                          .name = {}});
+    co_await invalidate_({.file = (*found)->attributes.id, .attributes = true, .data = true});
 }
 
 }  // namespace headrace

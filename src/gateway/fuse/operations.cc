@@ -254,11 +254,27 @@ FuseAnswer::FuseAnswer(const Error& cause) : error(to_errno(cause.code())) {
 
 // --- What several share ---
 
-CachePolicy::Times FuseSession::times(const Attributes& attributes) {
-  CachePolicy::Times times = policy_.times(attributes);
-  caches_entries_ |= times.entry.count > 0;
-  caches_attributes_ |= times.attributes.count > 0;
-  return times;
+// The kernel counts from when it gets round to the answer: what it may use is remembered for longer.
+constexpr Nanos kLateKernel = seconds(2);
+
+Nanos FuseSession::attributes_valid(FileId file) {
+  Nanos valid = files_.attributes_valid(file);
+  if (valid.count <= 0) return {};
+  Node& node = nodes_[file];
+  node.attributes_until = std::max(node.attributes_until, env_.clock.now() + valid + kLateKernel);
+  return valid;
+}
+
+Nanos FuseSession::name_valid(FileId parent, const std::string& name, const Attributes& what) {
+  const bool directory = what.type == FileType::kDirectory;
+  if (directory && !expires_names_) return {};
+  Nanos valid = std::min(files_.name_valid(parent, name, what.id), options_.keep_names);
+  if (valid.count <= 0) return {};
+  const Nanos now = env_.clock.now();
+  std::deque<Node::Name>& names = nodes_[parent].names;
+  while (!names.empty() && names.front().until < now) names.pop_front();
+  names.push_back({now + valid + kLateKernel, name, directory});
+  return valid;
 }
 
 fuse_attr FuseSession::attributes_out(const Attributes& attributes) const {
@@ -283,14 +299,16 @@ fuse_attr FuseSession::attributes_out(const Attributes& attributes) const {
           .flags = 0};
 }
 
-fuse_entry_out FuseSession::entry_out(const Attributes& attributes) {
-  CachePolicy::Times valid = times(attributes);
+fuse_entry_out FuseSession::entry_out(FileId parent, const std::string& name,
+                                      const Attributes& attributes) {
+  const Nanos name_for = name_valid(parent, name, attributes);
+  const Nanos attributes_for = attributes_valid(attributes.id);
   return {.nodeid = attributes.id.packed(),
           .generation = attributes.generation,
-          .entry_valid = whole_seconds(valid.entry),
-          .attr_valid = whole_seconds(valid.attributes),
-          .entry_valid_nsec = rest_of_second(valid.entry),
-          .attr_valid_nsec = rest_of_second(valid.attributes),
+          .entry_valid = whole_seconds(name_for),
+          .attr_valid = whole_seconds(attributes_for),
+          .entry_valid_nsec = rest_of_second(name_for),
+          .attr_valid_nsec = rest_of_second(attributes_for),
           .attr = attributes_out(attributes)};
 }
 
@@ -299,20 +317,21 @@ void FuseSession::enter(FuseAnswer& answer, const Attributes& attributes) {
   answer.entered = attributes.id;
 }
 
-FuseAnswer FuseSession::entry(Result<Attributes> attributes) {
+FuseAnswer FuseSession::entry(FileId parent, const std::string& name,
+                              Result<Attributes> attributes) {
   if (!attributes.ok()) return failed(attributes.error());
   FuseAnswer answer;
-  answer.append(entry_out(*attributes));
+  answer.append(entry_out(parent, name, *attributes));
   enter(answer, *attributes);
   return answer;
 }
 
 FuseAnswer FuseSession::attributes(Result<Attributes> attributes) {
   if (!attributes.ok()) return failed(attributes.error());
-  CachePolicy::Times valid = times(*attributes);
+  const Nanos valid = attributes_valid(attributes->id);
   FuseAnswer answer;
-  answer.append(fuse_attr_out{.attr_valid = whole_seconds(valid.attributes),
-                              .attr_valid_nsec = rest_of_second(valid.attributes),
+  answer.append(fuse_attr_out{.attr_valid = whole_seconds(valid),
+                              .attr_valid_nsec = rest_of_second(valid),
                               .dummy = 0,
                               .attr = attributes_out(*attributes)});
   return answer;
@@ -342,7 +361,8 @@ fuse_open_out FuseSession::open_out(uint64_t fh, FileId id) {
   uint32_t flags = 0;
   if (!opened->pages) flags |= FOPEN_DIRECT_IO;
   if (opened->mode.direct) flags |= FOPEN_PARALLEL_DIRECT_WRITES;
-  if (opened->pages && policy_.keep_pages(id)) flags |= FOPEN_KEEP_CACHE;
+  // Pages that it holds are of now: a recall would have dropped them.
+  if (opened->pages && files_.attributes_valid(id).count > 0) flags |= FOPEN_KEEP_CACHE;
   return {.fh = fh, .open_flags = flags, .padding = 0};
 }
 
@@ -394,19 +414,8 @@ Task<Result<void>> FuseSession::drop_privileges(FileId file) {
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLookup request) {
   if (int error = check_name(request.name)) co_return failed(error);
-  Result<Attributes> found = co_await files_.lookup(header.node, request.name);
-  if (!found.ok() && found.code() == Code::kNotFound) {
-    Nanos valid = policy_.absent(header.node, request.name);
-    if (valid.count > 0) {
-      caches_entries_ = true;
-      FuseAnswer answer;
-      answer.append(fuse_entry_out{.nodeid = 0,
-                                   .entry_valid = whole_seconds(valid),
-                                   .entry_valid_nsec = rest_of_second(valid)});
-      co_return answer;
-    }
-  }
-  co_return entry(std::move(found));
+  // What is absent the kernel asks for each time.
+  co_return entry(header.node, request.name, co_await files_.lookup(header.node, request.name));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSymlink request) {
@@ -414,7 +423,8 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSymlink request) {
   if (request.target.size() > kMaxTarget) co_return failed(ENAMETOOLONG);
   MakeOptions options{
       .type = FileType::kSymlink, .mode = 0777, .rdev = 0, .target = std::move(request.target)};
-  co_return entry(co_await files_.make(header.node, std::move(request.name), std::move(options),
+  co_return entry(header.node, request.name,
+                  co_await files_.make(header.node, request.name, std::move(options),
                                        {header.uid, header.gid}));
 }
 
@@ -425,7 +435,8 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseMakeNode request) {
     co_return failed(EINVAL);
   MakeOptions options{
       .type = type, .mode = request.mode & 07777, .rdev = request.rdev, .target = {}};
-  co_return entry(co_await files_.make(header.node, std::move(request.name), std::move(options),
+  co_return entry(header.node, request.name,
+                  co_await files_.make(header.node, request.name, std::move(options),
                                        {header.uid, header.gid}));
 }
 
@@ -433,7 +444,8 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseMakeDirectory reques
   if (int error = check_name(request.name)) co_return failed(error);
   MakeOptions options{
       .type = FileType::kDirectory, .mode = request.mode & 07777, .rdev = 0, .target = {}};
-  co_return entry(co_await files_.make(header.node, std::move(request.name), std::move(options),
+  co_return entry(header.node, request.name,
+                  co_await files_.make(header.node, request.name, std::move(options),
                                        {header.uid, header.gid}));
 }
 
@@ -463,7 +475,8 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRename request) {
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLink request) {
   if (int error = check_name(request.name)) co_return failed(error);
-  co_return entry(co_await files_.link(request.file, header.node, std::move(request.name)));
+  co_return entry(header.node, request.name,
+                  co_await files_.link(request.file, header.node, request.name));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadLink) {
@@ -483,12 +496,12 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseGetAttributes) {
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseStatx) {
   Result<Attributes> found = co_await files_.get_attributes(header.node);
   if (!found.ok()) co_return failed(found.error());
-  CachePolicy::Times valid = times(*found);
+  const Nanos valid = attributes_valid(found->id);
   fuse_attr basic = attributes_out(*found);
   Time birth = split(found->btime);
   FuseStatxOut out{};
-  out.attr_valid = whole_seconds(valid.attributes);
-  out.attr_valid_nsec = rest_of_second(valid.attributes);
+  out.attr_valid = whole_seconds(valid);
+  out.attr_valid_nsec = rest_of_second(valid);
   out.mask = kStatxBasic | kStatxBirth;
   out.blksize = basic.blksize;
   out.nlink = basic.nlink;
@@ -603,14 +616,14 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreate request) {
   if (int error = check_name(request.name)) co_return failed(error);
   OpenMode mode = open_mode(request.flags);
   Result<FileSystem::Created> created = co_await files_.create(
-      header.node, std::move(request.name), request.mode & 07777, mode, {header.uid, header.gid});
+      header.node, request.name, request.mode & 07777, mode, {header.uid, header.gid});
   if (!created.ok()) {
     // Made elsewhere since the kernel looked. ESTALE makes it look again, check permissions and
     // open; opening it here would skip them.
     if (created.code() == Code::kExists && (request.flags & O_EXCL) == 0) co_return failed(ESTALE);
     co_return failed(created.error());
   }
-  co_return this->created(*std::move(created), mode);
+  co_return this->created(header.node, request.name, *std::move(created), mode);
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreateUnnamed request) {
@@ -618,12 +631,13 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreateUnnamed reques
   Result<FileSystem::Created> made = co_await files_.create_unnamed(
       header.node, request.mode & 07777, mode, {header.uid, header.gid});
   if (!made.ok()) co_return failed(made.error());
-  co_return created(*std::move(made), mode);
+  co_return created(header.node, {}, *std::move(made), mode);
 }
 
-FuseAnswer FuseSession::created(FileSystem::Created created, OpenMode mode) {
+FuseAnswer FuseSession::created(FileId parent, const std::string& name,
+                                FileSystem::Created created, OpenMode mode) {
   FuseAnswer answer;
-  answer.append(entry_out(created.attributes));
+  answer.append(entry_out(parent, name, created.attributes));
   enter(answer, created.attributes);
   FileId id = created.attributes.id;
   nodes_[id].capability = Node::kNone;
@@ -637,10 +651,14 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRead request) {
   if (opened == nullptr || opened->id != header.node) co_return failed(EBADF);
   if (request.offset > kMaxFileSize) co_return failed(EINVAL);
   if (opened->pages) nodes_[header.node].pages = true;
+  const uint64_t invalidated = nodes_[header.node].invalidated;
   uint64_t wanted = std::min<uint64_t>(request.size, kFuseMaxWrite);
   Result<std::vector<Buffer>> pieces = co_await files_.read(opened->file, request.offset, wanted);
-  if (opened->pages)
-    nodes_[header.node].pages = true;  // again: an invalidation may have passed meanwhile
+  if (opened->pages && nodes_[header.node].invalidated != invalidated) {
+    // What was read may be older than what this invalidation was for: the pages that it becomes go as well.
+    nodes_[header.node].pages = true;
+    requests_.spawn(invalidate({.file = header.node, .data = true}));
+  }
   if (!pieces.ok()) co_return failed(pieces.error());
   size_t size = 0;
   for (const Buffer& piece : *pieces) size += piece.size();
@@ -893,7 +911,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
       if (full) break;
       fuse_entry_out entry{};
       if (request.plus && found.attributes) {
-        entry = entry_out(*found.attributes);
+        entry = entry_out(header.node, found.name, *found.attributes);
         ++nodes_[found.id].lookups;
         answer.all_entered.push_back(found.id);
       }

@@ -30,7 +30,6 @@ inline std::string no_fuse_because() {
 
 class ServedMount {
  public:
-  // options.session.policy is not used.
   explicit ServedMount(FuseGatewayOptions options = {}, std::string where = {}) {
     std::string name = "/tmp/headrace-fuse-test-XXXXXX";
     if (where.empty()) {

@@ -12,7 +12,6 @@ namespace {
 
 constexpr uint32_t kReceiveBurst = 32;      // requests taken before others of this core get a turn
 constexpr size_t kMaxNotifications = 1024;  // waiting for the kernel
-constexpr size_t kMaxName = 255;
 constexpr Nanos kNotifySlice = milliseconds(20);
 
 uint64_t bytes_of(const FuseBody& body) {
@@ -55,8 +54,7 @@ FuseSession::FuseSession(Env env, FileSystem& files, Transport& transport,
     : env_(env),
       files_(files),
       transport_(transport),
-      options_(options),
-      policy_(options.policy != nullptr ? *options.policy : nothing_cached_) {
+      options_(options) {
   files_.on_invalidate(
       [this](FileSystem::Invalidation what) { return invalidate(std::move(what)); });
 }
@@ -220,11 +218,13 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
   uint64_t wanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS |
                     FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
                     FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |
-                    FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | kFuseDirectIoAllowMmap;
+                    FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | kFuseDirectIoAllowMmap |
+                    FUSE_HAS_EXPIRE_ONLY;
   wanted |= options_.trust_invalidation ? uint64_t{FUSE_EXPLICIT_INVAL_DATA}
                                         : uint64_t{FUSE_AUTO_INVAL_DATA};
   uint64_t agreed = wanted & init.flags;
   kills_privileges_ = (agreed & FUSE_HANDLE_KILLPRIV_V2) != 0;
+  expires_names_ = (agreed & FUSE_HAS_EXPIRE_ONLY) != 0;
   out.max_readahead = init.max_readahead;
   out.flags = static_cast<uint32_t>(agreed);
   out.flags2 = (agreed & FUSE_INIT_EXT) != 0 ? static_cast<uint32_t>(agreed >> 32) : 0;
@@ -263,34 +263,40 @@ bool FuseSession::busy(FileId id) const {
 }
 
 Task<void> FuseSession::invalidate(FileSystem::Invalidation what) {
-  auto node = nodes_.find(what.file);
-  if (node != nodes_.end()) {
-    if (what.attributes || what.data) node->second.capability = Node::kUnknown;
-    bool pages = what.data && node->second.pages;
-    if (pages || (what.attributes && caches_attributes_)) {
-      if (pages) node->second.pages = false;
-      fuse_notify_inval_inode_out out{.ino = what.file.packed(), .off = pages ? 0 : -1, .len = 0};
-      std::string body(reinterpret_cast<const char*>(&out), sizeof out);
-      co_await notify(FUSE_NOTIFY_INVAL_INODE, std::move(body), what.file);
+  auto found = nodes_.find(what.file);
+  if (found == nodes_.end()) co_return;
+  Node& node = found->second;
+  ++node.invalidated;
+  if (what.attributes || what.data) node.capability = Node::kUnknown;
+  std::vector<std::string> entries;
+  if (what.names) {
+    for (const Node::Name& name : std::exchange(node.names, {})) {
+      if (name.until < env_.clock.now()) continue;
+      // A directory only expires: if it were dropped, getcwd(2) would fail below it until somebody looks it up.
+      fuse_notify_inval_entry_out out{.parent = what.file.packed(),
+                                      .namelen = static_cast<uint32_t>(name.name.size()),
+                                      .flags = name.directory ? uint32_t{FUSE_EXPIRE_ONLY} : 0};
+      std::string& body = entries.emplace_back(reinterpret_cast<const char*>(&out), sizeof out);
+      body += name.name;
+      body += '\0';
     }
   }
-  if (what.name.empty() || what.name.size() > kMaxName || !caches_entries_ ||
-      !nodes_.contains(what.parent))
-    co_return;
-  fuse_notify_inval_entry_out out{.parent = what.parent.packed(),
-                                  .namelen = static_cast<uint32_t>(what.name.size()),
-                                  .flags = 0};
-  std::string body(reinterpret_cast<const char*>(&out), sizeof out);
-  body += what.name;
-  body += '\0';
-  co_await notify(FUSE_NOTIFY_INVAL_ENTRY, std::move(body), what.parent);
+  const bool pages = what.data && node.pages;
+  if (pages || (what.attributes && node.attributes_until >= env_.clock.now())) {
+    if (pages) node.pages = false;
+    node.attributes_until = {};
+    fuse_notify_inval_inode_out out{.ino = what.file.packed(), .off = pages ? 0 : -1, .len = 0};
+    co_await notify(FUSE_NOTIFY_INVAL_INODE,
+                    {std::string(reinterpret_cast<const char*>(&out), sizeof out)}, what.file);
+  }
+  if (!entries.empty()) co_await notify(FUSE_NOTIFY_INVAL_ENTRY, std::move(entries), what.file);
 }
 
 // The kernel may need a page or directory that a request holds which waits, in the end, for whoever
 // waits here. So it is not waited for long while there is such a request; the notification itself
 // stays with the kernel and is done next.
-Task<void> FuseSession::notify(int code, std::string body, FileId node) {
-  ++statistics_.invalidations;
+Task<void> FuseSession::notify(int code, std::vector<std::string> bodies, FileId node) {
+  statistics_.invalidations += bodies.size();
   auto notification = std::make_shared<Notification>();
   Nanos start = env_.clock.now();
   while (notifying_ >= kMaxNotifications) {
@@ -300,7 +306,7 @@ Task<void> FuseSession::notify(int code, std::string body, FileId node) {
     }
     co_await env_.clock.sleep(kNotifySlice);
   }
-  requests_.spawn(send_notification(code, std::move(body), notification));
+  requests_.spawn(send_notifications(code, std::move(bodies), notification));
   for (;;) {
     bool done = co_await notification->done.wait_until(env_.clock, env_.clock.now() + kNotifySlice);
     if (done) co_return;
@@ -310,8 +316,8 @@ Task<void> FuseSession::notify(int code, std::string body, FileId node) {
   }
 }
 
-Task<void> FuseSession::send_notification(int code, std::string body,
-                                          std::shared_ptr<Notification> notification) {
+Task<void> FuseSession::send_notifications(int code, std::vector<std::string> bodies,
+                                           std::shared_ptr<Notification> notification) {
   struct Count {
     FuseSession& session;
     explicit Count(FuseSession& s) : session(s) { ++session.notifying_; }
@@ -322,8 +328,7 @@ Task<void> FuseSession::send_notification(int code, std::string body,
       session.check_idle();
     }
   } count(*this);
-  (void)co_await transport_.notify(code,
-                                   std::move(body));  // unknown to the kernel: nothing to drop
+  co_await transport_.notify(code, std::move(bodies));
   notification->done.set();
 }
 

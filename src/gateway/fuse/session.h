@@ -6,15 +6,16 @@
 //  files' ids.
 //  3. Attributes in an answer were asked for after the request arrived: the kernel would take older
 //  ones for a truncation.
-//  4. The kernel may use what it cached only as long as CachePolicy said; by default it asks every
-//  time. Its pages are
-//     dropped when the file's mtime or size changed, and by FileSystem's invalidations.
+//  4. The kernel may use what it was told for as long as FileSystem said at the moment of the answer
+//     (name_valid, attributes_valid), or until FileSystem's invalidation. Its pages are dropped when
+//     the file's mtime or size changed, and by invalidations.
 // Requests run as children of a Scope, bounded in number and in bytes; at the bound nothing more is
 // taken from the kernel. Owner: the mount (FuseGateway). One core. The FileSystem and Transport
 // outlive it.
 #pragma once
 
 #include <array>
+#include <deque>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -29,24 +30,11 @@
 
 namespace headrace {
 
-// How long the kernel may answer by itself; asked for each reply. Grants will lengthen these.
-class CachePolicy {
- public:
-  virtual ~CachePolicy() = default;
-  struct Times {
-    Nanos entry{};  // the name
-    Nanos attributes{};
-  };
-  virtual Times times(const Attributes&) { return {}; }
-  virtual Nanos absent(FileId /*parent*/, const std::string& /*name*/) { return {}; }
-  virtual bool keep_pages(FileId) { return false; }  // over an open(2)
-};
-
 struct FuseSessionOptions {
   size_t max_requests = 256;         // running at once
   uint64_t max_bytes = 128 * kMiB;   // of data of the WRITEs and READs among them
   uint32_t block_size = 128 * kKiB;  // st_blksize: what programs use for their buffers
-  CachePolicy* policy = nullptr;     // none: nothing is cached without asking
+  Nanos keep_names = seconds(1);     // at most, whatever FileSystem::name_valid() says
   // The kernel keeps a file's pages until FileSystem invalidates them, without comparing mtime and
   // size before each read. Right only where every page that the kernel holds is under a grant.
   bool trust_invalidation = false;
@@ -110,6 +98,14 @@ class FuseSession {
     uint64_t lookups = 0;  // that the kernel has and has not forgotten
     uint32_t busy = 0;     // requests running
     bool pages = false;    // the kernel may hold pages of it
+    uint64_t invalidated = 0;  // times
+    Nanos attributes_until{};  // the kernel may use those it has
+    struct Name {
+      Nanos until;
+      std::string name;
+      bool directory;
+    };
+    std::deque<Name> names;  // in this directory, that the kernel may use; oldest first
     enum : uint8_t { kUnknown, kNone, kSome } capability = kUnknown;  // security.capability
   };
   struct Handle {
@@ -144,21 +140,28 @@ class FuseSession {
   Task<void> give_back(FileId file, FileLock lock);
 
   Task<void> invalidate(FileSystem::Invalidation what);
-  Task<void> notify(int code, std::string body, FileId node);
-  Task<void> send_notification(int code, std::string body,
-                               std::shared_ptr<Notification> notification);
+  // Bodies of notifications of one kind, for the kernel one after the other.
+  Task<void> notify(int code, std::vector<std::string> bodies, FileId node);
+  Task<void> send_notifications(int code, std::vector<std::string> bodies,
+                                std::shared_ptr<Notification> notification);
 
   [[nodiscard]] bool busy(FileId id) const;
   [[nodiscard]] HandleRef handle(uint64_t fh) const;
   [[nodiscard]] uint64_t add_handle(FileId id, OpenMode mode, OpenFileRef file);
   [[nodiscard]] fuse_attr attributes_out(const Attributes& attributes) const;
-  [[nodiscard]] fuse_entry_out entry_out(const Attributes& attributes);
+  [[nodiscard]] fuse_entry_out entry_out(FileId parent, const std::string& name,
+                                         const Attributes& attributes);
   [[nodiscard]] fuse_open_out open_out(uint64_t fh, FileId id);
   void enter(FuseAnswer& answer, const Attributes& attributes);
-  [[nodiscard]] FuseAnswer created(FileSystem::Created created, OpenMode mode);
-  [[nodiscard]] FuseAnswer entry(Result<Attributes> attributes);
+  // Without a name (O_TMPFILE): a kernel keeps none.
+  [[nodiscard]] FuseAnswer created(FileId parent, const std::string& name,
+                                   FileSystem::Created created, OpenMode mode);
+  [[nodiscard]] FuseAnswer entry(FileId parent, const std::string& name,
+                                 Result<Attributes> attributes);
   [[nodiscard]] FuseAnswer attributes(Result<Attributes> attributes);
-  [[nodiscard]] CachePolicy::Times times(const Attributes& attributes);
+  // How long from now the kernel may use them; noted, so that they can be invalidated.
+  [[nodiscard]] Nanos attributes_valid(FileId file);
+  [[nodiscard]] Nanos name_valid(FileId parent, const std::string& name, const Attributes& what);
   Task<Result<void>> drop_privileges(FileId file);
   Task<Result<bool>> has_capability(FileId file);
   Task<Result<OpenFileRef>> file_for(HandleRef handle, bool append);
@@ -209,11 +212,8 @@ class FuseSession {
   FileSystem& files_;
   Transport& transport_;
   FuseSessionOptions options_;
-  CachePolicy nothing_cached_;
-  CachePolicy& policy_;
   bool kills_privileges_ = false;  // HANDLE_KILLPRIV_V2 was agreed
-  bool caches_attributes_ = false;
-  bool caches_entries_ = false;
+  bool expires_names_ = false;     // HAS_EXPIRE_ONLY
 
   std::unordered_map<FileId, Node> nodes_;
   std::unordered_map<uint64_t, HandleRef> handles_;

@@ -33,10 +33,9 @@ class PlayedKernel final : public Transport {
     if (gone_.contains(unique)) return Error(Code::kNotFound, "gone");
     return {};
   }
-  Task<Result<void>> notify(int code, std::string) override {
-    notified_.push_back(code);
+  Task<void> notify(int code, std::vector<std::string> bodies) override {
+    for (size_t i = 0; i < bodies.size(); ++i) notified_.push_back(code);
     if (notify_hangs_) co_await released_.wait();
-    co_return Result<void>();
   }
 
   template <class... Parts>

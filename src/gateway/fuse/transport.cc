@@ -21,13 +21,9 @@ Error device_error(int error, const char* doing) {
   return Error(Code::kIo, std::string("fuse: ") + doing + ": " + std::strerror(error));
 }
 
-Result<void> write_notification(int fd, const std::string& message) {
-  for (;;) {
-    if (::write(fd, message.data(), message.size()) >= 0) return {};
-    if (errno == EINTR) continue;
-    if (errno == ENOENT || errno == ENOTDIR)
-      return Error(Code::kNotFound, "fuse: notify: not known to the kernel");
-    return device_error(errno, "notify");
+// It fails where there is nothing to drop: the kernel does not know it (any more), or is unmounted.
+void write_notification(int fd, const std::string& message) {
+  while (::write(fd, message.data(), message.size()) < 0 && errno == EINTR) {
   }
 }
 
@@ -102,20 +98,21 @@ Result<void> DevFuseTransport::reply(uint64_t unique, int error, ByteView head,
   }
 }
 
-Task<Result<void>> DevFuseTransport::notify(int code, std::string body) {
-  fuse_out_header out{.len = static_cast<uint32_t>(sizeof(fuse_out_header) + body.size()),
-                      .error = code,
-                      .unique = 0};
-  std::string message(reinterpret_cast<const char*>(&out), sizeof out);
-  message += body;
+Task<void> DevFuseTransport::notify(int code, std::vector<std::string> bodies) {
+  for (std::string& body : bodies) {
+    fuse_out_header out{.len = static_cast<uint32_t>(sizeof(fuse_out_header) + body.size()),
+                        .error = code,
+                        .unique = 0};
+    body.insert(0, reinterpret_cast<const char*>(&out), sizeof out);
+  }
   // A descriptor of its own: the wait in the kernel may outlast this task, and a closed number is
   // soon another file.
   auto fd = std::shared_ptr<const int>(new int(::dup(fd_)), [](const int* owned) {
     if (*owned >= 0) ::close(*owned);
     delete owned;
   });
-  co_return co_await notifiers_.run([fd = std::move(fd), message = std::move(message)] {
-    return write_notification(*fd, message);
+  co_await notifiers_.run([fd = std::move(fd), messages = std::move(bodies)] {
+    for (const std::string& message : messages) write_notification(*fd, message);
   });
 }
 

@@ -28,10 +28,10 @@ class Transport {
   // waits. kNotFound: nobody waits for this answer any more (whoever asked is gone).
   [[nodiscard]] virtual Result<void> reply(uint64_t unique, int error, ByteView head,
                                            std::span<const Buffer> bulk) = 0;
-  // Unasked: FUSE_NOTIFY_…. Returns when the kernel has acted, which may be only after requests
-  // that it holds were answered: never await it where such an answer depends on it. kNotFound: the
-  // kernel knows no such node.
-  [[nodiscard]] virtual Task<Result<void>> notify(int code, std::string body) = 0;
+  // Unasked: FUSE_NOTIFY_…, one for each body. Returns when the kernel has acted, which may be only
+  // after requests that it holds were answered: never await it where such an answer depends on it.
+  // What the kernel does not know needs no action.
+  [[nodiscard]] virtual Task<void> notify(int code, std::vector<std::string> bodies) = 0;
 };
 
 // Through a descriptor of /dev/fuse (O_NONBLOCK) that the caller owns and keeps open.
@@ -47,7 +47,7 @@ class DevFuseTransport final : public Transport {
   [[nodiscard]] Task<Result<Buffer>> receive() override;
   [[nodiscard]] Result<void> reply(uint64_t unique, int error, ByteView head,
                                    std::span<const Buffer> bulk) override;
-  [[nodiscard]] Task<Result<void>> notify(int code, std::string body) override;
+  [[nodiscard]] Task<void> notify(int code, std::vector<std::string> bodies) override;
 
  private:
   // Too long to copy: the request keeps the receive buffer, and another is allocated.
