@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/fault_point.h"
+
 namespace headrace {
 
 namespace {
@@ -210,6 +212,7 @@ void ChangeLog::answered(UnsentChange& unsent, Code code) {
 // It will never be: nothing that was believed under its grants holds any more.
 void ChangeLog::fail(UnsentChange& unsent, const Error& error) {
   ++counters_.lost;
+  if (!lost_) lost_ = error;
   const bool unborn = unsent.change.kind == NameChangeKind::kMake;
   record(unsent.directory, error);
   for (const FileRef& file : {unsent.file, unsent.replaced}) {
@@ -249,7 +252,7 @@ void ChangeLog::hurry(const FileRef& file) {
 
 Task<Result<void>> ChangeLog::flush_to(QueueRef queue, uint64_t number) {
   const Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
-  while (queue->done() < number && !queue->lost) {
+  while (queue->done() < number && !queue->lost && !mutant("sync_before_changes")) {
     queue->wanted = std::max(queue->wanted, number);
     queue->kicked.set();
     bool woken = co_await ListWait(queue->answered, env_.clock, deadline);

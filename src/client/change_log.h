@@ -16,6 +16,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "client/files.h"
@@ -81,6 +83,9 @@ class ChangeLog {
   // Nothing of the session will ever be sent any more.
   void give_up(const ClientSessionRef& session, const Error& error);
 
+  // Changes were lost since the last call: why, of the first. Apart from what syncs of files and directories report.
+  [[nodiscard]] std::optional<Error> take_lost() { return std::exchange(lost_, std::nullopt); }
+
   struct Counters {
     uint64_t changes = 0;
     uint64_t messages = 0;
@@ -108,6 +113,7 @@ class ChangeLog {
   Options options_;
   std::map<SessionId, QueueRef> queues_;
   size_t unsent_ = 0;
+  std::optional<Error> lost_;
   WaitList room_;
   Counters counters_;
 };

@@ -212,9 +212,12 @@ Task<Result<void>> Client::keep_open(FileRef file) {
   HR_CO_TRY(co_await changes_.flush(file));
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file->id.slot()));
   file->maybe_kept = true;
-  HR_CO_TRY(co_await sessions_.mutate_under(session, OpenKept{.file = file->id}));
-  file->maybe_kept = false;
-  file->kept = !session->lost;
+  Result<Empty> kept = co_await sessions_.mutate_under(session, OpenKept{.file = file->id});
+  file->maybe_kept = !kept.ok();
+  file->kept = kept.ok() && !session->lost;
+  // Closed meanwhile: it was not to be forgotten then, or had been.
+  if (file->opens == 0) closed_->push_back(file);
+  if (!kept.ok()) co_return std::move(kept).error();
   co_return Result<void>();
 }
 
@@ -331,7 +334,7 @@ Task<Result<void>> Client::sync_all() {
   Result<void> sent = co_await changes_.flush_all();
   Result<void> flushed = co_await write_back_.flush_all();
   std::optional<Error> lost = write_back_.take_lost();
-  if (lost_) lost = std::exchange(lost_, std::nullopt);
+  if (std::optional<Error> changes = changes_.take_lost()) lost = std::move(changes);
   if (lost) co_return *std::move(lost);
   if (!sent.ok()) co_return sent;
   co_return flushed;
@@ -379,16 +382,11 @@ void Client::session_lost(const ClientSessionRef& session) {
     file->kept = false;
     if (file->opens > 0) open.push_back(file);
   }
-  const uint64_t dropped = write_back_.counters().dropped_bytes + changes_.counters().lost;
   changes_.give_up(session, Error(Code::kStale,
                                   "this client was not heard of for longer than its lease and was "
                                   "evicted"));
   files_.session_lost(session);
   if (ended_) return;
-  if (write_back_.counters().dropped_bytes + changes_.counters().lost != dropped)
-    lost_ = Error(Code::kStale,
-                  "unsynced data was lost: this client was not heard of for longer than its lease "
-                  "and was evicted");
   for (const FileRef& file : open) files_.keep_open_soon(file);
 }
 

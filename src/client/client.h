@@ -143,7 +143,6 @@ class Client final : public FileSystem {
   bool ended_ = false;
   ClosedFiles closed_ = std::make_shared<std::vector<FileRef>>();
   Mutex forgetting_;
-  std::optional<Error> lost_;  // what a session's end took; for the next sync_all
   ClientSessions sessions_;
   FileTable files_;
   ChangeLog changes_;

@@ -497,6 +497,22 @@ TEST(Client, UnlinkedFilesLiveWhileOpenAnywhere) {
   EXPECT_FALSE(s.disk.inodes.contains(g->id()));
 }
 
+TEST(Client, AFileThatIsClosedWhileThePartitionIsToldThatItIsOpenIsForgotten) {
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    Steps s(500 + seed);
+    auto f = s.create("a");
+    const FileId id = f->id();
+    ASSERT_TRUE(s.sync(id).ok());
+    s.node().slow = seconds(2);
+    for (SessionId session : s.node().session_ids()) (void)s.world.run_until(s.node().evict(session));
+    // With the session goes what protected it: who has it open tells the next one.
+    s.world.run_for(milliseconds(static_cast<int64_t>(s.world.random().between(3'000, 9'000))));
+    ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+    s.world.run_for(seconds(60));
+    EXPECT_TRUE(s.disk.inodes[id].kept.empty()) << seed;
+  }
+}
+
 TEST(Client, ATemporaryFileIsNeverWritten) {
   Steps s(28);
   auto f = s.create("tmp");
@@ -933,6 +949,19 @@ TEST(DirectoryWriteGrant, AnEvictedClientSaysStaleNotSuccess) {
   (void)s.make("a");
   ASSERT_TRUE(s.sync(s.id).ok());
   EXPECT_TRUE(s.there("a"));
+}
+
+TEST(DirectoryWriteGrant, WhatThePartitionDidNotTakeIsToldToWhoSyncsEverything) {
+  Directory s(121);
+  (void)s.make("a");
+  s.faults.read_only = true;
+  s.world.run_for(seconds(10));  // sent, and refused
+  s.faults.read_only = false;
+  EXPECT_EQ(s.world.run(s.client().sync_all()).code(), Code::kReadOnly);
+  EXPECT_TRUE(s.world.run(s.client().sync_all()).ok());  // told once
+  EXPECT_EQ(s.sync(s.id).code(), Code::kReadOnly);       // and once to who syncs the directory
+  EXPECT_TRUE(s.sync(s.id).ok());
+  EXPECT_FALSE(s.sees("a", 0));
 }
 
 TEST(DirectoryWriteGrant, OrderWithinADirectoryIsKept) {

@@ -123,7 +123,9 @@ struct LeftoverOp {
       switch (static_cast<Table>(key[2])) {
         case Table::kOrphan: what = "an unlinked file that is open"; break;
         case Table::kRemoval: what = "a file that is being removed"; break;
-        case Table::kKept: what = "an open file"; break;
+        case Table::kKept:
+          what = txn.partition().sessions().find(SessionId(key_number(key, kKeyPrefix + 6, 8))) != nullptr ? "an open file" : "an open file of a session that ended";
+          break;
         case Table::kDead: what = "a dead segment"; break;
         case Table::kPrepared: what = "a prepared transaction"; break;
         case Table::kDecision: what = "a decision that not all participants have heard"; break;
