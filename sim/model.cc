@@ -247,8 +247,8 @@ void Model::violation(std::string what) {
 bool Model::claimable(const InodeRef& directory, const std::string& name, bool making) const {
   if (directory->frozen || directory->links == 0 || !directory->id) return false;
   auto found = directory->entries.find(name);
-  if (found == directory->entries.end() || !found->second.claimed) return true;
-  return making && found->second.makers > 0;
+  if (found == directory->entries.end() || !found->second.open()) return true;
+  return making && found->second.unsure == 0 && found->second.makers > 0;
 }
 
 void Model::claim(const InodeRef& directory, const std::string& name, bool making) {
@@ -273,6 +273,7 @@ void Model::release(const InodeRef& directory, const std::string& name) {
 MutationRef Model::begin(Mutation mutation) {
   auto pending = std::make_shared<Mutation>(std::move(mutation));
   bool making = pending->kind == Mutation::kMake;
+  pending->begun = tick();
   if (pending->from_directory) claim(pending->from_directory, pending->from_name, false);
   if (pending->to_directory) claim(pending->to_directory, pending->to_name, making);
   uint64_t now = tick();
@@ -340,8 +341,34 @@ void Model::apply(const Mutation& m) {
   }
 }
 
-void Model::finish(const MutationRef& m, bool happened) {
-  if (happened) apply(*m);
+void Model::finish(const MutationRef& m, bool happened, bool frozen) {
+  std::optional<Unsent> unsent;
+  if (happened) {
+    if (m->unsent) {
+      unsent.emplace();
+      unsent->client = m->client;
+      unsent->life = 1 + lives_[m->client];
+      unsent->begun = m->begun;
+      if (m->kind == Mutation::kSetMode) {
+        unsent->inode = m->inode;
+        unsent->mode_before = m->inode->mode;
+        unsent->mode_after = m->mode;
+      } else {
+        unsent->directory = m->from_directory ? m->from_directory : m->to_directory;
+        unsent->name = m->from_directory ? m->from_name : m->to_name;
+        unsent->before = entry(unsent->directory, unsent->name).inode;
+      }
+    }
+    // Whoever changes a directory, or an inode, meets all that was answered of it before.
+    for (const InodeRef& directory : {m->from_directory, m->to_directory, m->inode, m->replaced})
+      if (directory) met(m->client, directory, m->begun, !m->unsent);
+    for (const InodeRef& inode : {m->inode, m->replaced}) {
+      if (!inode || m->kind == Mutation::kMake) continue;
+      met_mode(m->client, inode, m->begun);
+      if (!m->unsent) synced(m->client, inode, m->begun);
+    }
+    apply(*m);
+  }
   if (told()) tell((happened ? "done " : "not done ") + m->text());
   pending_.remove(m);
   uint64_t now = tick();
@@ -367,6 +394,194 @@ void Model::finish(const MutationRef& m, bool happened) {
     m->replaced->touched = now;
     if (m->replaced->type == FileType::kDirectory) m->replaced->frozen = m->replaced->links == 0;
   }
+  if (!unsent) return;
+  if (unsent->directory) unsent->after = entry(unsent->directory, unsent->name).inode;
+  unsent->done = tick();
+  unsent_.push_back(std::move(*unsent));
+  if (frozen) {
+    unsent_.back().life = 0;  // it may have lost something before or after: of no order
+    freeze(unsent_.back());
+  }
+}
+
+// ---- what is unsent ----
+
+void Model::settle(const std::function<bool(const Unsent&)>& which) {
+  for (auto at = unsent_.begin(); at != unsent_.end();) {
+    if (!which(*at)) {
+      ++at;
+      continue;
+    }
+    // What an earlier one left matters no more.
+    const Unsent certain = *at;
+    for (auto earlier = unsent_.begin(); earlier != at;) {
+      const bool same = certain.directory ? earlier->directory == certain.directory && earlier->name == certain.name
+                                          : earlier->inode == certain.inode;
+      if (same) thaw(*earlier);
+      earlier = same ? unsent_.erase(earlier) : std::next(earlier);
+    }
+    thaw(certain);
+    at = unsent_.erase(at);
+  }
+}
+
+void Model::met(int client, const InodeRef& directory, uint64_t began, bool own) {
+  settle([&](const Unsent& u) { return u.directory == directory && u.done < began && !u.frozen && (own || u.client != client); });
+}
+
+void Model::met_mode(int client, const InodeRef& inode, uint64_t began) {
+  settle([&](const Unsent& u) { return u.inode == inode && u.done < began && !u.frozen && u.client != client; });
+}
+
+void Model::synced(int client, const InodeRef& inode, uint64_t began) {
+  settle([&](const Unsent& u) {
+    return u.client == client && (u.names(inode) || u.directory == inode) && u.done < began && !u.lossy;
+  });
+}
+
+void Model::synced_all(int client, uint64_t began) {
+  settle([&](const Unsent& u) { return u.client == client && u.done < began && !u.lossy; });
+}
+
+void Model::sync_failed(int client, const InodeRef& inode) {
+  for (Unsent& u : unsent_)
+    if (u.client == client && u.frozen && (!inode || u.names(inode) || u.directory == inode)) u.lossy = true;
+}
+
+void Model::may_lose(int client) {
+  ++lives_[client];
+  for (Unsent& u : unsent_)
+    if (u.client == client && !u.frozen) freeze(u);
+}
+
+void Model::freeze(Unsent& change) {
+  change.frozen = true;
+  uint64_t now = tick();
+  if (!change.directory) {
+    ++change.inode->mode_unsure;
+    change.inode->touched = now;
+    return;
+  }
+  Entry& at = entry(change.directory, change.name);
+  ++at.unsure;
+  at.touched = now;
+  ++change.directory->claims;
+  for (const InodeRef& inode : {change.before, change.after}) {
+    if (!inode) continue;
+    ++inode->unsure;
+    ++inode->busy;
+    inode->touched = now;
+  }
+  for (const MutationRef& m : pending_) {
+    const bool of_entry = (m->from_directory == change.directory && m->from_name == change.name) ||
+                          (m->to_directory == change.directory && m->to_name == change.name);
+    const bool of_inode = (m->inode && change.names(m->inode)) || (m->replaced && change.names(m->replaced));
+    if (of_entry || of_inode || m->inode == change.directory || m->replaced == change.directory) m->wild = true;
+  }
+}
+
+void Model::thaw(const Unsent& change) {
+  if (!change.frozen) return;
+  uint64_t now = tick();
+  if (!change.directory) {
+    --change.inode->mode_unsure;
+    change.inode->touched = now;
+    return;
+  }
+  Entry& at = entry(change.directory, change.name);
+  --at.unsure;
+  at.touched = now;
+  --change.directory->claims;
+  for (const InodeRef& inode : {change.before, change.after}) {
+    if (!inode) continue;
+    --inode->unsure;
+    --inode->busy;
+    inode->touched = now;
+  }
+}
+
+void Model::resolve_unsent(const SeenTree& tree) {
+  std::map<std::pair<uint64_t, std::string>, std::vector<Unsent*>> entries;
+  for (Unsent& u : unsent_)
+    if (u.directory && u.frozen) entries[{u.directory->number, u.name}].push_back(&u);
+  for (auto& [where, changes] : entries) {
+    const InodeRef directory = changes.front()->directory;
+    const std::string& name = where.second;
+    FileId there;
+    auto listed = tree.find(directory->id);
+    if (listed != tree.end()) {
+      auto seen = listed->second.entries.find(name);
+      if (seen != listed->second.entries.end()) there = seen->second.first;
+    }
+    std::vector<InodeRef> values{changes.front()->before};
+    for (const Unsent* u : changes) values.push_back(u->after);
+    std::optional<size_t> first, last;
+    for (size_t i = 0; i < values.size(); ++i) {
+      if ((values[i] ? values[i]->id : FileId()) != there) continue;
+      if (!first) first = i;
+      last = i;
+    }
+    const bool pending = std::any_of(pending_.begin(), pending_.end(), [&](const MutationRef& m) {
+      return (m->from_directory == directory && m->from_name == name) || (m->to_directory == directory && m->to_name == name) ||
+             m->inode == directory || m->replaced == directory;
+    });
+    Entry& at = entry(directory, name);
+    at.inode = first ? values[*first] : nullptr;
+    if (!first && !pending) {
+      std::string expected;
+      for (const InodeRef& value : values) expected += value ? fmt::format(" {} ({:x})", value->name(), value->id.packed()) : " nothing";
+      violation(fmt::format("{}/{} is {:x}, a client that may have lost changes of it leaves one of:{}", directory->name(), name, there.packed(), expected));
+    }
+    if (!first || pending || listed == tree.end()) continue;
+    for (size_t i = 0; i < changes.size(); ++i)
+      changes[i]->fate = i < *first ? Unsent::Fate::kKept : i >= *last ? Unsent::Fate::kLost : Unsent::Fate::kEither;
+  }
+  check_order();
+}
+
+// Of what one client did in one directory a tail may be missing, nothing else.
+void Model::check_order() {
+  for (const Unsent& kept : unsent_) {
+    if (kept.fate != Unsent::Fate::kKept || kept.life == 0) continue;
+    for (const Unsent& lost : unsent_) {
+      if (lost.fate != Unsent::Fate::kLost || lost.client != kept.client || lost.life != kept.life || lost.directory != kept.directory || lost.done >= kept.begun) continue;
+      violation(fmt::format("client {}: what it did to {}/{} is lost, what it did later to {}/{} is not", lost.client, lost.directory->name(), lost.name,
+                            kept.directory->name(), kept.name));
+      return;
+    }
+  }
+}
+
+bool Model::resolve_mode(const InodeRef& inode, uint32_t mode) {
+  bool unsure = false;
+  bool found = false;
+  for (const Unsent& u : unsent_) {
+    if (u.inode != inode || !u.frozen) continue;
+    found |= mode == u.mode_after || (!unsure && mode == u.mode_before);
+    unsure = true;
+  }
+  if (!unsure) return true;
+  if (found || mode == inode->mode) {
+    inode->mode = mode;
+    return true;
+  }
+  return false;
+}
+
+void Model::forget_unsent() {
+  for (const Unsent& u : unsent_) thaw(u);
+  unsent_.clear();
+}
+
+// After what was unsure is known, files have the names that are left.
+void Model::count_links() {
+  for (const InodeRef& inode : inodes)
+    if (inode->type != FileType::kDirectory) inode->links = 0;
+  for (const InodeRef& directory : inodes) {
+    if (directory->type != FileType::kDirectory || directory->links == 0) continue;
+    for (const auto& [name, at] : directory->entries)
+      if (at.inode && at.inode->type != FileType::kDirectory) ++at.inode->links;
+  }
 }
 
 bool Model::directory_rename_pending() const {
@@ -385,16 +600,17 @@ bool Model::inside(const InodeRef& directory, const InodeRef& ancestor) const {
 }
 
 void Model::resolve(const SeenTree& tree) {
+  resolve_unsent(tree);
   auto find = [&](const InodeRef& directory, const std::string& name) -> FileId {
     auto seen = tree.find(directory->id);
     if (seen == tree.end()) return {};
     auto entry_seen = seen->second.entries.find(name);
     return entry_seen == seen->second.entries.end() ? FileId() : entry_seen->second.first;
   };
-  while (!pending_.empty()) {
-    // Copies: finish() changes the list.
-    MutationRef m = pending_.front();
+  const std::vector<MutationRef> pending(pending_.begin(), pending_.end());  // finish() changes the list
+  for (const MutationRef& m : pending) {
     bool happened = false;
+    m->unsent = false;  // what is seen is certain
     if (m->harmless) {
       finish(m, false);
       continue;
@@ -415,7 +631,7 @@ void Model::resolve(const SeenTree& tree) {
       case Mutation::kRename: {
         bool left = find(m->from_directory, m->from_name) != m->inode->id;
         bool arrived = find(m->to_directory, m->to_name) == m->inode->id;
-        if (left != arrived) violation(fmt::format("{}: happened by half: {} the old name, {} the new one", m->text(), left ? "left" : "still under", arrived ? "at" : "not at"));
+        if (left != arrived && !m->wild) violation(fmt::format("{}: happened by half: {} the old name, {} the new one", m->text(), left ? "left" : "still under", arrived ? "at" : "not at"));
         happened = arrived;
         break;
       }
@@ -423,12 +639,11 @@ void Model::resolve(const SeenTree& tree) {
         happened = find(m->to_directory, m->to_name) == m->inode->id;
         break;
       case Mutation::kSetXattr:
-      case Mutation::kSetMode:
-        HR_ASSERT(false);  // decided by look() before
-        break;
+      case Mutation::kSetMode: continue;  // of an inode alone
     }
     finish(m, happened);
   }
+  count_links();
 }
 
 void Model::compare(const SeenTree& tree) {
@@ -473,6 +688,8 @@ void Model::compare(const SeenTree& tree) {
 void Model::client_lost(int client) {
   if (told()) tell(fmt::format("client {} is lost", client));
   for (const InodeRef& inode : inodes) inode->contents.sync_failed(client);
+  may_lose(client);
+  sync_failed(client, nullptr);
 }
 
 }  // namespace headrace::sim

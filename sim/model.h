@@ -3,6 +3,11 @@
 // Names. Every mutation of names claims the entries that it touches until its outcome is known, so that the answer is
 // a function of the model; an operation whose outcome stays unknown (a crash, a lost session) keeps its claims, and the
 // next verification looks which of its two outcomes came about. Creations of one name may race: exactly one wins.
+// What a client may have answered before the partition knew (a Mutation that is `unsent`: under a directory write grant) is
+// remembered until something shows that it was sent: a sync, another client that met it, an operation that comes behind it.
+// When its client is lost meanwhile, or may have been, the entry is `unsure`: nothing touches it until the next
+// verification, which takes any of the values that it had since, and minds that only a tail of what the client did in one
+// directory may be missing.
 // Contents. A file is a row of cells; every write gives whole cells a stamp that no other write uses, and the bytes of
 // a cell are a function of stamp and offset. Data operations are kept in order with what is known of each: certain
 // (acknowledged by sync), volatile (its client still has it), lossy (it may be gone, in part too). What a read may
@@ -81,6 +86,8 @@ struct Entry {
   InodeRef inode;  // null: absent
   bool claimed = false;
   uint32_t makers = 0;    // racing creations under one claim
+  uint32_t unsure = 0;    // unsent changes of it that may be lost
+  [[nodiscard]] bool open() const { return claimed || unsure > 0; }
   uint64_t touched = 0;
 };
 
@@ -95,7 +102,7 @@ struct Inode {
   // Directories.
   std::map<std::string, Entry> entries;
   std::weak_ptr<Inode> parent;
-  uint32_t claims = 0;   // entries claimed
+  uint32_t claims = 0;   // of entries, and what is unsure about them
   bool frozen = false;   // being removed
   // Files.
   int maker = -1;     // the client that made it may know of it alone,
@@ -106,6 +113,8 @@ struct Inode {
   uint32_t pins = 0;      // in use: must not lose its last name
   // Both.
   uint32_t busy = 0;        // mutations of its links, mode or existence under way
+  uint32_t unsure = 0;    // whether it has the names that the model says
+  uint32_t mode_unsure = 0;
   bool xattr_busy = false;
   uint64_t touched = 0;
 
@@ -127,9 +136,31 @@ struct Mutation {
   uint32_t mode = 0;
   bool harmless = false;       // whatever the answer, nothing changes
   bool maybe_invalid = false;  // a rename of a directory beside others: their order is not known
+  bool unsent = false;         // its client may answer it before the partition knows
+  bool wild = false;           // what it is about became unsure while it was under way: any answer may be right
+  uint64_t begun = 0;          // Model::tick()
   [[nodiscard]] std::string text() const;
 };
 using MutationRef = std::shared_ptr<Mutation>;
+
+// Done, answered, perhaps not at the partition yet: an entry's new value, or (directory null) an inode's new mode.
+struct Unsent {
+  int client = 0;
+  uint64_t life = 0;      // of the client, between two times when it may have lost something
+  InodeRef directory;
+  std::string name;
+  InodeRef before;
+  InodeRef after;
+  InodeRef inode;
+  uint32_t mode_before = 0;
+  uint32_t mode_after = 0;
+  uint64_t begun = 0;
+  uint64_t done = 0;
+  bool frozen = false;    // its client may have lost it
+  bool lossy = false;     // no sync makes it certain any more
+  enum class Fate : uint8_t { kEither, kKept, kLost } fate = Fate::kEither;
+  [[nodiscard]] bool names(const InodeRef& i) const { return i && (before == i || after == i || inode == i); }
+};
 
 // A namespace as a client saw it.
 struct SeenDirectory {
@@ -154,15 +185,31 @@ class Model {
   // ---- mutations: begin() claims, finish() applies or gives up, and releases ----
   [[nodiscard]] bool claimable(const InodeRef& directory, const std::string& name, bool making) const;
   MutationRef begin(Mutation mutation);
-  void finish(const MutationRef& mutation, bool happened);
+  // `frozen`: its client may have lost it already, if it is unsent.
+  void finish(const MutationRef& mutation, bool happened, bool frozen = false);
   [[nodiscard]] size_t unknown() const { return pending_.size(); }
   [[nodiscard]] const std::list<MutationRef>& pending() const { return pending_; }
   [[nodiscard]] bool directory_rename_pending() const;
   [[nodiscard]] bool inside(const InodeRef& directory, const InodeRef& ancestor) const;  // or the same
 
+  // ---- what is unsent ----
+  // A client's operation that began then met all that was answered of the directory's names before; its own as well
+  // when it went to the partition behind them.
+  void met(int client, const InodeRef& directory, uint64_t began, bool own);
+  void met_mode(int client, const InodeRef& inode, uint64_t began);
+  // The file or directory was synced, or everything; by a sync that began then.
+  void synced(int client, const InodeRef& inode, uint64_t began);
+  void synced_all(int client, uint64_t began);
+  void sync_failed(int client, const InodeRef& inode);  // null: everything
+  void may_lose(int client);                            // from now on, what it has not synced
+  [[nodiscard]] const std::list<Unsent>& unsent() const { return unsent_; }
+
   // ---- verification ----
-  // Decides every pending mutation by what is there. Call when nothing is under way any more.
+  // Decides every pending mutation of names by what is there, and what is unsure. Call when nothing is under way any more.
   void resolve(const SeenTree& tree);
+  // Of the modes that the inode may have: whether it is one of them, which then is its mode.
+  [[nodiscard]] bool resolve_mode(const InodeRef& inode, uint32_t mode);
+  void forget_unsent();
   void compare(const SeenTree& tree);
 
   void client_lost(int client);  // crashed: what it had not synced may be gone
@@ -182,12 +229,20 @@ class Model {
   void claim(const InodeRef& directory, const std::string& name, bool making);
   void release(const InodeRef& directory, const std::string& name);
   void apply(const Mutation& mutation);
+  void settle(const std::function<bool(const Unsent&)>& which);
+  void freeze(Unsent& change);
+  void thaw(const Unsent& change);
+  void resolve_unsent(const SeenTree& tree);
+  void check_order();
+  void count_links();
   [[nodiscard]] static Entry& entry(const InodeRef& directory, const std::string& name) { return directory->entries[name]; }
 
   uint64_t clock_ = 1;
   Stamp stamp_ = 0;
   uint64_t next_number_ = 1;
   std::list<MutationRef> pending_;
+  std::list<Unsent> unsent_;         // in the order in which they were answered
+  std::map<int, uint64_t> lives_;
   std::vector<std::string> violations_;
 };
 

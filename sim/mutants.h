@@ -50,6 +50,7 @@ inline constexpr Mutant kMutants[] = {
     {"size_of_unwritten", "a commit names the size with bytes that are not written yet"},
     {"failed_not_put_back", "bytes of a failed flush are forgotten"},
     {"sync_before_commit", "fsync returns before the commit"},
+    {"sync_before_changes", "fsync returns before the names that it makes durable were sent"},
     {"commit_out_of_turn", "commits of one file overtake each other"},
     {"swallow_lost", "an evicted client's fsync says success"},
     {"stale_extent_cache", "a client reads by the extents from before its own commit"},

@@ -87,6 +87,7 @@ Workload::Workload(World& world, Model& model) : world_(world), model_(model), r
 void Workload::disturb(int client, Nanos until) {
   Nanos& at = disturbed_until_[static_cast<size_t>(client)];
   at = std::max(at, until);
+  model_.may_lose(client);
 }
 
 Contents::Lenient Workload::lenient() const {
@@ -130,6 +131,7 @@ Task<void> Workload::one(int client, Client& fs) {
   if (dice < 92) co_return co_await list(client, fs);
   if (dice < 95) co_return co_await xattr(client, fs);
   if (dice < 97) co_return co_await get_xattr(client, fs);
+  if (directory_write_grants && dice < 98) co_return co_await burst(client, fs);
   co_return co_await set_mode(client, fs);
 }
 
@@ -157,10 +159,12 @@ Task<InodeRef> Workload::pick_met_file(int client, Client& fs) {
   for (const InodeRef& directory : model_.inodes) {
     if (directory->type != FileType::kDirectory || !directory->usable()) continue;
     for (const auto& [name, entry] : directory->entries) {
-      if (entry.inode != inode || entry.claimed) continue;
+      if (entry.inode != inode || entry.open()) continue;
       FileId parent = directory->id;
+      uint64_t began = model_.tick();
       Result<Attributes> found = co_await fs.lookup(parent, std::string(name));
       if (!found.ok() || found->id != inode->id || !inode->usable()) co_return nullptr;
+      model_.met(client, directory, began, false);
       inode->met = true;
       co_return inode;
     }
@@ -203,11 +207,12 @@ bool Workload::decide(const MutationRef& m, Code code, const std::string& messag
     }
     std::string codes;
     for (Code c : expected) codes += " " + code_text(c);
-    model_.violation(fmt::format("{}: answered {}, expected{}", m->text(), message, codes));
-    model_.finish(m, false);
+    if (!m->wild) model_.violation(fmt::format("{}: answered {}, expected{}", m->text(), message, codes));
+    if (!m->wild || code != Code::kOk) model_.finish(m, false);
     return false;
   }
-  model_.finish(m, code == Code::kOk);
+  if (m->wild && code == Code::kOk) return false;  // what it was about is decided by the next verification
+  model_.finish(m, code == Code::kOk, disturbed(m->client));
   return code == Code::kOk;
 }
 
@@ -227,6 +232,7 @@ Task<void> Workload::make(int client, Client& fs) {
   m.to_name = name;
   m.inode = model_.new_inode(type);
   m.inode->maker = client;
+  m.unsent = directory_write_grants && type != FileType::kDirectory;
   m.inode->mode = type == FileType::kSymlink ? 0777 : 0600 + static_cast<uint32_t>(below(64));
   if (type == FileType::kSymlink) m.inode->target = "to/" + std::to_string(below(1'000'000));
   m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
@@ -263,11 +269,12 @@ Task<void> Workload::create(int client, Client& fs) {
   m.inode->maker = client;
   m.inode->mode = 0640;
   m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
-  MutationRef mutation = model_.begin(std::move(m));
-  InodeRef inode = mutation->inode;
   OpenMode mode;
   mode.write = true;
   mode.sync = chance(15);
+  m.unsent = directory_write_grants && !mode.sync;
+  MutationRef mutation = model_.begin(std::move(m));
+  InodeRef inode = mutation->inode;
   mode.direct = chance(5);
   ++counts["op.create"];
   Result<FileSystem::Created> made = co_await fs.create(directory->id, name, inode->mode, mode, {});
@@ -294,6 +301,52 @@ Task<void> Workload::create(int client, Client& fs) {
     }
   }
   (void)co_await fs.close(open);
+}
+
+// Names that come and go in one directory, one after the other: what is not sent yet when its client dies.
+Task<void> Workload::burst(int client, Client& fs) {
+  InodeRef directory = pick_directory();
+  ++counts["op.burst"];
+  uint64_t times = 3 + below(8);
+  for (uint64_t i = 0; i < times && directory->usable() && !model_.failed(); ++i) {
+    std::string name = fmt::format("b{}", below(6));
+    if (!model_.claimable(directory, name, false)) continue;
+    InodeRef there = directory->entries[name].inode;
+    if (there && (there->busy > 0 || there->pins > 0 || there->type == FileType::kDirectory)) continue;
+    if (!there && model_.inodes.size() > kMaxInodes) co_return;
+    Mutation m;
+    m.client = client;
+    m.unsent = true;
+    if (there) {
+      m.kind = Mutation::kUnlink;
+      m.from_directory = directory;
+      m.from_name = name;
+      m.inode = there;
+    } else {
+      m.to_directory = directory;
+      m.to_name = name;
+      m.inode = model_.new_inode(FileType::kFile);
+      m.inode->maker = client;
+      m.inode->mode = 0600;
+    }
+    MutationRef mutation = model_.begin(std::move(m));
+    Code code = Code::kOk;
+    std::string message = "ok";
+    if (there) {
+      Result<void> done = co_await fs.unlink(directory->id, name);
+      code = done.code();
+      message = message_of(done);
+    } else {
+      MakeOptions options;
+      options.type = FileType::kFile;
+      options.mode = 0600;
+      Result<Attributes> made = co_await fs.make(directory->id, name, options, {});
+      if (made.ok()) mutation->inode->id = made->id;
+      code = made.code();
+      message = message_of(made);
+    }
+    if (!decide(mutation, code, message, {Code::kOk})) co_return;
+  }
 }
 
 Task<void> Workload::unlink(int client, Client& fs) {
@@ -325,6 +378,7 @@ Task<void> Workload::unlink(int client, Client& fs) {
   m.from_directory = directory;
   m.from_name = name;
   m.inode = inode;
+  m.unsent = directory_write_grants && !as_directory;
   m.harmless = expected[0] != Code::kOk;
   MutationRef mutation = model_.begin(std::move(m));
   ++counts[as_directory ? "op.rmdir" : "op.unlink"];
@@ -391,7 +445,7 @@ Task<void> Workload::rename(int client, Client& fs) {
   MutationRef mutation = model_.begin(std::move(m));
   Result<void> done = co_await fs.rename(options);
   if (same) {
-    if (!expects(done.code()) && !operating_error("rename", done.code()))
+    if (!expects(done.code()) && !operating_error("rename", done.code()) && !mutation->wild)
       model_.violation(fmt::format("{}: two names of one file: answered {}", mutation->text(), message_of(done)));
     model_.finish(mutation, false);
     co_return;
@@ -485,6 +539,7 @@ Task<void> Workload::set_mode(int client, Client& fs) {
   m.client = client;
   m.inode = inode;
   m.mode = 0600 + static_cast<uint32_t>(below(64));
+  m.unsent = directory_write_grants;
   AttributeChange change;
   change.mask = kSetMode;
   change.mode = m.mode;
@@ -522,7 +577,7 @@ Task<void> Workload::write(int client, Client& fs, InodeRef inode, OpenFileRef o
     if (!written.ok() || *written != size) {
       kept.state = DataOperation::kLossy;
       kept.done = model_.tick();
-      if (!operating_error("write", written.code())) model_.violation(fmt::format("write {}: {}", inode->name(), written.ok() ? "short" : written.error().text()));
+      if (!operating_error("write", written.code()) && inode->unsure == 0) model_.violation(fmt::format("write {}: {}", inode->name(), written.ok() ? "short" : written.error().text()));
       co_return;
     }
     kept.done = model_.tick();
@@ -539,7 +594,7 @@ Task<void> Workload::write_some(int client, Client& fs) {
   mode.direct = chance(5);
   Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
   if (!open.ok()) {
-    if (!operating_error("open", open.code())) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    if (!operating_error("open", open.code()) && inode->unsure == 0) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
     co_return;
   }
   co_await write(client, fs, inode, *open, 1 + below(3));
@@ -555,14 +610,23 @@ Task<void> Workload::sync(int client, Client& fs, InodeRef inode) {
   if (model_.told()) model_.tell(fmt::format("client {}: fsync {}: {}", client, inode->name(), message_of(synced)));
   if (synced.ok()) {
     inode->contents.synced(client, began);
+    model_.synced(client, inode, began);
   } else {
     inode->contents.sync_failed(client);
+    model_.sync_failed(client, inode);
     if (!operating_error("fsync", synced.code()) && synced.code() != Code::kNotFound)
       model_.violation(fmt::format("fsync {}: {}", inode->name(), message_of(synced)));
   }
 }
 
+Task<void> Workload::sync_directory(int client, Client& fs) {
+  InodeRef inode = pick_directory();
+  Pin pin(inode);
+  co_await sync(client, fs, inode);
+}
+
 Task<void> Workload::sync_some(int client, Client& fs) {
+  if (chance(20)) co_return co_await sync_directory(client, fs);
   InodeRef inode = co_await pick_met_file(client, fs);
   if (!inode) co_return;
   Pin pin(inode);
@@ -580,6 +644,10 @@ Task<void> Workload::sync_all(int client, Client& fs) {
     else
       inode->contents.sync_failed(client);
   }
+  if (synced.ok())
+    model_.synced_all(client, began);
+  else
+    model_.sync_failed(client, nullptr);
   if (!synced.ok() && !operating_error("sync_all", synced.code()) && synced.code() != Code::kNotFound)
     model_.violation("sync_all: " + message_of(synced));
 }
@@ -594,6 +662,10 @@ Task<void> Workload::sync_all_calm(int client, Client& fs) {
     else
       inode->contents.sync_failed(client);
   }
+  if (synced.ok())
+    model_.synced_all(client, began);
+  else
+    model_.sync_failed(client, nullptr);
   if (!synced.ok()) ++counts["error.calm_sync_all." + code_text(synced.code())];
 }
 
@@ -623,9 +695,10 @@ Task<void> Workload::truncate(int client, Client& fs) {
   if (done.ok()) {
     resizing.answered = true;
     kept.state = DataOperation::kCertain;
+    model_.synced(client, inode, kept.begun);
   } else {
     kept.state = DataOperation::kLossy;
-    if (!operating_error("truncate", done.code())) model_.violation(fmt::format("truncate {}: {}", inode->name(), message_of(done)));
+    if (!operating_error("truncate", done.code()) && inode->unsure == 0) model_.violation(fmt::format("truncate {}: {}", inode->name(), message_of(done)));
   }
 }
 
@@ -638,7 +711,7 @@ Task<void> Workload::punch(int client, Client& fs) {
   mode.write = true;
   Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
   if (!open.ok()) {
-    if (!operating_error("open", open.code())) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    if (!operating_error("open", open.code()) && inode->unsure == 0) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
     co_return;
   }
   {
@@ -663,7 +736,7 @@ Task<void> Workload::punch(int client, Client& fs) {
       kept.state = DataOperation::kCertain;
     } else {
       kept.state = DataOperation::kLossy;
-      if (!operating_error("punch", done.code())) model_.violation(fmt::format("punch {}: {}", inode->name(), message_of(done)));
+      if (!operating_error("punch", done.code()) && inode->unsure == 0) model_.violation(fmt::format("punch {}: {}", inode->name(), message_of(done)));
     }
   }
   (void)co_await fs.close(*open);
@@ -679,7 +752,7 @@ Task<void> Workload::read(int client, Client& fs, InodeRef inode, OpenFileRef op
   Result<std::vector<Buffer>> got = co_await fs.read(open, offset, length);
   if (model_.told()) model_.tell(fmt::format("client {}: read {} ({:x}) {}+{}: {}", client, inode->name(), inode->id.packed(), offset, length, message_of(got)));
   if (!got.ok()) {
-    if (!operating_error("read", got.code())) model_.violation(fmt::format("client {}: read {}: {}", client, inode->name(), message_of(got)));
+    if (!operating_error("read", got.code()) && inode->unsure == 0) model_.violation(fmt::format("client {}: read {}: {}", client, inode->name(), message_of(got)));
     co_return;
   }
   Contents::View view = contents.view(began, lenient());
@@ -693,7 +766,7 @@ Task<void> Workload::read_some(int client, Client& fs) {
   Pin pin(inode);
   Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{.direct = chance(5)});
   if (!open.ok()) {
-    if (!operating_error("open", open.code())) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    if (!operating_error("open", open.code()) && inode->unsure == 0) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
     co_return;
   }
   uint64_t times = 1 + below(2);
@@ -720,7 +793,7 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
   Nanos began_at = world_.now();
   Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{.write = true});
   if (!open.ok()) {
-    if (!operating_error("open", open.code())) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    if (!operating_error("open", open.code()) && inode->unsure == 0) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
     model_.finish(mutation, false);
     co_return;
   }
@@ -760,7 +833,7 @@ void Workload::check_attributes(const char* what, const InodeRef& inode, const A
     return model_.violation(fmt::format("{} {}: it is {:x}, not {:x}", what, inode->name(), seen.id.packed(), inode->id.packed()));
   if (inode->type != FileType::kDirectory && seen.links != inode->links)
     model_.violation(fmt::format("{} {}: {} links, not {}", what, inode->name(), seen.links, inode->links));
-  if (inode != model_.root && inode->type != FileType::kSymlink && (seen.mode & 07777) != inode->mode)
+  if (inode != model_.root && inode->type != FileType::kSymlink && inode->mode_unsure == 0 && (seen.mode & 07777) != inode->mode)
     model_.violation(fmt::format("{} {}: mode {:o}, not {:o}", what, inode->name(), seen.mode, inode->mode));
   if (inode->type == FileType::kFile) {
     Contents::View view = inode->contents.view(began, lenient());
@@ -773,7 +846,7 @@ Task<void> Workload::lookup(int client, Client& fs) {
   InodeRef directory = pick_directory();
   std::string name = pick_name();
   if (chance(60) && !pick_entry(directory, name)) co_return;
-  if (!directory->usable() || directory->entries[name].claimed) co_return;
+  if (!directory->usable() || directory->entries[name].open()) co_return;
   InodeRef expected = directory->entries[name].inode;
   std::optional<Reading> reading;
   if (expected) reading.emplace(expected);
@@ -785,15 +858,17 @@ Task<void> Workload::lookup(int client, Client& fs) {
                             seen.ok() ? fmt::format("{:x} size {}", seen->id.packed(), seen->size) : seen.error().text()));
   if (operating_error("lookup", seen.code())) co_return;
   const Entry& entry = directory->entries[name];
-  if (entry.claimed || entry.touched >= began || directory->frozen || directory->touched >= began || directory->busy > 0) co_return;
+  if (entry.open() || entry.touched >= began || directory->frozen || directory->touched >= began || directory->busy > 0) co_return;
   if (expected ? !seen.ok() || seen->id != expected->id : seen.code() != Code::kNotFound) {
     model_.violation(fmt::format("client {}: lookup {}/{}: {}, expected {}", client, directory->name(), name,
                                  seen.ok() ? fmt::format("{:x}", seen->id.packed()) : seen.error().text(),
                                  expected ? fmt::format("{} ({:x})", expected->name(), expected->id.packed()) : "nothing"));
     co_return;
   }
+  model_.met(client, directory, began, false);
   if (!expected) co_return;
   check_attributes("lookup", expected, *seen, began);
+  model_.met_mode(client, expected, began);
   if (chance(30) && expected->usable()) {
     began = model_.tick();
     ++counts["op.stat"];
@@ -835,13 +910,14 @@ Task<void> Workload::list(int client, Client& fs) {
     co_return;
   }
   for (const auto& [name, entry] : directory->entries) {
-    if (entry.claimed || entry.touched >= began) continue;
+    if (entry.open() || entry.touched >= began) continue;
     auto there = seen->entries.find(name);
     if (entry.inode ? there == seen->entries.end() || there->second.first != entry.inode->id : there != seen->entries.end())
       model_.violation(fmt::format("client {}: readdir {}: {} {}", client, directory->name(), name, entry.inode ? "is missing or another" : "should not be there"));
   }
   for (const auto& [name, what] : seen->entries)
     if (!directory->entries.contains(name)) model_.violation(fmt::format("client {}: readdir {}: {} never was there", client, directory->name(), name));
+  model_.met(client, directory, began, true);  // a listing is the partition's
 }
 
 // ---- the whole tree ----
@@ -926,12 +1002,14 @@ Task<void> Workload::verify(Client& fs, std::string when) {
     model_.violation(when + ": walking the tree: " + message_of(tree));
     co_return;
   }
-  // What is known of an inode alone, first: resolve() decides names.
+  counts["verify.unknown"] += model_.pending().size();
+  model_.resolve(*tree);
+  for (const Unsent& u : model_.unsent())
+    if (u.fate != Unsent::Fate::kEither) ++counts[u.fate == Unsent::Fate::kKept ? "verify.unsent_kept" : "verify.unsent_lost"];
   std::vector<MutationRef> pending(model_.pending().begin(), model_.pending().end());
-  counts["verify.unknown"] += pending.size();
   for (const MutationRef& m : pending) {
-    bool of_inode = m->kind == Mutation::kSetXattr || m->kind == Mutation::kSetMode;
-    if (of_inode && m->inode->links == 0) {  // it was removed since: nobody can tell
+    m->unsent = false;
+    if (m->inode->links == 0) {  // it was removed since: nobody can tell
       model_.finish(m, false);
       continue;
     }
@@ -945,7 +1023,16 @@ Task<void> Workload::verify(Client& fs, std::string when) {
       model_.finish(m, got.ok() && (got->mode & 07777) == m->mode);
     }
   }
-  model_.resolve(*tree);
+  std::set<InodeRef> unsure_modes;
+  for (const Unsent& u : model_.unsent())
+    if (u.inode && u.frozen && u.inode->links > 0 && u.inode != model_.root) unsure_modes.insert(u.inode);
+  for (const InodeRef& inode : model_.inodes) {
+    if (!unsure_modes.contains(inode)) continue;
+    Result<Attributes> got = co_await fs.get_attributes(inode->id);
+    if (!got.ok() || !model_.resolve_mode(inode, got->mode & 07777))
+      model_.violation(fmt::format("{}: {}: its mode is {}, none that it had", when, inode->name(), got.ok() ? fmt::format("{:o}", got->mode) : got.error().text()));
+  }
+  model_.forget_unsent();
   model_.compare(*tree);
   std::vector<InodeRef> all = model_.inodes;
   for (const InodeRef& inode : all) {

@@ -41,6 +41,7 @@ class Workload {
   void client_crashed(int client) { model_.client_lost(client); }
   // From now until then the client may lose its sessions, and with them what it has not synced.
   void disturb(int client, Nanos until);
+  bool directory_write_grants = false;  // clients answer changes of names before they are sent
   Nanos pause = milliseconds(90);  // between two operations of one lane, at most twice that
 
   // sync_all on a client when all is calm: errors only where something was disturbed.
@@ -70,12 +71,14 @@ class Workload {
 
   Task<void> make(int client, Client& fs);
   Task<void> create(int client, Client& fs);
+  Task<void> burst(int client, Client& fs);
   Task<void> write(int client, Client& fs, InodeRef inode, OpenFileRef open, uint64_t times);
   Task<void> write_some(int client, Client& fs);
   Task<void> truncate(int client, Client& fs);
   Task<void> punch(int client, Client& fs);
   Task<void> sync(int client, Client& fs, InodeRef inode);
   Task<void> sync_some(int client, Client& fs);
+  Task<void> sync_directory(int client, Client& fs);
   Task<void> sync_all(int client, Client& fs);
   Task<void> read(int client, Client& fs, InodeRef inode, OpenFileRef open, bool whole);
   Task<void> read_some(int client, Client& fs);
@@ -97,6 +100,7 @@ class Workload {
   bool decide(const MutationRef& mutation, Code code, const std::string& message, const std::vector<Code>& expected);
   [[nodiscard]] bool operating_error(const char* what, Code code);
   [[nodiscard]] Contents::Lenient lenient() const;
+  [[nodiscard]] bool disturbed(int client) const { return disturbed_until_[static_cast<size_t>(client)] >= world_.now(); }
   [[nodiscard]] InodeRef pick_directory();
   [[nodiscard]] InodeRef pick_file();
   // One that the client has met by its name: an id alone says nothing before its maker has told the partition of it.
