@@ -328,12 +328,12 @@ HotUsage Node::usage() const {
 }
 
 // Above the evictor's high watermark, and short of where targets keep space for journals and rebuild.
-Result<uint32_t> Node::admit() {
+Result<uint32_t> Node::admit(bool crowded) {
   constexpr uint64_t kFullPercent = 96;
   constexpr uint64_t kMany = 64;
   HotUsage now = usage();
   uint64_t limit = now.capacity / 100 * kFullPercent;
-  if (now.claimed() > limit && now.capacity != 0) return tier_.make_room();
+  if ((crowded || now.claimed() > limit) && now.capacity != 0) return tier_.make_room();
   // The nearer it is to full, the fewer at once: what is reserved cannot be refused any more.
   uint64_t share = on_targets(kMaxSegment) * 2 * std::max<size_t>(1, service_.all().size());
   return static_cast<uint32_t>(now.capacity == 0 ? kMany : std::clamp<uint64_t>((limit - now.claimed()) / share, 1, kMany));
@@ -623,7 +623,7 @@ Task<std::string> from_object(Env env, Coordinator* coordinator, ObjectStore* bu
 
 Task<Result<void>> Node::lead_partitions() {
   PartitionContext context{env_, hub_, view_, target_port_, partition_port_, coordinator_, stores_, segments_, secret_, options_.self, options_.partitions,
-                           [this] { return admit(); }};
+                           [this](bool crowded) { return admit(crowded); }};
   HR_CO_TRY(auto from, co_await origins());
   bool rehydrated = !from.empty();
   std::vector<std::shared_ptr<Partition>> started;

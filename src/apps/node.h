@@ -169,7 +169,7 @@ class Node {
   [[nodiscard]] Task<Result<void>> lead_partitions();
   [[nodiscard]] Task<Result<std::map<PartitionId, Partition::Origin>>> origins();
   [[nodiscard]] HotUsage usage() const;
-  [[nodiscard]] Result<uint32_t> admit();
+  [[nodiscard]] Result<uint32_t> admit(bool crowded);
   [[nodiscard]] uint64_t on_targets(uint64_t length) const;
   void lost(const std::string& winner);
   [[nodiscard]] Task<Result<GetMapReply>> get_map(GetMap request);

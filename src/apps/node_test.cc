@@ -296,7 +296,8 @@ TEST_F(NodeTest, WritingMoreThanTheHotTierHoldsGoesAtThePaceOfTheBucket) {
     written[name] = pattern(5 * kMiB + i, i);
     write_file(*client, directory, name, written[name], i % 4 == 3);
   }
-  EXPECT_TRUE(world.run(client->sync_all()).ok());
+  Result<void> all = world.run(client->sync_all());
+  EXPECT_TRUE(all.ok()) << (all.ok() ? "" : all.error().text());
   EXPECT_GT(node.node->tier().status().evict.bytes, 0u);
   for (const auto& [name, bytes] : written) ASSERT_TRUE(read_file(*client, directory, name) == bytes) << name;
   EXPECT_TRUE(world.run(client->shut_down()).ok());

@@ -618,9 +618,10 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
                                                           Buffer data) {
   Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
   Nanos pause = milliseconds(10);
+  bool crowded = false;
   for (int attempt = 0;; ++attempt) {
     if (session->lost) co_return Error(Code::kStale, "the session has ended");
-    Result<Reservation> reservation = co_await reserve(session, home);
+    Result<Reservation> reservation = co_await reserve(session, home, std::exchange(crowded, false));
     Result<Placement> placement = Error(Code::kUnavailable, "");
     if (reservation.ok()) {
       placement = co_await io_.write(reservation->segment, data, reservation->placement,
@@ -640,7 +641,8 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
     const Code code = placement.code();
     // A full target: what was reserved before it was full is no good either. The partition says when the hot tier is
     // full for good.
-    if (reservation.ok() && code == Code::kNoSpace) session->abandon_reservations();
+    crowded = reservation.ok() && code == Code::kNoSpace;
+    if (crowded) session->abandon_reservations();
     const bool final =
         code == Code::kReadOnly || code == Code::kStale || code == Code::kBusy ||
         (code == Code::kNoSpace && attempt >= (reservation.ok() ? kFullTargetAttempts : 2));
@@ -651,7 +653,7 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
   }
 }
 
-Task<Result<Reservation>> WriteBack::reserve(ClientSessionRef session, Slot home) {
+Task<Result<Reservation>> WriteBack::reserve(ClientSessionRef session, Slot home, bool crowded) {
   const int64_t now_s = env_.clock.wall().count / 1'000'000'000;
   // In the order of the jobs, also while the hot tier is full: who is first in turn to commit is first to get a place.
   Mutex::Guard guard = co_await session->reserving.lock();
@@ -668,6 +670,7 @@ Task<Result<Reservation>> WriteBack::reserve(ClientSessionRef session, Slot home
     request.count = session->reserve_next;
     request.abandoned = session->abandoned;
     request.written = session->written;
+    request.crowded = std::exchange(crowded, false);
     Result<ReserveReply> reply = co_await sessions_.ask_under(session, request);
     // Taken back whatever the answer; told again where there was none.
     if (reply.ok() || reply.code() == Code::kBusy || reply.code() == Code::kNoSpace)

@@ -149,7 +149,8 @@ class WriteBack {
                                                     Buffer data);
   static void abandon(ClientSession& session, const SegmentId& segment);
   // kBusy: the hot tier was too full for longer than a job may wait with what it holds.
-  [[nodiscard]] Task<Result<Reservation>> reserve(ClientSessionRef session, Slot home);
+  // crowded: what was reserved last found no room on its targets.
+  [[nodiscard]] Task<Result<Reservation>> reserve(ClientSessionRef session, Slot home, bool crowded);
   // The partition has the files.
   [[nodiscard]] Task<Result<void>> born(JobRef job);
   [[nodiscard]] bool may_commit(const Job& job, const Part& part) const;

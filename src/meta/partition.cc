@@ -396,7 +396,9 @@ void Partition::list_session(Transaction& txn) {
   Session* session = sessions_.find(txn.session_);
   if (session == nullptr) return;
   if (!session->journaled) {
-    if (txn.writes_.empty() && !may_mutate().ok()) return;  // nothing is to be journaled just now: no grant, then
+    // Nothing more is journaled: no grant, then. Where the node refuses changes, who reads needs grants all the same, and which
+    // sessions there are is of this cluster alone.
+    if (txn.writes_.empty() && counters_.closed) return;
     if (!mutant("session_not_journaled")) txn.put_row(session_key(first_slot(), session->id), SessionRow{session->client, counters_.namespace_epoch});
     session->journaled = true;
     session->journaled_at = next_position();

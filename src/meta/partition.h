@@ -56,9 +56,9 @@ struct PartitionContext {
   NamespaceSecret secret;
   NodeId self;
   PartitionOptions options;
-  // How many more segments (at least one) the hot tier takes now. kBusy: none before something of it went to the bucket;
-  // kNoSpace: none. Empty: any number.
-  std::function<Result<uint32_t>()> admit = {};
+  // How many more segments (at least one) the hot tier takes now; `crowded`: none before it made room. kBusy: none before
+  // something of it went to the bucket; kNoSpace: none. Empty: any number.
+  std::function<Result<uint32_t>(bool crowded)> admit = {};
 };
 
 class Partition {

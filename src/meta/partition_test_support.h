@@ -141,7 +141,7 @@ struct OnePartition {
 
   void start() {
     PartitionContext context{env, hub, view, target_port, partition_port, coordinator, stores, segments, {}, NodeId(1), options};
-    context.admit = [this] { return admits; };
+    context.admit = [this](bool) { return admits; };
     partition = std::make_unique<Partition>(context, PartitionId(0));
     check(world.run(partition->start()));
   }

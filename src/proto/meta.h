@@ -459,7 +459,8 @@ struct Reserve {
   uint32_t count = 1;
   std::vector<SegmentId> abandoned;  // reserved before, never to be committed: their fragments may be dropped
   uint32_t written = 0;         // of what is reserved: filled on the targets, so that space is not claimed for it twice
-  void fields(this auto& self, auto& v) { v(self.session, self.slot, self.count, self.abandoned, self.written); }
+  bool crowded = false;         // a target had no room for what was reserved last: some is made before this is answered with more
+  void fields(this auto& self, auto& v) { v(self.session, self.slot, self.count, self.abandoned, self.written, self.crowded); }
 };
 // One file's part of a commit: replaces what the ranges of `extents` held. Times and size are set when given.
 struct CommitFile {

@@ -340,7 +340,7 @@ Task<void> SegmentIo::write_fragment(std::shared_ptr<Writing> w, FragmentWrite r
     if (written) break;
     bool refused = final_refusal(written.code());
     if (refused || w->spares.empty()) {
-      Code code = refused ? written.code() : Code::kUnavailable;
+      Code code = refused || written.code() == Code::kNoSpace ? written.code() : Code::kUnavailable;
       if (!w->error)
         w->error = Error(
             code, "segment " + to_string(request.segment) + ": fragment " +

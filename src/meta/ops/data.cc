@@ -478,7 +478,7 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
     for (const SegmentId& segment : request.abandoned) asking->reserved.erase(segment);
     asking->written = request.written;
     if (partition.context().admit) {
-      HR_CO_TRY(admitted, partition.context().admit());
+      HR_CO_TRY(admitted, partition.context().admit(request.crowded));
     }
   } else if (partition.sessions().work_reserved(now) >= kMaxReserved) {
     co_return Error(Code::kUnavailable, "too many segments are reserved for this node's work");

@@ -65,6 +65,18 @@ TEST_P(FirstGrant, OfASessionIsKnownToTheNextLeader) {
 
 INSTANTIATE_TEST_SUITE_P(Each, FirstGrant, testing::Values(Way::kAcquireToWrite, Way::kAcquireToRead, Way::kLookup, Way::kGetAttributes));
 
+TEST(SessionOps, WhoReadsGetsGrantsWhileChangesAreRefused) {
+  OnePartition p(3);
+  User maker = p.user();
+  FileId file = p.create(maker, "f");
+  p.must(p.ask(SessionClose{maker.session}));
+  p.partition->set_read_only("another cluster owns the namespace", Code::kReadOnly);
+  User user = p.user();
+  EXPECT_TRUE(p.must(p.ask(Lookup{user.session, kRootFile, "f"})).directory_grant);
+  EXPECT_TRUE(p.must(p.ask(GetAttributes{user.session, file, GrantKind::kRead})).file_grant);
+  EXPECT_EQ(p.ask(GrantAcquire{user.session, file, GrantKind::kWrite}).code(), Code::kReadOnly);
+}
+
 TEST(SessionOps, OnlyTheFirstGrantIsJournaled) {
   OnePartition p(2);
   User maker = p.user();
