@@ -71,6 +71,8 @@ inline Key lock_key(FileId f) { return KeyBuilder(f.slot(), Table::kLock).u48(f.
 inline Key kept_key(FileId f, SessionId s) { return KeyBuilder(f.slot(), Table::kKept).u48(f.local()).u64(s.value()).take(); }
 inline Key on_target_key(SegmentId s, TargetId t) { return KeyBuilder(s.home(), Table::kOnTarget).u64(t.value()).u64(s.low()).take(); }
 inline Key partition_row_key(Slot first_slot, std::string_view name) { return KeyBuilder(first_slot, Table::kPartition).text(name).take(); }
+// At the root's partition: whoever commits a rename of a directory between parents changes it, so that two of them conflict.
+inline Key rename_lock_key(Slot first_slot) { return partition_row_key(first_slot, "rename"); }
 
 // The first key behind every key that begins with `prefix`. (Behind the rows of the last slot's last table come only the
 // store's own.)

@@ -140,6 +140,12 @@ Task<Result<void>> Partition::load_state() {
     HR_CO_TRY(PreparedRow row, decode_durable<PreparedRow>(value));
     for (const Key& locked_key : row.locks) locks_[locked_key] = transaction_of(key);
   }
+  if (owns(kRootFile.slot())) {
+    // Until resolve_loop() has told what was decided.
+    from = KeyBuilder(first_slot(), Table::kDecision).take();
+    HR_CO_TRY(auto decided, co_await store_->scan(from, prefix_end(from), 1));
+    if (!decided.empty()) locks_[rename_lock_key(first_slot())] = transaction_of(decided.front().first);
+  }
   if (new_epoch_) co_return {};
 
   Nanos lease_end = env_.clock.now() + context_.options.lease;

@@ -108,7 +108,8 @@ struct MemoryTargets final : FragmentPort {
 struct OnePartition {
   static constexpr TargetId kTarget{77};
 
-  explicit OnePartition(uint64_t seed, uint32_t miss_percent = 0, PartitionOptions partition_options = {})
+  // Slots behind last_slot are another partition's, whose messages a test answers with `handlers`.
+  explicit OnePartition(uint64_t seed, uint32_t miss_percent = 0, PartitionOptions partition_options = {}, uint16_t last_slot = 65535)
       : world(seed),
         machine(world.add_machine("node")),
         env(machine.env()),
@@ -127,12 +128,13 @@ struct OnePartition {
     map.protection = {1, 0};
     map.nodes.push_back({NodeId(1), kSelfAddress, true});
     for (uint64_t i = 0; i < 3; ++i) map.targets.push_back({TargetId(kTarget.value() + i), NodeId(1), 0, "z/r/h", TargetState::kLive, kGiB, 0});
-    map.partitions.push_back({PartitionId(0), 0, 65535, NodeId(1), PartitionEpoch(1)});
+    map.partitions.push_back({PartitionId(0), 0, last_slot, NodeId(1), PartitionEpoch(1)});
+    if (last_slot < 65535) map.partitions.push_back({PartitionId(1), static_cast<uint16_t>(last_slot + 1), 65535, NodeId(1), PartitionEpoch(1)});
     identity.name_space = map.name_space;
     identity.namespace_epoch = map.namespace_epoch;
     view.update(map);
     PartitionRecord record;
-    record.last_slot = 65535;
+    record.last_slot = last_slot;
     coordinator.records[partition_key(0)] = {encode_durable(record), 1};
     start();
     check(world.run(make_root(*partition)));

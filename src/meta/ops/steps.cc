@@ -130,8 +130,7 @@ Task<Result<Attributes>> set_parent(Transaction& txn, Step step) {
 }
 
 Task<Result<Attributes>> lock_rename(Transaction& txn, Step step) {
-  // Whoever commits a rename of a directory changes this row: two of them conflict.
-  Key key = partition_row_key(txn.partition().first_slot(), "rename");
+  Key key = rename_lock_key(txn.partition().first_slot());
   HR_CO_TRY(std::optional<RowValue> old, co_await txn.get(key));
   Writer value;
   value(step.now, step.file);

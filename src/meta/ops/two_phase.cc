@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 
 #include "base/fault_point.h"
 #include "meta/ops/steps.h"
@@ -20,7 +21,22 @@ Key prepared_key(Partition& partition, const TransactionId& id) {
   return transaction_key(partition.first_slot(), Table::kPrepared, id);
 }
 
-Key rename_lock_key(Partition& partition) { return partition_row_key(partition.first_slot(), "rename"); }
+// The rename lock, here at the root's partition, from a transaction's commit until all its participants have heard: the next
+// rename of a directory must see the parents that it sets. One for all decisions that a new leader tells again.
+class RenameHold {
+ public:
+  RenameHold(Partition& partition, TransactionId by) : partition_(partition), by_(by) { partition.lock(rename_lock_key(partition.first_slot()), by); }
+  RenameHold(const RenameHold&) = delete;
+  RenameHold& operator=(const RenameHold&) = delete;
+  ~RenameHold() {
+    if (Scheduler::present()) partition_.unlock(by_);
+  }
+
+ private:
+  Partition& partition_;
+  TransactionId by_;
+};
+using RenameHoldRef = std::shared_ptr<RenameHold>;  // null: it changes no parent
 
 struct EraseDecision {
   using Reply = Empty;
@@ -32,7 +48,7 @@ struct EraseDecision {
 };
 
 // Tells every participant, for as long as it takes while this partition leads; the decision row goes last.
-Task<void> tell(Partition& partition, TransactionId id, std::vector<PartitionId> participants, bool commit, Position durable_at) {
+Task<void> tell(Partition& partition, TransactionId id, std::vector<PartitionId> participants, bool commit, Position durable_at, RenameHoldRef hold) {
   if (commit) {
     Result<void> durable = co_await partition.wait_durable(durable_at);
     if (!durable.ok()) co_return;  // the next leader finds the decision row, or not
@@ -49,7 +65,7 @@ Task<void> tell(Partition& partition, TransactionId id, std::vector<PartitionId>
     }
   }
   if (!commit) co_return;
-  partition.unlock(id);
+  hold.reset();
   while (partition.serving()) {
     Result<Empty> erased = co_await partition.change(EraseDecision{decision_key(partition, id)});
     if (erased.ok()) co_return;
@@ -149,11 +165,13 @@ Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<St
       auto keeper = std::ranges::find(participants, owner == nullptr ? PartitionId() : owner->id);
       if (!keeps_rename_lock && keeper != participants.end()) std::rotate(keeper, keeper + 1, participants.end());
     }
+    // While nothing is prepared yet it may wait.
+    if (keeps_rename_lock) co_await partition.wait_unlocked(rename_lock_key(partition.first_slot()));
     partition.deciding().insert(id);
     txn.must_not_wait();
     txn.on_abandon([&partition, id, participants] {
       partition.deciding().erase(id);
-      partition.scope().spawn(tell(partition, id, participants, false, Position()));
+      partition.scope().spawn(tell(partition, id, participants, false, Position(), nullptr));
     });
     for (const auto& [participant, indexes] : remote) {
       Prepare request;
@@ -173,9 +191,9 @@ Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<St
     if (!mutant("decision_not_journaled")) txn.put_row(decision_key(partition, id), DecisionRow{participants});
     txn.on_commit([&partition, id, participants, keeps_rename_lock] {
       partition.deciding().erase(id);
-      if (keeps_rename_lock) partition.lock(rename_lock_key(partition), id);
+      RenameHoldRef hold = keeps_rename_lock ? std::make_shared<RenameHold>(partition, id) : nullptr;
       // The record that commit() queues next is the newest one.
-      partition.scope().spawn(tell(partition, id, participants, true, partition.next_position()));
+      partition.scope().spawn(tell(partition, id, participants, true, partition.next_position(), std::move(hold)));
     });
   }
   Attributes made;
@@ -224,11 +242,13 @@ Task<void> resolve_loop(Partition& partition) {
       Result<std::vector<std::pair<Key, RowValue>>> decisions =
           co_await partition.store().scan(from, prefix_end(from), kManyTransactions);
       if (!decisions.ok()) co_return;
+      RenameHoldRef hold;  // recovery took it already
+      if (!decisions->empty() && partition.owns(kRootFile.slot()))
+        hold = std::make_shared<RenameHold>(partition, transaction_of(decisions->front().first));
       for (auto& [key, value] : *decisions) {
         Result<DecisionRow> row = decode_durable<DecisionRow>(value);
         if (!row.ok()) continue;
-        if (partition.owns(kRootFile.slot())) partition.lock(rename_lock_key(partition), transaction_of(key));
-        partition.scope().spawn(tell(partition, transaction_of(key), row->participants, true, Position()));
+        partition.scope().spawn(tell(partition, transaction_of(key), row->participants, true, Position(), hold));
       }
       first = false;
     }

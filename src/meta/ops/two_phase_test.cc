@@ -1,0 +1,162 @@
+#include "meta/ops/two_phase.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <optional>
+#include <set>
+
+#include "meta/partition_test_support.h"
+
+namespace headrace {
+namespace {
+
+using User = OnePartition::User;
+
+// The root's partition; the other one prepares whatever it is asked, and hears of decisions when the test lets it.
+struct Coordinator2 : OnePartition {
+  static constexpr uint16_t kLastSlot = 32767;
+
+  explicit Coordinator2(uint64_t seed) : OnePartition(seed, 0, {}, kLastSlot), me(user()) {
+    handlers.on<Prepare>([this](Prepare r, CallInfo) { return prepare_there(std::move(r)); });
+    handlers.on<Finish>([this](Finish r, CallInfo) { return finish_there(r); });
+    handlers.on<Decision>([this](Decision r, CallInfo) { return decision(*partition, r); });
+  }
+  ~Coordinator2() { (void)world.run_until(partition->stop()); }  // it tells us until then
+  Task<Result<StepsReply>> prepare_there(Prepare request) {
+    ++prepares;
+    StepsReply reply;
+    for (const Step& step : request.steps) {
+      Attributes attributes;
+      if (step.kind == StepKind::kMakeDirectory) {
+        attributes = step.attributes;
+        attributes.id = FileId(step.slot, 1000 + next_there++);
+        attributes.type = FileType::kDirectory;
+      }
+      reply.attributes.push_back(attributes);
+    }
+    co_return reply;
+  }
+  Task<Result<Empty>> finish_there(Finish request) {
+    if (!request.commit) co_return Empty{};
+    const bool fresh = std::find(asked.begin(), asked.end(), request.transaction) == asked.end();
+    if (fresh) asked.push_back(request.transaction);
+    if (deaf && !may_hear.contains(request.transaction)) co_return Error(Code::kUnavailable, "not now");
+    co_return Empty{};
+  }
+  // Whose inode lives there, or here.
+  FileId make_directory(bool there) {
+    for (;;) {
+      Make make;
+      make.name = "d" + std::to_string(next_name++);
+      make.parent = kRootFile;
+      make.type = FileType::kDirectory;
+      make.mode = 0755;
+      make.ticket = me.next();
+      EntryReply made = must(ask(make));
+      if (made.directory_grant) must(ask(GrantRelease{me.session, {made.directory_grant->id}}));
+      names[made.attributes.id] = make.name;
+      if (partition->owns(made.attributes.id.slot()) != there) return made.attributes.id;
+    }
+  }
+  struct Moving {
+    static Task<void> run(Coordinator2& p, Rename request, std::optional<Code>& code) {
+      Result<UnlinkReply> reply = co_await handle(*p.partition, std::move(request), CallInfo());
+      code = reply.code();
+    }
+  };
+  void move(FileId directory, FileId below, std::optional<Code>& code) {
+    Rename request;
+    request.ticket = me.next();
+    request.from_parent = kRootFile;
+    request.from_name = names[directory];
+    request.to_parent = below;
+    request.to_name = "moved" + std::to_string(next_name++);
+    partition->scope().spawn(Moving::run(*this, std::move(request), code));
+  }
+
+  User me;
+  uint64_t next_name = 0;
+  uint64_t next_there = 0;
+  uint64_t prepares = 0;
+  std::map<FileId, std::string> names;
+  bool deaf = false;
+  std::set<TransactionId> may_hear;
+  std::vector<TransactionId> asked;  // in the order in which they were told first
+};
+
+TEST(TwoPhase, TheNextRenameOfADirectoryWaitsUntilAllHaveHeardOfTheLast) {
+  std::optional<Code> first;
+  std::optional<Code> second;
+  Coordinator2 p(1);
+  FileId here = p.make_directory(false);
+  FileId a = p.make_directory(true);
+  FileId b = p.make_directory(true);
+  p.world.run_for(seconds(1));
+  p.asked.clear();
+  p.prepares = 0;
+  p.deaf = true;
+  p.move(a, here, first);
+  p.world.run_for(seconds(2));
+  EXPECT_EQ(first, Code::kOk) << "it is decided";
+  p.move(b, here, second);
+  p.world.run_for(seconds(5));
+  EXPECT_EQ(second, std::nullopt) << "the parent of the first is not what it will be";
+  EXPECT_LE(p.prepares, 4u) << "nothing is prepared over and over meanwhile";
+  ASSERT_FALSE(p.asked.empty());
+  p.may_hear.insert(p.asked.front());
+  p.world.run_for(seconds(2));
+  EXPECT_EQ(second, Code::kOk);
+}
+
+class ToldAgain : public testing::TestWithParam<bool> {};
+
+TEST_P(ToldAgain, ANewLeadersRenamesOfDirectoriesWaitUntilAllDecisionsWereHeard) {
+  std::optional<Code> moved;
+  Coordinator2 p(2);
+  FileId here = p.make_directory(false);
+  FileId a = p.make_directory(true);
+  p.world.run_for(seconds(1));
+  p.deaf = true;
+  (void)p.make_directory(true);
+  (void)p.make_directory(true);
+  p.fail_over();
+  p.claim(p.me);
+  p.move(a, here, moved);
+  p.world.run_for(seconds(1));
+  EXPECT_EQ(moved, std::nullopt) << "from the start on, before anything is told again";
+  p.asked.clear();
+  p.partition->scope().spawn(resolve_loop(*p.partition));
+  p.world.run_for(seconds(2));
+  ASSERT_EQ(p.asked.size(), 2u);
+  EXPECT_EQ(moved, std::nullopt);
+  std::sort(p.asked.begin(), p.asked.end());
+  p.may_hear.insert(GetParam() ? p.asked.front() : p.asked.back());
+  p.world.run_for(seconds(5));
+  EXPECT_EQ(moved, std::nullopt) << "one has not been heard";
+  p.may_hear.insert(p.asked.begin(), p.asked.end());
+  p.world.run_for(seconds(5));
+  // (Its own participant may not hear of it: it is decided.)
+  EXPECT_EQ(moved, Code::kOk);
+}
+
+INSTANTIATE_TEST_SUITE_P(EitherFirst, ToldAgain, testing::Bool());
+
+TEST(TwoPhase, ADecisionIsForgottenWhenAllHaveHeard) {
+  Coordinator2 p(3);
+  p.deaf = true;
+  (void)p.make_directory(true);
+  p.world.run_for(seconds(1));
+  auto left = [&p] {
+    size_t decisions = 0;
+    for (const std::string& line : p.must(p.world.run(leftover_rows(*p.partition)))) decisions += line.find("decision") != std::string::npos;
+    return decisions;
+  };
+  EXPECT_EQ(left(), 1u);
+  p.deaf = false;
+  p.world.run_for(seconds(2));
+  EXPECT_EQ(left(), 0u);
+}
+
+}  // namespace
+}  // namespace headrace
