@@ -725,10 +725,8 @@ def bad_input_a_dead_bucket_costs_nothing_that_is_hot(box):
         # What is written, read and synced while the bucket is away.
         log |= fill(cluster, files=6, name=mode, seed=len(mode))
         check_log(cluster, log, f"while the bucket does {mode}")
-        # And a restart: it serves what is hot, and says what it waits for. (Killed: a stop waits for requests that hang.)
-        cluster.umount()
-        cluster.kill_node()
-        cluster.up()
+        # And a restart: it serves what is hot, and says what it waits for.
+        again(cluster)
         check_log(cluster, log, f"restarted while the bucket does {mode}")
         owner = cluster.status()["owner"]
         check("unconfirmed" in owner, f"owner: {owner!r}")
@@ -740,6 +738,78 @@ def bad_input_a_dead_bucket_costs_nothing_that_is_hot(box):
     other = box.cluster("other", bucket=cluster.bucket, environment=server.environment, capacity_mib=64, targets=3)
     other.rehydrate()
     check_log(other, log, "from the bucket alone")
+
+
+def bad_input_a_bucket_that_refuses_or_hangs_is_named_within_seconds_and_holds_up_no_end(box):
+    fake = bad_bucket.FakeS3(box)
+    proxy = bad_bucket.Proxy(box, fake.port)
+    cluster = small(box, bucket=proxy.url("bucket", "ns"), environment=fake.environment)
+    log = fill(cluster, files=8)
+
+    def says(*texts):
+        shown = cluster.run("status", "--state", cluster.state).stdout
+        return all(text in shown for text in texts)
+
+    def timed(call, *arguments, most_s, **named):
+        began = time.monotonic()
+        out = call(*arguments, **named)
+        took = time.monotonic() - began
+        check(took < most_s, f"{call.__name__} took {took:.1f} s, more than {most_s} s")
+        return out
+    for mode, words in (("refuse", (f"GET http://127.0.0.1:{proxy.port}: ",)), ("hang", ("has not answered for",))):
+        # Under a running node: in the status before anybody asks for anything of the bucket. (Head is looked at every 10 s.)
+        proxy.set(mode)
+        wait_until(lambda: says("bucket ", *words), 25, f"a bucket that does {mode} is named", every_s=0.2)
+        check(cluster.status()["owned"], "no answer takes nothing away")
+        proxy.set("pass")
+        wait_until(lambda: not cluster.status()["bucket_trouble"], 60, "and no more when it is well", every_s=0.5)
+        # From a start on.
+        cluster.stop()
+        proxy.set(mode)
+        timed(cluster.up, most_s=20)
+        wait_until(lambda: says("unconfirmed", *words), 10, f"who waits for a bucket that does {mode} is told", every_s=0.2)
+        check_log(cluster, log, f"started while the bucket does {mode}")
+        timed(cluster.stop, most_s=10)
+        proxy.set("pass")
+        cluster.up()
+        wait_until(lambda: cluster.status()["owned"], 30, "the owner is confirmed")
+    # Uploads, looks at head and a manifest are under way when it stops answering; then a stop.
+    log |= fill(cluster, files=14, name="more", seed=3)
+    proxy.set("hang")
+    push = subprocess.Popen([os.path.join(BIN, "headrace"), "tier", "push", cluster.mount_dir, "--wait", "--state", cluster.state],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment)
+    wait_until(lambda: proxy.fired >= 1, 30, "requests hang")
+    time.sleep(2)
+    timed(cluster.stop, most_s=10)
+    check("stopping" in push.communicate(timeout=10)[1] and push.returncode == 1, "who waited for the push is told")
+    proxy.set("pass")
+    cluster.up()
+    check_log(cluster, log, "after a stop while the bucket hung")
+    # A spin-down while it hangs: a stop ends it, nobody is told that it was done, and all is here yet.
+    wait_until(lambda: cluster.status()["owned"], 30, "the owner is confirmed")
+    proxy.set("hang")
+    down = subprocess.Popen([os.path.join(BIN, "headrace"), "spin-down", "--state", cluster.state],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment)
+    wait_until(lambda: proxy.fired >= 1, 30, "requests hang")
+    timed(cluster.stop, most_s=10)
+    out, said = down.communicate(timeout=10)
+    check(down.returncode == 1 and said.startswith("headrace: not spun down") and "may be deleted" not in out, f"{down.returncode}: {out!r} {said!r}")
+    check(os.path.exists(os.path.join(cluster.state, "targets", "t0", "target.dat")), "the state stays")
+    # Alone, it gives up by itself and says why; the namespace goes on.
+    proxy.set("pass")
+    cluster.up()
+    wait_until(lambda: cluster.status()["owned"], 30, "the owner is confirmed")
+    proxy.set("hang")
+    done = timed(headrace, "spin-down", "--state", cluster.state, most_s=60, environment=cluster.environment)
+    check_refused(done, "not spun down", "has not answered", "--undo")
+    proxy.set("pass")
+    wait_until(lambda: headrace("spin-down", "--undo", "--state", cluster.state).returncode == 0, 90, "it is undone", every_s=1)
+    check_log(cluster, log, "after a spin-down that failed")
+    write_synced(os.path.join(cluster.mount_dir, "again"), b"again")
+    cluster.spin_down()
+    other = box.cluster("other", bucket=cluster.bucket, environment=fake.environment, capacity_mib=64, targets=3)
+    other.rehydrate()
+    check_log(other, log | {"again": b"again"}, "from the bucket alone")
 
 
 def bad_input_a_slow_a_cut_off_and_a_lying_bucket(box):

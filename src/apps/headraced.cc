@@ -19,6 +19,7 @@
 #include "meta/store/rocksdb/rocksdb_store.h"
 #include "object/open.h"
 #include "object/probe.h"
+#include "runtime/scope.h"
 #include "runtime/uring/reactor.h"
 #include "runtime/uring/thread_pool.h"
 #include "stripe/placement_policy.h"
@@ -124,6 +125,16 @@ Task<Result<void>> check_new_bucket(Env env, BucketUrl url, Blocking* requests) 
   co_return Result<void>();
 }
 
+constexpr Nanos kBucketGrace = seconds(2);  // of a stop, for what is under way to the bucket
+
+// A bucket that does not answer holds up no end: what waits for it then is given up, as in a crash.
+Task<void> watch_signal(Reactor* reactor, ObjectStore* bucket, Once<int>* signalled) {
+  int signal = co_await reactor->wait_signal();
+  signalled->set(signal);
+  co_await reactor->sleep(kBucketGrace);
+  bucket->cancel();
+}
+
 Task<Result<void>> run_node(Reactor& reactor, const Options& options, const EventLog& log) {
   Env env = reactor.env();
   EmbeddedCoordinator coordinator(env, options.state + "/coord", options.state + "/targets");
@@ -150,11 +161,10 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   ThreadPool requests(reactor, 16);
   ObjectStoreOptions store_options;
   store_options.requests = &requests;
-  Node* serving = nullptr;
-  store_options.retries.on_retry = [&serving](const Error& why) {
-    if (serving != nullptr) serving->note_bucket_trouble(why);
-  };
   HR_CO_TRY(std::unique_ptr<ObjectStore> store, open_object_store(url, env, store_options));
+  Once<int> signalled;
+  Scope watching;
+  watching.spawn(watch_signal(&reactor, store.get(), &signalled));
   std::string description = host_name() + ":" + options.state;
   std::optional<HeadVersion> held;
   if (fresh) {
@@ -207,7 +217,6 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   node_options.targets.keep_free = kKeepFree;
   node_options.on_event = [&log](const NodeEvent& event) { event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields); };
   Node node(env, coordinator, stores, *store, node_options);
-  serving = &node;
   Result<void> started = co_await node.start(std::move(held));
   if (started.code() == Code::kStale)
     co_return Error(Code::kStale, options.state + " was spun down: everything is in " + bucket + ". Bring it back with `headrace rehydrate '" + bucket +
@@ -240,7 +249,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
                        {"targets_s", std::to_string(times.targets)}, {"partitions_s", std::to_string(times.partitions)},
                        {"bucket_s", std::to_string(times.bucket)}, {"new", fresh ? "yes" : "no"}});
   tell(options, "ready");
-  int signal = co_await reactor.wait_signal();
+  int signal = co_await signalled.wait();
   log.info("stopping", {{"signal", std::to_string(signal)}});
   admin.stop();
   remove_node_file(options.state);

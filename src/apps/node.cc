@@ -539,12 +539,15 @@ Task<void> Node::confirm_ownership(std::shared_ptr<Once<Result<void>>> first) {
   }
 }
 
-void Node::note_bucket_trouble(const Error& why) {
-  if (only_waits_) refuse_changes("the bucket has not confirmed yet that this cluster owns the namespace: " + why.message(), Code::kUnavailable);
-}
-
+// Meanwhile whoever looks is told what the bucket does, not only when a whole round of asking it has failed.
 Task<void> Node::lose_patience() {
-  co_await env_.clock.sleep(options_.unconfirmed_patience);
+  const Nanos until = env_.clock.now() + options_.unconfirmed_patience;
+  while (only_waits_ && env_.clock.now() < until) {
+    std::string trouble = bucket_.trouble();
+    if (!trouble.empty())
+      refuse_changes("the bucket has not confirmed yet that this cluster owns the namespace: " + trouble, Code::kUnavailable);
+    co_await env_.clock.sleep(seconds(1));
+  }
   if (only_waits_) refuse_changes(why_read_only_, Code::kReadOnly);
 }
 

@@ -113,9 +113,6 @@ class Node {
   [[nodiscard]] Task<Result<void>> start(std::optional<HeadVersion> held = std::nullopt);
   [[nodiscard]] Task<void> stop();
 
-  // The bucket does not answer as it should and is asked again: named where somebody waits for it.
-  void note_bucket_trouble(const Error& why);
-
   // Everything that clients wrote before the call, into the bucket, and a manifest of it.
   [[nodiscard]] Task<Result<Cut>> push();
 
@@ -125,6 +122,7 @@ class Node {
   [[nodiscard]] TierService& tier() { return tier_; }
   [[nodiscard]] uint64_t cache_bytes() const { return pieces_.bytes(); }
   [[nodiscard]] std::string bucket_url() const { return bucket_.url(); }
+  [[nodiscard]] std::string bucket_trouble() const { return bucket_.trouble(); }
   // This node's own and what clients reported, those that ended included.
   [[nodiscard]] Report reported() const;
   [[nodiscard]] PartitionPort& partition_port() { return partition_port_; }

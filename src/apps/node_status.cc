@@ -114,6 +114,7 @@ std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   bool confirmed = node.why_read_only().empty();
   out["owner"] = confirmed ? "this cluster (" + hex(map.cluster.value()) + ")" : !node.winner().empty() ? node.winner() : "unconfirmed: " + node.why_read_only();
   out["owned"] = confirmed;
+  out["bucket_trouble"] = node.bucket_trouble();
   out["read_only"] = node.why_read_only();
   KeeperCounters keeper = node.keeper().counters();
   out["upkeep"] = {{"targets_lost", keeper.targets_lost}, {"targets_rescued", keeper.rescued}, {"fragments_repaired", keeper.repaired}, {"repairs_failed", keeper.repair_failed},

@@ -53,6 +53,8 @@ class FaultyStore final : public ObjectStore {
   Task<Result<std::vector<RemoveFailure>>> remove_batch(std::vector<std::string> keys) override;
   Task<Result<Listing>> list(std::string prefix, std::string continuation, size_t limit) override;
   Task<Result<std::unique_ptr<Upload>>> begin_upload(std::string key) override;
+  void cancel() override { inner_->cancel(); }
+  [[nodiscard]] std::string trouble() const override { return inner_->trouble(); }
   [[nodiscard]] std::string url() const override { return inner_->url(); }
   [[nodiscard]] FaultRates& rates() { return rates_; }
   void down(bool down) { down_ = down; }

@@ -101,6 +101,11 @@ class ObjectStore {
   [[nodiscard]] virtual Task<Result<Listing>> list(std::string prefix, std::string continuation,
                                                    size_t limit) = 0;
   [[nodiscard]] virtual Task<Result<std::unique_ptr<Upload>>> begin_upload(std::string key) = 0;
+  // Nobody waits any more: what is under way ends soon, what is asked from here on at once, with
+  // kCancelled and an unknown outcome. Stores that answer quickly anyhow go on.
+  virtual void cancel() {}
+  // What is wrong with the service just now, for people; empty: nothing that this store knows of.
+  [[nodiscard]] virtual std::string trouble() const { return {}; }
   // For messages: without secrets.
   [[nodiscard]] virtual std::string url() const = 0;
 };

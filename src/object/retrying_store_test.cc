@@ -14,7 +14,10 @@ class ScriptedStore final : public ObjectStore {
   std::deque<Code> script;
   bool after = false;  // the failure comes after the effect
   int calls = 0;
+  bool hangs = false;
+  Event cancelled;
 
+  void cancel() override { cancelled.set(); }
   std::optional<Error> next() {
     ++calls;
     if (script.empty()) return std::nullopt;
@@ -32,6 +35,10 @@ class ScriptedStore final : public ObjectStore {
   }
   Task<Result<Got>> get_with_etag(std::string key) override {
     std::optional<Error> error = next();
+    if (hangs) {
+      co_await cancelled.wait();
+      co_return Error(Code::kCancelled, "scripted");
+    }
     if (error) co_return *error;
     Result<Got> got = co_await inner.get_with_etag(key);
     co_return got;
@@ -63,8 +70,22 @@ class ScriptedStore final : public ObjectStore {
   [[nodiscard]] std::string url() const override { return "memory:scripted"; }
 };
 
+Task<bool> ended(Scope* scope) {
+  co_await scope->join();
+  co_return true;
+}
+Task<bool> sleep(Clock* clock, Nanos time) {
+  co_await clock->sleep(time);
+  co_return true;
+}
+template <class T>
+Task<void> ignore(Task<Result<T>> task) {
+  (void)co_await std::move(task);
+}
+
 class RetryingStoreTest : public ::testing::Test {
  protected:
+  void pass(Nanos time) { EXPECT_TRUE(world_.run(sleep(&world_.clock, time))); }
   World world_{true, 1};
   std::shared_ptr<MemoryBucket> bucket_ = std::make_shared<MemoryBucket>();
   ScriptedStore* script_ = new ScriptedStore(bucket_);
@@ -143,6 +164,54 @@ TEST_F(RetryingStoreTest, RemovesAgainOnlyWhatFailed) {
   ASSERT_OK(failed);
   ASSERT_EQ(failed->size(), 1U);
   EXPECT_EQ(failed->front().error.code(), Code::kDenied);
+}
+
+TEST_F(RetryingStoreTest, NamesAServiceThatRefusesFromItsFirstAnswerOnUntilItIsWell) {
+  EXPECT_EQ(store_.trouble(), "");
+  ASSERT_OK(world_.run(store_.put("k", text("v"))));
+  EXPECT_EQ(world_.run(store_.get("absent")).code(), Code::kNotFound);
+  EXPECT_EQ(store_.trouble(), "");  // it does what it is there for
+  script_->script.assign(3, Code::kUnavailable);
+  Scope scope;
+  scope.spawn(ignore(store_.get("k")));
+  EXPECT_EQ(store_.trouble(), "scripted");
+  EXPECT_TRUE(world_.run(ended(&scope)));
+  EXPECT_EQ(store_.trouble(), "");
+  script_->script = {Code::kDenied};
+  EXPECT_FALSE(world_.run(store_.get("k")).ok());
+  EXPECT_EQ(store_.trouble(), "scripted");
+}
+
+TEST_F(RetryingStoreTest, NamesAServiceThatDoesNotAnswer) {
+  script_->hangs = true;
+  Scope scope;
+  scope.spawn(ignore(store_.get("k")));
+  pass(seconds(4));
+  EXPECT_EQ(store_.trouble(), "");
+  pass(seconds(3));
+  EXPECT_EQ(store_.trouble(), "memory:scripted has not answered for 7 s");
+  ASSERT_OK(world_.run(store_.put("k", text("v"))));  // another request is answered: it is slow, not silent
+  EXPECT_EQ(store_.trouble(), "");
+  store_.cancel();
+  EXPECT_TRUE(world_.run(ended(&scope)));
+  EXPECT_EQ(store_.trouble(), "");
+}
+
+TEST_F(RetryingStoreTest, CancelEndsPausesAndRequestsAndRefusesLaterOnes) {
+  script_->script.assign(100, Code::kUnavailable);
+  Scope scope;
+  scope.spawn(ignore(store_.put("k", text("v"))));
+  pass(seconds(5));
+  EXPECT_EQ(scope.running(), 1U);
+  const Nanos begun = world_.clock.now();
+  const int calls = script_->calls;
+  store_.cancel();
+  EXPECT_TRUE(world_.run(ended(&scope)));
+  EXPECT_LT(world_.clock.now() - begun, milliseconds(10));
+  EXPECT_EQ(world_.run(store_.get("k")).code(), Code::kCancelled);
+  EXPECT_EQ(world_.run(store_.remove_batch({"k"})).code(), Code::kCancelled);
+  EXPECT_EQ(script_->calls, calls);
+  EXPECT_EQ(store_.trouble(), "scripted (for 5 s already)");
 }
 
 }  // namespace headrace::test

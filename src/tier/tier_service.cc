@@ -7,6 +7,7 @@ namespace headrace {
 namespace {
 
 const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBackground};
+constexpr Nanos kBucketPatience = seconds(20);  // with all attempts of one look at head
 
 }  // namespace
 
@@ -58,10 +59,22 @@ Task<Result<ColdReadReply>> TierService::cold_read(ColdRead request) {
   co_return co_await cold_.read(std::move(request));
 }
 
-Task<Result<void>> TierService::bucket_answers() {
+Task<void> TierService::look_at_head(std::shared_ptr<Once<Result<ObjectInfo>>> seen) {
   Result<ObjectInfo> head = co_await context_.store.head(kHeadKey);
-  if (!head.ok() && head.code() != Code::kNotFound)
-    co_return std::move(head).error().within(context_.store.url());
+  seen->set(std::move(head));
+}
+
+Task<Result<void>> TierService::bucket_answers() {
+  auto seen = std::make_shared<Once<Result<ObjectInfo>>>();
+  Scope looking;
+  looking.spawn(look_at_head(seen));
+  std::optional<Result<ObjectInfo>> head = co_await seen->wait_until(env_.clock, env_.clock.now() + kBucketPatience);
+  if (!head) {
+    std::string trouble = context_.store.trouble();
+    co_return Error(Code::kUnavailable, !trouble.empty() ? trouble : context_.store.url() + " does not answer");
+  }
+  if (!head->ok() && head->code() != Code::kNotFound)
+    co_return Error(head->error()).within(context_.store.url());
   co_return {};
 }
 
@@ -243,6 +256,9 @@ Task<Result<CloseReply>> TierService::close_all(CloseStep step) {
 
 Task<Result<void>> TierService::spin_down(Nanos patience) {
   if (!ownership_ || !ownership_->held()) co_return not_owner();
+  // Before anybody is sent away.
+  Result<void> answers = co_await bucket_answers();
+  if (!answers.ok()) co_return Error(answers.code(), answers.error().message() + ": nothing was changed, spin down when the bucket is well");
   const Nanos deadline = env_.clock.now() + patience;
   spin_down_ = {};
   spin_down_.step = SpinDownStep::kClosing;

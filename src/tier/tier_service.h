@@ -89,7 +89,8 @@ class TierService {
   [[nodiscard]] Task<Result<Cut>> publish();
   // No new grants, everything into the bucket, last manifest, head released. Clients have
   // `patience` to leave; then it fails with kBusy and what they hold, and may be called again or
-  // undone. After ok the process should stop.
+  // undone. After ok the process should stop. kUnavailable, and nothing is changed: the bucket does
+  // not answer.
   [[nodiscard]] Task<Result<void>> spin_down(Nanos patience = seconds(120));
   [[nodiscard]] Task<Result<void>> undo_spin_down();
   // Whoever starts a node wants it to serve: what a spin-down had closed when the node ended is
@@ -125,7 +126,9 @@ class TierService {
 
  private:
   [[nodiscard]] Task<bool> closed_somewhere();
+  // Soon, whatever the bucket does.
   [[nodiscard]] Task<Result<void>> bucket_answers();
+  Task<void> look_at_head(std::shared_ptr<Once<Result<ObjectInfo>>> seen);
   [[nodiscard]] Task<Result<CloseReply>> close_one(PartitionId partition, CloseStep step);
   [[nodiscard]] Task<Result<CloseReply>> close_all(CloseStep step);
   Task<void> publish_loop();

@@ -115,6 +115,7 @@ std::string UploadRate::text(const json& status) {
   double rate = static_cast<double>(sent) / seconds_;
   std::string line = bytes_text(sent) + " of about " + bytes_text(std::max(total_, sent)) + ", " + bytes_text(static_cast<uint64_t>(rate)) + "/s";
   if (rate > 0 && total_ > sent) line += ", " + duration_text(static_cast<double>(total_ - sent) / rate) + " left";
+  if (std::string trouble = status.value("bucket_trouble", ""); !trouble.empty()) line += "; " + trouble;
   return line;
 }
 

@@ -37,6 +37,7 @@ int run_status(const CliOptions& options) {
   print("hot", bytes_text(s.value("hot_bytes", 0ULL)) + "; cache " + bytes_text(s.value("cache_bytes", 0ULL)));
   print("bucket", bytes_text(s.value("bucket_bytes", 0ULL)) + " in " + std::to_string(s.value("objects", 0ULL)) + " objects; manifest " +
                       s.value("published", "") + ", " + ago(s.value("published_s", 0ULL)));
+  if (!s.value("bucket_trouble", "").empty()) print("bucket", s.value("bucket_trouble", ""));
   print("degraded", std::to_string(s.value("degraded_reads", 0ULL)) + " reads");
   for (const json& target : s.value("targets", json::array())) {
     std::string line = target.value("name", "") + "  " + target.value("state", "") + "  " + bytes_text(target.value("used", 0ULL)) + " of " + bytes_text(target.value("capacity", 0ULL));

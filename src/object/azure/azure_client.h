@@ -47,6 +47,7 @@ class AzureClient {
   // A reply of 2xx, or an Error. `wall` dates and signs.
   [[nodiscard]] Result<HttpReply> call(const AzureRequest& request, Nanos wall);
   [[nodiscard]] const BucketUrl& url() const { return url_; }
+  void cancel() { http_.cancel(); }
 
  private:
   [[nodiscard]] Result<HttpReply> call_once(const AzureRequest& request, Nanos wall, bool* expired);

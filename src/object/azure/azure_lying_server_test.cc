@@ -192,4 +192,39 @@ TEST_F(LyingAzure, ReportsTheKeysThatARemovalLeft) {
   EXPECT_EQ(failed->front().error.code(), Code::kDenied);
 }
 
+namespace {
+Task<void> get(ObjectStore* store, std::vector<Code>* codes) {
+  Result<Buffer> got = co_await store->get("k");
+  codes->push_back(got.code());
+}
+Task<bool> ended_after(Clock* clock, Scope* scope, ObjectStore* store, Nanos wait) {
+  co_await clock->sleep(wait);
+  store->cancel();
+  co_await scope->join();
+  co_return true;
+}
+}  // namespace
+
+TEST_F(LyingAzure, ThatNeverAnswersHoldsUpNoEndBadInput) {
+  SilentServer server;
+  auto s = store(server.endpoint());
+  std::vector<Code> codes;
+  Scope scope;
+  for (int i = 0; i < 40; ++i) scope.spawn(get(s.get(), &codes));  // more than there are threads, and than may be under way
+  const Nanos begun = world_.clock.now();
+  EXPECT_TRUE(world_.run(ended_after(&world_.clock, &scope, s.get(), milliseconds(300))));
+  EXPECT_LT(world_.clock.now() - begun, seconds(5));
+  EXPECT_EQ(codes, std::vector<Code>(40, Code::kCancelled));
+  EXPECT_EQ(world_.run(s->put("k", text("v"))).code(), Code::kCancelled);
+  // A store that goes takes with it what nobody waits for any more.
+  auto other = store(server.endpoint());
+  {
+    Scope dropped;
+    dropped.spawn(get(other.get(), &codes));
+    EXPECT_TRUE(world_.run(ended_after(&world_.clock, &scope, s.get(), milliseconds(100))));
+  }
+  other.reset();
+  EXPECT_LT(world_.clock.now() - begun, seconds(8));
+}
+
 }  // namespace headrace::test

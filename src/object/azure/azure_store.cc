@@ -64,6 +64,14 @@ AzureStore::AzureStore(BucketUrl url, Env env, AzureOptions options)
   HR_ASSERT(url_.kind == BucketUrl::Kind::kAzure && options.parallel > 0);
 }
 
+AzureStore::~AzureStore() {
+  client_->cancel();  // jobs whose tasks are gone
+}
+
+void AzureStore::cancel() {
+  client_->cancel();
+}
+
 std::string AzureStore::full_key(const std::string& key) const {
   return url_.prefix.empty() ? key : url_.prefix + "/" + key;
 }

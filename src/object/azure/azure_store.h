@@ -29,6 +29,7 @@ class AzureStore final : public ObjectStore {
  public:
   // The Env's parts outlive the store; env.blocking carries the requests.
   AzureStore(BucketUrl url, Env env, AzureOptions options = {});
+  ~AzureStore() override;
   Task<Result<ObjectInfo>> put(std::string key, Buffer body, PutCondition condition = {}) override;
   Task<Result<Got>> get_with_etag(std::string key) override;
   Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size,
@@ -38,6 +39,7 @@ class AzureStore final : public ObjectStore {
   Task<Result<std::vector<RemoveFailure>>> remove_batch(std::vector<std::string> keys) override;
   Task<Result<Listing>> list(std::string prefix, std::string continuation, size_t limit) override;
   Task<Result<std::unique_ptr<Upload>>> begin_upload(std::string key) override;
+  void cancel() override;
   [[nodiscard]] std::string url() const override { return url_.text(); }
 
   // Makes the container itself; one that is there already is fine. For demos and tests.

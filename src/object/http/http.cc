@@ -171,6 +171,12 @@ class HttpPool::Handle {
   CURL* curl_ = nullptr;
 };
 
+// Called at least once a second while a request waits; other than 0 ends it.
+int HttpPool::on_progress(void* self, int64_t, int64_t, int64_t, int64_t) {
+  static_assert(std::is_same_v<curl_off_t, long> && sizeof(long) == sizeof(int64_t));
+  return static_cast<HttpPool*>(self)->cancelled_ ? 1 : 0;
+}
+
 HttpPool::HttpPool(HttpOptions options) : options_(std::move(options)) {
   start_curl_once();
 }
@@ -180,6 +186,10 @@ HttpPool::~HttpPool() {
 }
 
 Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
+  auto cancelled = [&request] {
+    return Error(Code::kCancelled, fmt::format("{} {}: nobody waits for it any more", request.method, host_of(request.url)));
+  };
+  if (cancelled_) return cancelled();
   Handle handle(*this);
   CURL* curl = handle.get();
   if (curl == nullptr) return Error(Code::kUnavailable, "curl has no memory");
@@ -210,6 +220,9 @@ Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &reception);
   curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, on_header);
   curl_easy_setopt(curl, CURLOPT_HEADERDATA, &reception);
+  curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+  curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, &HttpPool::on_progress);
+  curl_easy_setopt(curl, CURLOPT_XFERINFODATA, this);
 
   curl_slist* list = nullptr;
   auto add = [&list](const std::string& line) { list = curl_slist_append(list, line.c_str()); };
@@ -236,7 +249,9 @@ Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
 
   const CURLcode code = curl_easy_perform(curl);
   Result<HttpReply> result = Error(Code::kIo, "");
-  if (reception.too_large) {
+  if (code == CURLE_ABORTED_BY_CALLBACK) {
+    result = cancelled();
+  } else if (reception.too_large) {
     result = Error(Code::kTooLarge,
                    fmt::format("{} {}: the reply is longer than {} bytes", request.method,
                                host_of(request.url), request.most_reply));

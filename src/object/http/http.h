@@ -5,6 +5,7 @@
 // many as there were requests at once. Nothing is retried here, redirections are not followed.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -57,10 +58,15 @@ class HttpPool {
   // outcome, or a body that is shorter than announced. kDenied: the peer's certificate is not
   // trusted.
   [[nodiscard]] Result<HttpReply> perform(const HttpRequest& request);
+  // From any thread: requests under way end within about a second, later ones at once, with
+  // kCancelled.
+  void cancel() { cancelled_ = true; }
 
  private:
   class Handle;
+  static int on_progress(void* self, int64_t, int64_t, int64_t, int64_t);
   HttpOptions options_;
+  std::atomic<bool> cancelled_ = false;
   std::mutex mutex_;
   std::vector<void*> idle_;  // CURL*
 };

@@ -50,6 +50,28 @@ class HttpServer {
   std::thread thread_;
 };
 
+// Takes connections and never answers.
+class SilentServer {
+ public:
+  SilentServer() {
+    listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    HR_ASSERT(::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) == 0);
+    HR_ASSERT(::listen(listener_, 64) == 0);
+    HR_ASSERT(::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+    port_ = ntohs(address.sin_port);
+  }
+  ~SilentServer() { ::close(listener_); }
+  [[nodiscard]] std::string endpoint() const { return "http://127.0.0.1:" + std::to_string(port_); }
+
+ private:
+  int listener_ = -1;
+  int port_ = 0;
+};
+
 // Answers each connection with the same raw bytes, then closes it: what no HTTP library would send.
 class RawServer {
  public:

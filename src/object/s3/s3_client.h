@@ -35,6 +35,7 @@ class S3Client {
   // A reply of 2xx, or an Error. `wall` signs.
   [[nodiscard]] Result<HttpReply> call(const S3Request& request, Nanos wall);
   [[nodiscard]] const BucketUrl& url() const { return url_; }
+  void cancel() { http_.cancel(); }
 
  private:
   [[nodiscard]] Result<HttpReply> call_once(const S3Request& request, Nanos wall, bool* expired);

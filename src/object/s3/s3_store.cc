@@ -99,7 +99,13 @@ S3Store::S3Store(BucketUrl url, Env env, S3Options options)
   HR_ASSERT(url_.kind == BucketUrl::Kind::kS3 && parallel_ > 0);
 }
 
-S3Store::~S3Store() = default;
+S3Store::~S3Store() {
+  client_->cancel();  // jobs whose tasks are gone
+}
+
+void S3Store::cancel() {
+  client_->cancel();
+}
 
 std::string S3Store::full_key(const std::string& key) const {
   return url_.prefix.empty() ? key : url_.prefix + "/" + key;

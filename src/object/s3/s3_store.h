@@ -37,6 +37,7 @@ class S3Store final : public ObjectStore {
   Task<Result<std::vector<RemoveFailure>>> remove_batch(std::vector<std::string> keys) override;
   Task<Result<Listing>> list(std::string prefix, std::string continuation, size_t limit) override;
   Task<Result<std::unique_ptr<Upload>>> begin_upload(std::string key) override;
+  void cancel() override;
   [[nodiscard]] std::string url() const override { return url_.text(); }
 
   // Makes the bucket itself; one that is there already is fine. For demos and tests.
