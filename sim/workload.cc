@@ -122,6 +122,7 @@ Task<void> Workload::one(int client, Client& fs) {
   if (dice < 39) co_return co_await punch(client, fs);
   if (dice < 43) co_return co_await sync_some(client, fs);
   if (dice < 44) co_return co_await sync_all(client, fs);
+  if (directory_write_grants && dice < 48) co_return co_await burst(client, fs);
   if (dice < 60) co_return co_await read_some(client, fs);
   if (dice < 66) co_return co_await unlink(client, fs);
   if (dice < 68) co_return co_await unlink_open(client, fs);
@@ -131,7 +132,6 @@ Task<void> Workload::one(int client, Client& fs) {
   if (dice < 92) co_return co_await list(client, fs);
   if (dice < 95) co_return co_await xattr(client, fs);
   if (dice < 97) co_return co_await get_xattr(client, fs);
-  if (directory_write_grants && dice < 98) co_return co_await burst(client, fs);
   co_return co_await set_mode(client, fs);
 }
 
@@ -140,6 +140,7 @@ Task<void> Workload::one(int client, Client& fs) {
 InodeRef Workload::pick_directory() {
   for (int i = 0; i < 8; ++i) {
     const InodeRef& inode = model_.inodes[below(model_.inodes.size())];
+    if (inode->home_of >= 0 && !chance(5)) continue;
     if (inode->type == FileType::kDirectory && inode->usable()) return inode;
   }
   return model_.root;
@@ -303,9 +304,13 @@ Task<void> Workload::create(int client, Client& fs) {
   (void)co_await fs.close(open);
 }
 
-// Names that come and go in one directory, one after the other: what is not sent yet when its client dies.
+// Names that come and go in a directory where hardly anybody else is, one after the other: what is not sent yet when its
+// client dies.
 Task<void> Workload::burst(int client, Client& fs) {
-  InodeRef directory = pick_directory();
+  InodeRef directory;
+  for (const InodeRef& inode : model_.inodes)
+    if (inode->home_of == client && inode->usable()) directory = inode;
+  if (!directory) co_return co_await make_home(client, fs);
   ++counts["op.burst"];
   uint64_t times = 3 + below(8);
   for (uint64_t i = 0; i < times && directory->usable() && !model_.failed(); ++i) {
@@ -347,6 +352,25 @@ Task<void> Workload::burst(int client, Client& fs) {
     }
     if (!decide(mutation, code, message, {Code::kOk})) co_return;
   }
+}
+
+Task<void> Workload::make_home(int client, Client& fs) {
+  std::string name = fmt::format("home{}", client);
+  if (!model_.claimable(model_.root, name, false) || model_.root->entries[name].inode) co_return;
+  Mutation m;
+  m.client = client;
+  m.to_directory = model_.root;
+  m.to_name = name;
+  m.inode = model_.new_inode(FileType::kDirectory);
+  m.inode->maker = m.inode->home_of = client;
+  m.inode->mode = 0700;
+  MutationRef mutation = model_.begin(std::move(m));
+  MakeOptions options;
+  options.type = FileType::kDirectory;
+  options.mode = 0700;
+  Result<Attributes> made = co_await fs.make(kRootFile, name, options, {});
+  if (made.ok()) mutation->inode->id = made->id;
+  (void)decide(mutation, made.code(), message_of(made), {Code::kOk});
 }
 
 Task<void> Workload::unlink(int client, Client& fs) {

@@ -72,6 +72,7 @@ class Workload {
   Task<void> make(int client, Client& fs);
   Task<void> create(int client, Client& fs);
   Task<void> burst(int client, Client& fs);
+  Task<void> make_home(int client, Client& fs);
   Task<void> write(int client, Client& fs, InodeRef inode, OpenFileRef open, uint64_t times);
   Task<void> write_some(int client, Client& fs);
   Task<void> truncate(int client, Client& fs);
