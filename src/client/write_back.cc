@@ -466,23 +466,20 @@ Task<void> WriteBack::run_commit(JobRef job) {
     fail_all(*job, written.error());
     co_return;
   }
-  const bool answered = co_await commit(job, *written);
+  const Named named = co_await commit(job, *written);
   for (const Written& one : *written) {
-    if (answered) {
-      --job->session->written;
-    } else {
-      abandon(*job->session, one.segment.segment);
-    }
+    if (named == Named::kYes) --job->session->written;
+    if (named == Named::kNever) abandon(*job->session, one.segment.segment);
   }
 }
 
-Task<bool> WriteBack::commit(JobRef job, const std::vector<Written>& written) {
+Task<WriteBack::Named> WriteBack::commit(JobRef job, const std::vector<Written>& written) {
   for (Part& part : job->parts)
     if (!mutant("commit_out_of_turn")) co_await part.turn.come();
   Result<void> there = co_await born(job);
   if (!there.ok()) {
     fail_all(*job, there.error());
-    co_return false;
+    co_return Named::kNever;
   }
   Commit request;
   std::vector<Part*> named;
@@ -500,7 +497,7 @@ Task<bool> WriteBack::commit(JobRef job, const std::vector<Written>& written) {
     request.files.push_back(std::move(file));
     named.push_back(&part);
   }
-  if (named.empty()) co_return false;
+  if (named.empty()) co_return Named::kNever;
   for (const Written& segment : written) request.segments.push_back(segment.segment);
   ++counters_.commits;
   Result<CommitReply> reply = co_await sessions_.mutate_under(job->session, std::move(request));
@@ -510,7 +507,7 @@ Task<bool> WriteBack::commit(JobRef job, const std::vector<Written>& written) {
     const Error error(job->session->lost ? Code::kStale : reply.code(), reply.error().message());
     note(error.code());
     for (Part* part : named) failed(*part, error);
-    co_return false;
+    co_return Named::kMaybe;
   }
   note(Code::kOk);
   for (const Written& segment : written) {
@@ -534,7 +531,7 @@ Task<bool> WriteBack::commit(JobRef job, const std::vector<Written>& written) {
   }
   // A new leader knows of no grant before it was claimed: ask before believing that it ended.
   if (stale) (void)co_await sessions_.reopen(job->session);
-  co_return true;
+  co_return Named::kYes;
 }
 
 Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef job) {

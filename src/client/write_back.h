@@ -142,8 +142,9 @@ class WriteBack {
   [[nodiscard]] Task<void> run(JobRef job);
   [[nodiscard]] Task<void> run_stage(JobRef job);
   [[nodiscard]] Task<void> run_commit(JobRef job);
-  // Whether the partition named the segments; if not, nobody will.
-  [[nodiscard]] Task<bool> commit(JobRef job, const std::vector<Written>& written);
+  // Whether a commit names the segments. Maybe: they stay reserved, and on the targets, until the session ends.
+  enum class Named : uint8_t { kNever, kMaybe, kYes };
+  [[nodiscard]] Task<Named> commit(JobRef job, const std::vector<Written>& written);
   [[nodiscard]] Task<Result<std::vector<Written>>> write_segments(JobRef job);
   [[nodiscard]] Task<Result<Written>> write_segment(ClientSessionRef session, Slot home,
                                                     Buffer data);

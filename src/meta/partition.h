@@ -148,6 +148,8 @@ class Partition {
   // ---- segments ----
   [[nodiscard]] Task<Result<std::vector<SegmentId>>> new_segments(Slot home, uint32_t count);
   [[nodiscard]] Capability capability(SegmentId segment, uint64_t length, bool write);
+  // Their fragments, where they are recorded to be; nothing may name them any more.
+  [[nodiscard]] Task<void> free_segments(std::vector<Location> dead);
   // Of a segment that the newest checkpoint is in: no row names those.
   [[nodiscard]] std::optional<Location> checkpoint_location(const SegmentId& segment) const;
   [[nodiscard]] bool checkpoint_claims(const SegmentId& segment) const { return checkpoint_segments_.contains(segment); }
@@ -213,7 +215,6 @@ class Partition {
   Task<Result<StoreFileCopy>> ship_file(StoreFile file, uint64_t tag);
   Task<Result<Location>> write_mirrored(Buffer bytes, uint8_t parity);
   static Task<Result<Buffer>> read_pieces(SegmentIo& io, std::vector<Location> pieces, uint64_t offset, uint64_t length);
-  Task<void> free_segments(std::vector<Location> dead);
   Task<void> recall(SessionId session, Grant grant, GrantKind keep);
   Task<Result<std::optional<ResultRow>>> saved_result(Session& session, Ticket ticket);
   void remember_result(Transaction& txn, Ticket ticket, ResultRow row);

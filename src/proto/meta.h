@@ -457,7 +457,7 @@ struct Reserve {
   SessionId session;
   Slot slot;                    // of the files that will name them: the segments' home
   uint32_t count = 1;
-  std::vector<SegmentId> abandoned;  // reserved before, never to be committed: their fragments may be dropped
+  std::vector<SegmentId> abandoned;  // reserved before, never named in a commit: their fragments are freed
   uint32_t written = 0;         // of what is reserved: filled on the targets, so that space is not claimed for it twice
   bool crowded = false;         // a target had no room for what was reserved last: some is made before this is answered with more
   void fields(this auto& self, auto& v) { v(self.session, self.slot, self.count, self.abandoned, self.written, self.crowded); }

@@ -475,7 +475,16 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
   Nanos now = partition.context().env.clock.now();
   if (!worker) {
     HR_CO_TRY(Session * asking, co_await partition.session(request.session, info));
-    for (const SegmentId& segment : request.abandoned) asking->reserved.erase(segment);
+    std::vector<Location> dead;
+    for (const SegmentId& segment : request.abandoned) {
+      auto reserved = asking->reserved.extract(segment);
+      if (reserved.empty()) continue;
+      Location& location = dead.emplace_back();
+      location.segment = segment;
+      location.placement = std::move(reserved.mapped());
+    }
+    // No commit can name them any more, and none did: the space is wanted before orphans are looked for.
+    if (!dead.empty()) partition.scope().spawn(partition.free_segments(std::move(dead)));
     asking->written = request.written;
     if (partition.context().admit) {
       HR_CO_TRY(admitted, partition.context().admit(request.crowded));

@@ -290,6 +290,8 @@ TEST(Data, AbandonedReservationsGoBackAndWrittenOnesClaimNoMoreSpace) {
   p.must(p.ask(Reserve{u.session, Slot(3), 1, {made[0].segment, made[1].segment}, 2}));
   const Sessions& sessions = p.partition->sessions();
   EXPECT_FALSE(sessions.reserved(made[0].segment));
+  p.world.run_for(seconds(1));
+  EXPECT_EQ(p.targets.freed, made[0].placement.targets.size() + made[1].placement.targets.size());
   EXPECT_TRUE(sessions.reserved(made[2].segment));
   EXPECT_EQ(sessions.reservations(), 7u);
   EXPECT_EQ(sessions.unwritten_reservations(), 5u);
