@@ -324,8 +324,10 @@ Clock::Sleep SimDisk::work(Op op, uint64_t bytes) {
                                              static_cast<int64_t>(kMiB));
   uint64_t took = core_.disk.between(mean / 2, mean + mean / 2);
   if (core_.disk.chance(1, 100)) took *= 20;
-  return core_.clock.sleep(
-      Nanos{static_cast<int64_t>(static_cast<double>(took) * options.slow_factor)});
+  // A device that stood still goes on: what it was asked meanwhile does not last for minutes.
+  constexpr double kLongest = 15e9;
+  return core_.clock.sleep(Nanos{
+      static_cast<int64_t>(std::min(static_cast<double>(took) * options.slow_factor, kLongest))});
 }
 
 void SimDisk::change(NameChange change) {
