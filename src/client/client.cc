@@ -207,6 +207,14 @@ Task<Result<void>> Client::remove_xattr(FileId file, std::string name) {
 
 Task<Result<void>> Client::keep_open(FileRef file) {
   Mutex::Guard guard = co_await file->opening.lock();
+  // Closed meanwhile: it is to be forgotten after this.
+  struct AtEnd {
+    FileRef file;
+    ClosedFiles closed;
+    ~AtEnd() {
+      if (file->opens == 0 && (file->kept || file->maybe_kept)) closed->push_back(file);
+    }
+  } at_end{file, closed_};
   while (file->forgetting) co_await ListWait(file->forgotten);
   if (file->kept) co_return Result<void>();
   HR_CO_TRY(co_await changes_.flush(file));
@@ -215,8 +223,6 @@ Task<Result<void>> Client::keep_open(FileRef file) {
   Result<Empty> kept = co_await sessions_.mutate_under(session, OpenKept{.file = file->id});
   file->maybe_kept = !kept.ok();
   file->kept = kept.ok() && !session->lost;
-  // Closed meanwhile: it was not to be forgotten then, or had been.
-  if (file->opens == 0) closed_->push_back(file);
   if (!kept.ok()) co_return std::move(kept).error();
   co_return Result<void>();
 }
@@ -270,7 +276,8 @@ Task<void> Client::forget_closed() {
   closed.swap(*closed_);
   std::map<Slot, std::vector<FileRef>> by_slot;  // a message goes to one partition
   for (FileRef& file : closed) {
-    if (file->opens > 0 || (!file->kept && !file->maybe_kept) || file->forgetting) continue;
+    // While it is being told open it is not told closed: which of the two came last there would not be known.
+    if (file->opens > 0 || (!file->kept && !file->maybe_kept) || file->forgetting || file->opening.locked()) continue;
     const PartitionInfo* partition = view_.map().partition_of(file->id.slot());
     if (partition == nullptr) continue;
     file->forgetting = true;

@@ -498,7 +498,7 @@ TEST(Client, UnlinkedFilesLiveWhileOpenAnywhere) {
 }
 
 TEST(Client, AFileThatIsClosedWhileThePartitionIsToldThatItIsOpenIsForgotten) {
-  for (uint64_t seed = 0; seed < 30; ++seed) {
+  for (uint64_t seed = 0; seed < 200; ++seed) {
     Steps s(500 + seed);
     auto f = s.create("a");
     const FileId id = f->id();
