@@ -105,7 +105,7 @@ TargetRebuild TargetKeeper::rebuild_of(TargetId target) const {
 
 KeeperCounters TargetKeeper::counters() const {
   KeeperCounters out = counters_;
-  out.damage_waiting = damage_.size();
+  out.damage_waiting = damage_.size() + (repairing_ ? 1 : 0);
   RebuildProgress now = rebuild_.progress();
   if (now.running) {
     out.segments_rebuilt += now.segments_done;
@@ -217,9 +217,12 @@ Task<void> TargetKeeper::repair_some() {
     Damage damage = *damage_.begin();
     damage_.erase(damage_.begin());
     if (!live(map(), damage.target)) continue;
+    repairing_ = true;
     bool whole = co_await verifies(damage);
+    Result<void> repaired;
+    if (!whole) repaired = co_await rebuild_.repair(damage);
+    repairing_ = false;
     if (whole) continue;
-    Result<void> repaired = co_await rebuild_.repair(damage);
     if (repaired.ok()) {
       ++counters_.repaired;
     } else {

@@ -57,7 +57,7 @@ struct KeeperCounters {
   uint64_t targets_lost = 0;    // while running
   uint64_t repaired = 0;        // fragments, in place
   uint64_t repair_failed = 0;
-  uint64_t damage_waiting = 0;
+  uint64_t damage_waiting = 0;  // to be repaired, or being repaired
   uint64_t segments_rebuilt = 0;
   uint64_t bytes_rebuilt = 0;
   uint64_t rescued = 0;         // targets whose log or table was lost
@@ -140,6 +140,7 @@ class TargetKeeper {
   OrphanWorker orphans_;
   Scrubber scrubber_;
   std::set<Damage> damage_;
+  bool repairing_ = false;       // one that is not among them any more
   std::map<TargetId, Known> known_;
   KeeperCounters counters_;
   Nanos looked_at_devices_{};
