@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "base/fault_point.h"
 #include "runtime/when_all.h"
@@ -251,6 +252,7 @@ Task<Result<void>> Journal::append(std::string batch, Position first, Position l
 
 Task<Result<void>> Journal::close_and_reopen(Position first, std::vector<TargetId> failed) {
   HR_CO_TRY(RunRecord run, co_await open_run(first, record_.runs.back().run, std::move(failed)));
+  const Mutex::Guard alone = co_await recording_.lock();
   PartitionRecord next = record_;
   RunRecord& old = next.runs.back();
   if (old.first == first) {
@@ -273,18 +275,21 @@ bool Journal::may_widen() const {
 }
 
 Task<Result<void>> Journal::checkpointed(CheckpointPointer pointer) {
-  PartitionRecord next = record_;
-  next.checkpoint = pointer.segment;
-  next.checkpoint_length = pointer.length;
-  next.checkpoint_copies = pointer.copies;
-  next.checkpoint_at = pointer.at;
-  std::vector<RunRecord> dead = std::move(untrimmed_);
-  untrimmed_.clear();
-  while (next.runs.size() > 1 && next.runs.front().end && next.runs.front().end <= pointer.at) {
-    dead.push_back(next.runs.front());
-    next.runs.erase(next.runs.begin());
+  std::vector<RunRecord> dead;
+  {
+    const Mutex::Guard alone = co_await recording_.lock();
+    PartitionRecord next = record_;
+    next.checkpoint = pointer.segment;
+    next.checkpoint_length = pointer.length;
+    next.checkpoint_copies = pointer.copies;
+    next.checkpoint_at = pointer.at;
+    dead = std::exchange(untrimmed_, {});
+    while (next.runs.size() > 1 && next.runs.front().end && next.runs.front().end <= pointer.at) {
+      dead.push_back(next.runs.front());
+      next.runs.erase(next.runs.begin());
+    }
+    HR_CO_TRY(co_await put_record(std::move(next)));
   }
-  HR_CO_TRY(co_await put_record(std::move(next)));
   if (record_.runs.size() == 1 && record_.runs.back().copies.size() >= options_.copies) degraded_ = false;
   bytes_ = 0;
   co_await trim(std::move(dead), after(pointer.at));

@@ -17,6 +17,7 @@
 #include "proto/cluster.h"
 #include "proto/target.h"
 #include "runtime/env.h"
+#include "runtime/sync.h"
 
 namespace headrace {
 
@@ -77,6 +78,7 @@ class Journal {
   Coordinator& coordinator_;
   Options options_;
   PartitionRecord record_;
+  Mutex recording_;  // from a copy of record_ to its put: a lost race with oneself would look like being deposed
   uint64_t version_ = 0;        // of the coordinator's record
   uint32_t next_run_ = 1;
   uint64_t bytes_ = 0;
