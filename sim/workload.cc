@@ -157,7 +157,8 @@ InodeRef Workload::pick_file() {
 Task<InodeRef> Workload::pick_met_file(int client, Client& fs) {
   InodeRef inode = pick_file();
   if (!inode || inode->met || inode->maker == client) co_return inode;
-  for (const InodeRef& directory : model_.inodes) {
+  for (const InodeRef& each : model_.inodes) {
+    const InodeRef directory = each;  // the list may grow while we look it up
     if (directory->type != FileType::kDirectory || !directory->usable()) continue;
     for (const auto& [name, entry] : directory->entries) {
       if (entry.inode != inode || entry.open()) continue;
