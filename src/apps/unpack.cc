@@ -25,14 +25,6 @@ constexpr size_t kScan = 512;
 constexpr uint64_t kReadAtOnce = 4 * kMiB;
 
 // Gives a unit back, also when the frame is destroyed.
-struct Release {
-  explicit Release(Semaphore& s) : semaphore(s) {}
-  Release(const Release&) = delete;
-  Release& operator=(const Release&) = delete;
-  ~Release() { semaphore.release(); }
-  Semaphore& semaphore;
-};
-
 // ---- the destination: plain calls, made in the blocking pool ----
 
 Error errno_error(const std::string& what) {
@@ -431,7 +423,7 @@ Task<Result<Buffer>> Unpacker::read_piece(Slot slot, Extent piece) {
 
 // One part of a file, from the bucket (or a row) to its place.
 Task<void> Unpacker::copy_part(Slot slot, Extent part, std::shared_ptr<OutFile> out, std::shared_ptr<std::optional<Error>> failed) {
-  Release release(reads_);
+  const Semaphore::Held held(reads_);
   Result<Buffer> bytes = co_await read_piece(slot, part);
   Result<void> written;
   if (bytes.ok())
@@ -504,7 +496,7 @@ Task<Result<void>> Unpacker::restore_inode(InodeRow inode, std::string path) {
 }
 
 Task<void> Unpacker::restore(FileId file, std::string path) {
-  Release release(files_);
+  const Semaphore::Held held(files_);
   if (fatal_) co_return;
   auto known = links_.find(file.packed());
   if (known != links_.end()) {

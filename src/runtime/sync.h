@@ -121,6 +121,17 @@ class Semaphore {
     uint64_t units_;
     bool granted_ = false;
   };
+  // A unit that was acquired, given back at the end of its scope, also when the frame is destroyed.
+  class [[nodiscard]] Held {
+   public:
+    explicit Held(Semaphore& semaphore) : semaphore_(semaphore) {}
+    Held(const Held&) = delete;
+    Held& operator=(const Held&) = delete;
+    ~Held() { semaphore_.release(); }
+
+   private:
+    Semaphore& semaphore_;
+  };
   // co_await semaphore.acquire(n); then release(n) when done.
   [[nodiscard]] Acquire acquire(uint64_t units = 1) { return {*this, units}; }
   void release(uint64_t units = 1) {

@@ -11,14 +11,6 @@ namespace {
 constexpr int kAttempts = 4;
 constexpr uint32_t kFramesPerPiece = kPieceBytes / kFrameBytes;
 
-struct Release {
-  explicit Release(Semaphore& s) : semaphore(s) {}
-  Release(const Release&) = delete;
-  Release& operator=(const Release&) = delete;
-  ~Release() { semaphore.release(); }
-  Semaphore& semaphore;
-};
-
 // Frames [first, first + count) from their stored bytes, cut into pieces.
 Result<std::vector<Buffer>> decode_pieces(const PackedSegment& segment, size_t first_frame,
                                           size_t frames, Buffer stored) {
@@ -125,7 +117,7 @@ Task<Result<std::vector<Buffer>>> ColdReader::fetch_pieces(ObjectId object, Inde
                                                            const PackedSegment* segment,
                                                            uint32_t first, size_t count) {
   co_await gets_.acquire();
-  Release release(gets_);
+  const Semaphore::Held held(gets_);
   size_t first_frame = size_t{first} * kFramesPerPiece;
   size_t frames =
       std::min(segment->frames.size(), first_frame + count * kFramesPerPiece) - first_frame;
@@ -161,7 +153,7 @@ Task<Result<Buffer>> ColdReader::read_frames(Index index, SegmentId id, uint64_t
   const PackedSegment* segment = index->find(id);
   HR_ASSERT(segment != nullptr);
   co_await gets_.acquire();
-  Release release(gets_);
+  const Semaphore::Held held(gets_);
   const size_t first = offset / kFrameBytes;
   const size_t last = (offset + length - 1) / kFrameBytes;
   Buffer out = Buffer::allocate((last - first + 1) * kFrameBytes);

@@ -9,14 +9,6 @@ const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBa
 constexpr uint64_t kAtOnce = 4;  // each holds a segment twice while it is written
 constexpr size_t kMaxRemembered = 1'000'000;
 
-struct Release {
-  explicit Release(Semaphore& s) : semaphore(s) {}
-  Release(const Release&) = delete;
-  Release& operator=(const Release&) = delete;
-  ~Release() { semaphore.release(); }
-  Semaphore& semaphore;
-};
-
 }  // namespace
 
 Fetcher::Fetcher(Env env, PartitionPort& partitions, SegmentIo& segments, ColdReader& cold,
@@ -49,7 +41,7 @@ Task<Result<void>> Fetcher::fetch_one(Location segment) {
 }
 
 Task<void> Fetcher::fetch_counted(Location segment, std::shared_ptr<FetchProgress> into) {
-  Release release(at_once_);
+  const Semaphore::Held held(at_once_);
   const uint64_t length = segment.length;
   Result<void> done = co_await fetch_one(std::move(segment));
   if (done.ok()) {

@@ -18,14 +18,6 @@ constexpr size_t kMaxGarbage = 100'000;
 constexpr size_t kMaxDeletesAtOnce = 1000;
 constexpr size_t kListPage = 1000;
 
-struct Release {
-  explicit Release(Semaphore& s) : semaphore(s) {}
-  Release(const Release&) = delete;
-  Release& operator=(const Release&) = delete;
-  ~Release() { semaphore.release(); }
-  Semaphore& semaphore;
-};
-
 }  // namespace
 
 std::set<std::string> keys_of(const ManifestRecord& manifest) {
@@ -138,7 +130,7 @@ Task<Result<Buffer>> Publisher::read_piece(PartitionId partition, Cut cut, std::
 
 Task<Result<ManifestFile>> Publisher::copy_file(PartitionInfo partition, Cut cut, StoreFile file) {
   co_await copying_.acquire();
-  Release release(copying_);
+  const Semaphore::Held held(copying_);
   ManifestFile out{file, store_file_key(cut.epoch(), partition.id, partition.epoch, file)};
   strays_.insert(out.key);
   ReadPiece read = [this, id = partition.id, cut, name = file.name](uint64_t offset, uint64_t length) {

@@ -14,14 +14,6 @@ const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBa
 constexpr int kMaxPasses = 16;
 constexpr int kIdAttempts = 8;
 
-struct Release {  // gives a unit back, also when the frame is destroyed
-  explicit Release(Semaphore& s) : semaphore(s) {}
-  Release(const Release&) = delete;
-  Release& operator=(const Release&) = delete;
-  ~Release() { semaphore.release(); }
-  Semaphore& semaphore;
-};
-
 std::string name_of(PartitionId partition) {
   return "partition " + std::to_string(partition.value());
 }
@@ -204,7 +196,7 @@ Task<Result<uint64_t>> Uploader::rewrite(PartitionId partition, uint64_t most) {
 
 Task<Result<EncodedSegment>> Uploader::read(Location location, std::shared_ptr<Semaphore> slots) {
   co_await slots->acquire();
-  Release release(*slots);
+  const Semaphore::Held held(*slots);
   Buffer data;
   if (location.placement.hot()) {
     HR_CO_TRY(data, co_await segments_.read(location.segment, location.length, location.placement,
@@ -221,7 +213,7 @@ Task<Result<EncodedSegment>> Uploader::read(Location location, std::shared_ptr<S
 
 Task<Result<void>> Uploader::upload(PartitionId partition, std::vector<Location> group) {
   co_await packing_.acquire();
-  Release release(packing_);
+  const Semaphore::Held held(packing_);
   auto slots = std::make_shared<Semaphore>(std::max<uint32_t>(1, options_.reads));
   std::vector<Task<Result<EncodedSegment>>> reads;
   for (const Location& location : group) reads.push_back(read(location, slots));
