@@ -71,7 +71,10 @@ struct ObjectRow {
   Cut birth;
   Cut death = kNever;           // first cut that needs nothing of it
   uint64_t raw = 0;             // bytes of the segments that were recorded in it, dead ones included; 0: not known (older rows)
-  void fields(this auto& self, auto& v) { v(self.bytes, self.live, self.birth, self.death, self.raw); }
+  void fields(this auto& self, auto& v) {
+    v(self.bytes, self.live, self.birth, self.death);
+    v.tail(self.raw);
+  }
 };
 struct StagedRow {
   static constexpr uint8_t kFormat = 1;

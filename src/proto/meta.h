@@ -460,7 +460,10 @@ struct Reserve {
   std::vector<SegmentId> abandoned;  // reserved before, never named in a commit: their fragments are freed
   uint32_t written = 0;         // of what is reserved: filled on the targets, so that space is not claimed for it twice
   bool crowded = false;         // a target had no room for what was reserved last: some is made before this is answered with more
-  void fields(this auto& self, auto& v) { v(self.session, self.slot, self.count, self.abandoned, self.written, self.crowded); }
+  void fields(this auto& self, auto& v) {
+    v(self.session, self.slot, self.count);
+    v.tail(self.abandoned, self.written, self.crowded);
+  }
 };
 // One file's part of a commit: replaces what the ranges of `extents` held. Times and size are set when given.
 struct CommitFile {

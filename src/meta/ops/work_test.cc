@@ -29,6 +29,17 @@ struct Filled : OnePartition {
   FileId file;
 };
 
+TEST(Work, AnObjectRowOfTheFirstVersionIsRead) {
+  Writer first;  // which ended before `raw`
+  first(uint8_t{1}, uint64_t{5'000}, uint64_t{700}, Cut(NamespaceEpoch(1), 3), kNever);
+  Result<ObjectRow> row = decode_durable<ObjectRow>(first.take());
+  ASSERT_TRUE(row.ok()) << row.error().text();
+  EXPECT_EQ(row->bytes, 5'000u);
+  EXPECT_EQ(row->live, 700u);
+  EXPECT_EQ(row->death, kNever);
+  EXPECT_EQ(row->raw, 0u);
+}
+
 TEST(Work, ASegmentGoesFromUploadableToDroppableToTheBucketOnly) {
   Filled p(1, 5);
   SegmentsReply waiting = p.must(p.ask(Uploadable{{}, 0, 3}));
