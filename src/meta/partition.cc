@@ -384,6 +384,10 @@ bool Partition::commit(Transaction& txn, Position& at) {
     if (grants_.conflict(file, txn.session_, GrantKind::kRead)) return false;
   for (FileId file : txn.excluded_)
     if (grants_.conflict(file, txn.session_, GrantKind::kWrite)) return false;
+  for (const SegmentId& segment : txn.reservations_) {
+    const Session* session = sessions_.find(txn.session_);
+    if (session == nullptr || !session->reserved.contains(segment)) return false;
+  }
   if (txn.lists_session_) list_session(txn);
   for (auto& action : txn.on_commit_) action();
   if (txn.writes_.empty()) {

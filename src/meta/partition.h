@@ -148,8 +148,8 @@ class Partition {
   // ---- segments ----
   [[nodiscard]] Task<Result<std::vector<SegmentId>>> new_segments(Slot home, uint32_t count);
   [[nodiscard]] Capability capability(SegmentId segment, uint64_t length, bool write);
-  // Their fragments, where they are recorded to be; nothing may name them any more.
-  [[nodiscard]] Task<void> free_segments(std::vector<Location> dead);
+  // Their fragments, where they are recorded to be; nothing may name them any more. True when every target has freed them.
+  [[nodiscard]] Task<bool> free_segments(std::vector<Location> dead);
   // Of a segment that the newest checkpoint is in: no row names those.
   [[nodiscard]] std::optional<Location> checkpoint_location(const SegmentId& segment) const;
   [[nodiscard]] bool checkpoint_claims(const SegmentId& segment) const { return checkpoint_segments_.contains(segment); }

@@ -210,7 +210,7 @@ Task<Result<void>> Partition::ship(StoreFiles files, uint64_t tag, Position at, 
   co_return {};
 }
 
-Task<void> Partition::free_segments(std::vector<Location> dead) {
+Task<bool> Partition::free_segments(std::vector<Location> dead) {
   std::map<TargetId, FragmentFree> requests;
   for (const Location& location : dead)
     for (size_t i = 0; i < location.placement.targets.size(); ++i) {
@@ -225,8 +225,12 @@ Task<void> Partition::free_segments(std::vector<Location> dead) {
   for (auto& [target, request] : requests) calls.push_back(context_.targets.call(std::move(request), options));
   // A target that is away keeps orphans; its inventory finds them.
   std::vector<Result<Empty>> replies = co_await when_all(std::move(calls));
-  for (const Result<Empty>& reply : replies)
+  bool freed = true;
+  for (const Result<Empty>& reply : replies) {
+    freed &= reply.ok();
     if (reply.code() == Code::kDeposed) fail("deposed: " + reply.error().text());
+  }
+  co_return freed;
 }
 
 Task<void> Partition::checkpoint_loop() {

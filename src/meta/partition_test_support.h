@@ -25,6 +25,9 @@ class MapCoordinator final : public Coordinator {
  public:
   Task<Result<CoordRecord>> get(std::string key) override { co_return records[key]; }
   Task<Result<uint64_t>> put(std::string key, std::string value, uint64_t expected) override {
+    ++puts_under_way;
+    if (clock != nullptr) co_await clock->sleep(pause);
+    --puts_under_way;
     CoordRecord& record = records[key];
     if (record.version != expected) co_return Error(Code::kConflict, "another version");
     record = {std::move(value), expected + 1};
@@ -37,6 +40,9 @@ class MapCoordinator final : public Coordinator {
   Task<Result<void>> renew_lease(std::string, uint64_t) override { co_return {}; }
   Task<Result<bool>> lease_alive(std::string) override { co_return true; }
   std::map<std::string, CoordRecord> records;
+  Clock* clock = nullptr;       // with `pause`: a put takes so long
+  Nanos pause{};
+  int puts_under_way = 0;
 };
 
 // Journals and fragments of all targets, in memory; whatever was answered is durable.
@@ -57,6 +63,7 @@ struct MemoryTargets final : FragmentPort {
   std::map<FragmentName, FragmentWrite> fragments;
   uint64_t freed = 0;
   uint64_t appends = 0;
+  uint64_t failing_appends = 0;  // so many fail from now on
 
   static Task<Result<Empty>> nothing() { co_return Empty{}; }
   Task<Result<JournalSealReply>> seal() {
@@ -72,6 +79,10 @@ struct MemoryTargets final : FragmentPort {
     co_return Empty{};
   }
   Task<Result<Empty>> append(JournalAppend request) {
+    if (failing_appends > 0) {
+      --failing_appends;
+      co_return Error(Code::kIo, "injected");
+    }
     ++appends;
     runs[request.run].batches.push_back({request.first, request.last, Buffer::copy_of(request.payload.view())});
     co_return Empty{};

@@ -78,6 +78,9 @@ class Transaction {
   // Its session is journaled with it, unless it was before; what commits waits for that.
   void lists_session() { lists_session_ = true; }
 
+  // The segment must still be reserved to the session when this commits; otherwise it runs again.
+  void needs_reservation(const SegmentId& segment) { reservations_.push_back(segment); }
+
   // Called when the operation failed or must run again, not in commit(): gives back what was done elsewhere for it.
   void on_abandon(std::move_only_function<void()> action) { on_abandon_.push_back(std::move(action)); }
   void abandon();
@@ -98,6 +101,7 @@ class Transaction {
   std::map<Key, std::optional<RowValue>> writes_;
   std::vector<FileId> shared_;
   std::vector<FileId> excluded_;
+  std::vector<SegmentId> reservations_;
   std::vector<std::move_only_function<void()>> on_commit_;
   std::vector<std::move_only_function<void()>> on_abandon_;
   std::optional<TransactionId> finishing_;

@@ -180,6 +180,7 @@ struct CommitOp {
     delta.prune();
     for (const CommitSegment& segment : request.segments) {
       if (!fresh.contains(segment.segment) || !delta.segments.contains(segment.segment)) continue;
+      txn.needs_reservation(segment.segment);
       put_new_segment(txn, segment.segment, segment.length, segment.placement);
     }
     HR_CO_TRY(co_await charge_segments(txn, std::move(delta)));
@@ -456,6 +457,10 @@ struct RemovalOp {
   }
 };
 
+Task<void> free_abandoned(Partition& partition, std::vector<Location> dead) {
+  (void)co_await partition.free_segments(std::move(dead));  // what stays is an orphan, and found as such
+}
+
 }  // namespace
 
 Task<Result<bool>> remove_some(Partition& partition, FileId file) {
@@ -484,7 +489,7 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
       location.placement = std::move(reserved.mapped());
     }
     // No commit can name them any more, and none did: the space is wanted before orphans are looked for.
-    if (!dead.empty()) partition.scope().spawn(partition.free_segments(std::move(dead)));
+    if (!dead.empty()) partition.scope().spawn(free_abandoned(partition, std::move(dead)));
     asking->written = request.written;
     if (partition.context().admit) {
       HR_CO_TRY(admitted, partition.context().admit(request.crowded));

@@ -304,6 +304,37 @@ TEST(Data, AbandonedReservationsGoBackAndWrittenOnesClaimNoMoreSpace) {
   EXPECT_FALSE(sessions.reserved(made[2].segment));
 }
 
+struct Committing {
+  static Task<void> run(OnePartition& p, Commit request, std::optional<Code>& code) {
+    Result<CommitReply> reply = co_await handle(*p.partition, std::move(request), CallInfo());
+    code = reply.ok() ? static_cast<Code>(reply->codes.at(0)) : reply.code();
+  }
+};
+
+TEST(Data, WhatIsAbandonedWhileItIsCommittedIsEitherNamedOrFreed) {
+  uint64_t named = 0;
+  uint64_t freed = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(seed);
+    OnePartition p(200 + seed, 100);
+    User u = p.user();
+    FileId file = p.create(u, "a");
+    Reservation reservation = p.reserve(u);
+    const uint64_t before = p.targets.freed;
+    std::optional<Code> code;
+    p.partition->scope().spawn(Committing::run(p, p.commit_of(u, file, reservation, 10, {{.offset = 0, .length = 10}}), code));
+    p.world.run_for(microseconds(static_cast<int64_t>(seed) * 250));
+    p.must(p.ask(Reserve{u.session, Slot(0), 1, {reservation.segment}, 0}));
+    p.world.run_for(seconds(5));
+    ASSERT_TRUE(code.has_value());
+    EXPECT_EQ(*code == Code::kOk, p.targets.freed == before) << "fragments that a file names are gone";
+    (*code == Code::kOk ? named : freed) += 1;
+    p.check_rows();
+  }
+  EXPECT_GT(named, 0u);
+  EXPECT_GT(freed, 0u);
+}
+
 TEST(Data, SetAttributesSetsWhatItIsTold) {
   OnePartition p(14);
   User u = p.user();

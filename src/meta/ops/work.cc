@@ -161,25 +161,6 @@ struct DropOp {
   }
 };
 
-// True when every target has freed them.
-Task<bool> free_fragments(Partition& partition, std::vector<Location> dropped) {
-  std::map<TargetId, FragmentFree> requests;
-  for (const Location& location : dropped)
-    for (size_t i = 0; i < location.placement.targets.size(); ++i) {
-      FragmentFree& request = requests[location.placement.targets[i]];
-      request.target = location.placement.targets[i];
-      request.fragments.push_back({location.segment, static_cast<uint8_t>(i)});
-    }
-  CallOptions options;
-  options.partition = partition.id();
-  options.partition_epoch = partition.status().epoch;
-  std::vector<Task<Result<Empty>>> calls;
-  for (auto& [target, request] : requests) calls.push_back(partition.context().targets.call(std::move(request), options));
-  // A target that is away keeps orphans; its inventory finds them.
-  std::vector<Result<Empty>> answers = co_await when_all(std::move(calls));
-  co_return std::ranges::all_of(answers, [](const Result<Empty>& answer) { return answer.ok(); });
-}
-
 // ---- into the hot tier again ----
 
 struct PlacedAgainOp {
@@ -518,11 +499,11 @@ Task<Result<Empty>> handle(Partition& partition, Drop request, CallInfo) {
     for (SegmentId id : asked) partition.sessions().freeing(id);
     Result<std::vector<Location>> dropped = co_await partition.change(std::move(op));
     bool freed = dropped.ok();
-    if (freed) freed = co_await free_fragments(partition, *dropped);
+    if (freed) freed = co_await partition.free_segments(*std::move(dropped));
     // Otherwise they stay marked: a free that was sent may still arrive. (A new leader's writes outrank it.)
     if (freed)
       for (SegmentId id : asked) partition.sessions().freed(id);
-    HR_CO_TRY(std::move(dropped));
+    if (!dropped.ok()) co_return std::move(dropped).error();
   }
   co_return Empty{};
 }
