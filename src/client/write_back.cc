@@ -613,7 +613,7 @@ Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef j
 
 Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef session, Slot home,
                                                           Buffer data) {
-  Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
+  const Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
   Nanos pause = milliseconds(10);
   bool crowded = false;
   for (int attempt = 0;; ++attempt) {

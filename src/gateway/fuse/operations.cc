@@ -654,10 +654,11 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRead request) {
   const uint64_t invalidated = nodes_[header.node].invalidated;
   uint64_t wanted = std::min<uint64_t>(request.size, kFuseMaxWrite);
   Result<std::vector<Buffer>> pieces = co_await files_.read(opened->file, request.offset, wanted);
-  if (opened->pages && nodes_[header.node].invalidated != invalidated) {
-    // What was read may be older than what this invalidation was for: the pages that it becomes go as well.
-    nodes_[header.node].pages = true;
-    requests_.spawn(invalidate({.file = header.node, .data = true}));
+  if (opened->pages) {
+    Node& node = nodes_[header.node];
+    node.pages = true;  // again: an invalidation may have passed meanwhile
+    // Then what was read may be older than what that was for: the pages that it becomes go as well.
+    if (node.invalidated != invalidated) requests_.spawn(notify_inode(header.node, true));
   }
   if (!pieces.ok()) co_return failed(pieces.error());
   size_t size = 0;

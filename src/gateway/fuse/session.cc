@@ -285,11 +285,15 @@ Task<void> FuseSession::invalidate(FileSystem::Invalidation what) {
   if (pages || (what.attributes && node.attributes_until >= env_.clock.now())) {
     if (pages) node.pages = false;
     node.attributes_until = {};
-    fuse_notify_inval_inode_out out{.ino = what.file.packed(), .off = pages ? 0 : -1, .len = 0};
-    co_await notify(FUSE_NOTIFY_INVAL_INODE,
-                    {std::string(reinterpret_cast<const char*>(&out), sizeof out)}, what.file);
+    co_await notify_inode(what.file, pages);
   }
   if (!entries.empty()) co_await notify(FUSE_NOTIFY_INVAL_ENTRY, std::move(entries), what.file);
+}
+
+Task<void> FuseSession::notify_inode(FileId file, bool pages) {
+  fuse_notify_inval_inode_out out{.ino = file.packed(), .off = pages ? 0 : -1, .len = 0};
+  std::string body(reinterpret_cast<const char*>(&out), sizeof out);
+  co_await notify(FUSE_NOTIFY_INVAL_INODE, {std::move(body)}, file);
 }
 
 // The kernel may need a page or directory that a request holds which waits, in the end, for whoever

@@ -98,7 +98,7 @@ class FuseSession {
     uint64_t lookups = 0;  // that the kernel has and has not forgotten
     uint32_t busy = 0;     // requests running
     bool pages = false;    // the kernel may hold pages of it
-    uint64_t invalidated = 0;  // times
+    uint64_t invalidated = 0;  // by FileSystem, times
     Nanos attributes_until{};  // the kernel may use those it has
     struct Name {
       Nanos until;
@@ -140,6 +140,8 @@ class FuseSession {
   Task<void> give_back(FileId file, FileLock lock);
 
   Task<void> invalidate(FileSystem::Invalidation what);
+  // The kernel drops attributes, and with `pages` those as well.
+  Task<void> notify_inode(FileId file, bool pages);
   // Bodies of notifications of one kind, for the kernel one after the other.
   Task<void> notify(int code, std::vector<std::string> bodies, FileId node);
   Task<void> send_notifications(int code, std::vector<std::string> bodies,
