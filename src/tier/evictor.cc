@@ -81,18 +81,25 @@ Task<Result<void>> Evictor::round(bool wanted_anyway) {
   uint64_t wanted = usage.claimed() > low ? usage.claimed() - low : 0;
   // Someone waits although less is in use than the watermark says: a few segments make room.
   if (wanted_anyway) wanted = std::max(wanted, usage.capacity / 100 * (100 - options_.high_percent));
-  HR_CO_TRY(uint64_t dropped, co_await drop(wanted));
-  if (dropped < wanted && help_.push) {
+  uint64_t dropped = 0;
+  // What others freed meanwhile need not be dropped any more.
+  auto left = [&]() -> uint64_t {
+    const uint64_t here = usage_().claimed() + dropped;
+    const uint64_t elsewhere = usage.claimed() > here ? usage.claimed() - here : 0;
+    return wanted > dropped + elsewhere ? wanted - dropped - elsewhere : 0;
+  };
+  HR_CO_TRY(dropped, co_await drop(wanted));
+  if (left() > 0 && help_.push) {
     if (!pushing_) {
       pushing_ = true;
       if (!scope_.spawn(push())) pushing_ = false;
     }
     // What is uploaded is dropped while the rest goes on.
     Nanos headway = env_.clock.now();
-    while (dropped < wanted && pushing_) {
+    while (left() > 0 && pushing_) {
       bool slept = co_await scope_.token().sleep(env_.clock, kDropPause);
       if (!slept) co_return {};
-      HR_CO_TRY(uint64_t more, co_await drop(wanted - dropped));
+      HR_CO_TRY(uint64_t more, co_await drop(left()));
       dropped += more;
       if (more > 0) progress_.stuck = false;
       if (more > 0) headway = env_.clock.now();
@@ -106,13 +113,11 @@ Task<Result<void>> Evictor::round(bool wanted_anyway) {
       }
       headway = env_.clock.now();
     }
-    if (dropped < wanted) {
-      HR_CO_TRY(uint64_t more, co_await drop(wanted - dropped));
-      dropped += more;
-    }
+    HR_CO_TRY(uint64_t more, co_await drop(left()));
+    dropped += more;
   }
   // Nothing at all: what is being written right now is in use and is no segment yet. Only when that lasts is it hopeless.
-  for (int i = 0; dropped == 0 && wanted > 0 && pushed_.ok() && i < kHopelessAfter; ++i) {
+  for (int i = 0; dropped == 0 && left() > 0 && pushed_.ok() && i < kHopelessAfter; ++i) {
     bool slept = co_await scope_.token().sleep(env_.clock, seconds(1));
     if (!slept) co_return {};
     HotUsage now = usage_();
@@ -121,10 +126,10 @@ Task<Result<void>> Evictor::round(bool wanted_anyway) {
       break;
     }
     if (help_.push) pushed_ = co_await help_.push();
-    HR_CO_TRY(dropped, co_await drop(wanted));
+    HR_CO_TRY(dropped, co_await drop(left()));
   }
-  progress_.short_of = dropped < wanted;
-  progress_.stuck = dropped == 0 && wanted > 0;
+  progress_.short_of = left() > 0;
+  progress_.stuck = dropped == 0 && left() > 0;
   if (progress_.short_of && help_.push && !pushing_ && !pushed_.ok()) co_return pushed_;
   co_return {};
 }

@@ -17,16 +17,12 @@ struct Rig {
       : world(world),
         node(world, bucket, name, epoch),
         store(std::make_unique<MemoryStore>(bucket), node.env.clock, node.env.random, rates),
-        tier({node.env,
-              store,
-              node.coordinator,
-              node.ports,
-              node.targets,
-              pieces,
-              node.identity,
-              [this](std::string who) { winner = std::move(who); },
-              {}},
-             (options.description = name, options)) {}
+        tier(context(), (options.description = name, options)) {}
+  TierContext context() {
+    return {node.env, store, node.coordinator, node.ports, node.targets, pieces, node.identity,
+            [this](std::string who) { winner = std::move(who); },
+            {}};
+  }
   static TierOptions quiet() {  // nothing happens by itself
     TierOptions options;
     options.publish_interval = seconds(1'000'000);
@@ -258,6 +254,21 @@ TEST_F(TierTest, BadInputDamagedObjectIsAnErrorAndNeverWrongBytes) {
   EXPECT_EQ(rig.cold(kP0, id, 300'000, 1).code(), Code::kInvalid);
 }
 
+// The write of a process that ended may reach head after the next process has looked at it.
+TEST_F(TierTest, AReleaseThatComesLateIsASpinDownThatIsDone) {
+  Rig rig(world, bucket);
+  rig.start();
+  ASSERT_TRUE(world.run(rig.tier.spin_down()).ok());
+  world.run_until(rig.tier.stop());
+  TierService next(rig.context(), Rig::quiet());
+  EXPECT_EQ(world.run(next.start()).code(), Code::kStale);
+  EXPECT_EQ(world.run(next.push()).code(), Code::kReadOnly);
+  Result<void> down = world.run(next.spin_down());
+  EXPECT_TRUE(down.ok()) << down.error().text();
+  EXPECT_EQ(next.spin_down_progress().step, SpinDownStep::kReleased);
+  world.run_until(next.stop());
+}
+
 TEST_F(TierTest, SpunDownNamespaceIsAttachedByAnotherClusterInTheNextEpoch) {
   SegmentId id;
   Buffer data = random_bytes(100'000, 1);
@@ -466,6 +477,41 @@ TEST_F(TierTest, EvictionStopsAtTheLowWatermarkAndDropsOnlyWhatIsInTheBucket) {
   ASSERT_TRUE(all.ok());
   EXPECT_EQ(used(), 10 * unit);
 }
+
+// A user's deletes while the evictor waits for the bucket: what is left need not go.
+struct SlowPush {
+  static Task<Result<void>> run(Env env, TierService& tier, uint64_t& others) {
+    co_await env.clock.sleep(seconds(1));
+    others = 0;
+    co_return co_await tier.push();
+  }
+};
+
+class EvictionInVain : public TierTest, public testing::WithParamInterface<bool> {};
+
+TEST_P(EvictionInVain, StopsWhenOthersHaveFreedTheSpaceMeanwhile) {
+  Rig rig(world, bucket);
+  rig.start();
+  for (uint64_t i = 0; i < 20; ++i) rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(10 * kBlock, i));
+  const uint64_t unit = 10 * kBlock;
+  uint64_t others = 80 * unit;
+  auto hot = [&] {
+    uint64_t bytes = 0;
+    for (auto& [p, partition] : rig.node.partitions)
+      for (auto& [id, segment] : partition.segments) bytes += segment.location.placement.hot() ? unit : 0;
+    return bytes;
+  };
+  EvictorHelp help{[&] { return SlowPush::run(rig.node.env, rig.tier, others); }, {}, {}, {}};
+  Evictor evictor(rig.node.env, rig.node.ports, [&] { return HotUsage{others + hot(), 100 * unit}; }, {}, help);
+  ASSERT_TRUE(world.run(evictor.round(GetParam())).ok());
+  EXPECT_EQ(rig.node.unplaced(), 0u) << "all of it could have been dropped";
+  EXPECT_EQ(hot(), 20 * unit);
+  EXPECT_FALSE(evictor.progress().short_of);
+  EXPECT_FALSE(evictor.progress().stuck);
+  world.run_until(evictor.stop());
+}
+
+INSTANTIATE_TEST_SUITE_P(WhetherSomebodyWaits, EvictionInVain, testing::Bool());
 
 TEST_F(TierTest, EvictionUploadsWhatIsHotOnlyWhenNothingElseIsLeftAndSparesPins) {
   Rig rig(world, bucket);
