@@ -96,7 +96,7 @@ Task<Result<HeadVersion>> resume_ownership(Env env, Coordinator& coordinator, Ob
         store.url() + ": head is of an older epoch than this cluster: it was put back from a copy");
   if (record.state == HeadState::kReleased)
     co_return Error(Code::kStale,
-                    store.url() + " was spun down: bring it back with headrace rehydrate");
+                    store.url() + " was spun down: bring it back with headrace rehydrate, or, where it was, with headrace stop and headrace up");
   co_return there;
 }
 

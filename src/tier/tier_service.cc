@@ -150,6 +150,8 @@ Task<Result<void>> TierService::start(std::optional<HeadVersion> held) {
       why_not_ = head.error().text();
       if (head.code() == Code::kDeposed && context_.on_lost)
         context_.on_lost(head.error().message());
+      // The last write of a spin-down came late, from before this process.
+      if (head.code() == Code::kStale) spin_down_.step = SpinDownStep::kReleased;
       co_return std::move(head).error();
     }
     held = *std::move(head);
@@ -255,6 +257,7 @@ Task<Result<CloseReply>> TierService::close_all(CloseStep step) {
 }
 
 Task<Result<void>> TierService::spin_down(Nanos patience) {
+  if (spin_down_.step == SpinDownStep::kReleased) co_return {};
   if (!ownership_ || !ownership_->held()) co_return not_owner();
   // Before anybody is sent away.
   Result<void> answers = co_await bucket_answers();
