@@ -220,6 +220,16 @@ bool Workload::decide(const MutationRef& m, Code code, const std::string& messag
 
 // ---- mutations of names ----
 
+// Which of those that race for a name made what is there cannot be told where no answer came: they want the same.
+void Workload::want_what_rivals_want(const Mutation& m) {
+  for (const MutationRef& rival : model_.pending()) {
+    if (rival->kind != Mutation::kMake || rival->to_directory != m.to_directory || rival->to_name != m.to_name || rival->inode->type != m.inode->type) continue;
+    m.inode->mode = rival->inode->mode;
+    m.inode->target = rival->inode->target;
+    return;
+  }
+}
+
 Task<void> Workload::make(int client, Client& fs) {
   InodeRef directory = pick_directory();
   std::string name = pick_name();
@@ -237,6 +247,7 @@ Task<void> Workload::make(int client, Client& fs) {
   m.unsent = directory_write_grants && type != FileType::kDirectory;
   m.inode->mode = type == FileType::kSymlink ? 0777 : 0600 + static_cast<uint32_t>(below(64));
   if (type == FileType::kSymlink) m.inode->target = "to/" + std::to_string(below(1'000'000));
+  want_what_rivals_want(m);
   m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
   MutationRef mutation = model_.begin(std::move(m));
   MakeOptions options;
@@ -270,6 +281,7 @@ Task<void> Workload::create(int client, Client& fs) {
   m.inode = model_.new_inode(FileType::kFile);
   m.inode->maker = client;
   m.inode->mode = 0640;
+  want_what_rivals_want(m);
   m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
   OpenMode mode;
   mode.write = true;

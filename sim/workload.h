@@ -99,6 +99,7 @@ class Workload {
 
   // Whether it happened; a violation unless the answer is one of `expected` or an operating error.
   bool decide(const MutationRef& mutation, Code code, const std::string& message, const std::vector<Code>& expected);
+  void want_what_rivals_want(const Mutation& m);
   [[nodiscard]] bool operating_error(const char* what, Code code);
   [[nodiscard]] Contents::Lenient lenient() const;
   [[nodiscard]] bool disturbed(int client) const { return disturbed_until_[static_cast<size_t>(client)] >= world_.now(); }
