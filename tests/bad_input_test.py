@@ -311,7 +311,7 @@ def bad_input_a_target_of_another_cluster_a_swapped_or_a_cloned_one_is_refused(b
     check_log(one, log, "with the target replaced")
 
 
-def bad_input_an_older_copy_of_a_target_is_refused(box):
+def bad_input_an_older_copy_of_a_target_is_not_used(box):
     cluster = small(box)
     log = fill(cluster)
     cluster.stop()
@@ -322,9 +322,15 @@ def bad_input_an_older_copy_of_a_target_is_refused(box):
     cluster.stop()
     os.rename(path, box.path("new.dat"))
     shutil.copyfile(box.path("old.dat"), path)
-    check_refused(cluster.up(mount=False, ok=False), "target t2 is an older copy", "put the newest file back", "headrace target replace t2")
+    said = cluster.up()
+    for part in ("target t2 is lost", "older copy", "put the newest file back", "headrace target replace t2"):
+        check(part in said.stdout, f"no {part!r} in {said.stdout!r}")
+    check(target(cluster, "t2")["state"] == "lost", "it is not served from")
+    check_log(cluster, log, "without it")
+    cluster.stop()
     os.replace(box.path("new.dat"), path)
-    cluster.up()
+    said = cluster.up()
+    check("is lost" not in said.stdout, f"{said.stdout!r}")
     check_log(cluster, log, "with the newest file back")
 
 

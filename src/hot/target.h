@@ -91,8 +91,8 @@ class Target {
   [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> format(Env env, std::string directory,
                                                                     TargetFormat format,
                                                                     TargetOptions options = {});
-  // kNotFound: no file. kCorrupt: lost (both superblocks), with the mend. kInvalid: another
-  // cluster's, a clone, a swapped one or an older copy. kUnsupportedFormat. With a damaged log or
+  // kNotFound: no file. kCorrupt: lost (both superblocks), with the mend. kStale: the same, since it is
+  // an older copy of itself. kInvalid: another cluster's, a clone or a swapped one. kUnsupportedFormat. With a damaged log or
   // table the target opens fenced, and scannable().
   [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> open(Env env, std::string directory,
                                                                   TargetExpected expected,

@@ -107,11 +107,11 @@ Result<void> check_expected(const Superblock& found, const TargetExpected& expec
                      "file back; if it is lost, " +
                      remove_hint(expected.number));
   if (found.generation < expected.generation)
-    return Error(Code::kInvalid,
-                 name + " is an older copy (generation " + std::to_string(found.generation) +
+    return Error(Code::kStale,
+                 name + " is lost: its file is an older copy (generation " + std::to_string(found.generation) +
                      ", the cluster has seen " + std::to_string(expected.generation) +
-                     "): put the newest file back; if it is lost, " +
-                     remove_hint(expected.number));
+                     "): put the newest file back; if there is none, " +
+                     replace_hint(expected.number));
   return {};
 }
 

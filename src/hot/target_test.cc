@@ -942,7 +942,7 @@ TEST_F(TargetTest, BadInputAForeignSwappedClonedOrOldTargetIsRefused) {
   target.reset();
   machine.disk().restore(old);
   opened = reopen(other);
-  EXPECT_EQ(opened.code(), Code::kInvalid);
+  EXPECT_EQ(opened.code(), Code::kStale);
   EXPECT_NE(opened.error().message().find("older copy"), std::string::npos);
 }
 

@@ -102,8 +102,11 @@ int run_up(CliOptions options) {
   if (now.ok() && !now->value("read_only", "").empty()) std::printf("  read-only: %s\n", now->value("read_only", "").c_str());
   if (now.ok())
     for (const json& target : now->value("targets", json::array()))
-      if (target.value("state", "") == "lost")
-        std::printf("  target %s is lost: headrace target replace %s --state %s\n", target.value("name", "").c_str(), target.value("name", "").c_str(), options.state.c_str());
+      if (target.value("state", "") == "lost") {
+        const std::string name = target.value("name", ""), reason = target.value("reason", "");
+        std::printf("  target %s is lost: headrace target replace %s --state %s\n", name.c_str(), name.c_str(), options.state.c_str());
+        if (!reason.empty()) std::printf("    %s\n", reason.c_str());
+      }
   std::printf("  survives lost files and bad blocks of its targets, not the loss of the disk under them\n");
   if (options.detach) return 0;
   std::printf("  press Ctrl-C to stop\n");
