@@ -34,6 +34,7 @@ ClusterShape ClusterShape::draw(Random& random) {
   shape.cache_bytes = random.chance(1, 2) ? 64 * kKiB : 4 * kMiB;
   shape.client.read_cache = random.chance(1, 2) ? 64 * kKiB : 4 * kMiB;
   shape.client.dirty_limit = random.chance(1, 3) ? 256 * kKiB : 16 * kMiB;
+  shape.client.file_dirty_limit = random.chance(1, 3) ? 128 * kKiB : 16 * kMiB;
   shape.client.stage_limit = random.chance(1, 3) ? 0 : random.chance(1, 2) ? 4 * kKiB : 64 * kKiB;
   shape.client.flush_after = milliseconds(static_cast<int64_t>(random.between(100, 5'000)));
   shape.client.max_files = random.chance(1, 3) ? 8 : 1'000;

@@ -35,6 +35,7 @@ Client::Client(Env env, ClientOptions options)
       reader_(env, hub_, partitions_, segments_, scope_, options_.read_cache),
       write_back_(env, sessions_, files_, changes_, segments_, reader_, scope_,
                   {.dirty_limit = options_.dirty_limit,
+                   .file_limit = options_.file_dirty_limit,
                    .flush_after = options_.flush_after,
                    .stage_limit = options_.stage_limit}),
       data_(sessions_, files_, changes_, write_back_, reader_, scope_),

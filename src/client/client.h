@@ -32,6 +32,7 @@ namespace headrace {
 struct ClientOptions {
   std::vector<Address> nodes;        // where to begin; the cluster map names the rest
   uint64_t dirty_limit = kGiB;       // unsynced bytes held; above it writers wait
+  uint64_t file_dirty_limit = 256 * kMiB;  // of one file
   Nanos flush_after = seconds(5);    // dirty data is sent within
   uint64_t stage_limit = 64 * kKiB;  // up to it fsync goes through the journal
   uint64_t read_cache = 256 * kMiB;  // pieces of segments

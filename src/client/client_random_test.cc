@@ -22,6 +22,7 @@ std::string joined(const std::vector<Buffer>& pieces) {
 ClientOptions small_options(SeededRandom& random) {
   ClientOptions options;
   options.dirty_limit = random.chance(1, 2) ? 300 * kKiB : kGiB;
+  options.file_dirty_limit = random.chance(1, 3) ? 100 * kKiB : kGiB;
   options.flush_after = milliseconds(static_cast<int64_t>(random.between(600, 5000)));
   options.stage_limit = random.chance(1, 3) ? 4 * kKiB : 64 * kKiB;
   options.read_cache = random.chance(1, 2) ? kMiB : 256 * kMiB;

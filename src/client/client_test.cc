@@ -163,6 +163,22 @@ TEST(Client, WritesFullSegmentsWhileAStreamGoesOn) {
   for (uint64_t i : {0u, 15u, 16u, 57u, 99u}) EXPECT_EQ(s.read(f, i * kMiB, kMiB), chunk) << i;
 }
 
+// However much may be dirty in all: the stream waits for what it has sent, and its segments stay whole.
+TEST(Client, KeepsFewBytesOfOneStream) {
+  Steps s(9, 1, {.file_dirty_limit = 40 * kMiB});
+  auto f = s.create("big");
+  const std::string chunk = pattern(kMiB, 1);
+  for (uint64_t i = 0; i < 160; ++i) {
+    ASSERT_TRUE(s.write(f, i * kMiB, chunk).ok());
+    EXPECT_LE(s.client().counters().dirty_bytes, 41 * kMiB);
+  }
+  // Small pieces that never fill a segment are sent all the same.
+  for (uint64_t i = 0; i < 600; ++i) ASSERT_TRUE(s.write(f, i * 200 * kKiB, chunk.substr(0, 100 * kKiB)).ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_LE(s.client().counters().write_back.segments, 20u);
+  EXPECT_EQ(s.read(f, 159 * kMiB, kMiB), chunk);
+}
+
 TEST(Client, AnotherClientReadsWhatWasNotSynced) {
   Steps s(7, 2);
   auto f = s.create("a");

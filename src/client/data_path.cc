@@ -46,8 +46,9 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
   const uint64_t length = data.size();
   if (!handle->mode.write) co_return Error(Code::kNotPermitted, "the file is not open for writing");
   if (length == 0) co_return uint64_t{0};
+  if (length >= DirtyMap::kKeepFrom) co_await yield();  // who writes without a pause must not keep back what is to be sent
   for (;;) {
-    HR_CO_TRY(co_await write_back_.admit());
+    HR_CO_TRY(co_await write_back_.admit(file));
     if (file->resizing) {
       co_await ListWait(file->resized);
       continue;
@@ -56,7 +57,7 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
       HR_CO_TRY(co_await files_.acquire(file, GrantKind::kWrite));
     }
     // From here on nothing may come in between.
-    if (!files_.writable(*file) || !file->size_known || file->resizing || !write_back_.admits())
+    if (!files_.writable(*file) || !file->size_known || file->resizing || !write_back_.admits(*file))
       continue;
     if (handle->mode.append) offset = file->size;
     if (offset > kMaxFileSize || length > kMaxFileSize - offset)

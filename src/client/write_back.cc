@@ -72,9 +72,9 @@ void WriteBack::enqueue(const FileRef& file) {
   queues_[file->session->partition].push_back(file);
 }
 
-Task<Result<void>> WriteBack::admit() {
+Task<Result<void>> WriteBack::admit(FileRef file) {
   const Nanos deadline = env_.clock.now() + kWriterPatience;
-  while (!admits()) {
+  while (!admits(*file)) {
     if (refusing_) {
       // Probed by the flusher; an empty write-back may try itself.
       if (dirty_bytes_ > 0 || refusing_->code() == Code::kReadOnly) co_return *refusing_;
@@ -112,7 +112,7 @@ void WriteBack::add(const FileRef& file, uint64_t offset, Buffer bytes) {
     }
     file->next_full_check = std::max(kSegment, file->dirty.free_bytes() + kSegment);
   }
-  if (added_ >= kSegment || pressed()) kick();
+  if (added_ >= kSegment || pressed() || pressed(*file)) kick();
 }
 
 void WriteBack::drop(const FileRef& file, std::optional<Error> error) {
@@ -189,15 +189,16 @@ bool WriteBack::pump(std::deque<FileRef>& queue) {
   std::deque<FileRef> kept;
   std::vector<FileRef> ready;
   uint64_t bytes = 0;
-  bool due = pressed();
+  bool due = pressed() && background_jobs_ == 0;  // otherwise room is on its way: whole segments are worth the wait
   for (FileRef& file : queue) {
     if (file->dirty.free_bytes() == 0) {
       file->queued = false;
       continue;
     }
     const bool aged = file->dirty_since + options_.flush_after - kTick <= now;
-    if (file->retry_at <= now && (aged || file->opens == 0 || pressed())) {
-      due |= aged;
+    const bool full = pressed(*file);
+    if (file->retry_at <= now && (aged || file->opens == 0 || full || pressed())) {
+      due |= aged || full;
       if (bytes < job_bytes() && ready.size() < kJobFiles) {
         ready.push_back(file);
         bytes += file->dirty.free_bytes();

@@ -14,7 +14,8 @@
 //     that moment; what was taken before a drop() is never committed after it.
 //  3. A commit says how long the file is as far as it was ever committed: unwritten bytes never
 //  show as zeros.
-//  4. At most dirty_limit bytes are dirty (plus one write per writer): further writers wait.
+//  4. At most dirty_limit bytes are dirty, and file_limit of one file (plus one write per writer): further writers wait. More of one
+//     stream would not make it faster, only fill fresh memory.
 // Jobs run in the client's scope, so that whoever waits for one may go away.
 // Owner: Client.
 #pragma once
@@ -38,6 +39,7 @@ class WriteBack {
  public:
   struct Options {
     uint64_t dirty_limit = kGiB;
+    uint64_t file_limit = 256 * kMiB;
     Nanos flush_after = seconds(5);
     uint64_t stage_limit = 64 * kKiB;
   };
@@ -63,8 +65,10 @@ class WriteBack {
   void start();  // the background flusher, until the scope ends
 
   // Waits while too much is dirty. kNoSpace, kReadOnly: nothing can be written at present.
-  [[nodiscard]] Task<Result<void>> admit();
-  [[nodiscard]] bool admits() const { return dirty_bytes_ < options_.dirty_limit && !refusing_; }
+  [[nodiscard]] Task<Result<void>> admit(FileRef file);
+  [[nodiscard]] bool admits(const FileState& file) const {
+    return dirty_bytes_ < options_.dirty_limit && file.dirty.bytes() < options_.file_limit && !refusing_;
+  }
   // The caller holds the write grant, checked without awaiting since. Extends the file.
   void add(const FileRef& file, uint64_t offset, Buffer bytes);
   // Everything dirty in the file when called is durable on return.
@@ -134,6 +138,7 @@ class WriteBack {
   // While the hot tier is nearly full a job is one segment, so that none holds some while it waits for more.
   [[nodiscard]] uint64_t job_bytes() const { return env_.clock.now() < tight_until_ ? kSegment : kJobBytes; }
   [[nodiscard]] bool pressed() const { return dirty_bytes_ > options_.dirty_limit / 4 * 3; }
+  [[nodiscard]] bool pressed(const FileState& file) const { return file.dirty.free_bytes() > options_.file_limit / 4 * 3; }
   [[nodiscard]] JobRef stage_job(const FileRef& file);
   [[nodiscard]] std::vector<JobRef> jobs_of(const FileRef& file);
   [[nodiscard]] bool launch(JobRef job);

@@ -19,7 +19,10 @@ namespace headrace {
 
 namespace {
 
-constexpr uint64_t kMaxResumesPerTurn = 512;  // so that a busy core still looks at the kernel
+// So that a busy core still looks at the kernel, and what was prepared is sent while others compute.
+constexpr uint64_t kMaxResumesPerTurn = 512;
+constexpr uint64_t kResumesPerLook = 8;
+constexpr Nanos kTurn = microseconds(200);
 constexpr uint64_t kMaxPooledOperations = 4096;
 constexpr Nanos kDrain = seconds(10);
 
@@ -169,7 +172,10 @@ void Reactor::run(Task<void> main) {
 }
 
 void Reactor::turn() {
-  run_ready(kMaxResumesPerTurn);
+  uint64_t resumed = 0;
+  const Nanos over = now() + kTurn;
+  do resumed += run_ready(kResumesPerLook);
+  while (!idle() && resumed < kMaxResumesPerTurn && now() < over);
   if (main_ended_) return;
   bool progress = run_mailbox();
   submit_prepared();
