@@ -207,7 +207,7 @@ void Bench::measure(const std::string& name, const Measure& once) {
     const double node = cpu_seconds(node_.pid);
     const double mount = cpu_seconds(mount_pid_);
     const double own = cpu_seconds(::getpid());
-    Result<Sample> sample = once(name + "-" + std::to_string(runs_++));
+    Result<Sample> sample = once(name + "-" + std::to_string(::getpid()) + "-" + std::to_string(runs_++));
     note_memory();
     if (!sample.ok()) {
       outcome.failed = sample.error().message();

@@ -30,7 +30,7 @@ namespace headrace {
 struct TierOptions {
   std::string description;  // of this owner, for people: "host:STATE"
   bool run_owner = true;
-  Nanos publish_interval = seconds(60);
+  Nanos publish_interval = seconds(300);  // as upload-after: a manifest sends everything
   UploaderOptions upload;
   PublisherOptions publish;
   EvictorOptions evict;
