@@ -87,6 +87,35 @@ TEST_F(NodeTest, DirectoriesMoveBetweenPartitionsAndNeverBelowThemselves) {
   EXPECT_TRUE(world.run(client->shut_down()).ok());
 }
 
+// It holds the lock of a directory that goes or moves until it has the answer: its names can only be dropped then.
+TEST_F(NodeTest, AKernelIsNotWaitedForInADirectoryThatIsRemovedOrMoved) {
+  start_node();
+  auto client = start_client(client_machine);
+  struct Hook {
+    static Task<void> run(Event& released) { co_await released.wait(); }
+  };
+  Event released;
+  client->on_invalidate([&](FileSystem::Invalidation) { return Hook::run(released); });
+  FileId away = make_directory(*client, kRootFile, "away").id;
+  for (int i = 0; i < 12; ++i) {
+    const std::string name = "d" + std::to_string(i);
+    FileId directory = make_directory(*client, kRootFile, name).id;
+    write_file(*client, directory, "f", "x");
+    EXPECT_TRUE(world.run(client->unlink(directory, "f")).ok());
+    const Nanos before = world.now();
+    if (i % 2 == 0) {
+      EXPECT_TRUE(world.run(client->remove_directory(kRootFile, name)).ok());
+    } else {
+      FileId replaced = make_directory(*client, away, name).id;
+      (void)world.run(client->lookup(replaced, "nothing"));
+      EXPECT_TRUE(world.run(client->rename({.from_parent = kRootFile, .from_name = name, .to_parent = away, .to_name = name})).ok());
+    }
+    EXPECT_LT((world.now() - before).seconds(), 0.5) << name;
+  }
+  released.set();
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
 TEST_F(NodeTest, HardLinksAcrossPartitionsCountExactly) {
   start_node();
   auto client = start_client(client_machine);

@@ -290,6 +290,8 @@ Task<void> FileTable::keep_open_now(FileRef file) {
 Task<void> FileTable::drop_kernel_caches(FileRef file) {
   auto done = std::make_shared<Event>();
   if (!scope_.spawn(invalidate_now(file->id, done))) co_return;
+  // Its names are dropped when it has that answer, for which this very recall may be needed.
+  if (file->locked > 0) co_return;
   // The kernel may hold a page for a write of ours that waits for this very recall.
   (void)co_await done->wait_until(env_.clock, env_.clock.now() + options_.invalidate_timeout);
 }

@@ -115,6 +115,7 @@ struct FileState {
   bool kept = false;        // the partition knows that we have it open
   bool maybe_kept = false;  // it was asked to, and nobody knows whether it does
   uint32_t unlinking = 0;   // own removals of a name of it under way
+  uint32_t locked = 0;      // own removals and moves of this directory under way: a kernel holds its lock until they are answered
   bool forgetting = false;  // Forget is under way
   WaitList forgotten;
   Mutex opening;

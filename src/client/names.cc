@@ -52,6 +52,22 @@ class Unlinking {
  private:
   FileRef file_;
 };
+
+// While a request goes on for which a kernel holds the lock of this directory, if it is one.
+class Locked {
+ public:
+  Locked(FileRef file, FileType type) : file_(type == FileType::kDirectory ? std::move(file) : nullptr) {
+    if (file_ != nullptr) ++file_->locked;
+  }
+  Locked(const Locked&) = delete;
+  Locked& operator=(const Locked&) = delete;
+  ~Locked() {
+    if (file_ != nullptr) --file_->locked;
+  }
+
+ private:
+  FileRef file_;
+};
 }  // namespace
 
 // One own mutation of one name, from before it is sent until its outcome is known (or the caller
@@ -391,6 +407,7 @@ Task<Result<void>> Names::unlink(FileId parent, std::string name, bool directory
   if (!directory && unlink_here(where, name, what)) co_return Result<void>();
   FileRef file = files_.get(what.file);
   const Unlinking unlinking(file);
+  const Locked locked(file, what.type);
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
   Change change(files_, where, name);
   HR_CO_TRY(co_await changes_.flush(where));
@@ -425,7 +442,10 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   if (!there.ok() && options.exchange) co_return std::move(there).error();
   if (there.ok() && there->file == moved.file)
     co_return Result<void>();  // two names of one file: nothing happens
+  const Locked moved_locked(files_.get(moved.file), moved.type);
   std::optional<Unlinking> unlinking;
+  std::optional<Locked> there_locked;
+  if (there.ok()) there_locked.emplace(files_.get(there->file), there->type);
   if (there.ok() && !options.exchange) {
     FileRef replaced = files_.get(there->file);
     unlinking.emplace(replaced);
