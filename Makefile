@@ -86,6 +86,7 @@ AZURITE := $(if $(shell command -v npm),azurite)
 
 .PHONY: test
 test: build
+	@clang-format-19 --dry-run -Werror $(SOURCES) || { echo '`make format` mends it' >&2; exit 1; }
 	scripts/setup --tools versitygw zstd-source model $(AZURITE)
 	$(call run_tests,release,-LE long)
 	$(call configure_and_build,asan)

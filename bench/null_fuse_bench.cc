@@ -31,12 +31,8 @@ class NullFileSystem final : public FileSystem {
     if (name == "file") co_return file(FileId(2));
     co_return Error(Code::kNotFound, "");
   }
-  Task<Result<Attributes>> get_attributes(FileId id) override {
-    co_return id == kRootFile ? root() : file(id);
-  }
-  Task<Result<Attributes>> set_attributes(FileId id, AttributeChange) override {
-    co_return file(id);
-  }
+  Task<Result<Attributes>> get_attributes(FileId id) override { co_return id == kRootFile ? root() : file(id); }
+  Task<Result<Attributes>> set_attributes(FileId id, AttributeChange) override { co_return file(id); }
   Task<Result<Attributes>> make(FileId, std::string, MakeOptions, Credentials) override {
     co_return file(FileId(next_++));
   }
@@ -58,26 +54,16 @@ class NullFileSystem final : public FileSystem {
     reply.end = true;
     co_return reply;
   }
-  Task<Result<std::string>> get_xattr(FileId, std::string) override {
-    co_return Error(Code::kNoAttribute, "");
-  }
-  Task<Result<void>> set_xattr(FileId, std::string, std::string, bool, bool) override {
-    co_return Result<void>();
-  }
-  Task<Result<std::vector<std::string>>> list_xattr(FileId) override {
-    co_return std::vector<std::string>();
-  }
+  Task<Result<std::string>> get_xattr(FileId, std::string) override { co_return Error(Code::kNoAttribute, ""); }
+  Task<Result<void>> set_xattr(FileId, std::string, std::string, bool, bool) override { co_return Result<void>(); }
+  Task<Result<std::vector<std::string>>> list_xattr(FileId) override { co_return std::vector<std::string>(); }
   Task<Result<void>> remove_xattr(FileId, std::string) override { co_return Result<void>(); }
-  Task<Result<OpenFileRef>> open(FileId id, OpenMode) override {
-    co_return OpenFileRef(std::make_shared<Opened>(id));
-  }
+  Task<Result<OpenFileRef>> open(FileId id, OpenMode) override { co_return OpenFileRef(std::make_shared<Opened>(id)); }
   Task<Result<std::vector<Buffer>>> read(OpenFileRef, uint64_t offset, uint64_t length) override {
     length = offset >= kSize ? 0 : std::min(length, kSize - offset);
     co_return std::vector<Buffer>{zeros_.slice(0, length)};
   }
-  Task<Result<uint64_t>> write(OpenFileRef, uint64_t, Buffer data) override {
-    co_return data.size();
-  }
+  Task<Result<uint64_t>> write(OpenFileRef, uint64_t, Buffer data) override { co_return data.size(); }
   Task<Result<void>> sync(FileId) override { co_return Result<void>(); }
   Task<Result<void>> punch(OpenFileRef, uint64_t, uint64_t) override { co_return Result<void>(); }
   Task<Result<void>> grow(OpenFileRef, uint64_t) override { co_return Result<void>(); }
@@ -86,9 +72,7 @@ class NullFileSystem final : public FileSystem {
     co_return hole ? kSize : offset;
   }
   Task<Result<bool>> lock(FileId, FileLock, Nanos) override { co_return true; }
-  Task<Result<std::optional<FileLock>>> find_lock(FileId, FileLock) override {
-    co_return std::optional<FileLock>();
-  }
+  Task<Result<std::optional<FileLock>>> find_lock(FileId, FileLock) override { co_return std::optional<FileLock>(); }
   Task<Result<void>> unlock_all(FileId, uint64_t, bool) override { co_return Result<void>(); }
   Task<Result<void>> close(OpenFileRef) override { co_return Result<void>(); }
   Task<Result<FileSystemStatistics>> statistics() override { co_return FileSystemStatistics{}; }
@@ -104,16 +88,10 @@ class NullFileSystem final : public FileSystem {
     FileId file_id;
   };
   static Attributes root() {
-    return {
-        .id = kRootFile, .generation = 1, .type = FileType::kDirectory, .mode = 0777, .links = 2};
+    return {.id = kRootFile, .generation = 1, .type = FileType::kDirectory, .mode = 0777, .links = 2};
   }
   static Attributes file(FileId id) {
-    return {.id = id,
-            .generation = 1,
-            .type = FileType::kFile,
-            .mode = 0666,
-            .links = 1,
-            .size = kSize};
+    return {.id = id, .generation = 1, .type = FileType::kFile, .mode = 0666, .links = 1, .size = kSize};
   }
   uint64_t next_ = 3;
   Buffer zeros_ = Buffer::zeroed(kFuseMaxWrite);
@@ -139,8 +117,7 @@ int server(const std::string& directory, int ready) {
   NullFileSystem files;
   ThreadPool notifiers(reactor, 1);
   FuseGateway gateway(
-      reactor.env(), files,
-      [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, notifiers);
+      reactor.env(), files, [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, notifiers);
   bool failed = false;
   reactor.run(serve(gateway, directory, ready, failed));
   return failed ? 1 : 0;
@@ -162,8 +139,7 @@ double rate(int threads, double seconds, const std::function<void(int, uint64_t)
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
   stop = true;
   for (std::thread& thread : running) thread.join();
-  return static_cast<double>(total) /
-         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return static_cast<double>(total) / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 void measure(const std::string& directory, double seconds) {
@@ -180,15 +156,15 @@ void measure(const std::string& directory, double seconds) {
   auto read_at = [&](size_t size) {
     return [&, size](int thread, uint64_t i) {
       uint64_t offset = i * 7919 % (kSize / size) * size;
-      HR_ASSERT(pread(direct, buffers[static_cast<size_t>(thread)].data(), size,
-                      static_cast<off_t>(offset)) == static_cast<ssize_t>(size));
+      HR_ASSERT(pread(direct, buffers[static_cast<size_t>(thread)].data(), size, static_cast<off_t>(offset)) ==
+                static_cast<ssize_t>(size));
     };
   };
   auto write_at = [&](size_t size) {
     return [&, size](int thread, uint64_t i) {
       uint64_t offset = i % (kSize / size) * size;
-      HR_ASSERT(pwrite(direct, buffers[static_cast<size_t>(thread)].data(), size,
-                       static_cast<off_t>(offset)) == static_cast<ssize_t>(size));
+      HR_ASSERT(pwrite(direct, buffers[static_cast<size_t>(thread)].data(), size, static_cast<off_t>(offset)) ==
+                static_cast<ssize_t>(size));
     };
   };
   auto make = [&](int thread, uint64_t i) {
@@ -206,10 +182,8 @@ void measure(const std::string& directory, double seconds) {
   std::printf(", \"read_4k_16\": %.0f", rate(16, seconds, read_at(4096)));
   std::printf(", \"write_4k_1\": %.0f", rate(1, seconds, write_at(4096)));
   std::printf(", \"write_4k_16\": %.0f", rate(16, seconds, write_at(4096)));
-  std::printf(", \"read_1m_mib\": %.0f",
-              rate(2, seconds, read_at(kMiB)) * static_cast<double>(kMiB) * kMebi);
-  std::printf(", \"write_1m_mib\": %.0f",
-              rate(2, seconds, write_at(kMiB)) * static_cast<double>(kMiB) * kMebi);
+  std::printf(", \"read_1m_mib\": %.0f", rate(2, seconds, read_at(kMiB)) * static_cast<double>(kMiB) * kMebi);
+  std::printf(", \"write_1m_mib\": %.0f", rate(2, seconds, write_at(kMiB)) * static_cast<double>(kMiB) * kMebi);
   std::printf(", \"create_close_unlink_1\": %.0f", rate(1, seconds, make));
   std::printf(", \"create_close_unlink_16\": %.0f}}\n", rate(16, seconds, make));
   close(direct);

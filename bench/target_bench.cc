@@ -45,8 +45,8 @@ Task<void> append_some(Bench& bench, RunId run) {
   Buffer payload = Buffer::zeroed(3000);
   for (uint64_t at = 1; bench.next < bench.limit; ++at) {
     ++bench.next;
-    auto done = co_await bench.target.journal_append(
-        {kFormat.id, run, Position(at), Position(at), payload}, PartitionId(0), PartitionEpoch(1));
+    auto done = co_await bench.target.journal_append({kFormat.id, run, Position(at), Position(at), payload},
+                                                     PartitionId(0), PartitionEpoch(1));
     HR_ASSERT(done.ok());
   }
 }
@@ -97,8 +97,8 @@ Task<void> run(Env env, std::string directory) {
     std::vector<RunId> runs;
     for (uint64_t i = 0; i < depth; ++i) {
       runs.push_back(RunId(run_id++));
-      auto opened = co_await target->journal_open({kFormat.id, runs.back(), Position(1), ""},
-                                                  PartitionId(0), PartitionEpoch(1));
+      auto opened =
+          co_await target->journal_open({kFormat.id, runs.back(), Position(1), ""}, PartitionId(0), PartitionEpoch(1));
       HR_ASSERT(opened.ok());
     }
     Nanos began = env.clock.now();
@@ -108,8 +108,7 @@ Task<void> run(Env env, std::string directory) {
     report(("append 3 KB, depth " + std::to_string(depth)).c_str(), bench, began, 3000);
   }
   const TargetCounters& counters = target->counters();
-  std::printf("commits %lu for %lu operations, flips %lu\n", counters.commits, counters.committed,
-              counters.flips);
+  std::printf("commits %lu for %lu operations, flips %lu\n", counters.commits, counters.committed, counters.flips);
   co_await target->close();
 }
 

@@ -31,8 +31,7 @@ class Driver {
  public:
   void run(const Input& input) {
     if (verbose_) {
-      std::fprintf(stderr, "input %llu (%zu bytes):", static_cast<unsigned long long>(count_),
-                   input.size());
+      std::fprintf(stderr, "input %llu (%zu bytes):", static_cast<unsigned long long>(count_), input.size());
       for (uint8_t byte : input) std::fprintf(stderr, " %02x", byte);
       std::fprintf(stderr, "\n");
     }

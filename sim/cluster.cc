@@ -10,7 +10,8 @@ ClusterShape ClusterShape::draw(Random& random) {
   ClusterShape shape;
   switch (random.below(4)) {
     case 0:
-    case 1: break;  // 4+2 on six
+    case 1:
+      break;  // 4+2 on six
     case 2:
       shape.protection = {1, 2};
       shape.targets = 5;
@@ -53,9 +54,11 @@ NodeProcess::NodeProcess(Cluster& cluster, Env& env, std::string address, bool r
       rehydrate_(rehydrate),
       take_over_(take_over),
       coordinator_(env, "/state/coord", "/state/targets"),
-      stores_(MemoryStoreLatency{.clock = &env.clock, .random = &env.random, .miss_percent = cluster.shape.miss_percent}) {
+      stores_(
+          MemoryStoreLatency{.clock = &env.clock, .random = &env.random, .miss_percent = cluster.shape.miss_percent}) {
   auto memory = std::make_unique<MemoryStore>(cluster.bucket, &env.clock, milliseconds(4));
-  auto faulty = std::make_unique<FaultyStore>(std::move(memory), env.clock, cluster.bucket_random, cluster.bucket_rates, cluster.bucket_faults);
+  auto faulty = std::make_unique<FaultyStore>(std::move(memory), env.clock, cluster.bucket_random, cluster.bucket_rates,
+                                              cluster.bucket_faults);
   faulty_ = faulty.get();
   RetryOptions retries;
   retries.attempts = 5;
@@ -159,7 +162,8 @@ Task<void> ClientProcess::run() {
 Cluster::Cluster(World& w, ClusterShape s)
     : world(w), shape(std::move(s)), bucket_random(derive_seed(w.seed(), "bucket")) {
   node_machine_ = &world.add_machine("node");
-  for (int i = 0; i < kClients; ++i) client_machines_[static_cast<size_t>(i)] = &world.add_machine(fmt::format("client{}", i));
+  for (int i = 0; i < kClients; ++i)
+    client_machines_[static_cast<size_t>(i)] = &world.add_machine(fmt::format("client{}", i));
   observer_ = &world.add_machine("observer");
 }
 
@@ -183,7 +187,9 @@ void Cluster::move_to(const std::string& machine, bool take_over) {
   take_over_ = take_over;
 }
 
-ClientProcess* Cluster::client(int client) { return static_cast<ClientProcess*>(client_machine(client).process()); }
+ClientProcess* Cluster::client(int client) {
+  return static_cast<ClientProcess*>(client_machine(client).process());
+}
 
 ClientOptions Cluster::client_options() const {
   ClientOptions options = shape.client;
@@ -192,7 +198,9 @@ ClientOptions Cluster::client_options() const {
 }
 
 void Cluster::start_client(int client, ClientProcess::Work work) {
-  client_machine(client).start([this, w = std::move(work)](Env& env) mutable { return std::make_unique<ClientProcess>(*this, env, std::move(w)); });
+  client_machine(client).start([this, w = std::move(work)](Env& env) mutable {
+    return std::make_unique<ClientProcess>(*this, env, std::move(w));
+  });
 }
 
 void Cluster::crash_client(int client, CrashKind kind) {

@@ -33,7 +33,8 @@ struct ClusterShape {
   TierOptions tier;
   uint64_t cache_bytes = kMiB;
   uint32_t miss_percent = 10;
-  // With directory write grants no client dies or loses its sessions: the model takes names to be durable when answered.
+  // With directory write grants no client dies or loses its sessions: the model takes names to be durable when
+  // answered.
   ClientOptions client;
   [[nodiscard]] static ClusterShape draw(Random& random);
 };
@@ -106,7 +107,7 @@ class Cluster {
   bool supervised = true;
   std::string node_error;  // of the last start that failed
   uint64_t failed_starts = 0;
-  bool released = false;   // the last start said that the namespace was spun down
+  bool released = false;  // the last start said that the namespace was spun down
   // The namespace goes to a machine with an empty disk. The old one is left as it is.
   void move_to(const std::string& machine, bool take_over);
   [[nodiscard]] Machine& previous_machine() { return *previous_machine_; }
@@ -120,7 +121,7 @@ class Cluster {
 
   // Starts again what crashed; for ever.
   Task<void> supervise();
-  std::function<ClientProcess::Work(int)> work_of;   // for clients that come back
+  std::function<ClientProcess::Work(int)> work_of;  // for clients that come back
   std::function<void(int)> on_client_crash;
   void crash_client(int client, CrashKind kind);
 

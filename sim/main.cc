@@ -6,9 +6,9 @@
 //   headrace-sim --all-mutants [--seeds N]
 //
 // Exit status: 0 when every seed was clean and (over 300 seeds and more) every kind of operation and fault occurred;
-// with --mutant, 0 when a seed caught it; with --all-mutants, 0 when 95 % of them were caught within N seeds (200 unless
-// told); with --twice, 0 when both runs were clean and had one trace. Each batch of seeds runs in a process of its own, so that an assertion or a
-// hang costs one seed.
+// with --mutant, 0 when a seed caught it; with --all-mutants, 0 when 95 % of them were caught within N seeds (200
+// unless told); with --twice, 0 when both runs were clean and had one trace. Each batch of seeds runs in a process of
+// its own, so that an assertion or a hang costs one seed.
 #include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -79,8 +79,10 @@ std::string one_line(std::string text) {
     scenario.seed = seed;
     scenario.verbose = options.verbose;
     ScenarioResult result = run_scenario(scenario);
-    for (const auto& [name, count] : result.counts) std::fprintf(out, "count %s %llu\n", name.c_str(), static_cast<unsigned long long>(count));
-    for (const std::string& violation : result.violations) std::fprintf(out, "violation %s\n", one_line(violation).c_str());
+    for (const auto& [name, count] : result.counts)
+      std::fprintf(out, "count %s %llu\n", name.c_str(), static_cast<unsigned long long>(count));
+    for (const std::string& violation : result.violations)
+      std::fprintf(out, "violation %s\n", one_line(violation).c_str());
     std::fprintf(out, "end %llu %.3f\n", static_cast<unsigned long long>(seed), result.simulated_s);
     std::fflush(out);
   }
@@ -93,8 +95,10 @@ void fail(Run& run, uint64_t seed, const std::string& what) {
   std::string& text = run.failures[seed];
   text += what + "\n";
   if (run.quiet) return;
-  if (first) std::fprintf(stderr, "seed %llu FAILED (again: headrace-sim --seed %llu%s%s)\n", static_cast<unsigned long long>(seed),
-                          static_cast<unsigned long long>(seed), run.options.mutant.empty() ? "" : " --mutant ", run.options.mutant.c_str());
+  if (first)
+    std::fprintf(stderr, "seed %llu FAILED (again: headrace-sim --seed %llu%s%s)\n",
+                 static_cast<unsigned long long>(seed), static_cast<unsigned long long>(seed),
+                 run.options.mutant.empty() ? "" : " --mutant ", run.options.mutant.c_str());
   std::fprintf(stderr, "    %s\n", what.c_str());
 }
 
@@ -147,7 +151,10 @@ bool end_batch(Run& run, Batch& batch) {
   batch.pid = -1;
   batch.fd = -1;
   if (batch.running != 0) {
-    fail(run, batch.running, WIFSIGNALED(status) ? (WTERMSIG(status) == SIGALRM ? "hangs" : "died of signal " + std::to_string(WTERMSIG(status))) : "exited");
+    fail(run, batch.running,
+         WIFSIGNALED(status)
+             ? (WTERMSIG(status) == SIGALRM ? "hangs" : "died of signal " + std::to_string(WTERMSIG(status)))
+             : "exited");
     ++run.done;
   }
   return batch.next < batch.end;
@@ -211,11 +218,13 @@ int run_many(Run& run) {
   if (!options.mutant.empty()) {
     if (run.quiet) return run.failures.empty() ? 1 : 0;
     if (run.failures.empty()) {
-      std::printf("mutant %s: NOT caught within %llu seeds (%.1f s)\n", options.mutant.c_str(), static_cast<unsigned long long>(options.seeds), took);
+      std::printf("mutant %s: NOT caught within %llu seeds (%.1f s)\n", options.mutant.c_str(),
+                  static_cast<unsigned long long>(options.seeds), took);
       return 1;
     }
-    std::printf("mutant %s: caught by seed %llu after %llu seeds (%.1f s)\n", options.mutant.c_str(), static_cast<unsigned long long>(run.failures.begin()->first),
-                static_cast<unsigned long long>(run.done), took);
+    std::printf("mutant %s: caught by seed %llu after %llu seeds (%.1f s)\n", options.mutant.c_str(),
+                static_cast<unsigned long long>(run.failures.begin()->first), static_cast<unsigned long long>(run.done),
+                took);
     return 0;
   }
   std::string line;
@@ -232,9 +241,11 @@ int run_many(Run& run) {
     for (const std::string& name : required_counts())
       if (!run.counts.contains(name) || run.counts.at(name) == 0) missing.push_back(name);
   for (const std::string& name : missing) std::printf("NEVER HAPPENED: %s\n", name.c_str());
-  std::printf("headrace-sim: %llu seeds, %zu failed, %llu operations, %llu faults, %.0f simulated s in %.1f s (%.1f seeds/s)\n",
-              static_cast<unsigned long long>(run.done), run.failures.size(), static_cast<unsigned long long>(operations), static_cast<unsigned long long>(faults),
-              run.simulated_s, took, static_cast<double>(run.done) / std::max(took, 0.001));
+  std::printf(
+      "headrace-sim: %llu seeds, %zu failed, %llu operations, %llu faults, %.0f simulated s in %.1f s (%.1f seeds/s)\n",
+      static_cast<unsigned long long>(run.done), run.failures.size(), static_cast<unsigned long long>(operations),
+      static_cast<unsigned long long>(faults), run.simulated_s, took,
+      static_cast<double>(run.done) / std::max(took, 0.001));
   if (!run.failures.empty()) {
     std::printf("failed seeds:");
     for (const auto& [seed, text] : run.failures) std::printf(" %llu", static_cast<unsigned long long>(seed));
@@ -246,7 +257,8 @@ int run_many(Run& run) {
 int run_all_mutants(const Options& options) {
   size_t caught = 0;
   std::vector<std::string> escaped;
-  std::printf("%-26s %-7s %6s %6s  %s\n", "mutant", "caught", "seeds", "s", "what is broken; what the first seed that caught it saw");
+  std::printf("%-26s %-7s %6s %6s  %s\n", "mutant", "caught", "seeds", "s",
+              "what is broken; what the first seed that caught it saw");
   for (const Mutant& mutant : kMutants) {
     Run run;
     run.options = options;
@@ -259,11 +271,13 @@ int run_all_mutants(const Options& options) {
     caught += found ? 1 : 0;
     if (!found) escaped.emplace_back(mutant.name);
     std::string saw = found ? run.failures.begin()->second.substr(0, run.failures.begin()->second.find('\n')) : "";
-    std::printf("%-26s %-7s %6llu %6.0f  %s%s%s\n", mutant.name, found ? "yes" : "NO", static_cast<unsigned long long>(run.done), took, mutant.what,
-                found ? "; " : "", saw.substr(0, 160).c_str());
+    std::printf("%-26s %-7s %6llu %6.0f  %s%s%s\n", mutant.name, found ? "yes" : "NO",
+                static_cast<unsigned long long>(run.done), took, mutant.what, found ? "; " : "",
+                saw.substr(0, 160).c_str());
     std::fflush(stdout);
   }
-  std::printf("mutants: %zu of %zu caught within %llu seeds%s", caught, std::size(kMutants), static_cast<unsigned long long>(options.seeds), escaped.empty() ? "" : "; not:");
+  std::printf("mutants: %zu of %zu caught within %llu seeds%s", caught, std::size(kMutants),
+              static_cast<unsigned long long>(options.seeds), escaped.empty() ? "" : "; not:");
   for (const std::string& name : escaped) std::printf(" %s", name.c_str());
   std::printf("\n");
   return caught * 100 >= std::size(kMutants) * 95 ? 0 : 1;
@@ -283,17 +297,18 @@ int run_one(const Options& options) {
   ScenarioResult result = run_scenario(scenario);
   if (scenario.trace != nullptr) std::fclose(scenario.trace);
   if (options.verbose)
-    for (const auto& [name, count] : result.counts) std::printf("%s %llu\n", name.c_str(), static_cast<unsigned long long>(count));
+    for (const auto& [name, count] : result.counts)
+      std::printf("%s %llu\n", name.c_str(), static_cast<unsigned long long>(count));
   for (const std::string& violation : result.violations) std::printf("%s\n", violation.c_str());
-  std::printf("seed %llu: %s, %.1f simulated s, trace %016llx\n", static_cast<unsigned long long>(options.seed), result.ok() ? "clean" : "FAILED",
-              result.simulated_s, static_cast<unsigned long long>(result.trace_hash));
+  std::printf("seed %llu: %s, %.1f simulated s, trace %016llx\n", static_cast<unsigned long long>(options.seed),
+              result.ok() ? "clean" : "FAILED", result.simulated_s, static_cast<unsigned long long>(result.trace_hash));
   bool caught = !result.ok();
   if (options.twice) {
     scenario.trace = nullptr;
     ScenarioResult again = run_scenario(scenario);
     bool same = again.trace_hash == result.trace_hash;
-    std::printf("seed %llu again: trace %016llx%s\n", static_cast<unsigned long long>(options.seed), static_cast<unsigned long long>(again.trace_hash),
-                same ? "" : ": ANOTHER TRACE");
+    std::printf("seed %llu again: trace %016llx%s\n", static_cast<unsigned long long>(options.seed),
+                static_cast<unsigned long long>(again.trace_hash), same ? "" : ": ANOTHER TRACE");
     return same && result.ok() ? 0 : 1;
   }
   return caught == !options.mutant.empty() ? 0 : 1;
@@ -333,4 +348,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace headrace::sim
 
-int main(int argc, char** argv) { return headrace::sim::run(argc, argv); }
+int main(int argc, char** argv) {
+  return headrace::sim::run(argc, argv);
+}

@@ -118,7 +118,8 @@ void Contents::fold() {
 
 void Contents::synced(int client, uint64_t before) {
   for (DataOperation& op : operations_)
-    if (op.client == client && op.done != 0 && op.done < before && op.state == DataOperation::kVolatile) op.state = DataOperation::kCertain;
+    if (op.client == client && op.done != 0 && op.done < before && op.state == DataOperation::kVolatile)
+      op.state = DataOperation::kCertain;
 }
 
 void Contents::sync_failed(int client) {
@@ -132,7 +133,8 @@ std::string Contents::check(const View& view, uint64_t offset, uint64_t length, 
   uint64_t most = view.most > offset ? std::min(length, view.most - offset) : 0;
   uint64_t least = view.least > offset ? std::min(length, view.least - offset) : 0;
   if (size < least || size > most)
-    return fmt::format("read {} bytes at {}+{}, the file has {} to {} bytes", size, offset, length, view.least, view.most);
+    return fmt::format("read {} bytes at {}+{}, the file has {} to {} bytes", size, offset, length, view.least,
+                       view.most);
   std::vector<std::byte> expected;
   uint64_t at = offset;
   for (const Buffer& piece : got) {
@@ -164,10 +166,13 @@ std::string Contents::check(const View& view, uint64_t offset, uint64_t length, 
         std::string whose;
         for (Stamp stamp = 0; stamp < 4000 && whose.empty(); ++stamp) {
           fill_bytes(stamp, at, expected);
-          if (std::memcmp(expected.data() + b, piece.data() + done + b, std::min<uint64_t>(take - b, 16)) == 0) whose = fmt::format("of stamp {}", stamp);
+          if (std::memcmp(expected.data() + b, piece.data() + done + b, std::min<uint64_t>(take - b, 16)) == 0)
+            whose = fmt::format("of stamp {}", stamp);
         }
-        return fmt::format("wrong byte at {} (cell {} of {} bytes): {} of {} bytes are zero, it is {}, allowed are the stamps{}; read {}+{}", at + b, cell, cell_bytes,
-                           zeros, take, whose.empty() ? "unknown" : whose, stamps, offset, length);
+        return fmt::format(
+            "wrong byte at {} (cell {} of {} bytes): {} of {} bytes are zero, it is {}, allowed are the stamps{}; read "
+            "{}+{}",
+            at + b, cell, cell_bytes, zeros, take, whose.empty() ? "unknown" : whose, stamps, offset, length);
       }
       at += take;
       done += take;
@@ -282,14 +287,17 @@ MutationRef Model::begin(Mutation mutation) {
   } else if (pending->inode && !making) {
     ++pending->inode->busy;
     pending->inode->touched = now;
-    if (pending->kind == Mutation::kUnlink && pending->inode->type == FileType::kDirectory) pending->inode->frozen = true;
+    if (pending->kind == Mutation::kUnlink && pending->inode->type == FileType::kDirectory)
+      pending->inode->frozen = true;
   }
   if (pending->replaced) {
     ++pending->replaced->busy;
     pending->replaced->touched = now;
     if (pending->replaced->type == FileType::kDirectory) pending->replaced->frozen = true;
   }
-  auto moves_directory = [](const MutationRef& m) { return m->kind == Mutation::kRename && m->inode && m->inode->type == FileType::kDirectory; };
+  auto moves_directory = [](const MutationRef& m) {
+    return m->kind == Mutation::kRename && m->inode && m->inode->type == FileType::kDirectory;
+  };
   if (moves_directory(pending)) {
     for (const MutationRef& other : pending_) {
       if (!moves_directory(other)) continue;
@@ -426,7 +434,9 @@ void Model::settle(const std::function<bool(const Unsent&)>& which) {
 }
 
 void Model::met(int client, const InodeRef& directory, uint64_t began, bool own) {
-  settle([&](const Unsent& u) { return u.directory == directory && u.done < began && !u.frozen && (own || u.client != client); });
+  settle([&](const Unsent& u) {
+    return u.directory == directory && u.done < began && !u.frozen && (own || u.client != client);
+  });
 }
 
 void Model::met_mode(int client, const InodeRef& inode, uint64_t began) {
@@ -522,15 +532,17 @@ void Model::resolve_unsent(const SeenTree& tree) {
       last = i;
     }
     const bool pending = std::any_of(pending_.begin(), pending_.end(), [&](const MutationRef& m) {
-      return (m->from_directory == directory && m->from_name == name) || (m->to_directory == directory && m->to_name == name) ||
-             m->inode == directory || m->replaced == directory;
+      return (m->from_directory == directory && m->from_name == name) ||
+             (m->to_directory == directory && m->to_name == name) || m->inode == directory || m->replaced == directory;
     });
     Entry& at = entry(directory, name);
     at.inode = first ? values[*first] : nullptr;
     if (!first && !pending) {
       std::string expected;
-      for (const InodeRef& value : values) expected += value ? fmt::format(" {} ({:x})", value->name(), value->id.packed()) : " nothing";
-      violation(fmt::format("{}/{} is {:x}, a client that may have lost changes of it leaves one of:{}", directory->name(), name, there.packed(), expected));
+      for (const InodeRef& value : values)
+        expected += value ? fmt::format(" {} ({:x})", value->name(), value->id.packed()) : " nothing";
+      violation(fmt::format("{}/{} is {:x}, a client that may have lost changes of it leaves one of:{}",
+                            directory->name(), name, there.packed(), expected));
     }
     if (!first || pending || listed == tree.end()) continue;
     for (size_t i = 0; i < changes.size(); ++i)
@@ -544,9 +556,11 @@ void Model::check_order() {
   for (const Unsent& kept : unsent_) {
     if (kept.fate != Unsent::Fate::kKept || kept.life == 0) continue;
     for (const Unsent& lost : unsent_) {
-      if (lost.fate != Unsent::Fate::kLost || lost.client != kept.client || lost.life != kept.life || lost.directory != kept.directory || lost.done >= kept.begun) continue;
-      violation(fmt::format("client {}: what it did to {}/{} is lost, what it did later to {}/{} is not", lost.client, lost.directory->name(), lost.name,
-                            kept.directory->name(), kept.name));
+      if (lost.fate != Unsent::Fate::kLost || lost.client != kept.client || lost.life != kept.life ||
+          lost.directory != kept.directory || lost.done >= kept.begun)
+        continue;
+      violation(fmt::format("client {}: what it did to {}/{} is lost, what it did later to {}/{} is not", lost.client,
+                            lost.directory->name(), lost.name, kept.directory->name(), kept.name));
       return;
     }
   }
@@ -585,8 +599,9 @@ void Model::count_links() {
 }
 
 bool Model::directory_rename_pending() const {
-  return std::any_of(pending_.begin(), pending_.end(),
-                     [](const MutationRef& m) { return m->kind == Mutation::kRename && m->inode && m->inode->type == FileType::kDirectory; });
+  return std::any_of(pending_.begin(), pending_.end(), [](const MutationRef& m) {
+    return m->kind == Mutation::kRename && m->inode && m->inode->type == FileType::kDirectory;
+  });
 }
 
 bool Model::inside(const InodeRef& directory, const InodeRef& ancestor) const {
@@ -631,7 +646,9 @@ void Model::resolve(const SeenTree& tree) {
       case Mutation::kRename: {
         bool left = find(m->from_directory, m->from_name) != m->inode->id;
         bool arrived = find(m->to_directory, m->to_name) == m->inode->id;
-        if (left != arrived && !m->wild) violation(fmt::format("{}: happened by half: {} the old name, {} the new one", m->text(), left ? "left" : "still under", arrived ? "at" : "not at"));
+        if (left != arrived && !m->wild)
+          violation(fmt::format("{}: happened by half: {} the old name, {} the new one", m->text(),
+                                left ? "left" : "still under", arrived ? "at" : "not at"));
         happened = arrived;
         break;
       }
@@ -639,7 +656,8 @@ void Model::resolve(const SeenTree& tree) {
         happened = find(m->to_directory, m->to_name) == m->inode->id;
         break;
       case Mutation::kSetXattr:
-      case Mutation::kSetMode: continue;  // of an inode alone
+      case Mutation::kSetMode:
+        continue;  // of an inode alone
     }
     finish(m, happened);
   }
@@ -662,8 +680,10 @@ void Model::compare(const SeenTree& tree) {
       if (at.inode) {
         expected[name] = {at.inode->id, at.inode->type};
         if (at.inode->type == FileType::kDirectory) {
-          if (!reached.insert(at.inode->id).second) violation(fmt::format("directory {} has two names", at.inode->name()));
-          else queue.push_back(at.inode);
+          if (!reached.insert(at.inode->id).second)
+            violation(fmt::format("directory {} has two names", at.inode->name()));
+          else
+            queue.push_back(at.inode);
         }
       }
     for (const auto& [name, what] : expected) {
@@ -671,11 +691,13 @@ void Model::compare(const SeenTree& tree) {
       if (there == seen->second.entries.end())
         violation(fmt::format("{}/{} is missing: {:x} should be there", directory->name(), name, what.first.packed()));
       else if (there->second != what)
-        violation(fmt::format("{}/{} is {:x} of type {}, not {:x} of type {}", directory->name(), name, there->second.first.packed(),
-                              static_cast<int>(there->second.second), what.first.packed(), static_cast<int>(what.second)));
+        violation(fmt::format("{}/{} is {:x} of type {}, not {:x} of type {}", directory->name(), name,
+                              there->second.first.packed(), static_cast<int>(there->second.second), what.first.packed(),
+                              static_cast<int>(what.second)));
     }
     for (const auto& [name, what] : seen->second.entries)
-      if (!expected.contains(name)) violation(fmt::format("{}/{} is there ({:x}) and should not be", directory->name(), name, what.first.packed()));
+      if (!expected.contains(name))
+        violation(fmt::format("{}/{} is there ({:x}) and should not be", directory->name(), name, what.first.packed()));
   }
   // What has no name any more is forgotten.
   std::erase_if(inodes, [&](const InodeRef& inode) {

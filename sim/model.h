@@ -3,17 +3,16 @@
 // Names. Every mutation of names claims the entries that it touches until its outcome is known, so that the answer is
 // a function of the model; an operation whose outcome stays unknown (a crash, a lost session) keeps its claims, and the
 // next verification looks which of its two outcomes came about. Creations of one name may race: exactly one wins.
-// What a client may have answered before the partition knew (a Mutation that is `unsent`: under a directory write grant) is
-// remembered until something shows that it was sent: a sync, another client that met it, an operation that comes behind it.
-// When its client is lost meanwhile, or may have been, the entry is `unsure`: nothing touches it until the next
-// verification, which takes any of the values that it had since, and minds that only a tail of what the client did in one
-// directory may be missing.
-// Contents. A file is a row of cells; every write gives whole cells a stamp that no other write uses, and the bytes of
-// a cell are a function of stamp and offset. Data operations are kept in order with what is known of each: certain
-// (acknowledged by sync), volatile (its client still has it), lossy (it may be gone, in part too). What a read may
-// return follows from that: the newest certain stamp, and those of later ones that may or may not have survived.
-// A volatile write must be seen by every reader as long as nothing happened to its client (lenient_until).
-// Owner: the scenario; outlives every process, so that a crash leaves it as it is. One thread.
+// What a client may have answered before the partition knew (a Mutation that is `unsent`: under a directory write
+// grant) is remembered until something shows that it was sent: a sync, another client that met it, an operation that
+// comes behind it. When its client is lost meanwhile, or may have been, the entry is `unsure`: nothing touches it until
+// the next verification, which takes any of the values that it had since, and minds that only a tail of what the client
+// did in one directory may be missing. Contents. A file is a row of cells; every write gives whole cells a stamp that
+// no other write uses, and the bytes of a cell are a function of stamp and offset. Data operations are kept in order
+// with what is known of each: certain (acknowledged by sync), volatile (its client still has it), lossy (it may be
+// gone, in part too). What a read may return follows from that: the newest certain stamp, and those of later ones that
+// may or may not have survived. A volatile write must be seen by every reader as long as nothing happened to its client
+// (lenient_until). Owner: the scenario; outlives every process, so that a crash leaves it as it is. One thread.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +60,8 @@ class Contents {
   using Lenient = std::function<bool(const DataOperation&)>;
   [[nodiscard]] View view(uint64_t began, const Lenient& lenient) const;
   // Empty: fine. Otherwise what is wrong. `length` was asked for at `offset`.
-  [[nodiscard]] std::string check(const View& view, uint64_t offset, uint64_t length, const std::vector<Buffer>& got) const;
+  [[nodiscard]] std::string check(const View& view, uint64_t offset, uint64_t length,
+                                  const std::vector<Buffer>& got) const;
   // From a quiet moment on, this is what the file holds: a whole read of it that check() accepted.
   void settle(const View& view, const std::vector<Buffer>& whole);
 
@@ -69,7 +69,7 @@ class Contents {
   void synced(int client, uint64_t before);  // its operations that had been answered by then are certain
   void sync_failed(int client);              // what it has not synced may be lost, and no later sync changes that
   [[nodiscard]] uint64_t cells() const;      // length if everything happened
-  uint32_t readers = 0;  // reads under way: what they may see is kept
+  uint32_t readers = 0;                      // reads under way: what they may see is kept
 
  private:
   void fold();
@@ -85,8 +85,8 @@ using InodeRef = std::shared_ptr<Inode>;
 struct Entry {
   InodeRef inode;  // null: absent
   bool claimed = false;
-  uint32_t makers = 0;    // racing creations under one claim
-  uint32_t unsure = 0;    // unsent changes of it that may be lost
+  uint32_t makers = 0;  // racing creations under one claim
+  uint32_t unsure = 0;  // unsent changes of it that may be lost
   [[nodiscard]] bool open() const { return claimed || unsure > 0; }
   uint64_t touched = 0;
 };
@@ -102,19 +102,19 @@ struct Inode {
   // Directories.
   std::map<std::string, Entry> entries;
   std::weak_ptr<Inode> parent;
-  int home_of = -1;      // the client that works in it mostly alone
-  uint32_t claims = 0;   // of entries, and what is unsure about them
-  bool frozen = false;   // being removed
+  int home_of = -1;     // the client that works in it mostly alone
+  uint32_t claims = 0;  // of entries, and what is unsure about them
+  bool frozen = false;  // being removed
   // Files.
-  int maker = -1;     // the client that made it may know of it alone,
-  bool met = false;   // until another one has found it by its name
+  int maker = -1;    // the client that made it may know of it alone,
+  bool met = false;  // until another one has found it by its name
   Contents contents;
   bool writing = false;   // one writer at a time
   bool poisoned = false;  // a truncation or punch has an unknown outcome
   uint32_t pins = 0;      // in use: must not lose its last name
   // Both.
-  uint32_t busy = 0;        // mutations of its links, mode or existence under way
-  uint32_t unsure = 0;    // whether it has the names that the model says
+  uint32_t busy = 0;    // mutations of its links, mode or existence under way
+  uint32_t unsure = 0;  // whether it has the names that the model says
   uint32_t mode_unsure = 0;
   bool xattr_busy = false;
   uint64_t touched = 0;
@@ -128,10 +128,10 @@ struct Mutation {
   int client = 0;
   InodeRef from_directory;  // the entry that goes (unlink, rename)
   std::string from_name;
-  InodeRef to_directory;    // the entry that comes (make, rename, link)
+  InodeRef to_directory;  // the entry that comes (make, rename, link)
   std::string to_name;
-  InodeRef inode;           // made, moved, linked, removed, changed
-  InodeRef replaced;        // by a rename
+  InodeRef inode;     // made, moved, linked, removed, changed
+  InodeRef replaced;  // by a rename
   std::string xattr;
   std::optional<std::string> value;
   uint32_t mode = 0;
@@ -147,7 +147,7 @@ using MutationRef = std::shared_ptr<Mutation>;
 // Done, answered, perhaps not at the partition yet: an entry's new value, or (directory null) an inode's new mode.
 struct Unsent {
   int client = 0;
-  uint64_t life = 0;      // of the client, between two times when it may have lost something
+  uint64_t life = 0;  // of the client, between two times when it may have lost something
   InodeRef directory;
   std::string name;
   InodeRef before;
@@ -157,8 +157,8 @@ struct Unsent {
   uint32_t mode_after = 0;
   uint64_t begun = 0;
   uint64_t done = 0;
-  bool frozen = false;    // its client may have lost it
-  bool lossy = false;     // no sync makes it certain any more
+  bool frozen = false;  // its client may have lost it
+  bool lossy = false;   // no sync makes it certain any more
   enum class Fate : uint8_t { kEither, kKept, kLost } fate = Fate::kEither;
   [[nodiscard]] bool names(const InodeRef& i) const { return i && (before == i || after == i || inode == i); }
 };
@@ -206,7 +206,8 @@ class Model {
   [[nodiscard]] const std::list<Unsent>& unsent() const { return unsent_; }
 
   // ---- verification ----
-  // Decides every pending mutation of names by what is there, and what is unsure. Call when nothing is under way any more.
+  // Decides every pending mutation of names by what is there, and what is unsure. Call when nothing is under way any
+  // more.
   void resolve(const SeenTree& tree);
   // Of the modes that the inode may have: whether it is one of them, which then is its mode.
   [[nodiscard]] bool resolve_mode(const InodeRef& inode, uint32_t mode);
@@ -219,7 +220,7 @@ class Model {
   void violation(std::string what);
   [[nodiscard]] const std::vector<std::string>& violations() const { return violations_; }
   [[nodiscard]] bool failed() const { return !violations_.empty(); }
-  std::function<std::string()> when;  // prefix of violations: the time
+  std::function<std::string()> when;                 // prefix of violations: the time
   std::function<void(const std::string&)> on_event;  // what operations do and are answered, for a reader; may be empty
   [[nodiscard]] bool told() const { return static_cast<bool>(on_event); }
   void tell(const std::string& text) const {
@@ -236,13 +237,15 @@ class Model {
   void resolve_unsent(const SeenTree& tree);
   void check_order();
   void count_links();
-  [[nodiscard]] static Entry& entry(const InodeRef& directory, const std::string& name) { return directory->entries[name]; }
+  [[nodiscard]] static Entry& entry(const InodeRef& directory, const std::string& name) {
+    return directory->entries[name];
+  }
 
   uint64_t clock_ = 1;
   Stamp stamp_ = 0;
   uint64_t next_number_ = 1;
   std::list<MutationRef> pending_;
-  std::list<Unsent> unsent_;         // in the order in which they were answered
+  std::list<Unsent> unsent_;  // in the order in which they were answered
   std::map<int, uint64_t> lives_;
   std::vector<std::string> violations_;
 };

@@ -1,4 +1,5 @@
-// Every mutant that our sources hold (base/fault_point.h), with what is broken in it. `headrace-sim --all-mutants` runs them.
+// Every mutant that our sources hold (base/fault_point.h), with what is broken in it. `headrace-sim --all-mutants` runs
+// them.
 #pragma once
 
 namespace headrace::sim {

@@ -16,7 +16,11 @@ constexpr Nanos kPatience = seconds(400);  // for anything that must come right 
 class Scenario {
  public:
   Scenario(World& world, const ScenarioOptions& options)
-      : world_(world), options_(options), random_(derive_seed(options.seed, "scenario")), work_(world, model_), cluster_(world, ClusterShape::draw(random_)) {
+      : world_(world),
+        options_(options),
+        random_(derive_seed(options.seed, "scenario")),
+        work_(world, model_),
+        cluster_(world, ClusterShape::draw(random_)) {
     model_.when = [this] { return fmt::format("[{:.3f} s] ", world_.now().seconds()); };
     if (options_.verbose) model_.on_event = [this](const std::string& text) { log("  " + text); };
     cluster_.on_client_crash = [this](int client) { work_.client_crashed(client); };
@@ -67,7 +71,9 @@ class Scenario {
     if (options_.verbose) std::fprintf(stderr, "[%.3f s] %s\n", world_.now().seconds(), text.c_str());
   }
   [[nodiscard]] int any_client() { return static_cast<int>(random_.below(kClients)); }
-  [[nodiscard]] Nanos between_ms(uint64_t low, uint64_t high) { return milliseconds(static_cast<int64_t>(random_.between(low, high))); }
+  [[nodiscard]] Nanos between_ms(uint64_t low, uint64_t high) {
+    return milliseconds(static_cast<int64_t>(random_.between(low, high)));
+  }
 
   World& world_;
   ScenarioOptions options_;
@@ -86,7 +92,8 @@ Task<bool> Scenario::wait(std::string what, std::function<bool()> condition, Nan
   while (!condition()) {
     if (model_.failed()) co_return false;
     if (world_.now() >= deadline) {
-      model_.violation(fmt::format("{} did not come about within {} s of calm (node: {})", what, patience.count / 1'000'000'000, cluster_.node_error));
+      model_.violation(fmt::format("{} did not come about within {} s of calm (node: {})", what,
+                                   patience.count / 1'000'000'000, cluster_.node_error));
       co_return false;
     }
     co_await world_.clock().sleep(milliseconds(100));
@@ -259,7 +266,8 @@ Task<void> Scenario::calm() {
   work_.stop();
   set_disk_faults(false);
   set_bucket_rates(0);
-  for (const char* point : {"net.cut", "net.delay_burst", "net.refuse", "net.duplicate", "net.reorder"}) world_.faults().set(point, 0);
+  for (const char* point : {"net.cut", "net.delay_burst", "net.refuse", "net.duplicate", "net.reorder"})
+    world_.faults().set(point, 0);
   world_.network().heal();
   cluster_.node_machine().disk().options.slow_factor = 1;
   cluster_.node_machine().disk().options.capacity = 64 * kGiB;
@@ -288,7 +296,8 @@ Task<void> Scenario::calm() {
 }
 
 struct ObserverProcess final : public Process {
-  ObserverProcess(Cluster& c, Env& e, std::function<Task<void>(Client&)> w, std::string* result) : cluster(c), env(e), work(std::move(w)), error(result) {}
+  ObserverProcess(Cluster& c, Env& e, std::function<Task<void>(Client&)> w, std::string* result)
+      : cluster(c), env(e), work(std::move(w)), error(result) {}
   Task<void> run() override {
     ClientOptions options = cluster.client_options();
     Result<std::unique_ptr<Client>> started = co_await Client::start(env, options);
@@ -310,7 +319,8 @@ struct ObserverProcess final : public Process {
 
 Task<void> Scenario::let_observer(std::function<Task<void>(Client&)> work, std::string what) {
   std::string error;
-  cluster_.observer_machine().start([&](Env& env) { return std::make_unique<ObserverProcess>(cluster_, env, std::move(work), &error); });
+  cluster_.observer_machine().start(
+      [&](Env& env) { return std::make_unique<ObserverProcess>(cluster_, env, std::move(work), &error); });
   (void)co_await wait(what, [this] { return !cluster_.observer_machine().running(); });
   if (!error.empty()) model_.violation(what + ": " + error);
 }
@@ -330,7 +340,8 @@ Task<void> Scenario::replace_a_target() {
     // In a frame of the node's process: it dies with it.
     uint32_t number = target.number;
     world_.faults().note("target.replaced");
-    process->spawn([](Node& node, uint32_t n) -> Task<void> { (void)co_await node.keeper().replace(n); }(process->node(), number));
+    process->spawn(
+        [](Node& node, uint32_t n) -> Task<void> { (void)co_await node.keeper().replace(n); }(process->node(), number));
     co_return;
   }
 }
@@ -347,9 +358,12 @@ Task<void> Scenario::check_once(std::vector<std::string>* wrong, std::vector<std
     found = co_await leftover_rows(*partition);
     add(std::move(found), left);
     PartitionStatusReply status = partition->status();
-    if (!partition->journal().fully_copied()) left->push_back(fmt::format("partition {}: a journal short of copies", id.value()));
-    if (!partition->checkpoint_whole()) left->push_back(fmt::format("partition {}: a checkpoint short of copies", id.value()));
-    if (status.sessions > kClients) left->push_back(fmt::format("partition {}: {} sessions", id.value(), status.sessions));
+    if (!partition->journal().fully_copied())
+      left->push_back(fmt::format("partition {}: a journal short of copies", id.value()));
+    if (!partition->checkpoint_whole())
+      left->push_back(fmt::format("partition {}: a checkpoint short of copies", id.value()));
+    if (status.sessions > kClients)
+      left->push_back(fmt::format("partition {}: {} sessions", id.value(), status.sessions));
   }
   *done = true;
 }
@@ -365,7 +379,9 @@ Task<void> Scenario::check(std::string when) {
     auto wrong = std::make_shared<std::vector<std::string>>();
     auto left = std::make_shared<std::vector<std::string>>();
     auto done = std::make_shared<bool>(false);
-    cluster_.node()->spawn([](Scenario& self, auto w, auto l, auto d) -> Task<void> { co_await self.check_once(w.get(), l.get(), d.get()); }(*this, wrong, left, done));
+    cluster_.node()->spawn([](Scenario& self, auto w, auto l, auto d) -> Task<void> {
+      co_await self.check_once(w.get(), l.get(), d.get());
+    }(*this, wrong, left, done));
     Nanos patience = world_.now() + seconds(30);
     while (!*done && world_.now() < patience) co_await world_.clock().sleep(milliseconds(20));
     if (*done && !wrong->empty()) {
@@ -514,7 +530,8 @@ Task<void> Scenario::move() {
       options.type = FileType::kFile;
       Result<Attributes> made = co_await old->client()->make(kRootFile, "too-late", options, {});
       if (made.code() != Code::kReadOnly)
-        model_.violation("a client of the deposed node could still write 20 s after the take-over: " + (made.ok() ? std::string("ok") : made.error().text()));
+        model_.violation("a client of the deposed node could still write 20 s after the take-over: " +
+                         (made.ok() ? std::string("ok") : made.error().text()));
     }
     for (int i = 0; i < kClients; ++i)
       if (cluster_.client_machine(i).running()) cluster_.client_machine(i).crash(CrashKind::kProcess);
@@ -555,7 +572,8 @@ Task<void> Scenario::lagging_take_over() {
   if (cluster_.previous_machine().running()) cluster_.previous_machine().crash(CrashKind::kPower);
   stage_ = "verify the chain";
   log(stage_);
-  co_await let_observer([this, least](Client& fs) { return work_.verify_chain(fs, least); }, "verification of the chain");
+  co_await let_observer([this, least](Client& fs) { return work_.verify_chain(fs, least); },
+                        "verification of the chain");
   co_await check("after the take-over in the middle");
 }
 
@@ -626,18 +644,90 @@ ScenarioResult run_scenario(const ScenarioOptions& options) {
 
 const std::vector<std::string>& required_counts() {
   static const std::vector<std::string> kRequired{
-      "op.mkdir", "op.symlink", "op.mknod", "op.racing_make", "op.create", "op.unlink", "op.rmdir", "op.rename", "op.rename_directory",
-      "op.link", "op.set_xattr", "op.remove_xattr", "op.get_xattr", "op.chmod", "op.write", "op.fsync", "op.sync_all", "op.truncate",
-      "op.punch", "op.read", "op.unlink_open", "op.lookup", "op.stat", "op.readdir", "verify.trees", "verify.files", "verify.unknown",
-      "verify.rows", "verify.chains", "verify.unsent_kept", "verify.unsent_lost", "op.burst", "op.chain", "stage.lagging_take_over", "stage.spin_down", "stage.take_over", "stage.moved",
-      "fault.crash.process", "fault.crash.power", "fault.crash.everything", "fault.crash.spin_down", "fault.crash.rehydrate",
-      "fault.net.short_partition", "fault.net.long_partition", "fault.net.cut", "fault.net.cut_any", "fault.net.delay_burst", "fault.net.refuse",
-      "fault.disk.slow", "fault.disk.read_fails", "fault.disk.write_fails", "fault.disk.flush_fails", "fault.disk.flush_lies", "fault.disk.lost_write",
-      "fault.disk.misdirected", "fault.disk.bit_flip", "fault.disk.latent_sector", "fault.disk.torn", "fault.disk.in_flight", "fault.disk.flip_at_rest",
-      "fault.disk.damage_at_rest", "fault.disk.lost", "fault.disk.full", "fault.disk.hangs", "fault.node.frozen", "fault.target.replaced",
-      "fault.net.duplicate", "fault.net.reorder", "fault.net.partition", "fault.clock.jump_wall", "fault.clock.jump_boot", "fault.bucket.down", "fault.tier.drop",
-      "fault.bucket_unavailable", "fault.bucket_timeout_before", "fault.bucket_timeout_after", "fault.bucket_truncated", "fault.bucket_corrupt", "fault.bucket_slow",
-      "probe.node.scrubbed", "fault.bucket_stale", "fault.bucket_wrong_etag", "fault.bucket_expired", "fault.bucket_down",
+      "op.mkdir",
+      "op.symlink",
+      "op.mknod",
+      "op.racing_make",
+      "op.create",
+      "op.unlink",
+      "op.rmdir",
+      "op.rename",
+      "op.rename_directory",
+      "op.link",
+      "op.set_xattr",
+      "op.remove_xattr",
+      "op.get_xattr",
+      "op.chmod",
+      "op.write",
+      "op.fsync",
+      "op.sync_all",
+      "op.truncate",
+      "op.punch",
+      "op.read",
+      "op.unlink_open",
+      "op.lookup",
+      "op.stat",
+      "op.readdir",
+      "verify.trees",
+      "verify.files",
+      "verify.unknown",
+      "verify.rows",
+      "verify.chains",
+      "verify.unsent_kept",
+      "verify.unsent_lost",
+      "op.burst",
+      "op.chain",
+      "stage.lagging_take_over",
+      "stage.spin_down",
+      "stage.take_over",
+      "stage.moved",
+      "fault.crash.process",
+      "fault.crash.power",
+      "fault.crash.everything",
+      "fault.crash.spin_down",
+      "fault.crash.rehydrate",
+      "fault.net.short_partition",
+      "fault.net.long_partition",
+      "fault.net.cut",
+      "fault.net.cut_any",
+      "fault.net.delay_burst",
+      "fault.net.refuse",
+      "fault.disk.slow",
+      "fault.disk.read_fails",
+      "fault.disk.write_fails",
+      "fault.disk.flush_fails",
+      "fault.disk.flush_lies",
+      "fault.disk.lost_write",
+      "fault.disk.misdirected",
+      "fault.disk.bit_flip",
+      "fault.disk.latent_sector",
+      "fault.disk.torn",
+      "fault.disk.in_flight",
+      "fault.disk.flip_at_rest",
+      "fault.disk.damage_at_rest",
+      "fault.disk.lost",
+      "fault.disk.full",
+      "fault.disk.hangs",
+      "fault.node.frozen",
+      "fault.target.replaced",
+      "fault.net.duplicate",
+      "fault.net.reorder",
+      "fault.net.partition",
+      "fault.clock.jump_wall",
+      "fault.clock.jump_boot",
+      "fault.bucket.down",
+      "fault.tier.drop",
+      "fault.bucket_unavailable",
+      "fault.bucket_timeout_before",
+      "fault.bucket_timeout_after",
+      "fault.bucket_truncated",
+      "fault.bucket_corrupt",
+      "fault.bucket_slow",
+      "probe.node.scrubbed",
+      "fault.bucket_stale",
+      "fault.bucket_wrong_etag",
+      "fault.bucket_expired",
+      "fault.bucket_down",
   };
   return kRequired;
 }

@@ -26,8 +26,10 @@ bool is_operating(Code code) {
     case Code::kTimeout:
     case Code::kDisconnected:
     case Code::kCancelled:
-    case Code::kNoFragment: return true;
-    default: return false;
+    case Code::kNoFragment:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -65,7 +67,9 @@ struct Reading {
   InodeRef inode;
 };
 
-std::string code_text(Code code) { return std::string(code_name(code)); }
+std::string code_text(Code code) {
+  return std::string(code_name(code));
+}
 
 template <class T>
 std::string message_of(const Result<T>& result) {
@@ -82,7 +86,8 @@ struct Workload::Lane {
   Workload& workload;
 };
 
-Workload::Workload(World& world, Model& model) : world_(world), model_(model), random_(derive_seed(world.seed(), "workload")) {}
+Workload::Workload(World& world, Model& model)
+    : world_(world), model_(model), random_(derive_seed(world.seed(), "workload")) {}
 
 void Workload::disturb(int client, Nanos until) {
   Nanos& at = disturbed_until_[static_cast<size_t>(client)];
@@ -223,7 +228,9 @@ bool Workload::decide(const MutationRef& m, Code code, const std::string& messag
 // Which of those that race for a name made what is there cannot be told where no answer came: they want the same.
 void Workload::want_what_rivals_want(const Mutation& m) {
   for (const MutationRef& rival : model_.pending()) {
-    if (rival->kind != Mutation::kMake || rival->to_directory != m.to_directory || rival->to_name != m.to_name || rival->inode->type != m.inode->type) continue;
+    if (rival->kind != Mutation::kMake || rival->to_directory != m.to_directory || rival->to_name != m.to_name ||
+        rival->inode->type != m.inode->type)
+      continue;
     m.inode->mode = rival->inode->mode;
     m.inode->target = rival->inode->target;
     return;
@@ -235,7 +242,10 @@ Task<void> Workload::make(int client, Client& fs) {
   std::string name = pick_name();
   if (!model_.claimable(directory, name, true) || model_.inodes.size() > kMaxInodes) co_return;
   uint64_t dice = below(10);
-  FileType type = dice < 6 ? FileType::kDirectory : dice < 8 ? FileType::kSymlink : dice < 9 ? FileType::kFifo : FileType::kFile;
+  FileType type = dice < 6   ? FileType::kDirectory
+                  : dice < 8 ? FileType::kSymlink
+                  : dice < 9 ? FileType::kFifo
+                             : FileType::kFile;
   bool there = directory->entries[name].inode != nullptr;
   bool racing = directory->entries[name].makers > 0;
   Mutation m;
@@ -317,8 +327,8 @@ Task<void> Workload::create(int client, Client& fs) {
   (void)co_await fs.close(open);
 }
 
-// Names that come and go in a directory where hardly anybody else is, one after the other: what is not sent yet when its
-// client dies.
+// Names that come and go in a directory where hardly anybody else is, one after the other: what is not sent yet when
+// its client dies.
 Task<void> Workload::burst(int client, Client& fs) {
   InodeRef directory;
   for (const InodeRef& inode : model_.inodes)
@@ -399,7 +409,8 @@ Task<void> Workload::unlink(int client, Client& fs) {
     if (inode->busy > 0 || inode->frozen || inode->pins > 0 || !inode->id) co_return;
     bool is_directory = inode->type == FileType::kDirectory;
     if (is_directory && inode->claims > 0) co_return;
-    bool empty = std::none_of(inode->entries.begin(), inode->entries.end(), [](const auto& e) { return e.second.inode != nullptr; });
+    bool empty = std::none_of(inode->entries.begin(), inode->entries.end(),
+                              [](const auto& e) { return e.second.inode != nullptr; });
     if (as_directory && !is_directory)
       expected = {Code::kNotDirectory};
     else if (!as_directory && is_directory)
@@ -450,7 +461,8 @@ Task<void> Workload::rename(int client, Client& fs) {
       if (there->busy > 0 || there->frozen || there->pins > 0 || !there->id) co_return;
       bool over_directory = there->type == FileType::kDirectory;
       if (over_directory && there->claims > 0) co_return;
-      bool empty = std::none_of(there->entries.begin(), there->entries.end(), [](const auto& e) { return e.second.inode != nullptr; });
+      bool empty = std::none_of(there->entries.begin(), there->entries.end(),
+                                [](const auto& e) { return e.second.inode != nullptr; });
       if (no_replace) expected.push_back(Code::kExists);
       if (is_directory && !over_directory) expected.push_back(Code::kNotDirectory);
       if (!is_directory && over_directory) expected.push_back(Code::kIsDirectory);
@@ -563,7 +575,8 @@ Task<void> Workload::get_xattr(int client, Client& fs) {
   if (operating_error("get_xattr", got.code())) co_return;
   if (inode->touched >= began || inode->xattr_busy || inode->busy > 0) co_return;
   if (expected ? !got.ok() || *got != *expected : got.code() != Code::kNoAttribute)
-    model_.violation(fmt::format("get_xattr {} {}: {}, expected {}", inode->name(), name, got.ok() ? *got : got.error().text(), expected ? *expected : "none"));
+    model_.violation(fmt::format("get_xattr {} {}: {}, expected {}", inode->name(), name,
+                                 got.ok() ? *got : got.error().text(), expected ? *expected : "none"));
 }
 
 Task<void> Workload::set_mode(int client, Client& fs) {
@@ -607,14 +620,18 @@ Task<void> Workload::write(int client, Client& fs, InodeRef inode, OpenFileRef o
     uint64_t size = bytes.size();
     DataOperation& kept = contents.add(op);
     ++counts["op.write"];
-    std::string what = model_.told() ? fmt::format("client {}: write {} ({:x}) cells {} to {} of {} stamp {}", client, inode->name(), inode->id.packed(), op.from, op.to, contents.cell_bytes, op.stamp) : "";
+    std::string what =
+        model_.told() ? fmt::format("client {}: write {} ({:x}) cells {} to {} of {} stamp {}", client, inode->name(),
+                                    inode->id.packed(), op.from, op.to, contents.cell_bytes, op.stamp)
+                      : "";
     model_.tell("begin " + what);
     Result<uint64_t> written = co_await fs.write(open, offset, std::move(bytes));
     if (model_.told()) model_.tell(what + ": " + message_of(written));
     if (!written.ok() || *written != size) {
       kept.state = DataOperation::kLossy;
       kept.done = model_.tick();
-      if (!operating_error("write", written.code()) && inode->unsure == 0) model_.violation(fmt::format("write {}: {}", inode->name(), written.ok() ? "short" : written.error().text()));
+      if (!operating_error("write", written.code()) && inode->unsure == 0)
+        model_.violation(fmt::format("write {}: {}", inode->name(), written.ok() ? "short" : written.error().text()));
       co_return;
     }
     kept.done = model_.tick();
@@ -631,7 +648,8 @@ Task<void> Workload::write_some(int client, Client& fs) {
   mode.direct = chance(5);
   Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
   if (!open.ok()) {
-    if (!operating_error("open", open.code()) && inode->unsure == 0) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    if (!operating_error("open", open.code()) && inode->unsure == 0)
+      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
     co_return;
   }
   co_await write(client, fs, inode, *open, 1 + below(3));
@@ -724,7 +742,9 @@ Task<void> Workload::truncate(int client, Client& fs) {
   change.size = op.from * contents.cell_bytes;
   DataOperation& kept = contents.add(op);
   ++counts["op.truncate"];
-  std::string what = model_.told() ? fmt::format("client {}: truncate {} ({:x}) to {} cells of {}", client, inode->name(), inode->id.packed(), op.from, contents.cell_bytes) : "";
+  std::string what = model_.told() ? fmt::format("client {}: truncate {} ({:x}) to {} cells of {}", client,
+                                                 inode->name(), inode->id.packed(), op.from, contents.cell_bytes)
+                                   : "";
   model_.tell("begin " + what);
   Result<Attributes> done = co_await fs.set_attributes(inode->id, change);
   if (model_.told()) model_.tell(what + ": " + message_of(done));
@@ -735,7 +755,8 @@ Task<void> Workload::truncate(int client, Client& fs) {
     model_.synced(client, inode, kept.begun);
   } else {
     kept.state = DataOperation::kLossy;
-    if (!operating_error("truncate", done.code()) && inode->unsure == 0) model_.violation(fmt::format("truncate {}: {}", inode->name(), message_of(done)));
+    if (!operating_error("truncate", done.code()) && inode->unsure == 0)
+      model_.violation(fmt::format("truncate {}: {}", inode->name(), message_of(done)));
   }
 }
 
@@ -748,7 +769,8 @@ Task<void> Workload::punch(int client, Client& fs) {
   mode.write = true;
   Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
   if (!open.ok()) {
-    if (!operating_error("open", open.code()) && inode->unsure == 0) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    if (!operating_error("open", open.code()) && inode->unsure == 0)
+      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
     co_return;
   }
   {
@@ -763,9 +785,13 @@ Task<void> Workload::punch(int client, Client& fs) {
     op.begun_at = world_.now();
     DataOperation& kept = contents.add(op);
     ++counts["op.punch"];
-    std::string what = model_.told() ? fmt::format("client {}: punch {} ({:x}) cells {} to {} of {}", client, inode->name(), inode->id.packed(), op.from, op.to, contents.cell_bytes) : "";
+    std::string what = model_.told()
+                           ? fmt::format("client {}: punch {} ({:x}) cells {} to {} of {}", client, inode->name(),
+                                         inode->id.packed(), op.from, op.to, contents.cell_bytes)
+                           : "";
     model_.tell("begin " + what);
-    Result<void> done = co_await fs.punch(*open, op.from * contents.cell_bytes, (op.to - op.from) * contents.cell_bytes);
+    Result<void> done =
+        co_await fs.punch(*open, op.from * contents.cell_bytes, (op.to - op.from) * contents.cell_bytes);
     if (model_.told()) model_.tell(what + ": " + message_of(done));
     kept.done = model_.tick();
     if (done.ok()) {
@@ -773,7 +799,8 @@ Task<void> Workload::punch(int client, Client& fs) {
       kept.state = DataOperation::kCertain;
     } else {
       kept.state = DataOperation::kLossy;
-      if (!operating_error("punch", done.code()) && inode->unsure == 0) model_.violation(fmt::format("punch {}: {}", inode->name(), message_of(done)));
+      if (!operating_error("punch", done.code()) && inode->unsure == 0)
+        model_.violation(fmt::format("punch {}: {}", inode->name(), message_of(done)));
     }
   }
   (void)co_await fs.close(*open);
@@ -787,14 +814,18 @@ Task<void> Workload::read(int client, Client& fs, InodeRef inode, OpenFileRef op
   uint64_t began = model_.tick();
   ++counts["op.read"];
   Result<std::vector<Buffer>> got = co_await fs.read(open, offset, length);
-  if (model_.told()) model_.tell(fmt::format("client {}: read {} ({:x}) {}+{}: {}", client, inode->name(), inode->id.packed(), offset, length, message_of(got)));
+  if (model_.told())
+    model_.tell(fmt::format("client {}: read {} ({:x}) {}+{}: {}", client, inode->name(), inode->id.packed(), offset,
+                            length, message_of(got)));
   if (!got.ok()) {
-    if (!operating_error("read", got.code()) && inode->unsure == 0) model_.violation(fmt::format("client {}: read {}: {}", client, inode->name(), message_of(got)));
+    if (!operating_error("read", got.code()) && inode->unsure == 0)
+      model_.violation(fmt::format("client {}: read {}: {}", client, inode->name(), message_of(got)));
     co_return;
   }
   Contents::View view = contents.view(began, lenient());
   std::string wrong = contents.check(view, offset, length, *got);
-  if (!wrong.empty()) model_.violation(fmt::format("client {}: read {} ({:x}): {}", client, inode->name(), inode->id.packed(), wrong));
+  if (!wrong.empty())
+    model_.violation(fmt::format("client {}: read {} ({:x}): {}", client, inode->name(), inode->id.packed(), wrong));
 }
 
 Task<void> Workload::read_some(int client, Client& fs) {
@@ -803,7 +834,8 @@ Task<void> Workload::read_some(int client, Client& fs) {
   Pin pin(inode);
   Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{.direct = chance(5)});
   if (!open.ok()) {
-    if (!operating_error("open", open.code()) && inode->unsure == 0) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    if (!operating_error("open", open.code()) && inode->unsure == 0)
+      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
     co_return;
   }
   uint64_t times = 1 + below(2);
@@ -818,7 +850,9 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
   if (!pick_entry(directory, name) || !model_.claimable(directory, name, false)) co_return;
   InodeRef inode = directory->entries[name].inode;
   if (inode && !inode->met && inode->maker != client) co_return;
-  if (!inode || inode->type != FileType::kFile || !inode->usable() || inode->pins > 0 || inode->writing || inode->poisoned || inode->links != 1) co_return;
+  if (!inode || inode->type != FileType::kFile || !inode->usable() || inode->pins > 0 || inode->writing ||
+      inode->poisoned || inode->links != 1)
+    co_return;
   Mutation m;
   m.kind = Mutation::kUnlink;
   m.client = client;
@@ -830,7 +864,8 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
   Nanos began_at = world_.now();
   Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{.write = true});
   if (!open.ok()) {
-    if (!operating_error("open", open.code()) && inode->unsure == 0) model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    if (!operating_error("open", open.code()) && inode->unsure == 0)
+      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
     model_.finish(mutation, false);
     co_return;
   }
@@ -851,12 +886,14 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
         // With its session, the client's hold on the file is gone.
         bool excused = got.code() == Code::kNotFound && disturbed_until_[static_cast<size_t>(client)] >= began_at;
         if (!excused && !operating_error("read_unlinked", got.code()))
-          model_.violation(fmt::format("client {}: read of {} (unlinked, open): {}", client, inode->name(), message_of(got)));
+          model_.violation(
+              fmt::format("client {}: read of {} (unlinked, open): {}", client, inode->name(), message_of(got)));
         break;
       }
       Contents::View view = contents.view(began, lenient());
       std::string wrong = contents.check(view, 0, length, *got);
-      if (!wrong.empty()) model_.violation(fmt::format("client {}: read of {} (unlinked, open): {}", client, inode->name(), wrong));
+      if (!wrong.empty())
+        model_.violation(fmt::format("client {}: read of {} (unlinked, open): {}", client, inode->name(), wrong));
     }
   }
   (void)co_await fs.close(*open);
@@ -867,15 +904,18 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
 void Workload::check_attributes(const char* what, const InodeRef& inode, const Attributes& seen, uint64_t began) {
   if (inode->touched >= began || inode->busy > 0) return;
   if (seen.id != inode->id || seen.type != inode->type)
-    return model_.violation(fmt::format("{} {}: it is {:x}, not {:x}", what, inode->name(), seen.id.packed(), inode->id.packed()));
+    return model_.violation(
+        fmt::format("{} {}: it is {:x}, not {:x}", what, inode->name(), seen.id.packed(), inode->id.packed()));
   if (inode->type != FileType::kDirectory && seen.links != inode->links)
     model_.violation(fmt::format("{} {}: {} links, not {}", what, inode->name(), seen.links, inode->links));
-  if (inode != model_.root && inode->type != FileType::kSymlink && inode->mode_unsure == 0 && (seen.mode & 07777) != inode->mode)
+  if (inode != model_.root && inode->type != FileType::kSymlink && inode->mode_unsure == 0 &&
+      (seen.mode & 07777) != inode->mode)
     model_.violation(fmt::format("{} {}: mode {:o}, not {:o}", what, inode->name(), seen.mode, inode->mode));
   if (inode->type == FileType::kFile) {
     Contents::View view = inode->contents.view(began, lenient());
     if (seen.size < view.least || seen.size > view.most)
-      model_.violation(fmt::format("{} {} ({:x}): size {}, not {} to {}", what, inode->name(), inode->id.packed(), seen.size, view.least, view.most));
+      model_.violation(fmt::format("{} {} ({:x}): size {}, not {} to {}", what, inode->name(), inode->id.packed(),
+                                   seen.size, view.least, view.most));
   }
 }
 
@@ -891,15 +931,18 @@ Task<void> Workload::lookup(int client, Client& fs) {
   ++counts["op.lookup"];
   Result<Attributes> seen = co_await fs.lookup(directory->id, name);
   if (model_.told())
-    model_.tell(fmt::format("client {}: lookup {}/{}: {}", client, directory->name(), name,
-                            seen.ok() ? fmt::format("{:x} size {}", seen->id.packed(), seen->size) : seen.error().text()));
+    model_.tell(
+        fmt::format("client {}: lookup {}/{}: {}", client, directory->name(), name,
+                    seen.ok() ? fmt::format("{:x} size {}", seen->id.packed(), seen->size) : seen.error().text()));
   if (operating_error("lookup", seen.code())) co_return;
   const Entry& entry = directory->entries[name];
-  if (entry.open() || entry.touched >= began || directory->frozen || directory->touched >= began || directory->busy > 0) co_return;
+  if (entry.open() || entry.touched >= began || directory->frozen || directory->touched >= began || directory->busy > 0)
+    co_return;
   if (expected ? !seen.ok() || seen->id != expected->id : seen.code() != Code::kNotFound) {
-    model_.violation(fmt::format("client {}: lookup {}/{}: {}, expected {}", client, directory->name(), name,
-                                 seen.ok() ? fmt::format("{:x}", seen->id.packed()) : seen.error().text(),
-                                 expected ? fmt::format("{} ({:x})", expected->name(), expected->id.packed()) : "nothing"));
+    model_.violation(
+        fmt::format("client {}: lookup {}/{}: {}, expected {}", client, directory->name(), name,
+                    seen.ok() ? fmt::format("{:x}", seen->id.packed()) : seen.error().text(),
+                    expected ? fmt::format("{} ({:x})", expected->name(), expected->id.packed()) : "nothing"));
     co_return;
   }
   model_.met(client, directory, began, false);
@@ -949,11 +992,14 @@ Task<void> Workload::list(int client, Client& fs) {
   for (const auto& [name, entry] : directory->entries) {
     if (entry.open() || entry.touched >= began) continue;
     auto there = seen->entries.find(name);
-    if (entry.inode ? there == seen->entries.end() || there->second.first != entry.inode->id : there != seen->entries.end())
-      model_.violation(fmt::format("client {}: readdir {}: {} {}", client, directory->name(), name, entry.inode ? "is missing or another" : "should not be there"));
+    if (entry.inode ? there == seen->entries.end() || there->second.first != entry.inode->id
+                    : there != seen->entries.end())
+      model_.violation(fmt::format("client {}: readdir {}: {} {}", client, directory->name(), name,
+                                   entry.inode ? "is missing or another" : "should not be there"));
   }
   for (const auto& [name, what] : seen->entries)
-    if (!directory->entries.contains(name)) model_.violation(fmt::format("client {}: readdir {}: {} never was there", client, directory->name(), name));
+    if (!directory->entries.contains(name))
+      model_.violation(fmt::format("client {}: readdir {}: {} never was there", client, directory->name(), name));
   model_.met(client, directory, began, true);  // a listing is the partition's
 }
 
@@ -983,12 +1029,15 @@ Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
   check_attributes("stat", inode, *seen, model_.tick());
   if (inode->type == FileType::kDirectory) {
     uint32_t links = 2;
-    for (const auto& [name, entry] : inode->entries) links += entry.inode && entry.inode->type == FileType::kDirectory ? 1 : 0;
-    if (seen->links != links) model_.violation(fmt::format("stat {}: {} links, not {}", inode->name(), seen->links, links));
+    for (const auto& [name, entry] : inode->entries)
+      links += entry.inode && entry.inode->type == FileType::kDirectory ? 1 : 0;
+    if (seen->links != links)
+      model_.violation(fmt::format("stat {}: {} links, not {}", inode->name(), seen->links, links));
   }
   if (inode->type == FileType::kSymlink) {
     Result<std::string> target = co_await fs.read_link(inode->id);
-    if (!target.ok() || *target != inode->target) model_.violation(fmt::format("readlink {}: {}", inode->name(), target.ok() ? *target : target.error().text()));
+    if (!target.ok() || *target != inode->target)
+      model_.violation(fmt::format("readlink {}: {}", inode->name(), target.ok() ? *target : target.error().text()));
   }
   Result<std::vector<std::string>> names = co_await fs.list_xattr(inode->id);
   if (!names.ok()) {
@@ -998,10 +1047,13 @@ Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
   std::set<std::string> there(names->begin(), names->end());
   for (const auto& [name, value] : inode->xattrs) {
     Result<std::string> got = co_await fs.get_xattr(inode->id, name);
-    if (!got.ok() || *got != value) model_.violation(fmt::format("get_xattr {} {}: {}, not {}", inode->name(), name, got.ok() ? *got : got.error().text(), value));
+    if (!got.ok() || *got != value)
+      model_.violation(
+          fmt::format("get_xattr {} {}: {}, not {}", inode->name(), name, got.ok() ? *got : got.error().text(), value));
     there.erase(name);
   }
-  for (const std::string& name : there) model_.violation(fmt::format("list_xattr {}: {} should not be there", inode->name(), name));
+  for (const std::string& name : there)
+    model_.violation(fmt::format("list_xattr {}: {} should not be there", inode->name(), name));
   if (inode->type != FileType::kFile) co_return;
   Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{});
   if (!open.ok()) {
@@ -1024,7 +1076,8 @@ Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
   }
   uint64_t size = 0;
   for (const Buffer& piece : *got) size += piece.size();
-  if (size != seen->size) model_.violation(fmt::format("{}: stat says {} bytes, read gives {}", inode->name(), seen->size, size));
+  if (size != seen->size)
+    model_.violation(fmt::format("{}: stat says {} bytes, read gives {}", inode->name(), seen->size, size));
   inode->contents.settle(view, *got);
   inode->poisoned = false;
   ++counts["verify.files"];
@@ -1042,7 +1095,8 @@ Task<void> Workload::verify(Client& fs, std::string when) {
   counts["verify.unknown"] += model_.pending().size();
   model_.resolve(*tree);
   for (const Unsent& u : model_.unsent())
-    if (u.fate != Unsent::Fate::kEither) ++counts[u.fate == Unsent::Fate::kKept ? "verify.unsent_kept" : "verify.unsent_lost"];
+    if (u.fate != Unsent::Fate::kEither)
+      ++counts[u.fate == Unsent::Fate::kKept ? "verify.unsent_kept" : "verify.unsent_lost"];
   std::vector<MutationRef> pending(model_.pending().begin(), model_.pending().end());
   for (const MutationRef& m : pending) {
     m->unsent = false;
@@ -1052,7 +1106,8 @@ Task<void> Workload::verify(Client& fs, std::string when) {
     }
     if (m->kind == Mutation::kSetXattr) {
       Result<std::string> got = co_await fs.get_xattr(m->inode->id, m->xattr);
-      if (!got.ok() && got.code() != Code::kNoAttribute) model_.violation(fmt::format("{}: {}: get_xattr: {}", when, m->text(), message_of(got)));
+      if (!got.ok() && got.code() != Code::kNoAttribute)
+        model_.violation(fmt::format("{}: {}: get_xattr: {}", when, m->text(), message_of(got)));
       model_.finish(m, m->value ? got.ok() && *got == *m->value : got.code() == Code::kNoAttribute);
     } else if (m->kind == Mutation::kSetMode) {
       Result<Attributes> got = co_await fs.get_attributes(m->inode->id);
@@ -1067,7 +1122,8 @@ Task<void> Workload::verify(Client& fs, std::string when) {
     if (!unsure_modes.contains(inode)) continue;
     Result<Attributes> got = co_await fs.get_attributes(inode->id);
     if (!got.ok() || !model_.resolve_mode(inode, got->mode & 07777))
-      model_.violation(fmt::format("{}: {}: its mode is {}, none that it had", when, inode->name(), got.ok() ? fmt::format("{:o}", got->mode) : got.error().text()));
+      model_.violation(fmt::format("{}: {}: its mode is {}, none that it had", when, inode->name(),
+                                   got.ok() ? fmt::format("{:o}", got->mode) : got.error().text()));
   }
   model_.forget_unsent();
   model_.compare(*tree);
@@ -1167,20 +1223,26 @@ Task<void> Workload::verify_chain(Client& fs, uint64_t least) {
   if (!tree.ok()) co_return model_.violation("chain: walking the tree: " + message_of(tree));
   std::map<uint64_t, FileId> links;
   for (const auto& [directory, seen] : *tree) {
-    bool in_chain = std::find(chain_directories_.begin() + (chain_directories_.empty() ? 0 : 1), chain_directories_.end(), directory) != chain_directories_.end();
+    bool in_chain = std::find(chain_directories_.begin() + (chain_directories_.empty() ? 0 : 1),
+                              chain_directories_.end(), directory) != chain_directories_.end();
     for (const auto& [name, entry] : seen.entries) {
       if (in_chain) links[std::stoull(name)] = entry.first;
       if (in_chain || entry.second != FileType::kFile) continue;
       Result<OpenFileRef> open = co_await fs.open(entry.first, OpenMode{});
-      if (!open.ok()) co_return model_.violation(fmt::format("chain: open {:x} ({}): {}", entry.first.packed(), name, message_of(open)));
+      if (!open.ok())
+        co_return model_.violation(
+            fmt::format("chain: open {:x} ({}): {}", entry.first.packed(), name, message_of(open)));
       Result<std::vector<Buffer>> bytes = co_await fs.read(*open, 0, 4 * kMiB);
-      if (!bytes.ok()) co_return model_.violation(fmt::format("chain: read {:x} ({}): {}", entry.first.packed(), name, message_of(bytes)));
+      if (!bytes.ok())
+        co_return model_.violation(
+            fmt::format("chain: read {:x} ({}): {}", entry.first.packed(), name, message_of(bytes)));
       (void)co_await fs.close(*open);
     }
   }
   ++counts["verify.chains"];
   counts["verify.links"] += links.size();
-  if (links.size() < least) model_.violation(fmt::format("chain: {} links came back, {} were synced before the cut", links.size(), least));
+  if (links.size() < least)
+    model_.violation(fmt::format("chain: {} links came back, {} were synced before the cut", links.size(), least));
   // The wheel shows the last link, or the one that was about to be made.
   if (!links.empty()) {
     Result<Attributes> wheel = co_await fs.lookup(chain_directories_.front(), "wheel");
@@ -1197,11 +1259,15 @@ Task<void> Workload::verify_chain(Client& fs, uint64_t least) {
     bool right = got == shown;
     fill_bytes(links.size() + 1, 0, shown);
     right |= got == shown;
-    if (!right) co_return model_.violation(fmt::format("chain: the wheel ({} bytes) shows neither link {} nor the next", got.size(), links.size()));
+    if (!right)
+      co_return model_.violation(
+          fmt::format("chain: the wheel ({} bytes) shows neither link {} nor the next", got.size(), links.size()));
   }
   std::vector<std::byte> expected(kChainBytes);
   for (uint64_t number = 0; number < links.size(); ++number) {
-    if (!links.contains(number)) co_return model_.violation(fmt::format("chain: link {} is missing of {}: the cut is not one point in time", number, links.size()));
+    if (!links.contains(number))
+      co_return model_.violation(
+          fmt::format("chain: link {} is missing of {}: the cut is not one point in time", number, links.size()));
     Result<OpenFileRef> open = co_await fs.open(links[number], OpenMode{});
     if (!open.ok()) co_return model_.violation(fmt::format("chain: open link {}: {}", number, message_of(open)));
     Result<std::vector<Buffer>> bytes = co_await fs.read(*open, 0, 2 * kChainBytes);
@@ -1212,7 +1278,8 @@ Task<void> Workload::verify_chain(Client& fs, uint64_t least) {
     fill_bytes(number + 1, 0, expected);
     bool last = number + 1 == links.size();
     if (got != expected && !(last && got.empty()))
-      co_return model_.violation(fmt::format("chain: link {} of {} has {} bytes, or other bytes than were synced", number, links.size(), got.size()));
+      co_return model_.violation(fmt::format("chain: link {} of {} has {} bytes, or other bytes than were synced",
+                                             number, links.size(), got.size()));
   }
 }
 

@@ -42,7 +42,7 @@ class Workload {
   // From now until then the client may lose its sessions, and with them what it has not synced.
   void disturb(int client, Nanos until);
   bool directory_write_grants = false;  // clients answer changes of names before they are sent
-  Nanos pause = milliseconds(90);  // between two operations of one lane, at most twice that
+  Nanos pause = milliseconds(90);       // between two operations of one lane, at most twice that
 
   // sync_all on a client when all is calm: errors only where something was disturbed.
   Task<void> sync_all_calm(int client, Client& fs);
@@ -50,7 +50,8 @@ class Workload {
   Task<void> verify(Client& fs, std::string when);
 
   // A chain: files made one after the other by client 0, in directories of several partitions, each synced before the
-  // next is begun, and before each a file that is overwritten whole. Of any one point in time that comes back, it is a prefix; a cut that is not one point is found by it.
+  // next is begun, and before each a file that is overwritten whole. Of any one point in time that comes back, it is a
+  // prefix; a cut that is not one point is found by it.
   void chain(bool on);
   [[nodiscard]] uint64_t chain_length() const { return chain_made_; }
   // In a namespace that came back from a cut which began when the chain had `least` files: a prefix at least that long,
@@ -102,7 +103,9 @@ class Workload {
   void want_what_rivals_want(const Mutation& m);
   [[nodiscard]] bool operating_error(const char* what, Code code);
   [[nodiscard]] Contents::Lenient lenient() const;
-  [[nodiscard]] bool disturbed(int client) const { return disturbed_until_[static_cast<size_t>(client)] >= world_.now(); }
+  [[nodiscard]] bool disturbed(int client) const {
+    return disturbed_until_[static_cast<size_t>(client)] >= world_.now();
+  }
   [[nodiscard]] InodeRef pick_directory();
   [[nodiscard]] InodeRef pick_file();
   // One that the client has met by its name: an id alone says nothing before its maker has told the partition of it.

@@ -14,12 +14,17 @@ namespace {
 
 int http_status(Code code) {
   switch (code) {
-    case Code::kNotFound: return 404;
-    case Code::kInvalid: return 400;
+    case Code::kNotFound:
+      return 404;
+    case Code::kInvalid:
+      return 400;
     case Code::kConflict:
-    case Code::kExists: return 409;
-    case Code::kUnavailable: return 503;
-    default: return 500;
+    case Code::kExists:
+      return 409;
+    case Code::kUnavailable:
+      return 503;
+    default:
+      return 500;
   }
 }
 
@@ -50,7 +55,8 @@ Task<void> answer_with(AdminServer::Handler handler, std::string body, std::shar
 }  // namespace
 
 std::string error_json(const Error& error) {
-  return nlohmann::json{{"error", {{"code", std::string(code_name(error.code()))}, {"message", error.message()}}}}.dump();
+  return nlohmann::json{{"error", {{"code", std::string(code_name(error.code()))}, {"message", error.message()}}}}
+      .dump();
 }
 
 struct AdminServer::Impl {
@@ -64,7 +70,8 @@ struct AdminServer::Impl {
   void run(const Handler& handler, bool open, const httplib::Request& request, httplib::Response& response) {
     if (!open && !same_token(request.get_header_value("Authorization"), "Bearer " + token)) {
       response.status = 401;
-      response.set_content(error_json(Error(Code::kDenied, "the token of STATE/node.json is needed")), "application/json");
+      response.set_content(error_json(Error(Code::kDenied, "the token of STATE/node.json is needed")),
+                           "application/json");
       return;
     }
     auto answer = std::make_shared<Answer>();
@@ -90,16 +97,20 @@ AdminServer::AdminServer(Post post, std::string token) : impl_(std::make_shared<
   impl_->server.set_payload_max_length(1 << 20);
 }
 
-AdminServer::~AdminServer() { stop(); }
+AdminServer::~AdminServer() {
+  stop();
+}
 
 void AdminServer::get(const std::string& path, Handler handler, bool open) {
   Impl* impl = impl_.get();
-  impl->server.Get(path, [impl, handler, open](const httplib::Request& q, httplib::Response& r) { impl->run(handler, open, q, r); });
+  impl->server.Get(
+      path, [impl, handler, open](const httplib::Request& q, httplib::Response& r) { impl->run(handler, open, q, r); });
 }
 
 void AdminServer::post(const std::string& path, Handler handler) {
   Impl* impl = impl_.get();
-  impl->server.Post(path, [impl, handler](const httplib::Request& q, httplib::Response& r) { impl->run(handler, false, q, r); });
+  impl->server.Post(
+      path, [impl, handler](const httplib::Request& q, httplib::Response& r) { impl->run(handler, false, q, r); });
 }
 
 Result<int> AdminServer::start() {

@@ -1,8 +1,9 @@
 // AdminServer: the HTTP API of one node, for the CLI, the console and Prometheus. JSON in, JSON out, on loopback.
 //
-// Requests arrive on threads of the HTTP library; handlers run as tasks on the node's core and their results are carried
-// back. Every path but /metrics needs `Authorization: Bearer TOKEN`; the token is in STATE/node.json, readable by the
-// node's user alone. Owner: the node's main; start() and stop() on the core, stop() before what handlers use goes.
+// Requests arrive on threads of the HTTP library; handlers run as tasks on the node's core and their results are
+// carried back. Every path but /metrics needs `Authorization: Bearer TOKEN`; the token is in STATE/node.json, readable
+// by the node's user alone. Owner: the node's main; start() and stop() on the core, stop() before what handlers use
+// goes.
 #pragma once
 
 #include <functional>

@@ -30,7 +30,9 @@ using Steady = std::chrono::steady_clock;
 constexpr int kEndSeconds = 60;
 constexpr double kDataShare = 4.0 / 6;  // of the bytes that 4+2 writes
 
-double seconds_since(Steady::time_point start) { return std::chrono::duration<double>(Steady::now() - start).count(); }
+double seconds_since(Steady::time_point start) {
+  return std::chrono::duration<double>(Steady::now() - start).count();
+}
 
 Result<std::string> output_of(const std::string& command) {
   FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
@@ -250,8 +252,9 @@ json Bench::results() const {
     numbers[name] = median_of(outcome.numbers);
     details[name]["all"] = outcome.numbers;
     if (outcome.node_us.empty()) continue;
-    details[name]["processor_us_per_operation"] = {
-        {"node", median_of(outcome.node_us)}, {"mount", median_of(outcome.mount_us)}, {"client", median_of(outcome.self_us)}};
+    details[name]["processor_us_per_operation"] = {{"node", median_of(outcome.node_us)},
+                                                   {"mount", median_of(outcome.mount_us)},
+                                                   {"client", median_of(outcome.self_us)}};
   }
   return {{"machine", machine()}, {"results", numbers}, {"failed", failed}, {"details", details}};
 }
@@ -286,7 +289,8 @@ Result<Sample> Bench::write_and_sync(const std::string& unique) {
       const std::string block(kBlock, 'x');
       for (uint64_t n = 0; !stop && failure == 0; ++n) {
         const auto at = static_cast<off_t>(n % kBlocks * kBlock);
-        const bool ok = fd >= 0 && ::pwrite(fd, block.data(), block.size(), at) == static_cast<ssize_t>(block.size()) && ::fsync(fd) == 0;
+        const bool ok = fd >= 0 && ::pwrite(fd, block.data(), block.size(), at) == static_cast<ssize_t>(block.size()) &&
+                        ::fsync(fd) == 0;
         if (!ok) failure = errno == 0 ? EIO : errno;
         ++total;
       }
@@ -302,9 +306,12 @@ Result<Sample> Bench::write_and_sync(const std::string& unique) {
 
 void Bench::metadata() {
   const uint64_t creates = options_.quick ? 30'000 : 60'000;
-  measure("creates_per_s_64", [&](const std::string& name) { return rate(measure_creates(node_.address, name, 64, creates)); });
-  measure("creates_per_s_1", [&](const std::string& name) { return rate(measure_creates(node_.address, name, 1, creates / 10)); });
-  measure("small_files_per_s", [&](const std::string& name) { return rate(measure_ingest(node_.address, name, 20'000)); });
+  measure("creates_per_s_64",
+          [&](const std::string& name) { return rate(measure_creates(node_.address, name, 64, creates)); });
+  measure("creates_per_s_1",
+          [&](const std::string& name) { return rate(measure_creates(node_.address, name, 1, creates / 10)); });
+  measure("small_files_per_s",
+          [&](const std::string& name) { return rate(measure_ingest(node_.address, name, 20'000)); });
   auto on_mount = [&](Result<Sample> (Bench::*once)(const std::string&)) {
     return [this, once](const std::string& name) -> Result<Sample> {
       if (mount_pid_ == 0) return Error(Code::kInvalid, "this node has no mount: headrace mount DIR --state " + state_);
@@ -320,7 +327,8 @@ void Bench::streams() {
   const std::string limit = root_ + "/limit.dat";
   std::string stream;
   measure("seq_write_over_limit", [&](const std::string& name) -> Result<Sample> {
-    HR_TRY(double theirs, fio(limit, "--rw=write --bs=1m --iodepth=8 --end_fsync=1 --overwrite=1", "write", "bw_bytes"));
+    HR_TRY(double theirs,
+           fio(limit, "--rw=write --bs=1m --iodepth=8 --end_fsync=1 --overwrite=1", "write", "bw_bytes"));
     HR_TRY(Measured ours, measure_write(node_.address, name));
     stream = name;
     return Sample{ours.per_s / (theirs * kDataShare), ours.operations};
@@ -342,7 +350,8 @@ void Bench::streams() {
             return Sample{ours.per_s / theirs, ours.operations};
           }));
   measure("rand_read_4k_over_fio", with_stream([&]() -> Result<Sample> {
-            HR_TRY(double theirs, fio(limit, "--rw=randread --bs=4k --iodepth=32 --runtime=3 --time_based", "read", "iops"));
+            HR_TRY(double theirs,
+                   fio(limit, "--rw=randread --bs=4k --iodepth=32 --runtime=3 --time_based", "read", "iops"));
             HR_TRY(Measured ours, measure_random_read(node_.address, stream, 100'000));
             return Sample{ours.per_s / theirs, ours.operations};
           }));
@@ -358,7 +367,8 @@ Result<Sample> Bench::first_ls() {
   mount_pid_ = 0;
   std::filesystem::remove_all(state_, error);
   auto begun = Steady::now();
-  HR_TRY(output_of(self() + " rehydrate file://" + state_ + ".bucket --state " + state_ + " --mount " + mount_ + " --detach"));
+  HR_TRY(output_of(self() + " rehydrate file://" + state_ + ".bucket --state " + state_ + " --mount " + mount_ +
+                   " --detach"));
   HR_TRY(adopt());
   HR_TRY(std::string listed, output_of("ls " + mount_ + "/many-0 | wc -l"));
   const double took = seconds_since(begun);

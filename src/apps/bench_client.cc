@@ -46,7 +46,8 @@ using Worker = Task<void> (*)(Work* work);
 Task<void> make_files(Work* work) {
   while (auto n = work->take()) {
     MakeOptions options{.type = FileType::kFile, .mode = 0644};
-    Result<Attributes> made = co_await work->client->make(work->directory_of(*n), "f" + std::to_string(*n), options, {});
+    Result<Attributes> made =
+        co_await work->client->make(work->directory_of(*n), "f" + std::to_string(*n), options, {});
     if (!work->check(made)) co_return;
   }
 }
@@ -160,7 +161,9 @@ Task<Result<Measured>> ingest(Env env, Client* client, std::string name, uint64_
   co_return Measured{static_cast<double>(files) / (env.clock.now() - start).seconds(), files};
 }
 
-Measured stream_rate(double seconds) { return {static_cast<double>(kBenchStream) / seconds, kBenchStream / kBlock}; }
+Measured stream_rate(double seconds) {
+  return {static_cast<double>(kBenchStream) / seconds, kBenchStream / kBlock};
+}
 
 Task<Result<Measured>> write_stream(Env env, Client* client, std::string name) {
   Work work{.env = env, .client = client, .total = kBenchStream / kMiB, .data = noise(env.random, kMiB)};
@@ -205,7 +208,8 @@ Task<Result<Measured>> many_files(Env env, Client* client, std::string name, uin
 }  // namespace
 
 Result<Measured> measure_creates(const std::string& node, const std::string& name, int in_flight, uint64_t files) {
-  return native(node, [&](Env env, Client* client) { return creates(env, client, name, in_flight, files); }, Answers::kDurable);
+  return native(
+      node, [&](Env env, Client* client) { return creates(env, client, name, in_flight, files); }, Answers::kDurable);
 }
 
 Result<Measured> measure_ingest(const std::string& node, const std::string& name, uint64_t files) {

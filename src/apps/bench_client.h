@@ -14,7 +14,8 @@ struct Measured {
 };
 
 // `name` is used once for what it makes. Each starts a client of its own.
-[[nodiscard]] Result<Measured> measure_creates(const std::string& node, const std::string& name, int in_flight, uint64_t files);
+[[nodiscard]] Result<Measured> measure_creates(const std::string& node, const std::string& name, int in_flight,
+                                               uint64_t files);
 // Files of 4 KiB, 64 in flight, until all are durable.
 [[nodiscard]] Result<Measured> measure_ingest(const std::string& node, const std::string& name, uint64_t files);
 // One file of kBenchStream bytes that nothing can be saved on, until it is durable; in order; anywhere, 32 in flight.

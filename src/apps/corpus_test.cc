@@ -1,6 +1,6 @@
-// A frozen corpus: whole clusters as earlier versions left them, on disks and in the bucket. This version must read each of
-// them: coordinator, targets (superblock, table, log, fragments, journals), checkpoints, and of the bucket head, manifests,
-// locations and packed objects.
+// A frozen corpus: whole clusters as earlier versions left them, on disks and in the bucket. This version must read
+// each of them: coordinator, targets (superblock, table, log, fragments, journals), checkpoints, and of the bucket
+// head, manifests, locations and packed objects.
 //
 // The images are tests/corpus/*.image; tests/corpus/README.md says how one is made. They are never changed.
 #include <filesystem>

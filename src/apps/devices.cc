@@ -33,8 +33,10 @@ Result<uint64_t> check_device(const std::string& path, bool force, bool ours) {
   Descriptor device{::open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC)};
   if (device.fd < 0) {
     if (errno == EBUSY)
-      return Error(Code::kBusy, path + " is in use (mounted, swap, or part of a RAID or a volume group): choose another device");
-    if (errno == EACCES || errno == EPERM) return Error(Code::kAccess, path + " cannot be opened: run as root, or as a user who may write to it");
+      return Error(Code::kBusy,
+                   path + " is in use (mounted, swap, or part of a RAID or a volume group): choose another device");
+    if (errno == EACCES || errno == EPERM)
+      return Error(Code::kAccess, path + " cannot be opened: run as root, or as a user who may write to it");
     return Error(Code::kInvalid, path + " cannot be opened: " + std::strerror(errno));
   }
   const off_t end = ::lseek(device.fd, 0, SEEK_END);
@@ -44,7 +46,8 @@ Result<uint64_t> check_device(const std::string& path, bool force, bool ours) {
   size_t have = 0;
   while (have < want) {
     const ssize_t got = ::pread(device.fd, begin.data() + have, want - have, static_cast<off_t>(have));
-    if (got <= 0) return Error(Code::kIo, path + " cannot be read: " + (got < 0 ? std::strerror(errno) : "it ends early"));
+    if (got <= 0)
+      return Error(Code::kIo, path + " cannot be read: " + (got < 0 ? std::strerror(errno) : "it ends early"));
     have += static_cast<size_t>(got);
   }
   const std::string there = signature_of(begin.view());
@@ -58,10 +61,13 @@ Result<void> place_in_directory(const std::string& directory, const std::string&
   const fs::path inside = fs::path(directory) / ("headrace-" + fs::path(place).filename().string());
   if (fs::is_symlink(place, error) && fs::read_symlink(place, error) == inside) return {};  // an interrupted `up`
   if (fs::exists(inside / "target.dat", error))
-    return Error(Code::kInvalid, inside.string() + " holds a target of another cluster: choose another directory, or remove that one if it is not needed any more");
+    return Error(Code::kInvalid, inside.string() +
+                                     " holds a target of another cluster: choose another directory, or remove that one "
+                                     "if it is not needed any more");
   fs::create_directories(inside, error);
   if (error) return Error(Code::kInvalid, inside.string() + " cannot be made: " + error.message());
-  if (fs::exists(fs::symlink_status(place, error))) return Error(Code::kInvalid, place + " is there already: choose an empty --state");
+  if (fs::exists(fs::symlink_status(place, error)))
+    return Error(Code::kInvalid, place + " is there already: choose an empty --state");
   fs::create_directory_symlink(inside, place, error);
   if (error) return Error(Code::kInvalid, place + " cannot be made: " + error.message());
   return {};
@@ -80,11 +86,14 @@ bool same_device(const std::string& named, const std::string& path) {
 
 std::string signature_of(ByteView begin) {
   const std::string_view text = text_of(begin);
-  auto at = [&text](size_t offset, std::string_view magic) { return text.size() >= offset + magic.size() && text.substr(offset, magic.size()) == magic; };
+  auto at = [&text](size_t offset, std::string_view magic) {
+    return text.size() >= offset + magic.size() && text.substr(offset, magic.size()) == magic;
+  };
   for (uint64_t offset : kSuperblockOffsets) {
     if (begin.size() < offset + kSuperblockBytes) continue;
     Result<Superblock> found = decode_superblock(begin.subspan(offset, kSuperblockBytes));
-    if (found.ok()) return "target t" + std::to_string(found->number) + " of Headrace cluster " + hex(found->cluster.value());
+    if (found.ok())
+      return "target t" + std::to_string(found->number) + " of Headrace cluster " + hex(found->cluster.value());
     if (found.code() == Code::kUnsupportedFormat) return "a target of a newer Headrace";
   }
   if (at(1080, "\x53\xef")) return "an ext file system";
@@ -126,7 +135,8 @@ Result<TargetPlaces> parse_target_places(const std::string& text) {
   return places;
 }
 
-Result<void> prepare_target_places(const TargetPlaces& places, const PlacesOptions& options, BootstrapOptions& bootstrap) {
+Result<void> prepare_target_places(const TargetPlaces& places, const PlacesOptions& options,
+                                   BootstrapOptions& bootstrap) {
   bootstrap.targets = places.count;
   if (places.paths.empty()) return {};
   std::error_code error;
@@ -137,16 +147,21 @@ Result<void> prepare_target_places(const TargetPlaces& places, const PlacesOptio
   for (uint32_t i = 0; i < places.count; ++i) {
     const std::string& path = places.paths[i];
     struct stat info{};
-    if (::stat(path.c_str(), &info) != 0) return Error(Code::kInvalid, "--targets " + path + ": " + std::strerror(errno) + "; name a directory or a block device");
+    if (::stat(path.c_str(), &info) != 0)
+      return Error(Code::kInvalid,
+                   "--targets " + path + ": " + std::strerror(errno) + "; name a directory or a block device");
     if (S_ISDIR(info.st_mode)) continue;
-    if (!S_ISBLK(info.st_mode)) return Error(Code::kInvalid, "--targets " + path + " is neither a directory nor a block device");
+    if (!S_ISBLK(info.st_mode))
+      return Error(Code::kInvalid, "--targets " + path + " is neither a directory nor a block device");
     const bool ours = same_device(options.state + "/targets/t" + std::to_string(i) + "/device", path);
     HR_TRY(uint64_t bytes, check_device(path, options.force, ours));
     BootstrapOptions::Device& device = bootstrap.devices[i];
     device.path = path;
     device.capacity = capacity_of_device(bytes);
     if (options.capacity_mib > 0) device.capacity = std::min(device.capacity, options.capacity_mib * kMiB);
-    if (device.capacity < kMinTargetCapacity) return Error(Code::kNoSpace, path + " is too small for a target: it has " + std::to_string(bytes / kMiB) + " MiB");
+    if (device.capacity < kMinTargetCapacity)
+      return Error(Code::kNoSpace,
+                   path + " is too small for a target: it has " + std::to_string(bytes / kMiB) + " MiB");
   }
   for (uint32_t i = 0; i < places.count; ++i) {
     if (!bootstrap.devices[i].path.empty()) continue;
@@ -156,11 +171,14 @@ Result<void> prepare_target_places(const TargetPlaces& places, const PlacesOptio
     const uint64_t sharing = static_cast<uint64_t>(std::ranges::count_if(places.paths, [&](const std::string& other) {
       struct stat mine{};
       struct stat its{};
-      return ::stat(places.paths[i].c_str(), &mine) == 0 && ::stat(other.c_str(), &its) == 0 && S_ISDIR(its.st_mode) && mine.st_dev == its.st_dev;
+      return ::stat(places.paths[i].c_str(), &mine) == 0 && ::stat(other.c_str(), &its) == 0 && S_ISDIR(its.st_mode) &&
+             mine.st_dev == its.st_dev;
     }));
     const uint64_t free = fs::space(places.paths[i], error).available;
-    const uint64_t share = std::min<uint64_t>(round_down(free * 6 / 10 / std::max<uint64_t>(1, sharing), kMiB), 256 * kGiB);
-    if (share < kMinTargetCapacity) return Error(Code::kNoSpace, places.paths[i] + " has too little free space for a target");
+    const uint64_t share =
+        std::min<uint64_t>(round_down(free * 6 / 10 / std::max<uint64_t>(1, sharing), kMiB), 256 * kGiB);
+    if (share < kMinTargetCapacity)
+      return Error(Code::kNoSpace, places.paths[i] + " has too little free space for a target");
     bootstrap.devices[i].capacity = share;
   }
   return {};

@@ -1,6 +1,6 @@
-// Where the targets of a new namespace are to be, as `--targets` has it: a number of them below the state directory, or a list
-// of directories and block devices. What is on a device is looked at before anything is written: one that is in use, that
-// holds a file system or another cluster's target is refused unless forced.
+// Where the targets of a new namespace are to be, as `--targets` has it: a number of them below the state directory, or
+// a list of directories and block devices. What is on a device is looked at before anything is written: one that is in
+// use, that holds a file system or another cluster's target is refused unless forced.
 #pragma once
 
 #include <string>
@@ -22,7 +22,8 @@ struct PlacesOptions {
   bool force = false;
 };
 // Checks each, makes STATE/targets/tN point to directories, and says what bootstrap needs to know of devices.
-[[nodiscard]] Result<void> prepare_target_places(const TargetPlaces& places, const PlacesOptions& options, BootstrapOptions& bootstrap);
+[[nodiscard]] Result<void> prepare_target_places(const TargetPlaces& places, const PlacesOptions& options,
+                                                 BootstrapOptions& bootstrap);
 
 // What the first MiB of a device says it is: "an ext4 file system", "a partition table"; empty: nothing but zeros.
 [[nodiscard]] std::string signature_of(ByteView begin);

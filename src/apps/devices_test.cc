@@ -20,7 +20,8 @@ TEST(Devices, ReadsANumberOrPaths) {
 }
 
 TEST(Devices, RefusesBadInputAsPlaces) {
-  for (const char* text : {"123456", "/dev/a,", ",", "/dev/a,,/dev/b", "/dev/a,/dev/a", "/dev/a\n"}) EXPECT_EQ(parse_target_places(text).code(), Code::kInvalid) << text;
+  for (const char* text : {"123456", "/dev/a,", ",", "/dev/a,,/dev/b", "/dev/a,/dev/a", "/dev/a\n"})
+    EXPECT_EQ(parse_target_places(text).code(), Code::kInvalid) << text;
   BootstrapOptions bootstrap;
   Result<TargetPlaces> places = parse_target_places("/no/such/place");
   ASSERT_TRUE(places.ok());

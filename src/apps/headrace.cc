@@ -42,15 +42,17 @@ int run(int argc, char** argv) {
   const CLI::Range kCapacity(uint64_t{2}, uint64_t{16} << 20, "MiB");
   CLI::App app{"headrace: one POSIX namespace over local NVMe and a bucket", "headrace"};
   app.require_subcommand(1);
-  app.footer("A first look:\n"
-             "  headrace up --mount /mnt/headrace --detach     # six targets in 4+2 under /var/lib/headrace\n"
-             "  cp -a ~/data /mnt/headrace/ && headrace status\n"
-             "  headrace tier push /mnt/headrace --wait        # everything is in the bucket too\n"
-             "  headrace spin-down                             # and now in the bucket alone\n"
-             "  headrace rehydrate file:///var/lib/headrace.bucket --state /srv/h2 --mount /mnt/headrace --detach\n"
-             "\n`headrace COMMAND --help` shows each command with an example.");
+  app.footer(
+      "A first look:\n"
+      "  headrace up --mount /mnt/headrace --detach     # six targets in 4+2 under /var/lib/headrace\n"
+      "  cp -a ~/data /mnt/headrace/ && headrace status\n"
+      "  headrace tier push /mnt/headrace --wait        # everything is in the bucket too\n"
+      "  headrace spin-down                             # and now in the bucket alone\n"
+      "  headrace rehydrate file:///var/lib/headrace.bucket --state /srv/h2 --mount /mnt/headrace --detach\n"
+      "\n`headrace COMMAND --help` shows each command with an example.");
   auto state = [&](CLI::App* command) {
-    command->add_option("--state", options.state, "directory of the node's state (or $HEADRACE_STATE)")->capture_default_str();
+    command->add_option("--state", options.state, "directory of the node's state (or $HEADRACE_STATE)")
+        ->capture_default_str();
   };
   auto add = [](CLI::App& to, const char* name, const char* about, const char* example) {
     CLI::App* command = to.add_subcommand(name, about);
@@ -58,29 +60,41 @@ int run(int argc, char** argv) {
     return command;
   };
 
-  CLI::App* c_up = add(app, "up", "start a node on this machine (again, on an existing state), and mount it where --mount says",
-                       "headrace up --state /srv/headrace --targets 6 --protection 4+2 --bucket 's3://data/ns1?endpoint=http://10.0.0.5:9000' \\\n"
-                       "      --mount /mnt/headrace --detach\n\n"
-                       "Without arguments: a node of six targets in 4+2 under /var/lib/headrace (as root), its bucket in the directory beside it\n"
-                       "(/var/lib/headrace.bucket), not mounted. On an existing state the other options are known already.");
+  CLI::App* c_up =
+      add(app, "up", "start a node on this machine (again, on an existing state), and mount it where --mount says",
+          "headrace up --state /srv/headrace --targets 6 --protection 4+2 --bucket "
+          "'s3://data/ns1?endpoint=http://10.0.0.5:9000' \\\n"
+          "      --mount /mnt/headrace --detach\n\n"
+          "Without arguments: a node of six targets in 4+2 under /var/lib/headrace (as root), its bucket in the "
+          "directory beside it\n"
+          "(/var/lib/headrace.bucket), not mounted. On an existing state the other options are known already.");
   state(c_up);
-  c_up->add_option("--targets", options.targets, "how many targets a new namespace gets (default 6), or where: directories and block devices, with commas");
+  c_up->add_option(
+      "--targets", options.targets,
+      "how many targets a new namespace gets (default 6), or where: directories and block devices, with commas");
   c_up->add_flag("--force", options.force, "overwrite devices of --targets that hold something");
   c_up->add_option("--protection", options.protection, "of a new namespace: D+P or replica-N (default 4+2)");
-  c_up->add_option("--capacity-mib", options.capacity_mib, "of each new target (default: from the free space)")->check(kCapacity);
-  c_up->add_option("--scrub-days", options.scrub_days, "in which all targets are read and verified once (default 7)")->check(CLI::Range(0.01, 3650.0));
-  c_up->add_option("--bucket", options.bucket, "where everything is tiered to: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX (default: STATE.bucket)");
+  c_up->add_option("--capacity-mib", options.capacity_mib, "of each new target (default: from the free space)")
+      ->check(kCapacity);
+  c_up->add_option("--scrub-days", options.scrub_days, "in which all targets are read and verified once (default 7)")
+      ->check(CLI::Range(0.01, 3650.0));
+  c_up->add_option("--bucket", options.bucket,
+                   "where everything is tiered to: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or "
+                   "az://ACCOUNT/CONTAINER/PREFIX (default: STATE.bucket)");
   c_up->add_option("--mount", options.mount, "where to mount (default: nowhere; /mnt/headrace is customary)");
   c_up->add_flag("--detach", options.detach, "return when it serves");
 
-  CLI::App* c_stop = add(app, "stop", "unmount, then stop the node; nothing is lost", "headrace stop --state /srv/headrace");
+  CLI::App* c_stop =
+      add(app, "stop", "unmount, then stop the node; nothing is lost", "headrace stop --state /srv/headrace");
   state(c_stop);
 
-  CLI::App* c_status = add(app, "status", "what the node says of itself", "headrace status --json --state /srv/headrace | jq .degraded_reads");
+  CLI::App* c_status = add(app, "status", "what the node says of itself",
+                           "headrace status --json --state /srv/headrace | jq .degraded_reads");
   state(c_status);
   c_status->add_flag("--json", options.as_json, "all of it, for programs");
 
-  CLI::App* c_mount = add(app, "mount", "one more mount of a running node", "headrace mount /mnt/second --state /srv/headrace --detach");
+  CLI::App* c_mount = add(app, "mount", "one more mount of a running node",
+                          "headrace mount /mnt/second --state /srv/headrace --detach");
   c_mount->add_option("directory", options.mount, "where")->required();
   state(c_mount);
   c_mount->add_flag("--detach", options.detach, "return when it is mounted");
@@ -90,16 +104,19 @@ int run(int argc, char** argv) {
 
   CLI::App* c_tier = app.add_subcommand("tier", "what is hot and what is in the bucket");
   c_tier->require_subcommand(1);
-  CLI::App* c_push = add(*c_tier, "push", "bring everything into the bucket and publish it", "headrace tier push /mnt/headrace --wait");
+  CLI::App* c_push = add(*c_tier, "push", "bring everything into the bucket and publish it",
+                         "headrace tier push /mnt/headrace --wait");
   c_push->add_option("path", options.path, "a path of the mount, to find the node by (the whole namespace is pushed)");
   bool wait = false;
   c_push->add_flag("--wait", wait, "return when it is done (it always does)");
   state(c_push);
-  CLI::App* c_fetch = add(*c_tier, "fetch", "bring a file or directory from the bucket into the hot tier", "headrace tier fetch /mnt/headrace/models");
+  CLI::App* c_fetch = add(*c_tier, "fetch", "bring a file or directory from the bucket into the hot tier",
+                          "headrace tier fetch /mnt/headrace/models");
   c_fetch->add_option("path", options.path, "a path of a mount; or, with --state, of the namespace")->required();
   c_fetch->add_flag("--json", options.as_json, "what was fetched, for programs");
   state(c_fetch);
-  CLI::App* c_pin = add(*c_tier, "pin", "keep a file or directory hot, with all that comes to be in it", "headrace tier pin /mnt/headrace/models --wait");
+  CLI::App* c_pin = add(*c_tier, "pin", "keep a file or directory hot, with all that comes to be in it",
+                        "headrace tier pin /mnt/headrace/models --wait");
   c_pin->add_option("path", options.path, "a path of a mount; or, with --state, of the namespace")->required();
   c_pin->add_flag("--wait", options.wait, "return when it is hot");
   state(c_pin);
@@ -109,51 +126,65 @@ int run(int argc, char** argv) {
   CLI::App* c_pins = add(*c_tier, "pins", "what is pinned, and how much of it is hot", "headrace tier pins --json");
   c_pins->add_flag("--json", options.as_json, "for programs");
   state(c_pins);
-  CLI::App* c_tier_status = add(*c_tier, "status", "bytes that are hot, cached, in the bucket, and on their way there",
-                                "headrace tier status --json --state /srv/headrace\n  headrace tier status /mnt/headrace/models");
-  c_tier_status->add_option("path", options.path, "of a file or directory: how much of it is where (default: everything)");
+  CLI::App* c_tier_status =
+      add(*c_tier, "status", "bytes that are hot, cached, in the bucket, and on their way there",
+          "headrace tier status --json --state /srv/headrace\n  headrace tier status /mnt/headrace/models");
+  c_tier_status->add_option("path", options.path,
+                            "of a file or directory: how much of it is where (default: everything)");
   c_tier_status->add_flag("--json", options.as_json, "for programs");
   state(c_tier_status);
 
   CLI::App* c_target = app.add_subcommand("target", "the devices (or files) that hold the hot tier");
   c_target->require_subcommand(1);
-  CLI::App* c_target_list = add(*c_target, "list", "every target with its state, its use, and how far its rebuild is", "headrace target list --state /srv/headrace");
+  CLI::App* c_target_list = add(*c_target, "list", "every target with its state, its use, and how far its rebuild is",
+                                "headrace target list --state /srv/headrace");
   c_target_list->add_flag("--json", options.as_json, "for programs");
   state(c_target_list);
-  CLI::App* c_replace = add(*c_target, "replace", "put a fresh target in the place of a lost one, and rebuild what it held", "headrace target replace t2 --state /srv/headrace");
+  CLI::App* c_replace =
+      add(*c_target, "replace", "put a fresh target in the place of a lost one, and rebuild what it held",
+          "headrace target replace t2 --state /srv/headrace");
   c_replace->add_option("target", options.target, "which, as `target list` names it")->required();
   c_replace->add_flag("--detach", options.detach, "do not wait for the rebuild");
   state(c_replace);
-  CLI::App* c_scrub = add(*c_target, "scrub", "read and verify all that is on the targets now; repairs what is bad", "headrace target scrub t2 --state /srv/headrace");
+  CLI::App* c_scrub = add(*c_target, "scrub", "read and verify all that is on the targets now; repairs what is bad",
+                          "headrace target scrub t2 --state /srv/headrace");
   c_scrub->add_option("target", options.target, "which, as `target list` names it (default: all)");
   c_scrub->add_flag("--detach", options.detach, "do not wait for the end");
   state(c_scrub);
 
-  CLI::App* c_spin_down = add(app, "spin-down", "everything into the bucket, then end mounts and node", "headrace spin-down --state /srv/headrace && rm -r /srv/headrace");
+  CLI::App* c_spin_down = add(app, "spin-down", "everything into the bucket, then end mounts and node",
+                              "headrace spin-down --state /srv/headrace && rm -r /srv/headrace");
   state(c_spin_down);
   c_spin_down->add_flag("--undo", options.undo, "after one that failed half-way: serve again");
 
   CLI::App* c_rehydrate = add(app, "rehydrate", "bring a namespace back from its bucket",
-                              "headrace rehydrate 's3://data/ns1?endpoint=http://10.0.0.5:9000' --state /srv/h2 --mount /mnt/headrace --detach");
+                              "headrace rehydrate 's3://data/ns1?endpoint=http://10.0.0.5:9000' --state /srv/h2 "
+                              "--mount /mnt/headrace --detach");
   c_rehydrate->add_option("bucket", options.bucket, "its URL")->required();
   state(c_rehydrate);
   c_rehydrate->add_option("--mount", options.mount, "where to mount (default: nowhere)");
-  c_rehydrate->add_option("--targets", options.targets, "how many targets (default 6), or where: directories and block devices, with commas");
+  c_rehydrate->add_option("--targets", options.targets,
+                          "how many targets (default 6), or where: directories and block devices, with commas");
   c_rehydrate->add_flag("--force", options.force, "overwrite devices of --targets that hold something");
   c_rehydrate->add_option("--protection", options.protection, "of new data (default: as the bucket says)");
-  c_rehydrate->add_option("--capacity-mib", options.capacity_mib, "of each target (default: from the free space)")->check(kCapacity);
-  c_rehydrate->add_flag("--take-over", options.take_over, "although another cluster still owns it; that one turns read-only");
+  c_rehydrate->add_option("--capacity-mib", options.capacity_mib, "of each target (default: from the free space)")
+      ->check(kCapacity);
+  c_rehydrate->add_flag("--take-over", options.take_over,
+                        "although another cluster still owns it; that one turns read-only");
   c_rehydrate->add_flag("--detach", options.detach, "return when it serves");
 
-  CLI::App* c_unpack = add(app, "unpack", "restore files from a bucket, with no cluster: its current manifest into a new or empty directory",
-                           "headrace unpack 's3://data/ns1?endpoint=http://10.0.0.5:9000' /srv/restored\n\n"
-                           "Reads only: an owner of the bucket goes on. A file that does not verify is named and left out, and the exit status is 1.");
+  CLI::App* c_unpack = add(
+      app, "unpack", "restore files from a bucket, with no cluster: its current manifest into a new or empty directory",
+      "headrace unpack 's3://data/ns1?endpoint=http://10.0.0.5:9000' /srv/restored\n\n"
+      "Reads only: an owner of the bucket goes on. A file that does not verify is named and left out, and the exit "
+      "status is 1.");
   c_unpack->add_option("bucket", options.bucket, "its URL")->required();
   c_unpack->add_option("destination", options.destination, "a new or empty directory")->required();
   c_unpack->add_flag("--json", options.as_json, "what was restored, for programs");
 
   BenchOptions bench;
-  CLI::App* c_bench = add(app, "bench", "measure this machine: a node and a mount of its own, for a few minutes", "headrace bench --quick --json");
+  CLI::App* c_bench = add(app, "bench", "measure this machine: a node and a mount of its own, for a few minutes",
+                          "headrace bench --quick --json");
   c_bench->add_option("--directory", bench.directory, "on the device to be measured")->capture_default_str();
   c_bench->add_option("--state", bench.state, "measure the node that runs on this state, and its mount");
   c_bench->add_flag("--json", bench.as_json, "for programs");
@@ -161,7 +192,8 @@ int run(int argc, char** argv) {
   c_bench->add_flag("--full", bench.full, "re-hydrate a million files");
   c_bench->add_option("--only", bench.only, "names of results")->delimiter(',');
 
-  CLI::App* c_completion = add(app, "completion", "print a shell's completion of these commands", "source <(headrace completion bash)");
+  CLI::App* c_completion =
+      add(app, "completion", "print a shell's completion of these commands", "source <(headrace completion bash)");
   c_completion->add_option("shell", options.shell, "bash, zsh or fish")->required();
 
   CLI::App* c_version = app.add_subcommand("version", "print the version");
@@ -178,7 +210,8 @@ int run(int argc, char** argv) {
     return run_up(options);
   }
   for (CLI::App* of_path : {c_push, c_fetch, c_pin, c_release, c_tier_status})
-    if (*of_path && of_path->count("--state") == 0 && !options.path.empty()) options.state = state_of_mount(options.path, options.state);
+    if (*of_path && of_path->count("--state") == 0 && !options.path.empty())
+      options.state = state_of_mount(options.path, options.state);
   if (*c_push) return run_push(options);
   if (*c_fetch) return run_fetch(options);
   if (*c_pin) return run_pin(options);
@@ -203,4 +236,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace headrace
 
-int main(int argc, char** argv) { return headrace::run(argc, argv); }
+int main(int argc, char** argv) {
+  return headrace::run(argc, argv);
+}

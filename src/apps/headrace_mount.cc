@@ -17,8 +17,8 @@ namespace {
 
 struct Options {
   std::string directory;
-  std::string node;    // address
-  std::string state;   // where to leave the mount's file; may be empty
+  std::string node;   // address
+  std::string state;  // where to leave the mount's file; may be empty
   uint64_t dirty_mib = 1024;
   uint64_t cache_mib = 256;
   int ready_fd = -1;
@@ -46,7 +46,8 @@ Task<void> unmount_on_closing(Client* client, FuseGateway* gateway) {
 
 Task<void> report_once(Client* client) {
   ClientStatistics counters = client->counters();
-  Report report{counters.segments.degraded_reads, counters.segments.bytes_read, counters.segments.bytes_written, client->take_damage()};
+  Report report{counters.segments.degraded_reads, counters.segments.bytes_read, counters.segments.bytes_written,
+                client->take_damage()};
   // What does not fit, or does not arrive, is met again by the next read of it.
   if (report.damage.size() > Report::kMaxDamage) report.damage.resize(Report::kMaxDamage);
   CallOptions options;
@@ -71,7 +72,8 @@ Task<Result<void>> run_mount(Reactor& reactor, ThreadPool& notifiers, const Opti
   client_options.dirty_limit = options.dirty_mib * kMiB;
   client_options.read_cache = options.cache_mib * kMiB;
   HR_CO_TRY(std::unique_ptr<Client> client, co_await Client::start(env, client_options));
-  FuseGateway gateway(env, *client, [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, notifiers);
+  FuseGateway gateway(
+      env, *client, [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, notifiers);
   HR_CO_TRY(co_await gateway.mount(options.directory));
   if (!options.state.empty()) {
     Result<void> written = write_mount_file(options.state, {static_cast<int>(::getpid()), gateway.directory()});
@@ -100,7 +102,8 @@ Task<void> run_main(Reactor* reactor, ThreadPool* notifiers, const Options* opti
   *exit_code = 1;
 }
 
-// A program that waits for each answer is back with the next request within it: waking it on another core takes half of that.
+// A program that waits for each answer is back with the next request within it: waking it on another core takes half of
+// that.
 constexpr Nanos kSpin = microseconds(60);
 
 int run(int argc, char** argv) {
@@ -132,4 +135,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace headrace
 
-int main(int argc, char** argv) { return headrace::run(argc, argv); }
+int main(int argc, char** argv) {
+  return headrace::run(argc, argv);
+}

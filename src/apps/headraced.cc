@@ -36,7 +36,7 @@ struct Options {
   std::string bucket;         // of a new namespace; empty: a directory beside the state
   std::string rehydrate;      // bucket of a namespace to take
   bool take_over = false;
-  double scrub_days = 7;      // of a pass over all targets
+  double scrub_days = 7;  // of a pass over all targets
   int ready_fd = -1;
 };
 
@@ -49,10 +49,18 @@ void tell(const Options& options, const std::string& line) {
   if (options.ready_fd >= 0) ::close(options.ready_fd);
 }
 
-Task<Result<std::string>> serve_status(Node* node, const EmbeddedCoordinator* coordinator) { co_return status_json(*node, *coordinator); }
-Task<Result<std::string>> serve_pins(Node* node, Clock* clock) { co_return pins_json(*node, *clock); }
-Task<Result<std::string>> serve_targets(Node* node) { co_return targets_json(*node); }
-Task<Result<std::string>> serve_metrics(Node* node) { co_return metrics_text(*node); }
+Task<Result<std::string>> serve_status(Node* node, const EmbeddedCoordinator* coordinator) {
+  co_return status_json(*node, *coordinator);
+}
+Task<Result<std::string>> serve_pins(Node* node, Clock* clock) {
+  co_return pins_json(*node, *clock);
+}
+Task<Result<std::string>> serve_targets(Node* node) {
+  co_return targets_json(*node);
+}
+Task<Result<std::string>> serve_metrics(Node* node) {
+  co_return metrics_text(*node);
+}
 
 // {"number": N}
 Task<Result<std::string>> replace_target(Node* node, std::string body) {
@@ -94,7 +102,7 @@ std::string host_name() {
   return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
 }
 
-constexpr uint64_t kKeepFree = 16 * kMiB;   // of the targets' file system, for local stores, log and coordinator
+constexpr uint64_t kKeepFree = 16 * kMiB;     // of the targets' file system, for local stores, log and coordinator
 constexpr const char* kBucketKey = "bucket";  // URL, without secrets
 
 uint64_t choose_capacity(const std::string& state, const Options& options, uint32_t targets) {
@@ -116,10 +124,13 @@ Task<Result<void>> check_new_bucket(Env env, BucketUrl url, Blocking* requests) 
   Result<Got> head = co_await store->get_with_etag(kHeadKey);
   if (head.ok()) {
     Result<HeadRecord> record = decode_bucket_head(head->body.view());
-    co_return Error(Code::kInvalid, store->url() + " holds a namespace already" + (record.ok() ? " (" + describe(*record) + ")" : "") +
-                                        ": bring that one back with `headrace rehydrate " + store->url() + "`, or name an empty bucket or prefix");
+    co_return Error(Code::kInvalid, store->url() + " holds a namespace already" +
+                                        (record.ok() ? " (" + describe(*record) + ")" : "") +
+                                        ": bring that one back with `headrace rehydrate " + store->url() +
+                                        "`, or name an empty bucket or prefix");
   }
-  if (head.code() != Code::kNotFound) co_return std::move(head).error().within("the bucket " + store->url() + " cannot be used");
+  if (head.code() != Code::kNotFound)
+    co_return std::move(head).error().within("the bucket " + store->url() + " cannot be used");
   Result<void> probed = co_await probe_conditional_writes(*store, env.random);
   if (!probed.ok()) co_return std::move(probed).error().within("the bucket " + store->url() + " cannot be used");
   co_return Result<void>();
@@ -152,11 +163,15 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
     asked = parsed.text();
   }
   if (!fresh && !options.rehydrate.empty())
-    co_return Error(Code::kExists, options.state + " holds a cluster already (bucket " + bucket + "): choose an empty --state, or start it with `headrace up --state " +
+    co_return Error(Code::kExists, options.state + " holds a cluster already (bucket " + bucket +
+                                       "): choose an empty --state, or start it with `headrace up --state " +
                                        options.state + "`");
-  if (bucket.empty() || (fresh && !asked.empty())) bucket = !asked.empty() ? asked : "file://" + options.state + ".bucket";
+  if (bucket.empty() || (fresh && !asked.empty()))
+    bucket = !asked.empty() ? asked : "file://" + options.state + ".bucket";
   if (!asked.empty() && asked != bucket)
-    co_return Error(Code::kInvalid, options.state + " belongs to the bucket " + bucket + ": a namespace keeps its bucket (leave --bucket out, or choose an empty --state)");
+    co_return Error(Code::kInvalid,
+                    options.state + " belongs to the bucket " + bucket +
+                        ": a namespace keeps its bucket (leave --bucket out, or choose an empty --state)");
   HR_CO_TRY(BucketUrl url, parse_bucket_url(bucket));
   ThreadPool requests(reactor, 16);
   ObjectStoreOptions store_options;
@@ -174,7 +189,9 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
     bootstrap.address = address;
     HR_CO_TRY(TargetPlaces places, parse_target_places(options.targets));
     bootstrap.targets = places.count;
-    bootstrap.target_capacity = places.paths.empty() || options.capacity_mib > 0 ? choose_capacity(options.state, options, places.count) : kMinTargetCapacity;
+    bootstrap.target_capacity = places.paths.empty() || options.capacity_mib > 0
+                                    ? choose_capacity(options.state, options, places.count)
+                                    : kMinTargetCapacity;
     if (options.capacity_mib == 0 && bootstrap.target_capacity < kMinTargetCapacity)
       co_return Error(Code::kNoSpace, options.state + " has too little free space for " + std::to_string(places.count) +
                                           " targets: free some, choose another --state, or fewer --targets");
@@ -182,7 +199,8 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
       HR_CO_TRY(bootstrap.protection, parse_protection(options.protection));
     }
     HR_CO_TRY(Node::check(bootstrap));
-    HR_CO_TRY(prepare_target_places(places, {.state = options.state, .capacity_mib = options.capacity_mib, .force = options.force}, bootstrap));
+    HR_CO_TRY(prepare_target_places(
+        places, {.state = options.state, .capacity_mib = options.capacity_mib, .force = options.force}, bootstrap));
     if (options.rehydrate.empty()) {
       HR_CO_TRY(co_await check_new_bucket(env, url, &requests));
     }
@@ -194,7 +212,8 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
       attach_options.take_over = options.take_over;
       HR_CO_TRY(bootstrap.attached, co_await attach(env, coordinator, *store, attach_options));
       held = bootstrap.attached->head;
-      log.info(options.take_over ? "take_over" : "attached", {{"bucket", bucket}, {"before", describe(bootstrap.attached->before)}});
+      log.info(options.take_over ? "take_over" : "attached",
+               {{"bucket", bucket}, {"before", describe(bootstrap.attached->before)}});
       if (options.protection.empty()) bootstrap.protection = bootstrap.attached->manifest.protection;
       HR_CO_TRY(Node::check(bootstrap));
     }
@@ -215,12 +234,16 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   node_options.tier.description = description;
   node_options.keeper.scrub.pass = Nanos{static_cast<int64_t>(options.scrub_days * 86'400e9)};
   node_options.targets.keep_free = kKeepFree;
-  node_options.on_event = [&log](const NodeEvent& event) { event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields); };
+  node_options.on_event = [&log](const NodeEvent& event) {
+    event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields);
+  };
   Node node(env, coordinator, stores, *store, node_options);
   Result<void> started = co_await node.start(std::move(held));
   if (started.code() == Code::kStale)
-    co_return Error(Code::kStale, options.state + " was spun down: everything is in " + bucket + ". Bring it back with `headrace rehydrate '" + bucket +
-                                      "' --state DIR`, where DIR is a new, empty directory; " + options.state + " may be deleted");
+    co_return Error(Code::kStale, options.state + " was spun down: everything is in " + bucket +
+                                      ". Bring it back with `headrace rehydrate '" + bucket +
+                                      "' --state DIR`, where DIR is a new, empty directory; " + options.state +
+                                      " may be deleted");
   HR_CO_TRY(std::move(started));
 
   NodeFile file;
@@ -233,7 +256,8 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   admin.get("/tier", [n = &node](std::string) { return tier_json(n); });
   admin.get("/metrics", [n = &node](std::string) { return serve_metrics(n); }, true);
   admin.get("/tier/pins", [n = &node, clock = &env.clock](std::string) { return serve_pins(n, clock); });
-  admin.post("/tier/fetch", [n = &node, clock = &env.clock](std::string body) { return fetch_path(n, clock, std::move(body)); });
+  admin.post("/tier/fetch",
+             [n = &node, clock = &env.clock](std::string body) { return fetch_path(n, clock, std::move(body)); });
   admin.post("/tier/pin", [n = &node](std::string body) { return pin_path(n, std::move(body)); });
   admin.post("/tier/release", [n = &node](std::string body) { return release_path(n, std::move(body)); });
   admin.post("/tier/of", [n = &node](std::string body) { return where_path(n, std::move(body)); });
@@ -245,9 +269,13 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   HR_CO_TRY(file.admin_port, admin.start());
   HR_CO_TRY(write_node_file(options.state, file));
   const Node::Times& times = node.start_times();
-  log.info("started", {{"pid", std::to_string(file.pid)}, {"bucket", bucket}, {"admin_port", std::to_string(file.admin_port)},
-                       {"targets_s", std::to_string(times.targets)}, {"partitions_s", std::to_string(times.partitions)},
-                       {"bucket_s", std::to_string(times.bucket)}, {"new", fresh ? "yes" : "no"}});
+  log.info("started", {{"pid", std::to_string(file.pid)},
+                       {"bucket", bucket},
+                       {"admin_port", std::to_string(file.admin_port)},
+                       {"targets_s", std::to_string(times.targets)},
+                       {"partitions_s", std::to_string(times.partitions)},
+                       {"bucket_s", std::to_string(times.bucket)},
+                       {"new", fresh ? "yes" : "no"}});
   tell(options, "ready");
   int signal = co_await signalled.wait();
   log.info("stopping", {{"signal", std::to_string(signal)}});
@@ -272,13 +300,18 @@ int run(int argc, char** argv) {
   CLI::App app{"headraced: a Headrace node on this machine"};
   app.add_option("--state", options.state, "directory of the node's state")->required();
   app.add_option("--protection", options.protection, "of a new namespace: D+P or replica-N");
-  app.add_option("--targets", options.targets, "how many file-backed targets a new namespace gets (6), or directories and block devices, with commas");
-  app.add_flag("--force", options.force, "although a device of --targets holds a file system or another cluster's target");
+  app.add_option(
+      "--targets", options.targets,
+      "how many file-backed targets a new namespace gets (6), or directories and block devices, with commas");
+  app.add_flag("--force", options.force,
+               "although a device of --targets holds a file system or another cluster's target");
   app.add_option("--capacity-mib", options.capacity_mib, "of each new target; 0: from the free space");
-  app.add_option("--bucket", options.bucket, "of a new namespace: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX");
+  app.add_option("--bucket", options.bucket,
+                 "of a new namespace: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX");
   app.add_option("--rehydrate", options.rehydrate, "bucket of a namespace to bring back here");
   app.add_flag("--take-over", options.take_over, "although another cluster still owns it");
-  app.add_option("--scrub-days", options.scrub_days, "in which all targets are read and verified once")->check(CLI::Range(0.01, 3650.0));
+  app.add_option("--scrub-days", options.scrub_days, "in which all targets are read and verified once")
+      ->check(CLI::Range(0.01, 3650.0));
   app.add_option("--ready-fd", options.ready_fd, "where to write 'ready' or 'error: …'");
   CLI11_PARSE(app, argc, argv);
 
@@ -287,7 +320,10 @@ int run(int argc, char** argv) {
   options.state = std::filesystem::absolute(options.state).string();
   int lock = ::open((options.state + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (lock < 0 || ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
-    tell(options, "error: " + options.state + (lock < 0 ? " cannot be written" : " is in use by another node: stop it with `headrace stop --state " + options.state + "`"));
+    tell(options,
+         "error: " + options.state +
+             (lock < 0 ? " cannot be written"
+                       : " is in use by another node: stop it with `headrace stop --state " + options.state + "`"));
     return 1;
   }
   // Buffers of segments come and go: keep their memory instead of giving it back page by page.
@@ -316,4 +352,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace headrace
 
-int main(int argc, char** argv) { return headrace::run(argc, argv); }
+int main(int argc, char** argv) {
+  return headrace::run(argc, argv);
+}

@@ -1,7 +1,8 @@
 // EventLog: what happened to a node, one JSON object per line, in STATE/log/headraced.jsonl.
 //
-// Every line has "time" (RFC 3339, UTC, milliseconds), "level" (info, warning) and "event"; the rest depends on the event.
-// Rotated at 16 MiB, three old files are kept. No secret is ever given to it. Any thread. Owner: the process's main.
+// Every line has "time" (RFC 3339, UTC, milliseconds), "level" (info, warning) and "event"; the rest depends on the
+// event. Rotated at 16 MiB, three old files are kept. No secret is ever given to it. Any thread. Owner: the process's
+// main.
 #pragma once
 
 #include <memory>

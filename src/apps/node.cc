@@ -18,7 +18,9 @@ constexpr uint32_t kMaxTargets = 64;
 constexpr uint32_t kSlots = 65'536;
 constexpr Nanos kBucketPatience = seconds(5);  // of a start, with a bucket that does not answer
 
-std::string target_directory(const std::string& state, uint32_t number) { return state + "/targets/t" + std::to_string(number); }
+std::string target_directory(const std::string& state, uint32_t number) {
+  return state + "/targets/t" + std::to_string(number);
+}
 
 Task<Result<void>> remove_target(Env env, std::string directory) {
   Result<void> removed = co_await env.disk.remove(directory + "/target.dat");
@@ -32,13 +34,17 @@ Task<Result<void>> remove_target(Env env, std::string directory) {
 
 Result<void> Node::check(const BootstrapOptions& options) {
   if (options.targets < options.protection.parity + 1u || options.targets < 1)
-    return Error(Code::kInvalid, to_string(options.protection) + " needs at least " + std::to_string(options.protection.parity + 1) +
-                                     " targets, there are " + std::to_string(options.targets) + ": add targets (--targets), or choose less parity (--protection)");
+    return Error(Code::kInvalid, to_string(options.protection) + " needs at least " +
+                                     std::to_string(options.protection.parity + 1) + " targets, there are " +
+                                     std::to_string(options.targets) +
+                                     ": add targets (--targets), or choose less parity (--protection)");
   if (options.targets > kMaxTargets)
-    return Error(Code::kInvalid, std::to_string(options.targets) + " targets are too many for one node: at most " + std::to_string(kMaxTargets));
+    return Error(Code::kInvalid, std::to_string(options.targets) + " targets are too many for one node: at most " +
+                                     std::to_string(kMaxTargets));
   if (options.target_capacity < kMinTargetCapacity)
-    return Error(Code::kInvalid, "a target of " + std::to_string(options.target_capacity) + " bytes is too small: at least " +
-                                     std::to_string(kMinTargetCapacity / kMiB) + " MiB are needed (--capacity-mib)");
+    return Error(Code::kInvalid, "a target of " + std::to_string(options.target_capacity) +
+                                     " bytes is too small: at least " + std::to_string(kMinTargetCapacity / kMiB) +
+                                     " MiB are needed (--capacity-mib)");
   return {};
 }
 
@@ -52,8 +58,11 @@ Task<Result<void>> Node::check_unused(Env env, Coordinator& coordinator, std::st
     HR_CO_TRY(TargetPlace at, co_await target_place(env, place));
     Result<std::unique_ptr<File>> file = co_await env.disk.open(at.path, {.direct = at.in_place});
     if (file.ok())
-      co_return Error(Code::kInvalid, place + " holds a target, but the coordinator's file is gone, and its copies beside the targets too: put " + state +
-                                          "/coord back from a copy, or choose an empty --state (what was tiered can be had from the bucket there)");
+      co_return Error(
+          Code::kInvalid,
+          place + " holds a target, but the coordinator's file is gone, and its copies beside the targets too: put " +
+              state +
+              "/coord back from a copy, or choose an empty --state (what was tiered can be had from the bucket there)");
   }
   co_return Result<void>();
 }
@@ -107,7 +116,9 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
     format.number = i;
     Result<std::unique_ptr<Target>> target = co_await Target::format(env, directory, format, options.target_options);
     if (target.code() == Code::kNoSpace || target.code() == Code::kTooLarge)
-      co_return Error(target.code(), target.error().message() + ": free some space, or choose another --state, a smaller --capacity-mib or fewer --targets");
+      co_return Error(target.code(),
+                      target.error().message() +
+                          ": free some space, or choose another --state, a smaller --capacity-mib or fewer --targets");
     if (!target.ok()) co_return std::move(target).error();
     co_await (*target)->close();
     map.targets.push_back(std::move(info));
@@ -163,20 +174,23 @@ Task<Result<bool>> was_released(Env env, Coordinator& coordinator, ObjectStore& 
   BucketHead head(env, bucket);
   Result<HeadVersion> there = co_await head.read();
   if (!there.ok())
-    co_return std::move(there).error().within(state + " was spun down, or was about to be: its bucket must be read before it can serve again");
+    co_return std::move(there).error().within(
+        state + " was spun down, or was about to be: its bucket must be read before it can serve again");
   HR_CO_TRY(OwnerRecord owner, co_await owner_record(env, coordinator, bucket.url()));
   const HeadRecord& record = there->record;
   if (record.owner == owner.owner) co_return record.state == HeadState::kReleased;
   if (!release->confirmed) co_return false;  // start() says who has it; what is here may be all there is of some of it
   if (record.state == HeadState::kReleased) co_return true;
-  co_return Error(Code::kBusy, state + " was spun down, and another cluster has the namespace since: " + describe(record) +
-                                   ". Spin it down there; or take it over, in a new directory: headrace rehydrate '" + bucket.url() +
-                                   "' --take-over --state DIR");
+  co_return Error(Code::kBusy, state +
+                                   " was spun down, and another cluster has the namespace since: " + describe(record) +
+                                   ". Spin it down there; or take it over, in a new directory: headrace rehydrate '" +
+                                   bucket.url() + "' --take-over --state DIR");
 }
 
 }  // namespace
 
-Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coordinator, ObjectStore& bucket, ResumeFromBucket options) {
+Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coordinator, ObjectStore& bucket,
+                                                      ResumeFromBucket options) {
   HR_CO_TRY(CoordRecord resuming, co_await coordinator.get(kResumeKey));
   HR_CO_TRY(CoordRecord current, co_await coordinator.get(kMapKey));
   if (resuming.value.empty()) {
@@ -243,17 +257,18 @@ Node::Node(Env env, Coordinator& coordinator, StoreFactory& stores, ObjectStore&
       tier_(TierContext{env, bucket, coordinator, partition_port_, target_port_, pieces_, identity_,
                         [this](std::string winner) { lost(winner); }, [this] { return usage(); }},
             options_.tier),
-      keeper_(TargetKeeper::Context{env, targets_, target_port_, partition_port_, service_, options_.self, options_.state,
-                                    options_.targets,
-                                    [this](std::function<bool(ClusterMap&)> change) { return change_map(std::move(change)); },
-                                    [this] {
-                                      std::vector<Damage> found = segments_.take_damage();
-                                      for (const Damage& damage : tier_.take_damage()) found.push_back(damage);
-                                      return found;
-                                    },
-                                    options_.on_event, [this] { return load_scrub(); },
-                                    [this](std::string record) { return save_scrub(std::move(record)); }},
-              options_.keeper) {
+      keeper_(
+          TargetKeeper::Context{
+              env, targets_, target_port_, partition_port_, service_, options_.self, options_.state, options_.targets,
+              [this](std::function<bool(ClusterMap&)> change) { return change_map(std::move(change)); },
+              [this] {
+                std::vector<Damage> found = segments_.take_damage();
+                for (const Damage& damage : tier_.take_damage()) found.push_back(damage);
+                return found;
+              },
+              options_.on_event, [this] { return load_scrub(); },
+              [this](std::string record) { return save_scrub(std::move(record)); }},
+          options_.keeper) {
   targets_.register_handlers(handlers_);
   tier_.register_handlers(handlers_);
   handlers_.on<GetMap>([this](GetMap request, CallInfo) { return get_map(request); });
@@ -285,7 +300,8 @@ Task<Result<Empty>> Node::take_report(Report report, CallInfo info) {
     add(ended_, reports_.begin()->second);
     reports_.erase(reports_.begin());
   }
-  if (report.damage.size() > Report::kMaxDamage) co_return Error(Code::kInvalid, "at most 256 damaged fragments in one report");
+  if (report.damage.size() > Report::kMaxDamage)
+    co_return Error(Code::kInvalid, "at most 256 damaged fragments in one report");
   keeper_.report(report.damage);
   report.damage.clear();
   reports_[info.header.client] = std::move(report);
@@ -336,7 +352,8 @@ Result<uint32_t> Node::admit(bool crowded) {
   if ((crowded || now.claimed() > limit) && now.capacity != 0) return tier_.make_room();
   // The nearer it is to full, the fewer at once: what is reserved cannot be refused any more.
   uint64_t share = on_targets(kMaxSegment) * 2 * std::max<size_t>(1, service_.all().size());
-  return static_cast<uint32_t>(now.capacity == 0 ? kMany : std::clamp<uint64_t>((limit - now.claimed()) / share, 1, kMany));
+  return static_cast<uint32_t>(now.capacity == 0 ? kMany
+                                                 : std::clamp<uint64_t>((limit - now.claimed()) / share, 1, kMany));
 }
 
 // Bytes of fragments of a segment of that length.
@@ -406,7 +423,8 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
       continue;
     }
     // Another cluster's or a newer format is a mistake to be mended before anything is served.
-    if (target.code() == Code::kInvalid || target.code() == Code::kUnsupportedFormat) co_return std::move(target).error().within(directory);
+    if (target.code() == Code::kInvalid || target.code() == Code::kUnsupportedFormat)
+      co_return std::move(target).error().within(directory);
     targets_.add_failed(info.id, info.number, target.error().text());
     info.state = TargetState::kLost;
   }
@@ -418,8 +436,10 @@ Task<Result<void>> Node::note_generations() {
   GenerationsRecord record;
   std::map<TargetId, uint64_t> now;
   for (const TargetInfo& info : view_.map().targets) {
-    if (std::shared_ptr<Target> target = targets_.find(info.id); target != nullptr) now[info.id] = target->generation();
-    else if (auto at = generations_.find(info.id); at != generations_.end()) now[info.id] = at->second;
+    if (std::shared_ptr<Target> target = targets_.find(info.id); target != nullptr)
+      now[info.id] = target->generation();
+    else if (auto at = generations_.find(info.id); at != generations_.end())
+      now[info.id] = at->second;
   }
   if (now == generations_) co_return Result<void>();
   for (const auto& [id, generation] : now) record.targets.push_back({id, generation});
@@ -443,7 +463,8 @@ Task<Result<void>> Node::save_scrub(std::string record) {
 Task<Result<void>> Node::start(std::optional<HeadVersion> held) {
   HR_CO_TRY(ClusterMap map, co_await load_map());
   HR_CO_TRY(CoordRecord secret, co_await coordinator_.get(kSecretKey));
-  if (secret.value.size() != secret_.size()) co_return Error(Code::kCorrupt, "the namespace's secret is missing from the coordinator");
+  if (secret.value.size() != secret_.size())
+    co_return Error(Code::kCorrupt, "the namespace's secret is missing from the coordinator");
   std::copy(secret.value.begin(), secret.value.end(), secret_.begin());
   targets_.set_secret(secret_);
   identity_.name_space = map.name_space;
@@ -451,7 +472,8 @@ Task<Result<void>> Node::start(std::optional<HeadVersion> held) {
   Nanos began = env_.clock.now();
   HR_CO_TRY(co_await open_targets(map));
   for (const TargetInfo& info : map.targets)
-    if (info.state == TargetState::kLost) tell({true, "target_lost", {{"target", "t" + std::to_string(info.number)}, {"id", to_string(info.id)}}});
+    if (info.state == TargetState::kLost)
+      tell({true, "target_lost", {{"target", "t" + std::to_string(info.number)}, {"id", to_string(info.id)}}});
   times_.targets = (env_.clock.now() - began).seconds();
   HR_CO_TRY(address_, co_await hub_.serve(options_.listen));
   for (NodeInfo& node : map.nodes)
@@ -481,8 +503,10 @@ bool may_be_confirmed(Code code) {
     case Code::kNotFound:  // the bucket itself: its head is created where only that is missing
     case Code::kIo:
     case Code::kNoSpace:
-    case Code::kConflict: return true;
-    default: return false;
+    case Code::kConflict:
+      return true;
+    default:
+      return false;
   }
 }
 }  // namespace
@@ -545,7 +569,8 @@ Task<void> Node::lose_patience() {
   while (only_waits_ && env_.clock.now() < until) {
     std::string trouble = bucket_.trouble();
     if (!trouble.empty())
-      refuse_changes("the bucket has not confirmed yet that this cluster owns the namespace: " + trouble, Code::kUnavailable);
+      refuse_changes("the bucket has not confirmed yet that this cluster owns the namespace: " + trouble,
+                     Code::kUnavailable);
     co_await env_.clock.sleep(seconds(1));
   }
   if (only_waits_) refuse_changes(why_read_only_, Code::kReadOnly);
@@ -558,7 +583,8 @@ void Node::watch_partitions() {
     std::string& told = told_[id];
     if (trouble == told) continue;
     told = trouble;
-    if (!trouble.empty()) tell({true, "partition_trouble", {{"partition", std::to_string(id.value())}, {"why", trouble}}});
+    if (!trouble.empty())
+      tell({true, "partition_trouble", {{"partition", std::to_string(id.value())}, {"why", trouble}}});
   }
 }
 
@@ -573,7 +599,10 @@ Task<void> Node::watch_loop() {
     (void)noted.ok();  // tried again
     TierStatus tier = tier_.status();
     if (tier.evict.bytes != evicted) {
-      tell({false, "evicted", {{"bytes", std::to_string(tier.evict.bytes - evicted)}, {"segments", std::to_string(tier.evict.segments)}}});
+      tell(
+          {false,
+           "evicted",
+           {{"bytes", std::to_string(tier.evict.bytes - evicted)}, {"segments", std::to_string(tier.evict.segments)}}});
       evicted = tier.evict.bytes;
     }
     auto changed = [&](std::string& told, const std::string& now, const char* what) {
@@ -619,14 +648,16 @@ Task<std::string> from_object(Env env, Coordinator* coordinator, ObjectStore* bu
   if (!manifest.ok()) co_return hint;
   for (const PartitionManifest& partition : manifest->partitions)
     for (const ManifestFile& file : partition.files)
-      if (error.message().find(file.file.name) != std::string::npos) co_return " (" + bucket->url() + ": " + file.key + ")" + hint;
+      if (error.message().find(file.file.name) != std::string::npos)
+        co_return " (" + bucket->url() + ": " + file.key + ")" + hint;
   co_return hint;
 }
 }  // namespace
 
 Task<Result<void>> Node::lead_partitions() {
-  PartitionContext context{env_, hub_, view_, target_port_, partition_port_, coordinator_, stores_, segments_, secret_, options_.self, options_.partitions,
-                           [this](bool crowded) { return admit(crowded); }};
+  PartitionContext context{
+      env_,    hub_,      view_,   target_port_,  partition_port_,     coordinator_,
+      stores_, segments_, secret_, options_.self, options_.partitions, [this](bool crowded) { return admit(crowded); }};
   HR_CO_TRY(auto from, co_await origins());
   bool rehydrated = !from.empty();
   std::vector<std::shared_ptr<Partition>> started;
@@ -634,7 +665,8 @@ Task<Result<void>> Node::lead_partitions() {
   for (const PartitionInfo& info : view_.map().partitions) {
     started.push_back(std::make_shared<Partition>(context, info.id));
     auto origin = from.find(info.id);
-    starts.push_back(origin == from.end() ? started.back()->start() : started.back()->start_from(std::move(origin->second)));
+    starts.push_back(origin == from.end() ? started.back()->start()
+                                          : started.back()->start_from(std::move(origin->second)));
   }
   std::vector<Result<void>> results = co_await when_all(std::move(starts));
   ClusterMap map = view_.map();

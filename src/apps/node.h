@@ -1,4 +1,5 @@
-// Node: one server process: targets, partitions, and the messages of both, over whatever Env, coordinator and store it is given.
+// Node: one server process: targets, partitions, and the messages of both, over whatever Env, coordinator and store it
+// is given.
 //
 // headraced gives it the real ones, the simulator simulated ones. Order of life: bootstrap() once for a new cluster,
 // then construct → start() → stop() (or destruction: a crash). The Env, coordinator and stores outlive it.
@@ -12,8 +13,8 @@
 #include "apps/target_keeper.h"
 #include "coord/fragment_calls.h"
 #include "coord/map_follower.h"
-#include "hot/target_service.h"
 #include "hot/piece_cache.h"
+#include "hot/target_service.h"
 #include "meta/service.h"
 #include "runtime/scope.h"
 #include "tier/tier_service.h"
@@ -22,7 +23,7 @@ namespace headrace {
 
 struct NodeOptions {
   NodeId self{1};
-  std::string state;           // directory: targets are under STATE/targets/tN
+  std::string state;  // directory: targets are under STATE/targets/tN
   Address listen;
   PartitionOptions partitions;
   TargetOptions targets;
@@ -30,15 +31,15 @@ struct NodeOptions {
   uint64_t cache_bytes = 512 * kMiB;  // of pieces of cold segments, in memory
   TargetKeeperOptions keeper;
   Nanos unconfirmed_patience = seconds(60);  // until writes are refused where the bucket does not say who owns it
-  OnNodeEvent on_event;        // for the log; may be empty
+  OnNodeEvent on_event;                      // for the log; may be empty
 };
 
 // Where a cluster keeps that it began on a bucket's manifest: encode_durable(HeadRecord). There until every partition
 // has a checkpoint of its own.
 inline constexpr const char* kOriginKey = "origin";
 
-// Where a cluster keeps the highest generation that it has seen of each target: encode_durable(GenerationsRecord). A file
-// of a lower one is an older copy that was put back.
+// Where a cluster keeps the highest generation that it has seen of each target: encode_durable(GenerationsRecord). A
+// file of a lower one is an older copy that was put back.
 inline constexpr const char* kGenerationsKey = "generations";
 
 // How far scrub is: encode_durable(ScrubRecord).
@@ -55,15 +56,15 @@ struct GenerationsRecord {
   void fields(this auto& self, auto& v) { v(self.targets); }
 };
 
-// Where a cluster keeps that it is taking its namespace from its bucket again, in place: encode_durable(ClusterMap), as it
-// was. There until the node can start on it.
+// Where a cluster keeps that it is taking its namespace from its bucket again, in place: encode_durable(ClusterMap), as
+// it was. There until the node can start on it.
 inline constexpr const char* kResumeKey = "resume";
 
 struct ResumeFromBucket {
   NodeId self{1};
   std::string state;
   Address address;
-  std::string description;       // of this owner, for people
+  std::string description;  // of this owner, for people
   TargetOptions target_options;
 };
 
@@ -97,19 +98,19 @@ class Node {
   // kExists when there is a cluster; kInvalid when targets are there and the coordinator knows nothing of them.
   [[nodiscard]] static Task<Result<void>> bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options);
 
-  // When the cluster here was spun down, takes its namespace into the next epoch: swaps head, formats the targets anew (what
-  // they hold is void) and bootstraps on the manifest. Nothing: it was not spun down (or there is no cluster). Interrupted,
-  // it can be run again. kBusy: another cluster has the namespace; kUnavailable: the bucket does not tell.
-  [[nodiscard]] static Task<Result<std::optional<HeadVersion>>> resume(Env env, Coordinator& coordinator, ObjectStore& bucket, ResumeFromBucket options);
+  // When the cluster here was spun down, takes its namespace into the next epoch: swaps head, formats the targets anew
+  // (what they hold is void) and bootstraps on the manifest. Nothing: it was not spun down (or there is no cluster).
+  // Interrupted, it can be run again. kBusy: another cluster has the namespace; kUnavailable: the bucket does not tell.
+  [[nodiscard]] static Task<Result<std::optional<HeadVersion>>> resume(Env env, Coordinator& coordinator,
+                                                                       ObjectStore& bucket, ResumeFromBucket options);
 
   Node(Env env, Coordinator& coordinator, StoreFactory& stores, ObjectStore& bucket, NodeOptions options);
   ~Node();
 
-  // Serves when it returns. A target that cannot be opened is marked lost, and the rest goes on; a partition that cannot
-  // recover is an error that says what is missing. A bucket that does not answer is no error: what is hot is served, and
-  // nothing is changed until the bucket has confirmed who owns the namespace (why_read_only() says so). A bucket that
-  // was released, or holds something else, is one.
-  // `held`: what attach() returned in this process.
+  // Serves when it returns. A target that cannot be opened is marked lost, and the rest goes on; a partition that
+  // cannot recover is an error that says what is missing. A bucket that does not answer is no error: what is hot is
+  // served, and nothing is changed until the bucket has confirmed who owns the namespace (why_read_only() says so). A
+  // bucket that was released, or holds something else, is one. `held`: what attach() returned in this process.
   [[nodiscard]] Task<Result<void>> start(std::optional<HeadVersion> held = std::nullopt);
   [[nodiscard]] Task<void> stop();
 
@@ -180,7 +181,7 @@ class Node {
   Identity identity_;
   Handlers handlers_;
   ClusterView view_;
-  uint64_t map_version_ = 0;   // of the coordinator's record
+  uint64_t map_version_ = 0;                  // of the coordinator's record
   std::map<TargetId, uint64_t> generations_;  // as the coordinator has them
   NamespaceSecret secret_{};
   TargetService targets_;
@@ -199,13 +200,13 @@ class Node {
   Report ended_;
   std::string why_read_only_;
   std::string winner_;
-  bool only_waits_ = false;    // whoever wants to change something; why_read_only_ says for what
+  bool only_waits_ = false;  // whoever wants to change something; why_read_only_ says for what
   Times times_;
   Mutex map_changes_;
   std::map<PartitionId, std::string> told_;  // what was last said of each partition's trouble
   TargetKeeper keeper_;
   std::unique_ptr<Scope> confirming_;
-  Scope scope_;                // last
+  Scope scope_;  // last
 };
 
 }  // namespace headrace

@@ -13,9 +13,12 @@ namespace {
 
 const char* state_name(TargetState state) {
   switch (state) {
-    case TargetState::kLive: return "live";
-    case TargetState::kLost: return "lost";
-    case TargetState::kRetired: return "retired";
+    case TargetState::kLive:
+      return "live";
+    case TargetState::kLost:
+      return "lost";
+    case TargetState::kRetired:
+      return "retired";
   }
   return "unknown";
 }
@@ -28,14 +31,25 @@ json targets_of(Node& node) {
   json out = json::array();
   for (const TargetInfo& info : infos) {
     TargetStatusReply s = statuses[info.id];
-    json one{{"name", "t" + std::to_string(info.number)}, {"id", to_string(info.id)}, {"state", state_name(info.state)},
-             {"capacity", info.capacity}, {"used", s.used}, {"fragments", s.fragments}, {"corrupt_blocks", s.corrupt_blocks},
-             {"fenced", s.fenced}, {"reason", s.reason}};
+    json one{{"name", "t" + std::to_string(info.number)},
+             {"id", to_string(info.id)},
+             {"state", state_name(info.state)},
+             {"capacity", info.capacity},
+             {"used", s.used},
+             {"fragments", s.fragments},
+             {"corrupt_blocks", s.corrupt_blocks},
+             {"fenced", s.fenced},
+             {"reason", s.reason}};
     TargetRebuild rebuild = node.keeper().rebuild_of(info.id);
     if (info.state != TargetState::kLive) {
       const RebuildProgress& p = rebuild.progress;
-      one["rebuild"] = {{"state", std::string(to_string(rebuild.step))}, {"segments_total", p.segments_total}, {"segments_done", p.segments_done},
-                        {"segments_failed", p.segments_failed}, {"bytes", p.bytes}, {"bytes_per_s", p.bytes_per_s}, {"eta_s", p.eta_s},
+      one["rebuild"] = {{"state", std::string(to_string(rebuild.step))},
+                        {"segments_total", p.segments_total},
+                        {"segments_done", p.segments_done},
+                        {"segments_failed", p.segments_failed},
+                        {"bytes", p.bytes},
+                        {"bytes_per_s", p.bytes_per_s},
+                        {"eta_s", p.eta_s},
                         {"last_error", rebuild.last_error}};
     }
     out.push_back(std::move(one));
@@ -47,18 +61,39 @@ json scrub_of(Node& node) {
   ScrubStatus s = node.keeper().scrubber().status();
   KeeperCounters keeper = node.keeper().counters();
   const TargetInfo* at = node.map().target(s.target);
-  return {{"running", s.running}, {"asked", s.asked}, {"target", s.running && at != nullptr ? "t" + std::to_string(at->number) : ""},
-          {"targets_done", s.targets_done}, {"targets", s.targets}, {"fragments", s.here.fragments}, {"bytes", s.here.bytes},
-          {"bytes_total", s.bytes_total}, {"bytes_per_s", s.bytes_per_s}, {"eta_s", s.eta_s}, {"found", s.ever.damaged + s.ever.missing + s.ever.parity_wrong},
-          {"damaged", s.ever.damaged}, {"missing", s.ever.missing}, {"stripes", s.ever.stripes}, {"parity_wrong", s.ever.parity_wrong},
-          {"fragments_ever", s.ever.fragments}, {"bytes_ever", s.ever.bytes}, {"repaired", keeper.repaired}, {"waiting", keeper.damage_waiting},
-          {"passes", s.passes}, {"began_s", s.began_s}, {"ended_s", s.ended_s}, {"next_s", s.next_s}, {"run", s.run}, {"run_ended", s.run_ended},
+  return {{"running", s.running},
+          {"asked", s.asked},
+          {"target", s.running && at != nullptr ? "t" + std::to_string(at->number) : ""},
+          {"targets_done", s.targets_done},
+          {"targets", s.targets},
+          {"fragments", s.here.fragments},
+          {"bytes", s.here.bytes},
+          {"bytes_total", s.bytes_total},
+          {"bytes_per_s", s.bytes_per_s},
+          {"eta_s", s.eta_s},
+          {"found", s.ever.damaged + s.ever.missing + s.ever.parity_wrong},
+          {"damaged", s.ever.damaged},
+          {"missing", s.ever.missing},
+          {"stripes", s.ever.stripes},
+          {"parity_wrong", s.ever.parity_wrong},
+          {"fragments_ever", s.ever.fragments},
+          {"bytes_ever", s.ever.bytes},
+          {"repaired", keeper.repaired},
+          {"waiting", keeper.damage_waiting},
+          {"passes", s.passes},
+          {"began_s", s.began_s},
+          {"ended_s", s.ended_s},
+          {"next_s", s.next_s},
+          {"run", s.run},
+          {"run_ended", s.run_ended},
           {"last_error", s.last_error}};
 }
 
 }  // namespace
 
-std::string targets_json(Node& node) { return json{{"targets", targets_of(node)}, {"scrub", scrub_of(node)}}.dump(); }
+std::string targets_json(Node& node) {
+  return json{{"targets", targets_of(node)}, {"scrub", scrub_of(node)}}.dump();
+}
 
 std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   json out;
@@ -84,8 +119,12 @@ std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
     staged += s.staged_bytes;
     sessions += s.sessions;
     grants += s.grants;
-    partitions.push_back({{"id", id.value()}, {"epoch", s.epoch.value()}, {"state", s.state}, {"last", s.last.value()},
-                          {"checkpoint_at", s.checkpoint_at.value()}, {"operations", s.operations},
+    partitions.push_back({{"id", id.value()},
+                          {"epoch", s.epoch.value()},
+                          {"state", s.state},
+                          {"last", s.last.value()},
+                          {"checkpoint_at", s.checkpoint_at.value()},
+                          {"operations", s.operations},
                           {"fully_copied", partition->journal().fully_copied() && partition->checkpoint_whole()},
                           {"last_error", partition->last_error()}});
   }
@@ -94,11 +133,19 @@ std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   TierStatus tier = node.tier().status();
   out["published"] = to_string(tier.published);
   out["published_s"] = tier.published_s;
-  out["upload"] = {{"segments", tier.upload.segments}, {"objects", tier.upload.objects}, {"bytes", tier.upload.bytes}, {"last_error", tier.upload.last_error}};
-  out["evict"] = {{"segments", tier.evict.segments}, {"bytes", tier.evict.bytes}, {"short_of", tier.evict.short_of}, {"last_error", tier.evict.last_error}};
+  out["upload"] = {{"segments", tier.upload.segments},
+                   {"objects", tier.upload.objects},
+                   {"bytes", tier.upload.bytes},
+                   {"last_error", tier.upload.last_error}};
+  out["evict"] = {{"segments", tier.evict.segments},
+                  {"bytes", tier.evict.bytes},
+                  {"short_of", tier.evict.short_of},
+                  {"last_error", tier.evict.last_error}};
   const FetchProgress& fetch = node.tier().fetch_progress();
-  out["fetch"] = {{"running", fetch.running}, {"segments_cold", fetch.segments_cold}, {"bytes_cold", fetch.bytes_cold}, {"segments", fetch.segments},
-                  {"bytes", fetch.bytes}, {"failed", fetch.failed}, {"no_room", fetch.no_room}, {"last_error", fetch.last_error}};
+  out["fetch"] = {{"running", fetch.running},       {"segments_cold", fetch.segments_cold},
+                  {"bytes_cold", fetch.bytes_cold}, {"segments", fetch.segments},
+                  {"bytes", fetch.bytes},           {"failed", fetch.failed},
+                  {"no_room", fetch.no_room},       {"last_error", fetch.last_error}};
   out["publish"] = {{"manifests", tier.publish.manifests}, {"last_error", tier.publish.last_error}};
   SpinDownProgress down = node.tier().spin_down_progress();
   out["spin_down"] = {{"step", static_cast<int>(down.step)}, {"sessions", down.sessions}, {"grants", down.grants}};
@@ -112,14 +159,18 @@ std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   out["sessions"] = sessions;
   out["grants"] = grants;
   bool confirmed = node.why_read_only().empty();
-  out["owner"] = confirmed ? "this cluster (" + hex(map.cluster.value()) + ")" : !node.winner().empty() ? node.winner() : "unconfirmed: " + node.why_read_only();
+  out["owner"] = confirmed                ? "this cluster (" + hex(map.cluster.value()) + ")"
+                 : !node.winner().empty() ? node.winner()
+                                          : "unconfirmed: " + node.why_read_only();
   out["owned"] = confirmed;
   out["bucket_trouble"] = node.bucket_trouble();
   out["read_only"] = node.why_read_only();
   KeeperCounters keeper = node.keeper().counters();
-  out["upkeep"] = {{"targets_lost", keeper.targets_lost}, {"targets_rescued", keeper.rescued}, {"fragments_repaired", keeper.repaired}, {"repairs_failed", keeper.repair_failed},
-                   {"damage_waiting", keeper.damage_waiting}, {"segments_rebuilt", keeper.segments_rebuilt}, {"bytes_rebuilt", keeper.bytes_rebuilt},
-                   {"orphans_freed", keeper.orphans_freed}, {"last_error", keeper.last_error}};
+  out["upkeep"] = {{"targets_lost", keeper.targets_lost},     {"targets_rescued", keeper.rescued},
+                   {"fragments_repaired", keeper.repaired},   {"repairs_failed", keeper.repair_failed},
+                   {"damage_waiting", keeper.damage_waiting}, {"segments_rebuilt", keeper.segments_rebuilt},
+                   {"bytes_rebuilt", keeper.bytes_rebuilt},   {"orphans_freed", keeper.orphans_freed},
+                   {"last_error", keeper.last_error}};
   out["scrub"] = scrub_of(node);
   out["coordinator"] = {{"copies", coordinator.copies()}, {"last_error", coordinator.copy_error()}};
   const Node::Times& times = node.start_times();
@@ -176,15 +227,25 @@ json fetch_json(const FetchProgress& p, Nanos now) {
   double took = ((p.running ? now : p.ended) - p.began).seconds();
   double rate = took > 0 ? static_cast<double>(p.bytes) / took : 0;
   uint64_t left = p.bytes_cold - std::min(p.bytes_cold, p.bytes);
-  return {{"running", p.running}, {"segments_total", p.segments_total}, {"bytes_total", p.bytes_total}, {"segments_cold", p.segments_cold},
-          {"bytes_cold", p.bytes_cold}, {"segments", p.segments}, {"bytes", p.bytes}, {"failed", p.failed}, {"no_room", p.no_room},
-          {"bytes_per_s", rate}, {"eta_s", p.running && rate > 0 ? static_cast<double>(left) / rate : 0.0}, {"last_error", p.last_error}};
+  return {{"running", p.running},
+          {"segments_total", p.segments_total},
+          {"bytes_total", p.bytes_total},
+          {"segments_cold", p.segments_cold},
+          {"bytes_cold", p.bytes_cold},
+          {"segments", p.segments},
+          {"bytes", p.bytes},
+          {"failed", p.failed},
+          {"no_room", p.no_room},
+          {"bytes_per_s", rate},
+          {"eta_s", p.running && rate > 0 ? static_cast<double>(left) / rate : 0.0},
+          {"last_error", p.last_error}};
 }
 
 // {"path": "/…"}, a path of the namespace.
 Result<std::string> path_of(const std::string& body) {
   json asked = json::parse(body, nullptr, false);
-  if (!asked.is_object() || !asked.contains("path") || !asked["path"].is_string()) return Error(Code::kInvalid, "which path? {\"path\": \"/…\"}");
+  if (!asked.is_object() || !asked.contains("path") || !asked["path"].is_string())
+    return Error(Code::kInvalid, "which path? {\"path\": \"/…\"}");
   return asked["path"].get<std::string>();
 }
 
@@ -201,7 +262,8 @@ std::string pins_json(Node& node, Clock& clock) {
     one["files"] = state.files;
     pins.push_back(std::move(one));
   }
-  return json{{"pins", std::move(pins)}, {"last_error", node.tier().pins().last_error()}}.dump(-1, ' ', false, json::error_handler_t::replace);
+  return json{{"pins", std::move(pins)}, {"last_error", node.tier().pins().last_error()}}.dump(
+      -1, ' ', false, json::error_handler_t::replace);
 }
 
 Task<Result<std::string>> fetch_path(Node* node, Clock* clock, std::string body) {
@@ -225,8 +287,15 @@ Task<Result<std::string>> release_path(Node* node, std::string body) {
 Task<Result<std::string>> where_path(Node* node, std::string body) {
   HR_CO_TRY(std::string path, path_of(body));
   HR_CO_TRY(TierService::Where w, co_await node->tier().where(path));
-  co_return json{{"path", path}, {"files", w.files}, {"directories", w.directories}, {"segments", w.segments}, {"bytes", w.bytes}, {"hot_bytes", w.hot},
-                 {"not_in_bucket_bytes", w.not_in_bucket}, {"cached_bytes", w.cached}, {"bucket_only_bytes", w.bytes - w.hot - std::min(w.cached, w.bytes - w.hot)},
+  co_return json{{"path", path},
+                 {"files", w.files},
+                 {"directories", w.directories},
+                 {"segments", w.segments},
+                 {"bytes", w.bytes},
+                 {"hot_bytes", w.hot},
+                 {"not_in_bucket_bytes", w.not_in_bucket},
+                 {"cached_bytes", w.cached},
+                 {"bucket_only_bytes", w.bytes - w.hot - std::min(w.cached, w.bytes - w.hot)},
                  {"pinned", w.pinned}}
       .dump(-1, ' ', false, json::error_handler_t::replace);
 }

@@ -108,7 +108,9 @@ TEST_F(NodeTest, AKernelIsNotWaitedForInADirectoryThatIsRemovedOrMoved) {
     } else {
       FileId replaced = make_directory(*client, away, name).id;
       (void)world.run(client->lookup(replaced, "nothing"));
-      EXPECT_TRUE(world.run(client->rename({.from_parent = kRootFile, .from_name = name, .to_parent = away, .to_name = name})).ok());
+      EXPECT_TRUE(
+          world.run(client->rename({.from_parent = kRootFile, .from_name = name, .to_parent = away, .to_name = name}))
+              .ok());
     }
     EXPECT_LT((world.now() - before).seconds(), 0.5) << name;
   }
@@ -188,7 +190,7 @@ TEST_F(NodeTest, ARehydrationThatIsInterruptedGoesOn) {
   node_machine.crash(CrashKind::kPower);
   node_machine.disk().wipe();
   // Ever later in the start; the last one gets through.
-  for (uint64_t steps = 50; ; steps += 150) {
+  for (uint64_t steps = 50;; steps += 150) {
     NodeProcess* process = nullptr;
     node_machine.start([&](Env& env) {
       auto made = std::make_unique<NodeProcess>(env, bucket, true);
@@ -272,7 +274,8 @@ TEST_F(NodeTest, ASpinDownThatIsInterruptedIsUndoneOrTakenUpByTheNextStart) {
     node_machine.crash(steps % 200 == 0 ? CrashKind::kPower : CrashKind::kProcess);
     process = &start_node();
     auto client = start_client(client_machine);
-    for (const auto& [name, bytes] : written) ASSERT_TRUE(read_file(*client, kRootFile, name) == bytes) << name << " at " << steps;
+    for (const auto& [name, bytes] : written)
+      ASSERT_TRUE(read_file(*client, kRootFile, name) == bytes) << name << " at " << steps;
     EXPECT_TRUE(world.run(client->shut_down()).ok());
   }
 }
@@ -385,7 +388,8 @@ TEST_F(NodeTest, FetchedAndPinnedFilesAreHotAgainAndPinsStay) {
   EXPECT_TRUE(world.run(client->shut_down()).ok());
 }
 
-// Objects that are mostly dead are rewritten, collected after the horizon, and what lives comes back from the bucket alone.
+// Objects that are mostly dead are rewritten, collected after the horizon, and what lives comes back from the bucket
+// alone.
 TEST_F(NodeTest, ObjectsThatAreMostlyDeadAreRewrittenAndCollected) {
   tier.publish.horizon = seconds(100);
   NodeProcess& node = start_node();

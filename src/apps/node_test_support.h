@@ -124,7 +124,8 @@ struct NodeTest : ::testing::Test {
     EXPECT_TRUE(made.ok()) << name << ": " << (made.ok() ? "" : made.error().text());
     return made.ok() ? *made : Attributes{};
   }
-  FileId write_file(Client& client, FileId parent, const std::string& name, const std::string& bytes, bool sync = true) {
+  FileId write_file(Client& client, FileId parent, const std::string& name, const std::string& bytes,
+                    bool sync = true) {
     auto created = world.run(client.create(parent, name, 0644, OpenMode{.read = true, .write = true}, {}));
     EXPECT_TRUE(created.ok()) << name << ": " << (created.ok() ? "" : created.error().text());
     if (!created.ok()) return {};
@@ -145,7 +146,8 @@ struct NodeTest : ::testing::Test {
     if (!opened.ok()) return "open: " + opened.error().text();
     auto read = world.run(client.read(*opened, 0, found->size + 1));
     std::string out;
-    if (!read.ok()) out = "read: " + read.error().text();
+    if (!read.ok())
+      out = "read: " + read.error().text();
     else
       for (const Buffer& piece : *read) out.append(piece.text());
     auto closed = world.run(client.close(*opened));

@@ -89,7 +89,8 @@ TEST_F(RescueTest, BadInputScrubMendsBitsThatFlippedAtRest) {
       for (const InventoryItem& item : there->items) {
         FragmentEntry entry = *target->find(item.fragment);
         const std::string file = "/state/targets/t" + std::to_string(number) + "/target.dat";
-        ASSERT_TRUE(node_machine.disk().flip(file, target->superblock().data_offset() + entry.block * kBlock + 4096 + flipped * 13 % 4000));
+        ASSERT_TRUE(node_machine.disk().flip(
+            file, target->superblock().data_offset() + entry.block * kBlock + 4096 + flipped * 13 % 4000));
         ++flipped;
       }
     }
@@ -98,7 +99,8 @@ TEST_F(RescueTest, BadInputScrubMendsBitsThatFlippedAtRest) {
   Result<uint64_t> run = process->node->keeper().scrubber().ask(std::nullopt);
   ASSERT_TRUE(run.ok());
   ASSERT_TRUE(world.run_until([&] {
-    return process->node->keeper().scrubber().status().run_ended == *run && process->node->keeper().counters().damage_waiting == 0;
+    return process->node->keeper().scrubber().status().run_ended == *run &&
+           process->node->keeper().counters().damage_waiting == 0;
   }));
   EXPECT_EQ(process->node->keeper().scrubber().status().ever.damaged, flipped);
   world.run_for(seconds(5));

@@ -41,7 +41,8 @@ Task<void> Scrubber::stop() {
 std::vector<TargetInfo> Scrubber::mine() const {
   std::vector<TargetInfo> out;
   for (const TargetInfo& info : context_.work.map().targets)
-    if (info.node == context_.self && info.state == TargetState::kLive && context_.targets.find(info.id) != nullptr) out.push_back(info);
+    if (info.node == context_.self && info.state == TargetState::kLive && context_.targets.find(info.id) != nullptr)
+      out.push_back(info);
   std::ranges::sort(out, {}, &TargetInfo::number);
   return out;
 }
@@ -61,7 +62,8 @@ Result<uint64_t> Scrubber::ask(std::optional<uint32_t> number) {
     any = true;
   }
   if (!any)
-    return Error(Code::kInvalid, (number ? "there is no live target t" + std::to_string(*number) : std::string("there is no live target")) +
+    return Error(Code::kInvalid, (number ? "there is no live target t" + std::to_string(*number)
+                                         : std::string("there is no live target")) +
                                      " to scrub" + (there.empty() ? "" : ": this node has " + there));
   asked_all_ |= !number;
   ++run_;
@@ -217,7 +219,8 @@ Task<void> Scrubber::run() {
     Result<std::string> stored = co_await context_.load();
     if (stored.ok()) {
       loaded_ = true;
-      Result<ScrubRecord> record = stored->empty() ? Result<ScrubRecord>(ScrubRecord{}) : decode_durable<ScrubRecord>(*stored);
+      Result<ScrubRecord> record =
+          stored->empty() ? Result<ScrubRecord>(ScrubRecord{}) : decode_durable<ScrubRecord>(*stored);
       if (record.ok()) record_ = *std::move(record);  // otherwise a pass begins anew
       break;
     }

@@ -1,10 +1,10 @@
-// Scrubber: when a node's targets are scrubbed: a pass over all of them in a stated time, at a low rate, and at once where
-// somebody asks.
+// Scrubber: when a node's targets are scrubbed: a pass over all of them in a stated time, at a low rate, and at once
+// where somebody asks.
 //
-// A pass goes on where it was after a restart: how far it is lies in the coordinator, stored every minute. Its rate is what
-// is left divided by the time that is left, and never below `at_least`: small nodes are through in hours and then wait. An
-// asked run interrupts the pass, which goes on afterwards; one over all targets counts as a pass.
-// Owner: TargetKeeper, which repairs what is found. One core.
+// A pass goes on where it was after a restart: how far it is lies in the coordinator, stored every minute. Its rate is
+// what is left divided by the time that is left, and never below `at_least`: small nodes are through in hours and then
+// wait. An asked run interrupts the pass, which goes on afterwards; one over all targets counts as a pass. Owner:
+// TargetKeeper, which repairs what is found. One core.
 #pragma once
 
 #include <functional>
@@ -19,10 +19,10 @@
 namespace headrace {
 
 struct ScrubberOptions {
-  Nanos pass = seconds(7 * 86'400);       // a pass over all targets, and from begin to begin
-  uint64_t at_least = 8 * kMiB;           // bytes per second
-  uint64_t asked = 256 * kMiB;            // bytes per second of a run that somebody asked for
-  Nanos first = seconds(900);             // after start
+  Nanos pass = seconds(7 * 86'400);  // a pass over all targets, and from begin to begin
+  uint64_t at_least = 8 * kMiB;      // bytes per second
+  uint64_t asked = 256 * kMiB;       // bytes per second of a run that somebody asked for
+  Nanos first = seconds(900);        // after start
   Nanos save = seconds(60);
   ScrubOptions work{.page = 2048};
 };
@@ -33,7 +33,7 @@ struct ScrubRecord {
   uint64_t began = 0;  // of the last or the present pass; 0: none yet
   uint64_t ended = 0;  // below began: it goes on
   std::vector<TargetId> done;
-  TargetId target;     // where it is, and behind which fragment
+  TargetId target;  // where it is, and behind which fragment
   FragmentName at;
   void fields(this auto& self, auto& v) { v(self.began, self.ended, self.done, self.target, self.at); }
 };
@@ -50,20 +50,20 @@ struct ScrubTotals {
 
 struct ScrubStatus {
   bool running = false;
-  bool asked = false;            // what runs was asked for
-  TargetId target;               // the one that it is at
-  uint64_t targets_done = 0;     // of the pass or run
+  bool asked = false;         // what runs was asked for
+  TargetId target;            // the one that it is at
+  uint64_t targets_done = 0;  // of the pass or run
   uint64_t targets = 0;
-  ScrubTotals here;              // of the pass or run, since the start of the node
-  ScrubTotals ever;              // since the start of the node
-  uint64_t bytes_total = 0;      // of the pass or run, to be read
+  ScrubTotals here;          // of the pass or run, since the start of the node
+  ScrubTotals ever;          // since the start of the node
+  uint64_t bytes_total = 0;  // of the pass or run, to be read
   double bytes_per_s = 0;
-  double eta_s = 0;              // 0: not known
-  uint64_t passes = 0;           // since the start of the node
-  uint64_t began_s = 0;          // Unix time; 0: none yet
-  uint64_t ended_s = 0;          // of the last whole pass
-  uint64_t next_s = 0;           // when the next one begins
-  uint64_t run = 0;              // the number of the newest asked run, and of the newest that has ended
+  double eta_s = 0;      // 0: not known
+  uint64_t passes = 0;   // since the start of the node
+  uint64_t began_s = 0;  // Unix time; 0: none yet
+  uint64_t ended_s = 0;  // of the last whole pass
+  uint64_t next_s = 0;   // when the next one begins
+  uint64_t run = 0;      // the number of the newest asked run, and of the newest that has ended
   uint64_t run_ended = 0;
   std::string last_error;
 };
@@ -78,7 +78,7 @@ class Scrubber {
     FragmentPort& fragments;
     NodeId self;
     ScrubWorker::Found found;
-    std::function<Task<Result<std::string>>()> load;              // the record, encoded; empty: none
+    std::function<Task<Result<std::string>>()> load;  // the record, encoded; empty: none
     std::function<Task<Result<void>>(std::string record)> save;
     std::function<void(std::string name, bool trouble, const ScrubTotals& of)> tell;
   };
@@ -86,7 +86,8 @@ class Scrubber {
 
   void start();
   [[nodiscard]] Task<void> stop();
-  // Scrubs tN, or all targets, at once. Returns the number of the run: it has ended when status().run_ended has reached it.
+  // Scrubs tN, or all targets, at once. Returns the number of the run: it has ended when status().run_ended has reached
+  // it.
   [[nodiscard]] Result<uint64_t> ask(std::optional<uint32_t> number);
   [[nodiscard]] ScrubStatus status() const;
 
@@ -110,8 +111,8 @@ class Scrubber {
   bool loaded_ = false;
   std::set<TargetId> asked_;
   bool asked_all_ = false;
-  bool at_asked_ = false;      // the worker does an asked run
-  bool busy_ = false;          // the worker is at a target
+  bool at_asked_ = false;  // the worker does an asked run
+  bool busy_ = false;      // the worker is at a target
   uint64_t run_ = 0;
   uint64_t run_ended_ = 0;
   uint64_t passes_ = 0;

@@ -76,7 +76,8 @@ TEST_F(ScrubberTest, NeverIsSlowerThanThePassAllows) {
   uint64_t bytes = 0;
   for (const auto& target : service.targets()) bytes += target->status().used;
   // By at_least alone it would take twice as long.
-  auto scrubber = start({.pass = seconds(1000), .at_least = bytes / 2000, .first = seconds(1), .work = {.page = 16, .stripes = 0}});
+  auto scrubber =
+      start({.pass = seconds(1000), .at_least = bytes / 2000, .first = seconds(1), .work = {.page = 16, .stripes = 0}});
   world.run_for(seconds(1000));
   EXPECT_EQ(scrubber->status().passes, 1u);
   stop(*scrubber);
@@ -85,7 +86,11 @@ TEST_F(ScrubberTest, NeverIsSlowerThanThePassAllows) {
 TEST_F(ScrubberTest, APassGoesOnWhereItWasAfterARestart) {
   write_segments(40, {4, 2});
   const uint64_t all = fragments_there();
-  ScrubberOptions options{.pass = seconds(100'000), .at_least = 20'000, .first = seconds(1), .save = seconds(5), .work = {.page = 16, .stripes = 0}};
+  ScrubberOptions options{.pass = seconds(100'000),
+                          .at_least = 20'000,
+                          .first = seconds(1),
+                          .save = seconds(5),
+                          .work = {.page = 16, .stripes = 0}};
   auto scrubber = start(options);
   ASSERT_TRUE(world.run_until([&] { return scrubber->status().ever.fragments >= all / 2; }));
   stop(*scrubber);
@@ -100,7 +105,8 @@ TEST_F(ScrubberTest, APassGoesOnWhereItWasAfterARestart) {
 TEST_F(ScrubberTest, AnAskedRunComesAtOnceAndThePassGoesOnBehindIt) {
   write_segments(40, {4, 2});
   const uint64_t all = fragments_there();
-  auto scrubber = start({.pass = seconds(100'000), .at_least = 20'000, .first = seconds(1), .work = {.page = 16, .stripes = 0}});
+  auto scrubber =
+      start({.pass = seconds(100'000), .at_least = 20'000, .first = seconds(1), .work = {.page = 16, .stripes = 0}});
   ASSERT_TRUE(world.run_until([&] { return scrubber->status().ever.fragments >= 10; }));
   Result<uint64_t> run = scrubber->ask(3);
   ASSERT_TRUE(run.ok());

@@ -19,8 +19,12 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-std::string node_path(const std::string& state) { return state + "/node.json"; }
-std::string mount_path(const std::string& state, int pid) { return state + "/mounts/" + std::to_string(pid) + ".json"; }
+std::string node_path(const std::string& state) {
+  return state + "/node.json";
+}
+std::string mount_path(const std::string& state, int pid) {
+  return state + "/mounts/" + std::to_string(pid) + ".json";
+}
 
 Result<void> write_file(const std::string& path, const std::string& text) {
   std::string beside = path + ".new";
@@ -54,7 +58,8 @@ bool alive(int pid) {
 }
 
 Result<void> write_node_file(const std::string& state, const NodeFile& file) {
-  json out{{"pid", file.pid}, {"address", file.address}, {"admin_port", file.admin_port}, {"admin_token", file.admin_token}};
+  json out{
+      {"pid", file.pid}, {"address", file.address}, {"admin_port", file.admin_port}, {"admin_token", file.admin_token}};
   return write_file(node_path(state), out.dump(2) + "\n");
 }
 
@@ -67,11 +72,14 @@ Result<NodeFile> read_node_file(const std::string& state) {
     file.admin_port = in.value("admin_port", 0);
     file.admin_token = in.value("admin_token", "");
   }
-  if (!alive(file.pid)) return Error(Code::kNotFound, "no node runs on " + state + ": start it with `headrace up --state " + state + "`");
+  if (!alive(file.pid))
+    return Error(Code::kNotFound, "no node runs on " + state + ": start it with `headrace up --state " + state + "`");
   return file;
 }
 
-void remove_node_file(const std::string& state) { ::unlink(node_path(state).c_str()); }
+void remove_node_file(const std::string& state) {
+  ::unlink(node_path(state).c_str());
+}
 
 Result<void> write_mount_file(const std::string& state, const MountFile& file) {
   std::error_code error;
@@ -91,6 +99,8 @@ std::vector<MountFile> read_mount_files(const std::string& state) {
   return out;
 }
 
-void remove_mount_file(const std::string& state, int pid) { ::unlink(mount_path(state, pid).c_str()); }
+void remove_mount_file(const std::string& state, int pid) {
+  ::unlink(mount_path(state, pid).c_str());
+}
 
 }  // namespace headrace

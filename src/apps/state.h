@@ -10,7 +10,7 @@ namespace headrace {
 
 struct NodeFile {
   int pid = 0;
-  std::string address;     // of its rpc service
+  std::string address;  // of its rpc service
   int admin_port = 0;
   std::string admin_token;
 };

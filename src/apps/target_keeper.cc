@@ -25,16 +25,22 @@ bool live(const ClusterMap& map, TargetId id) {
   return info != nullptr && info->state == TargetState::kLive;
 }
 
-std::string name_of(const TargetInfo& info) { return "t" + std::to_string(info.number); }
+std::string name_of(const TargetInfo& info) {
+  return "t" + std::to_string(info.number);
+}
 
 }  // namespace
 
 std::string_view to_string(TargetRebuild::Step step) {
   switch (step) {
-    case TargetRebuild::Step::kNone: return "none";
-    case TargetRebuild::Step::kWaiting: return "waiting";
-    case TargetRebuild::Step::kRunning: return "running";
-    case TargetRebuild::Step::kDone: return "done";
+    case TargetRebuild::Step::kNone:
+      return "none";
+    case TargetRebuild::Step::kWaiting:
+      return "waiting";
+    case TargetRebuild::Step::kRunning:
+      return "running";
+    case TargetRebuild::Step::kDone:
+      return "done";
   }
   return "none";
 }
@@ -49,12 +55,17 @@ TargetKeeper::TargetKeeper(Context context, TargetKeeperOptions options)
       rebuild_(env_, work_, fragments_, io_, options_.rebuild),
       orphans_(work_, options_.orphans),
       scrubber_(Scrubber::Context{env_, context_.targets, work_, fragments_, context_.self,
-                                  [this](Damage damage) { return found_by_scrub(damage); }, context_.load_scrub, context_.save_scrub,
+                                  [this](Damage damage) { return found_by_scrub(damage); }, context_.load_scrub,
+                                  context_.save_scrub,
                                   [this](std::string name, bool trouble, const ScrubTotals& of) {
-                                    tell({trouble, std::move(name),
-                                          {{"fragments", std::to_string(of.fragments)}, {"bytes", std::to_string(of.bytes)},
-                                           {"damaged", std::to_string(of.damaged)}, {"missing", std::to_string(of.missing)},
-                                           {"stripes", std::to_string(of.stripes)}, {"parity_wrong", std::to_string(of.parity_wrong)}}});
+                                    tell({trouble,
+                                          std::move(name),
+                                          {{"fragments", std::to_string(of.fragments)},
+                                           {"bytes", std::to_string(of.bytes)},
+                                           {"damaged", std::to_string(of.damaged)},
+                                           {"missing", std::to_string(of.missing)},
+                                           {"stripes", std::to_string(of.stripes)},
+                                           {"parity_wrong", std::to_string(of.parity_wrong)}}});
                                   }},
                 options_.scrub) {}
 
@@ -77,7 +88,9 @@ Task<void> TargetKeeper::stop() {
   co_await scope_.join();
 }
 
-std::string TargetKeeper::directory(uint32_t number) const { return context_.state + "/targets/t" + std::to_string(number); }
+std::string TargetKeeper::directory(uint32_t number) const {
+  return context_.state + "/targets/t" + std::to_string(number);
+}
 
 void TargetKeeper::report(const std::vector<Damage>& damage) {
   for (const Damage& one : damage) {
@@ -159,7 +172,7 @@ Task<void> TargetKeeper::look(bool at_devices) {
 
 Task<bool> TargetKeeper::on_device(TargetInfo info) {
   Result<TargetPlace> place = co_await target_place(env_, directory(info.number));
-  if (!place.ok()) co_return place.code() != Code::kNotFound && place.code() != Code::kInvalid;
+  if (!place.ok()) co_return place.code() != Code::kNotFound&& place.code() != Code::kInvalid;
   Result<std::unique_ptr<File>> file = co_await env_.disk.open(place->path, {.direct = true});
   if (!file.ok()) co_return file.code() != Code::kNotFound;  // an error of the device shows in reads and writes
   for (uint64_t offset : kSuperblockOffsets) {
@@ -231,7 +244,9 @@ Task<void> TargetKeeper::repair_some() {
     }
   }
   if (counters_.repaired > before || !error.empty())
-    tell({!error.empty(), "fragments_repaired", {{"count", std::to_string(counters_.repaired - before)}, {"error", error}}});
+    tell({!error.empty(),
+          "fragments_repaired",
+          {{"count", std::to_string(counters_.repaired - before)}, {"error", error}}});
 }
 
 // ---- rebuild ----
@@ -270,8 +285,12 @@ Task<bool> TargetKeeper::rescue_one(TargetInfo info) {
   std::shared_ptr<Target> target = context_.targets.find(info.id);
   if (target == nullptr || !target->scannable()) co_return false;
   known_[info.id].about.step = TargetRebuild::Step::kRunning;
-  tell({false, "target_scanned", {{"target", name_of(info)}, {"id", to_string(info.id)}, {"why", target->status().reason}}});
-  Result<RescueReport> report = co_await rescue(target, work_, [this, target, id = info.id] { return !scope_.token().cancelled() && context_.targets.find(id) == target; });
+  tell({false,
+        "target_scanned",
+        {{"target", name_of(info)}, {"id", to_string(info.id)}, {"why", target->status().reason}}});
+  Result<RescueReport> report = co_await rescue(target, work_, [this, target, id = info.id] {
+    return !scope_.token().cancelled() && context_.targets.find(id) == target;
+  });
   if (report.code() == Code::kCancelled) co_return false;
   if (!report.ok()) {  // rebuilding from the others needs no answer of this target
     counters_.last_error = "target " + name_of(info) + ": " + report.error().text();
@@ -297,8 +316,13 @@ Task<bool> TargetKeeper::rescue_one(TargetInfo info) {
       if (std::ranges::find(run.copies, info.id) != run.copies.end()) short_runs_.insert(run.run);
   if (!short_runs_.empty()) protect_wanted_ = true;
   rebuild_wanted_.set();
-  tell({false, "target_rescued", {{"target", name_of(info)}, {"id", to_string(info.id)}, {"candidates", std::to_string(report->candidates)},
-                                  {"fragments", std::to_string(report->kept)}, {"bytes", std::to_string(report->kept_bytes)}}});
+  tell({false,
+        "target_rescued",
+        {{"target", name_of(info)},
+         {"id", to_string(info.id)},
+         {"candidates", std::to_string(report->candidates)},
+         {"fragments", std::to_string(report->kept)},
+         {"bytes", std::to_string(report->kept_bytes)}}});
   // What the scan did not find, its homes miss: that is what scrub looks for first.
   (void)scrubber_.ask(info.number);
   co_return true;
@@ -326,14 +350,19 @@ Task<void> TargetKeeper::rebuild_one(TargetInfo info) {
   }
   if (progress.segments_total > 0) {
     double took = (env_.clock.now() - began).seconds();
-    tell({false, "rebuilt", {{"target", name_of(info)}, {"segments", std::to_string(progress.segments_done)},
-                             {"bytes", std::to_string(progress.bytes)}, {"seconds", std::to_string(took)}}});
+    tell({false,
+          "rebuilt",
+          {{"target", name_of(info)},
+           {"segments", std::to_string(progress.segments_done)},
+           {"bytes", std::to_string(progress.bytes)},
+           {"seconds", std::to_string(took)}}});
     known.empty_since = {};
     co_return;
   }
   if (known.empty_since == Nanos{}) known.empty_since = env_.clock.now();
   // A client may still commit what it wrote there before the map changed: only a second look counts.
-  if (info.state == TargetState::kRetired && env_.clock.now() - known.empty_since >= options_.again && !named_by_partitions(info.id))
+  if (info.state == TargetState::kRetired && env_.clock.now() - known.empty_since >= options_.again &&
+      !named_by_partitions(info.id))
     co_await forget(info);
 }
 
@@ -350,7 +379,8 @@ bool TargetKeeper::named_by_partitions(TargetId target) const {
 Task<void> TargetKeeper::forget(TargetInfo info) {
   TargetId id = info.id;
   Result<void> changed = co_await context_.change_map([id](ClusterMap& map) {
-    return std::erase_if(map.targets, [id](const TargetInfo& t) { return t.id == id && t.state == TargetState::kRetired; }) > 0;
+    return std::erase_if(map.targets,
+                         [id](const TargetInfo& t) { return t.id == id && t.state == TargetState::kRetired; }) > 0;
   });
   if (!changed.ok()) co_return;
   known_.erase(id);
@@ -389,9 +419,12 @@ Task<Result<TargetId>> TargetKeeper::replace(uint32_t number) {
     there += (there.empty() ? "" : ", ") + name_of(info);
     if (info.number == number) old = info;
   }
-  if (!old) co_return Error(Code::kInvalid, "there is no target t" + std::to_string(number) + ": this node has " + there);
+  if (!old)
+    co_return Error(Code::kInvalid, "there is no target t" + std::to_string(number) + ": this node has " + there);
   if (old->state == TargetState::kLive)
-    co_return Error(Code::kInvalid, "target " + name_of(*old) + " is live: only a lost target is replaced (`headrace target list` shows which are)");
+    co_return Error(Code::kInvalid,
+                    "target " + name_of(*old) +
+                        " is live: only a lost target is replaced (`headrace target list` shows which are)");
   // Out of the way first, kept until all is rebuilt. Interrupted at any point from here on, the node starts with the
   // target lost, and replace() can be asked for again.
   std::shared_ptr<Target> running = context_.targets.find(old->id);
@@ -404,7 +437,9 @@ Task<Result<TargetId>> TargetKeeper::replace(uint32_t number) {
   if (at.in_place) {
     Result<void> erased = co_await erase_superblocks(env_, at.path);
     if (!erased.ok())
-      co_return std::move(erased).error().within(at.path + " cannot be used: put a working device there, or write another one's path into " + place + "/device");
+      co_return std::move(erased).error().within(
+          at.path + " cannot be used: put a working device there, or write another one's path into " + place +
+          "/device");
   } else {
     Result<void> moved = co_await env_.disk.rename(at.path, place + "/replaced-" + to_string(old->id) + ".dat");
     if (!moved.ok() && moved.code() != Code::kNotFound) co_return std::move(moved).error().within(place);
@@ -440,7 +475,9 @@ Task<Result<TargetId>> TargetKeeper::replace(uint32_t number) {
   }));
   known_[old->id] = {};
   known_[old->id].about.step = TargetRebuild::Step::kWaiting;
-  tell({false, "target_replaced", {{"target", name_of(fresh)}, {"id", to_string(fresh.id)}, {"replaces", to_string(old->id)}}});
+  tell({false,
+        "target_replaced",
+        {{"target", name_of(fresh)}, {"id", to_string(fresh.id)}, {"replaces", to_string(old->id)}}});
   protect_wanted_ = true;
   rebuild_wanted_.set();
   co_return fresh.id;
@@ -467,8 +504,11 @@ Task<void> TargetKeeper::sweep_loop() {
       counters_.orphans_freed += swept->freed;
       counters_.orphan_bytes += swept->freed_bytes;
       if (swept->freed > 0)
-        tell({false, "orphans_freed", {{"target", name_of(info)}, {"fragments", std::to_string(swept->freed)},
-                                       {"bytes", std::to_string(swept->freed_bytes)}}});
+        tell({false,
+              "orphans_freed",
+              {{"target", name_of(info)},
+               {"fragments", std::to_string(swept->freed)},
+               {"bytes", std::to_string(swept->freed_bytes)}}});
     }
   }
 }

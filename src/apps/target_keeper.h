@@ -1,6 +1,6 @@
 // TargetKeeper: keeps a node's data at full protection: it notices lost targets, rebuilds what they held, repairs
-// damaged fragments (those that reads meet and those that scrub finds), sweeps orphans, and puts a fresh target in a lost
-// one's place.
+// damaged fragments (those that reads meet and those that scrub finds), sweeps orphans, and puts a fresh target in a
+// lost one's place.
 //
 // A target is lost when it fences itself (a write or flush failed), when it could not be opened, or when neither of its
 // superblocks is on the device any more (somebody emptied the file: what is still acknowledged there would not
@@ -35,10 +35,10 @@ struct NodeEvent {
 using OnNodeEvent = std::function<void(const NodeEvent&)>;
 
 struct TargetKeeperOptions {
-  Nanos look = seconds(1);            // at the targets' state and at reported damage
-  Nanos superblocks = seconds(10);    // at the device; at once where damage was met
-  Nanos again = seconds(60);          // until a lost target is gone through once more
-  Nanos first_sweep = seconds(900);   // of orphans, after start
+  Nanos look = seconds(1);           // at the targets' state and at reported damage
+  Nanos superblocks = seconds(10);   // at the device; at once where damage was met
+  Nanos again = seconds(60);         // until a lost target is gone through once more
+  Nanos first_sweep = seconds(900);  // of orphans, after start
   Nanos sweep = seconds(3600);
   RebuildOptions rebuild;
   OrphanOptions orphans;
@@ -54,14 +54,14 @@ struct TargetRebuild {
 [[nodiscard]] std::string_view to_string(TargetRebuild::Step step);
 
 struct KeeperCounters {
-  uint64_t targets_lost = 0;    // while running
-  uint64_t repaired = 0;        // fragments, in place
+  uint64_t targets_lost = 0;  // while running
+  uint64_t repaired = 0;      // fragments, in place
   uint64_t repair_failed = 0;
   uint64_t damage_waiting = 0;  // to be repaired, or being repaired
   uint64_t segments_rebuilt = 0;
   uint64_t bytes_rebuilt = 0;
-  uint64_t rescued = 0;         // targets whose log or table was lost
-  uint64_t sweeps = 0;          // of one target each
+  uint64_t rescued = 0;  // targets whose log or table was lost
+  uint64_t sweeps = 0;   // of one target each
   uint64_t orphans_freed = 0;
   uint64_t orphan_bytes = 0;
   std::string last_error;
@@ -140,11 +140,11 @@ class TargetKeeper {
   OrphanWorker orphans_;
   Scrubber scrubber_;
   std::set<Damage> damage_;
-  bool repairing_ = false;       // one that is not among them any more
+  bool repairing_ = false;  // one that is not among them any more
   std::map<TargetId, Known> known_;
   KeeperCounters counters_;
   Nanos looked_at_devices_{};
-  std::set<RunId> short_runs_;   // a copy of theirs went with a rescued target's log
+  std::set<RunId> short_runs_;  // a copy of theirs went with a rescued target's log
   bool protect_wanted_ = true;  // after a start too: the last life may have ended before it was done
   Event rebuild_wanted_;
   Mutex replacing_;

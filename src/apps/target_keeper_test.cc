@@ -34,7 +34,8 @@ struct TargetKeeperTest : NodeTest {
   // Nothing cached: by another client.
   void expect_all(const char* when) {
     auto other = start_client(other_machine);
-    for (const auto& [name, bytes] : written) EXPECT_TRUE(read_file(*other, kRootFile, name) == bytes) << when << ": " << name;
+    for (const auto& [name, bytes] : written)
+      EXPECT_TRUE(read_file(*other, kRootFile, name) == bytes) << when << ": " << name;
     keeper().report(other->take_damage());
     degraded = other->counters().segments.degraded_reads;
     EXPECT_TRUE(world.run(other->shut_down()).ok());
@@ -46,7 +47,8 @@ struct TargetKeeperTest : NodeTest {
     for (uint64_t at = 0; at + kBlock <= bytes.size(); at += kBlock) {
       if (bytes.text().substr(at, 4) != "HRF1") continue;
       Result<FragmentHeader> header = decode_fragment_header(bytes.view().subspan(at), info(number).id, at);
-      if (header.ok() && header->protection.data > 1) out.push_back(at + fragment_header_size(header->crcs.size() * kBlock));
+      if (header.ok() && header->protection.data > 1)
+        out.push_back(at + fragment_header_size(header->crcs.size() * kBlock));
     }
     return out;
   }
@@ -101,7 +103,8 @@ TEST_F(TargetKeeperTest, BadInputDamagedFragmentsThatReadsMetAreRepairedInPlace)
   ASSERT_GT(flipped, 0u);
   expect_all("with a bit of every fragment of t0 flipped");
   EXPECT_GT(degraded, 0u);
-  ASSERT_TRUE(world.run_until([&] { return keeper().counters().repaired > 0 && keeper().counters().damage_waiting == 0; }));
+  ASSERT_TRUE(
+      world.run_until([&] { return keeper().counters().repaired > 0 && keeper().counters().damage_waiting == 0; }));
   EXPECT_EQ(info(0).state, TargetState::kLive);
   EXPECT_EQ(keeper().counters().repair_failed, 0u);
   expect_all("repaired");

@@ -48,8 +48,8 @@ struct Wanted {  // what a name is to have besides its content
   std::vector<std::pair<std::string, std::string>> xattrs;
 };
 
-// Owner before mode (it takes set-id bits off), xattrs between (a read-only mode would refuse them), times last. Returns
-// what was refused; "" when nothing was.
+// Owner before mode (it takes set-id bits off), xattrs between (a read-only mode would refuse them), times last.
+// Returns what was refused; "" when nothing was.
 std::string apply(const std::string& path, const Wanted& wanted) {
   std::string refused;
   auto note = [&refused](const char* what) {
@@ -69,12 +69,23 @@ Result<void> make_node(const std::string& path, const InodeRow& inode) {
   const Attributes& a = inode.attributes;
   int done = -1;
   switch (a.type) {
-    case FileType::kSymlink: done = ::symlink(inode.symlink.c_str(), path.c_str()); break;
-    case FileType::kFifo: done = ::mkfifo(path.c_str(), 0600); break;
-    case FileType::kSocket: done = ::mknod(path.c_str(), S_IFSOCK | 0600, 0); break;
-    case FileType::kCharDevice: done = ::mknod(path.c_str(), S_IFCHR | 0600, static_cast<dev_t>(a.rdev)); break;
-    case FileType::kBlockDevice: done = ::mknod(path.c_str(), S_IFBLK | 0600, static_cast<dev_t>(a.rdev)); break;
-    default: return Error(Code::kCorrupt, "is of an unknown type");
+    case FileType::kSymlink:
+      done = ::symlink(inode.symlink.c_str(), path.c_str());
+      break;
+    case FileType::kFifo:
+      done = ::mkfifo(path.c_str(), 0600);
+      break;
+    case FileType::kSocket:
+      done = ::mknod(path.c_str(), S_IFSOCK | 0600, 0);
+      break;
+    case FileType::kCharDevice:
+      done = ::mknod(path.c_str(), S_IFCHR | 0600, static_cast<dev_t>(a.rdev));
+      break;
+    case FileType::kBlockDevice:
+      done = ::mknod(path.c_str(), S_IFBLK | 0600, static_cast<dev_t>(a.rdev));
+      break;
+    default:
+      return Error(Code::kCorrupt, "is of an unknown type");
   }
   if (done != 0) return errno_error("make");
   return {};
@@ -84,11 +95,14 @@ Result<void> prepare_destination(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
   std::error_code ignored;
-  if (error && std::filesystem::exists(path, ignored)) return Error(Code::kInvalid, path + " is no directory: name a new or empty one");
+  if (error && std::filesystem::exists(path, ignored))
+    return Error(Code::kInvalid, path + " is no directory: name a new or empty one");
   if (error) return Error(Code::kIo, path + " cannot be made: " + error.message() + ": name another directory");
   bool empty = std::filesystem::is_empty(path, error);
   if (error) return Error(Code::kIo, path + " cannot be read: " + error.message() + ": name another directory");
-  if (!empty) return Error(Code::kNotEmpty, path + " is not empty: name a new or empty directory, nothing that is there is written over");
+  if (!empty)
+    return Error(Code::kNotEmpty,
+                 path + " is not empty: name a new or empty directory, nothing that is there is written over");
   return {};
 }
 
@@ -103,7 +117,8 @@ Result<void> sync_destination(const std::string& path) {
 }
 
 Result<void> check_name(std::string_view name) {
-  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string_view::npos || name.find('\0') != std::string_view::npos)
+  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string_view::npos ||
+      name.find('\0') != std::string_view::npos)
     return Error(Code::kCorrupt, "its directory names it in a way that no file system has");
   return {};
 }
@@ -117,8 +132,10 @@ bool ends_it(Code code) {
     case Code::kUnavailable:
     case Code::kTimeout:
     case Code::kDisconnected:
-    case Code::kCancelled: return true;
-    default: return false;
+    case Code::kCancelled:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -165,9 +182,9 @@ class Unpacker::OutFile {
 struct Unpacker::Partition {
   PartitionManifest about;
   std::unique_ptr<StoreReader> rows;
-  std::optional<Error> broken;                          // then there are no rows
-  std::map<Key, std::optional<RowValue>> settled;       // of transactions that were decided, and not yet applied, at the cut
-  std::unordered_map<SegmentId, Location> locations;    // placed in the bucket after the cut was journaled
+  std::optional<Error> broken;                     // then there are no rows
+  std::map<Key, std::optional<RowValue>> settled;  // of transactions that were decided, and not yet applied, at the cut
+  std::unordered_map<SegmentId, Location> locations;  // placed in the bucket after the cut was journaled
 };
 
 struct Unpacker::HardLink {
@@ -200,7 +217,8 @@ Task<Result<void>> Unpacker::open_partitions(const ManifestRecord& manifest) {
     files.import = about.store_import;
     for (const ManifestFile& file : about.files) files.files.push_back(file.file);
     Result<std::unique_ptr<StoreReader>> rows =
-        co_await StoreReader::open(stores_, "unpack-" + std::to_string(about.id.value()), std::move(files), fetch_from_bucket(env_, bucket_, about));
+        co_await StoreReader::open(stores_, "unpack-" + std::to_string(about.id.value()), std::move(files),
+                                   fetch_from_bucket(env_, bucket_, about));
     Result<std::vector<Location>> locations = co_await read_locations(env_, bucket_, manifest, about.id);
     for (const Code code : {rows.code(), locations.code()})
       if (ends_it(code)) co_return rows.ok() ? std::move(locations).error() : std::move(rows).error();
@@ -233,8 +251,8 @@ Task<Result<void>> Unpacker::settle_transactions() {
         HR_CO_TRY(PreparedRow prepared, decode_durable<PreparedRow>(value));
         for (const std::unique_ptr<Partition>& coordinator : partitions_) {
           if (coordinator->about.id != id.coordinator || coordinator->broken) continue;
-          HR_CO_TRY(std::optional<RowValue> decision,
-                    co_await coordinator->rows->get(transaction_key(Slot(coordinator->about.first_slot), Table::kDecision, id)));
+          HR_CO_TRY(std::optional<RowValue> decision, co_await coordinator->rows->get(transaction_key(
+                                                          Slot(coordinator->about.first_slot), Table::kDecision, id)));
           if (!decision) continue;
           for (RowChange& change : prepared.changes) settled[std::move(change.key)] = std::move(change.value);
         }
@@ -276,8 +294,10 @@ Task<Result<Unpacker::Page>> Unpacker::scan(Key from, Key to) {
   }
   std::map<Key, RowValue> merged(std::make_move_iterator(rows.begin()), std::make_move_iterator(rows.end()));
   for (; begin != end; ++begin) {
-    if (begin->second) merged[begin->first] = *begin->second;
-    else merged.erase(begin->first);
+    if (begin->second)
+      merged[begin->first] = *begin->second;
+    else
+      merged.erase(begin->first);
   }
   page.rows.assign(merged.begin(), merged.end());
   co_return page;
@@ -285,7 +305,8 @@ Task<Result<Unpacker::Page>> Unpacker::scan(Key from, Key to) {
 
 Task<Result<InodeRow>> Unpacker::inode_of(FileId file) {
   HR_CO_TRY(std::optional<RowValue> row, co_await get(inode_key(file)));
-  if (!row) co_return Error(Code::kCorrupt, "its directory names it, but there is no such inode (" + to_string(file) + ")");
+  if (!row)
+    co_return Error(Code::kCorrupt, "its directory names it, but there is no such inode (" + to_string(file) + ")");
   HR_CO_TRY(InodeRow inode, decode_durable<InodeRow>(*row));
   if (inode.attributes.id != file) co_return Error(Code::kCorrupt, "its inode is another's");
   co_return inode;
@@ -400,8 +421,10 @@ Task<Result<void>> Unpacker::walk_into(FileId directory, std::string path) {
 
 Task<void> Unpacker::walk(FileId directory, std::string path, bool release) {
   Result<void> done = co_await walk_into(directory, path);
-  if (done.ok()) ++progress_.files;
-  else lose(path, done.error());
+  if (done.ok())
+    ++progress_.files;
+  else
+    lose(path, done.error());
   if (release) walks_.release();
 }
 
@@ -412,32 +435,40 @@ Task<Result<Buffer>> Unpacker::read_piece(Slot slot, Extent piece) {
     HR_CO_TRY(std::optional<RowValue> value, co_await get(staged_key(slot, piece.staged)));
     if (!value) co_return Error(Code::kCorrupt, "its staged bytes have no row");
     HR_CO_TRY(StagedRow row, decode_durable<StagedRow>(*value));
-    if (piece.segment_offset + piece.length > row.bytes.size()) co_return Error(Code::kCorrupt, "its staged bytes are too few");
+    if (piece.segment_offset + piece.length > row.bytes.size())
+      co_return Error(Code::kCorrupt, "its staged bytes are too few");
     co_return Buffer::copy_of(bytes_of(std::string_view(row.bytes).substr(piece.segment_offset, piece.length)));
   }
-  if (piece.kind != ExtentKind::kSegment) co_return Error(Code::kNotSupported, "it has a piece of a kind that this version does not know");
+  if (piece.kind != ExtentKind::kSegment)
+    co_return Error(Code::kNotSupported, "it has a piece of a kind that this version does not know");
   HR_CO_TRY(Location location, co_await location_of(piece.segment));
-  HR_CO_TRY(ColdReadReply reply, co_await cold_.read(ColdRead{std::move(location), piece.segment_offset, piece.length}));
+  HR_CO_TRY(ColdReadReply reply,
+            co_await cold_.read(ColdRead{std::move(location), piece.segment_offset, piece.length}));
   co_return std::move(reply.payload);
 }
 
 // One part of a file, from the bucket (or a row) to its place.
-Task<void> Unpacker::copy_part(Slot slot, Extent part, std::shared_ptr<OutFile> out, std::shared_ptr<std::optional<Error>> failed) {
+Task<void> Unpacker::copy_part(Slot slot, Extent part, std::shared_ptr<OutFile> out,
+                               std::shared_ptr<std::optional<Error>> failed) {
   const Semaphore::Held held(reads_);
   Result<Buffer> bytes = co_await read_piece(slot, part);
   Result<void> written;
   if (bytes.ok())
-    written = co_await env_.blocking.run([out, offset = part.offset, bytes = *std::move(bytes)] { return out->write(offset, bytes); });
+    written = co_await env_.blocking.run(
+        [out, offset = part.offset, bytes = *std::move(bytes)] { return out->write(offset, bytes); });
   else
     written = std::move(bytes).error();
-  if (written.ok()) progress_.bytes += part.length;
-  else if (!*failed) failed->emplace(std::move(written).error());
+  if (written.ok())
+    progress_.bytes += part.length;
+  else if (!*failed)
+    failed->emplace(std::move(written).error());
 }
 
 Task<Result<void>> Unpacker::restore_data(InodeRow inode, std::string path) {
   const Slot slot = inode.attributes.id.slot();
   const uint64_t size = inode.attributes.size;
-  HR_CO_TRY(std::shared_ptr<OutFile> out, co_await env_.blocking.run([path, size] { return OutFile::make(path, size); }));
+  HR_CO_TRY(std::shared_ptr<OutFile> out,
+            co_await env_.blocking.run([path, size] { return OutFile::make(path, size); }));
   auto failed = std::make_shared<std::optional<Error>>();
   std::optional<Key> from = extent_prefix(inode.attributes.id);
   Key to = prefix_end(*from);
@@ -510,8 +541,10 @@ Task<void> Unpacker::restore(FileId file, std::string path) {
       if (::link(from.c_str(), path.c_str()) != 0) return errno_error("link");
       return {};
     });
-    if (linked.ok()) ++progress_.links;
-    else lose(path, linked.error());
+    if (linked.ok())
+      ++progress_.links;
+    else
+      lose(path, linked.error());
     co_return;
   }
   // Before anything is awaited: other names come meanwhile.
@@ -521,8 +554,10 @@ Task<void> Unpacker::restore(FileId file, std::string path) {
   Result<InodeRow> inode = co_await inode_of(file);
   bool more_names = inode.ok() && inode->attributes.links > 1;
   Result<void> done = inode.ok() ? co_await restore_inode(*inode, path) : Result<void>(inode.error());
-  if (done.ok()) ++progress_.files;
-  else lose(path, done.error());
+  if (done.ok())
+    ++progress_.files;
+  else
+    lose(path, done.error());
   mine->done.set(done.ok());
   if (!more_names && done.ok()) links_.erase(file.packed());
 }
@@ -531,7 +566,8 @@ Task<Result<void>> Unpacker::run() {
   BucketHead head(env_, bucket_);
   Result<HeadVersion> found = co_await head.read();
   if (!found.ok() && found.code() == Code::kNotFound)
-    co_return Error(Code::kNotFound, bucket_.url() + " holds no namespace: name the URL that `headrace up --bucket` was given");
+    co_return Error(Code::kNotFound,
+                    bucket_.url() + " holds no namespace: name the URL that `headrace up --bucket` was given");
   if (!found.ok()) co_return std::move(found).error();
   progress_.head = found->record;
   HR_CO_TRY(ManifestRecord manifest, co_await read_manifest(env_, bucket_, found->record));

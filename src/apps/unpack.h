@@ -1,9 +1,10 @@
 // Unpacker: `headrace unpack`: the files of a bucket's current manifest into a directory, with no cluster.
 //
-// head → manifest → store files → rows → packed objects, all read only: an owner goes on meanwhile, and what it deletes it
-// has kept for the horizon. Every byte is verified; a file of which some byte cannot be verified is lost, named, and left
-// out, and the others go on. A store file that does not verify loses what its partition's slots hold. A destination that
-// cannot be written, or a bucket that does not answer, ends it. Owner: the command line. One core; run() once.
+// head → manifest → store files → rows → packed objects, all read only: an owner goes on meanwhile, and what it deletes
+// it has kept for the horizon. Every byte is verified; a file of which some byte cannot be verified is lost, named, and
+// left out, and the others go on. A store file that does not verify loses what its partition's slots hold. A
+// destination that cannot be written, or a bucket that does not answer, ends it. Owner: the command line. One core;
+// run() once.
 #pragma once
 
 #include <functional>
@@ -27,23 +28,23 @@
 namespace headrace {
 
 struct UnpackOptions {
-  std::string destination;         // made where it is absent; otherwise an empty directory
-  uint32_t files = 48;             // at once
-  uint32_t walks = 8;              // directories at once
-  uint32_t reads = 24;             // of ≤ 4 MiB at once
+  std::string destination;  // made where it is absent; otherwise an empty directory
+  uint32_t files = 48;      // at once
+  uint32_t walks = 8;       // directories at once
+  uint32_t reads = 24;      // of ≤ 4 MiB at once
   uint64_t cache_bytes = 256 * kMiB;
 };
 
 struct UnpackProgress {
-  HeadRecord head;                 // whose manifest it is
-  uint64_t files_total = 0;        // as the manifest counts: names of every kind, apart from further hard links
-  uint64_t bytes_total = 0;        // logical
-  uint64_t files = 0;              // done: inodes of every kind
-  uint64_t links = 0;              // further names of files
-  uint64_t bytes = 0;              // of data, written
+  HeadRecord head;           // whose manifest it is
+  uint64_t files_total = 0;  // as the manifest counts: names of every kind, apart from further hard links
+  uint64_t bytes_total = 0;  // logical
+  uint64_t files = 0;        // done: inodes of every kind
+  uint64_t links = 0;        // further names of files
+  uint64_t bytes = 0;        // of data, written
   uint64_t lost = 0;
-  uint64_t not_applied = 0;        // owners, modes, times and xattrs that the destination did not take
-  std::string first_not_applied;   // path and why
+  uint64_t not_applied = 0;       // owners, modes, times and xattrs that the destination did not take
+  std::string first_not_applied;  // path and why
 };
 
 class Unpacker {
@@ -66,7 +67,7 @@ class Unpacker {
   using Rows = StoreReader::Rows;
   struct Page {
     Rows rows;
-    std::optional<Key> next;       // there may be more from here on
+    std::optional<Key> next;  // there may be more from here on
   };
   [[nodiscard]] Task<Result<void>> open_partitions(const ManifestRecord& manifest);
   [[nodiscard]] Task<Result<void>> settle_transactions();
@@ -83,7 +84,8 @@ class Unpacker {
   [[nodiscard]] Task<Result<void>> restore_inode(InodeRow inode, std::string path);
   [[nodiscard]] Task<Result<void>> restore_data(InodeRow inode, std::string path);
   [[nodiscard]] Task<Result<Buffer>> read_piece(Slot slot, Extent piece);
-  Task<void> copy_part(Slot slot, Extent part, std::shared_ptr<OutFile> out, std::shared_ptr<std::optional<Error>> failed);
+  Task<void> copy_part(Slot slot, Extent part, std::shared_ptr<OutFile> out,
+                       std::shared_ptr<std::optional<Error>> failed);
   [[nodiscard]] Task<Result<void>> apply_attributes(InodeRow inode, std::string path);
   void lose(const std::string& path, const Error& why);
   void note_not_applied(const std::string& path, const std::string& why);

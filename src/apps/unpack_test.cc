@@ -32,7 +32,8 @@ struct UnpackTest : NodeTest {
     UnpackOptions options;
     options.destination = base + "/" + name;
     lost.clear();
-    Unpacker unpacker(other_machine.env(), store, stores, options, [this](const std::string& path, const std::string& why) { lost[path] = why; });
+    Unpacker unpacker(other_machine.env(), store, stores, options,
+                      [this](const std::string& path, const std::string& why) { lost[path] = why; });
     Result<void> done = world.run(unpacker.run());
     if (progress != nullptr) *progress = unpacker.progress();
     return done;
@@ -85,7 +86,7 @@ TEST_F(UnpackTest, FilesComeBackFromTheBucketAlone) {
   EXPECT_TRUE(fs::is_fifo(at("out/d/e/fifo")));
   EXPECT_TRUE(fs::equivalent(at("out/d/e/linked"), at("out/d/other")));
   EXPECT_EQ(content(at("out/d/other")), "two names");
-  struct stat s {};
+  struct stat s{};
   ASSERT_EQ(::stat(at("out/holes").c_str(), &s), 0);
   EXPECT_EQ(s.st_size, static_cast<off_t>(10 * kMiB));
   EXPECT_LT(s.st_blocks * 512, 64 * 1024) << "holes stay holes";
@@ -136,8 +137,10 @@ TEST_F(UnpackTest, ADamagedObjectLosesTheFilesInItAndNoOthers) {
   EXPECT_FALSE(lost.empty());
   EXPECT_LT(lost.size(), 4u) << "one frame is damaged";
   for (const auto& [name, bytes] : written) {
-    if (lost.contains(at("out/" + name))) EXPECT_FALSE(fs::exists(at("out/" + name))) << name;
-    else EXPECT_TRUE(content(at("out/" + name)) == bytes) << name;
+    if (lost.contains(at("out/" + name)))
+      EXPECT_FALSE(fs::exists(at("out/" + name))) << name;
+    else
+      EXPECT_TRUE(content(at("out/" + name)) == bytes) << name;
   }
 }
 
@@ -145,14 +148,16 @@ TEST_F(UnpackTest, ADamagedStoreFileLosesItsPartitionAndNamesIt) {
   NodeProcess& node = start_node();
   {
     auto client = start_client(client_machine);
-    for (int i = 0; i < 16; ++i) write_file(*client, make_directory(*client, kRootFile, "d" + std::to_string(i)).id, "f", "content");
+    for (int i = 0; i < 16; ++i)
+      write_file(*client, make_directory(*client, kRootFile, "d" + std::to_string(i)).id, "f", "content");
     EXPECT_TRUE(world.run(client->shut_down()).ok());
   }
   ASSERT_TRUE(world.run(node.node->tier().spin_down()).ok());
   // The last partition's (the root lives in the first).
   std::string chosen;
   for (const auto& [key, object] : bucket->contents())
-    if (key.starts_with("m/0001-0003/") && object.body.size() > 100 && key.find("locations") == std::string::npos) chosen = key;
+    if (key.starts_with("m/0001-0003/") && object.body.size() > 100 && key.find("locations") == std::string::npos)
+      chosen = key;
   ASSERT_FALSE(chosen.empty());
   std::string bytes(bucket->get(chosen)->body.text());
   bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
@@ -163,8 +168,10 @@ TEST_F(UnpackTest, ADamagedStoreFileLosesItsPartitionAndNamesIt) {
   int whole = 0;
   for (int i = 0; i < 16; ++i) {
     std::string directory = at("out/d" + std::to_string(i));
-    if (lost.contains(directory)) EXPECT_NE(lost[directory].find("partition 3"), std::string::npos) << lost[directory];
-    else whole += content(directory + "/f") == "content" ? 1 : 0;
+    if (lost.contains(directory))
+      EXPECT_NE(lost[directory].find("partition 3"), std::string::npos) << lost[directory];
+    else
+      whole += content(directory + "/f") == "content" ? 1 : 0;
   }
   EXPECT_EQ(static_cast<size_t>(whole) + lost.size(), 16u);
   EXPECT_GT(whole, 0);

@@ -37,11 +37,9 @@ SizeClass class_of(size_t size) {
   int power = std::bit_width(size - 1) - 1;  // 2^power < size ≤ 2^(power + 1)
   size_t step = (size_t{1} << power) / 4;
   size_t steps = (size - (size_t{1} << power) + step - 1) / step;  // 1..4
-  return {static_cast<size_t>(power - (kFirst - 1)) * 4 + steps - 1,
-          (size_t{1} << power) + steps * step};
+  return {static_cast<size_t>(power - (kFirst - 1)) * 4 + steps - 1, (size_t{1} << power) + steps * step};
 }
-constexpr size_t kClasses =
-    (std::countr_zero(kLargestCachedBlock) - std::countr_zero(kSmallestCachedBlock) + 1) * 4;
+constexpr size_t kClasses = (std::countr_zero(kLargestCachedBlock) - std::countr_zero(kSmallestCachedBlock) + 1) * 4;
 
 struct Shelf {
   std::mutex mutex;
@@ -63,7 +61,8 @@ Cache& cache() {
   return kCaching && size >= kSmallestCachedBlock && size <= kLargestCachedBlock;
 }
 
-// Large blocks lie on huge pages where the kernel gives some: one fault for 2 MiB, and one pin when a device reads them.
+// Large blocks lie on huge pages where the kernel gives some: one fault for 2 MiB, and one pin when a device reads
+// them.
 constexpr size_t kHugePage = 2 * kMiB;
 
 std::byte* allocate(size_t size) {

@@ -46,8 +46,7 @@ TEST(BlockCache, ServesThreads) {
   for (unsigned char name = 1; name <= 4; ++name) {
     threads.emplace_back([name] {
       for (int i = 0; i < 2000; ++i) {
-        Buffer buffer =
-            Buffer::allocate(kSmallestCachedBlock + static_cast<size_t>(i % 7) * kBlock * 4);
+        Buffer buffer = Buffer::allocate(kSmallestCachedBlock + static_cast<size_t>(i % 7) * kBlock * 4);
         buffer.data()[0] = std::byte{name};
         buffer.data()[buffer.size() - 1] = std::byte{name};
         std::this_thread::yield();

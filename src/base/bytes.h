@@ -24,11 +24,19 @@ inline constexpr uint64_t kMiB = 1024 * kKiB;
 inline constexpr uint64_t kGiB = 1024 * kMiB;
 inline constexpr uint64_t kBlock = 4 * kKiB;  // unit of device I/O, of checksums, of allocation
 
-[[nodiscard]] constexpr uint64_t round_up(uint64_t n, uint64_t unit) { return (n + unit - 1) / unit * unit; }
-[[nodiscard]] constexpr uint64_t round_down(uint64_t n, uint64_t unit) { return n / unit * unit; }
-[[nodiscard]] constexpr uint64_t divide_up(uint64_t n, uint64_t unit) { return (n + unit - 1) / unit; }
+[[nodiscard]] constexpr uint64_t round_up(uint64_t n, uint64_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
+[[nodiscard]] constexpr uint64_t round_down(uint64_t n, uint64_t unit) {
+  return n / unit * unit;
+}
+[[nodiscard]] constexpr uint64_t divide_up(uint64_t n, uint64_t unit) {
+  return (n + unit - 1) / unit;
+}
 
-[[nodiscard]] inline ByteView bytes_of(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+[[nodiscard]] inline ByteView bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 [[nodiscard]] inline std::string_view text_of(ByteView bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }

@@ -1,7 +1,8 @@
 // One codec for wire messages and durable records: little-endian, fixed width, lengths before bytes.
 //
 // A struct describes itself once, for both directions:
-//     struct Lookup { FileId parent; std::string name; void fields(this auto& self, auto& v) { v(self.parent, self.name); } };
+//     struct Lookup { FileId parent; std::string name; void fields(this auto& self, auto& v) { v(self.parent,
+//     self.name); } };
 // Integers, bool and enums take their width; Id its Rep; Cut and FileId 8 bytes, SegmentId 16;
 // std::string, Buffer and std::vector a u32 count before their contents; std::optional a byte before it;
 // std::array its elements. Decoding never reads past the end, never allocates more than the input
@@ -116,7 +117,10 @@ class Reader {
   [[nodiscard]] bool ok() const { return ok_; }
   [[nodiscard]] size_t left() const { return static_cast<size_t>(end_ - at_); }
   [[nodiscard]] ByteView rest() const { return {at_, left()}; }
-  void fail() { ok_ = false; at_ = end_; }
+  void fail() {
+    ok_ = false;
+    at_ = end_;
+  }
 
   void operator()(auto&... values) { (get(values), ...); }
   void tail(auto&... values) { (get_tail(values), ...); }
@@ -234,7 +238,9 @@ template <Fielded T>
   return value;
 }
 template <Fielded T>
-[[nodiscard]] Result<T> decode(std::string_view bytes) { return decode<T>(bytes_of(bytes)); }
+[[nodiscard]] Result<T> decode(std::string_view bytes) {
+  return decode<T>(bytes_of(bytes));
+}
 
 // Durable values begin with a format version (T::kFormat, from 1). A higher one than we know is refused.
 template <Fielded T>
@@ -249,8 +255,9 @@ template <Fielded T>
   uint8_t format = 0;
   reader(format);
   if (reader.ok() && format > T::kFormat)
-    return Error(Code::kUnsupportedFormat, "record format " + std::to_string(format) + " is newer than this version reads (" +
-                                               std::to_string(T::kFormat) + "): upgrade headrace");
+    return Error(Code::kUnsupportedFormat, "record format " + std::to_string(format) +
+                                               " is newer than this version reads (" + std::to_string(T::kFormat) +
+                                               "): upgrade headrace");
   T value{};
   reader(value);
   if (!reader.ok() || format == 0) return Error(Code::kCorrupt, "truncated or malformed record");

@@ -34,8 +34,8 @@ struct All {
   std::string tail;
   std::vector<std::pair<uint8_t, Leaf>> tail_leaves;
   void fields(this auto& self, auto& v) {
-    v(self.flag, self.i, self.code, self.segment, self.file, self.cut, self.target, self.text,
-      self.bytes, self.numbers, self.leaves, self.leaf, self.four, self.pair);
+    v(self.flag, self.i, self.code, self.segment, self.file, self.cut, self.target, self.text, self.bytes, self.numbers,
+      self.leaves, self.leaf, self.four, self.pair);
     v.tail(self.tail, self.tail_leaves);
   }
 };

@@ -32,8 +32,8 @@ struct Everything {
   std::pair<uint8_t, std::string> pair;
   bool operator==(const Everything&) const = default;
   void fields(this auto& self, auto& v) {
-    v(self.flag, self.u8, self.i64, self.colour, self.slot, self.file, self.segment, self.cut,
-      self.object, self.text, self.numbers, self.inners, self.maybe, self.two, self.pair);
+    v(self.flag, self.u8, self.i64, self.colour, self.slot, self.file, self.segment, self.cut, self.object, self.text,
+      self.numbers, self.inners, self.maybe, self.two, self.pair);
   }
 };
 
@@ -95,8 +95,7 @@ TEST(Codec, AllocatesNoMoreThanTheInputCouldFill) {
   // A count of four billion in front of a few bytes.
   EXPECT_EQ(decode<Huge>(std::string("\xff\xff\xff\xff\x01\x02", 6)).code(), Code::kCorrupt);
   EXPECT_EQ(decode<Huge>(std::string("\0\0\0\0\xff\xff\xff\xff\x01", 9)).code(), Code::kCorrupt);
-  EXPECT_EQ(decode<Huge>(std::string("\0\0\0\0\0\0\0\0\xff\xff\xff\x7f\x01", 13)).code(),
-            Code::kCorrupt);
+  EXPECT_EQ(decode<Huge>(std::string("\0\0\0\0\0\0\0\0\xff\xff\xff\x7f\x01", 13)).code(), Code::kCorrupt);
   // As many elements as bytes are left, but each takes eight.
   EXPECT_EQ(decode<Huge>(std::string("\x08\0\0\0abcdefgh", 12)).code(), Code::kCorrupt);
 }
@@ -138,8 +137,7 @@ TEST(Codec, IgnoresANewerWritersTail) {
 
 TEST(Codec, RefusesATailThatIsCutInTheMiddle) {
   std::string bytes = encode(New{6, "more", 8});
-  EXPECT_EQ(decode<New>(std::string_view(bytes).substr(0, bytes.size() - 1)).code(),
-            Code::kCorrupt);
+  EXPECT_EQ(decode<New>(std::string_view(bytes).substr(0, bytes.size() - 1)).code(), Code::kCorrupt);
 }
 
 struct Durable {
@@ -179,8 +177,7 @@ TEST(Codec, DecodesABufferIntoMemoryOfItsOwn) {
 }
 
 TEST(Ids, PackTheirPartsWithoutOverlap) {
-  SegmentId segment(NamespaceId(0xabcd'ef01'2345), Slot(0x6789), NamespaceEpoch(0xfedc),
-                    0xba98'7654'3210);
+  SegmentId segment(NamespaceId(0xabcd'ef01'2345), Slot(0x6789), NamespaceEpoch(0xfedc), 0xba98'7654'3210);
   EXPECT_EQ(segment.name_space().value(), 0xabcd'ef01'2345u);
   EXPECT_EQ(segment.home(), Slot(0x6789));
   EXPECT_EQ(segment.epoch(), NamespaceEpoch(0xfedc));
@@ -188,8 +185,7 @@ TEST(Ids, PackTheirPartsWithoutOverlap) {
   FileId file(Slot(0xffff), 0x1234);
   EXPECT_EQ(file.slot(), Slot(0xffff));
   EXPECT_EQ(file.local(), 0x1234u);
-  EXPECT_LT(Cut(NamespaceEpoch(1), 1'000'000), Cut(NamespaceEpoch(2), 1))
-      << "the epoch orders first";
+  EXPECT_LT(Cut(NamespaceEpoch(1), 1'000'000), Cut(NamespaceEpoch(2), 1)) << "the epoch orders first";
   EXPECT_LT(Cut(NamespaceEpoch(9), 1), kNever);
 }
 

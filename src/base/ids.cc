@@ -18,10 +18,20 @@ Result<uint64_t> parse_hex(std::string_view text) {
   return value;
 }
 
-std::string to_string(const SegmentId& id) { return hex(id.high()) + "-" + hex(id.low()); }
-std::string to_string(FileId id) { return hex(id.packed()); }
-std::string to_string(Cut cut) { return std::to_string(cut.epoch().value()) + "." + std::to_string(cut.number()); }
-std::string to_string(TargetId id) { return hex(id.value()); }
-std::string to_string(ObjectId id) { return hex(id.packed()); }
+std::string to_string(const SegmentId& id) {
+  return hex(id.high()) + "-" + hex(id.low());
+}
+std::string to_string(FileId id) {
+  return hex(id.packed());
+}
+std::string to_string(Cut cut) {
+  return std::to_string(cut.epoch().value()) + "." + std::to_string(cut.number());
+}
+std::string to_string(TargetId id) {
+  return hex(id.value());
+}
+std::string to_string(ObjectId id) {
+  return hex(id.packed());
+}
 
 }  // namespace headrace

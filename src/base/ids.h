@@ -25,21 +25,21 @@ class Id {
   Rep value_ = 0;
 };
 
-using Slot = Id<struct SlotTag, uint16_t>;            // one of 65,536 slices of a namespace
-using NamespaceId = Id<struct NamespaceTag, uint64_t>;  // 48 random bits; 0 is none
+using Slot = Id<struct SlotTag, uint16_t>;                      // one of 65,536 slices of a namespace
+using NamespaceId = Id<struct NamespaceTag, uint64_t>;          // 48 random bits; 0 is none
 using NamespaceEpoch = Id<struct NamespaceEpochTag, uint16_t>;  // +1 at each take-over or resume
-using ClusterId = Id<struct ClusterTag, uint64_t>;    // random; 0 is none
+using ClusterId = Id<struct ClusterTag, uint64_t>;              // random; 0 is none
 using NodeId = Id<struct NodeTag, uint32_t>;
-using TargetId = Id<struct TargetTag, uint64_t>;      // random, for ever; 0 is none
+using TargetId = Id<struct TargetTag, uint64_t>;  // random, for ever; 0 is none
 using PartitionId = Id<struct PartitionTag, uint16_t>;
 using PartitionEpoch = Id<struct PartitionEpochTag, uint64_t>;  // +1 at each new leader
-using Position = Id<struct PositionTag, uint64_t>;    // of a record in a partition's journal; the first is 1
-using RunId = Id<struct RunTag, uint64_t>;            // one run of a journal: partition:16 | its epoch:24 | number:24
-using ClientId = Id<struct ClientTag, uint64_t>;      // random, one per client process
-using SessionId = Id<struct SessionTag, uint64_t>;    // random, one per (client, partition) standing
+using Position = Id<struct PositionTag, uint64_t>;              // of a record in a partition's journal; the first is 1
+using RunId = Id<struct RunTag, uint64_t>;          // one run of a journal: partition:16 | its epoch:24 | number:24
+using ClientId = Id<struct ClientTag, uint64_t>;    // random, one per client process
+using SessionId = Id<struct SessionTag, uint64_t>;  // random, one per (client, partition) standing
 using GrantId = Id<struct GrantTag, uint64_t>;
 using TenantId = Id<struct TenantTag, uint32_t>;
-using KeyId = Id<struct KeyTag, uint32_t>;            // 0: not encrypted
+using KeyId = Id<struct KeyTag, uint32_t>;  // 0: not encrypted
 using QuotaId = Id<struct QuotaTag, uint32_t>;
 
 // Cut n of a namespace epoch; cuts order by (namespace epoch, n). 0 is 'none yet'.
@@ -131,7 +131,9 @@ struct std::hash<headrace::Id<Tag, Rep>> {
 };
 template <>
 struct std::hash<headrace::FileId> {
-  size_t operator()(const headrace::FileId& id) const noexcept { return std::hash<uint64_t>{}(id.packed() * 0x9e3779b97f4a7c15); }
+  size_t operator()(const headrace::FileId& id) const noexcept {
+    return std::hash<uint64_t>{}(id.packed() * 0x9e3779b97f4a7c15);
+  }
 };
 template <>
 struct std::hash<headrace::SegmentId> {

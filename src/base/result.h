@@ -22,39 +22,39 @@ namespace headrace {
 enum class Code : uint16_t {
   kOk = 0,
   // POSIX answers: the gateway turns each into the errno of the same name.
-  kNotFound = 1,       // ENOENT
-  kExists = 2,         // EEXIST
-  kNotDirectory = 3,   // ENOTDIR
-  kIsDirectory = 4,    // EISDIR
-  kNotEmpty = 5,       // ENOTEMPTY
-  kNoSpace = 6,        // ENOSPC
-  kAccess = 7,         // EACCES
-  kNotPermitted = 8,   // EPERM
-  kInvalid = 9,        // EINVAL: bad argument, bad config value
-  kNameTooLong = 10,   // ENAMETOOLONG
-  kReadOnly = 11,      // EROFS: not the owner of the namespace (any more), or a read-only mount
-  kBusy = 12,          // EBUSY
+  kNotFound = 1,         // ENOENT
+  kExists = 2,           // EEXIST
+  kNotDirectory = 3,     // ENOTDIR
+  kIsDirectory = 4,      // EISDIR
+  kNotEmpty = 5,         // ENOTEMPTY
+  kNoSpace = 6,          // ENOSPC
+  kAccess = 7,           // EACCES
+  kNotPermitted = 8,     // EPERM
+  kInvalid = 9,          // EINVAL: bad argument, bad config value
+  kNameTooLong = 10,     // ENAMETOOLONG
+  kReadOnly = 11,        // EROFS: not the owner of the namespace (any more), or a read-only mount
+  kBusy = 12,            // EBUSY
   kCrossNamespace = 13,  // EXDEV
-  kNoAttribute = 14,   // ENODATA
-  kRange = 15,         // ERANGE
-  kTooLarge = 16,      // EFBIG / E2BIG
-  kLoop = 17,          // ELOOP / a rename of a directory into itself is kInvalid
-  kTooManyLinks = 18,  // EMLINK
-  kNotSupported = 19,  // EOPNOTSUPP
-  kStale = 20,         // ESTALE: the session, the grant, or the namespace epoch has ended
-  kIo = 21,            // EIO: bytes are lost or cannot be verified
+  kNoAttribute = 14,     // ENODATA
+  kRange = 15,           // ERANGE
+  kTooLarge = 16,        // EFBIG / E2BIG
+  kLoop = 17,            // ELOOP / a rename of a directory into itself is kInvalid
+  kTooManyLinks = 18,    // EMLINK
+  kNotSupported = 19,    // EOPNOTSUPP
+  kStale = 20,           // ESTALE: the session, the grant, or the namespace epoch has ended
+  kIo = 21,              // EIO: bytes are lost or cannot be verified
   // Inside the system.
-  kCorrupt = 40,        // a checksum or a format check failed; another copy may serve
-  kNoFragment = 41,     // this target does not hold it: ask the home for the current placement
-  kNotLeader = 42,      // ask the cluster map again
-  kDeposed = 43,        // a higher epoch exists: stop acting as leader / owner
-  kUnavailable = 44,    // not now (starting, overloaded, closing, unreachable before sending)
-  kTimeout = 45,        // deadline passed; outcome unknown
-  kDisconnected = 46,   // connection broke after sending; outcome unknown
-  kConflict = 47,       // a compare-and-swap lost
+  kCorrupt = 40,            // a checksum or a format check failed; another copy may serve
+  kNoFragment = 41,         // this target does not hold it: ask the home for the current placement
+  kNotLeader = 42,          // ask the cluster map again
+  kDeposed = 43,            // a higher epoch exists: stop acting as leader / owner
+  kUnavailable = 44,        // not now (starting, overloaded, closing, unreachable before sending)
+  kTimeout = 45,            // deadline passed; outcome unknown
+  kDisconnected = 46,       // connection broke after sending; outcome unknown
+  kConflict = 47,           // a compare-and-swap lost
   kUnsupportedFormat = 48,  // written by a newer version
-  kCancelled = 49,      // the asker is shutting down
-  kDenied = 50,         // credentials or capability refused (bucket 403, bad MAC)
+  kCancelled = 49,          // the asker is shutting down
+  kDenied = 50,             // credentials or capability refused (bucket 403, bad MAC)
 };
 
 enum class Retry : uint8_t { kRetryable, kOutcomeUnknown, kFinal };
@@ -87,17 +87,17 @@ class [[nodiscard]] Error {
 
 [[noreturn]] void assertion_failed(const char* expression, const char* file, int line);
 
-#define HR_ASSERT(expression)                                                        \
-  do {                                                                               \
-    if (!(expression)) [[unlikely]]                                                  \
-      ::headrace::assertion_failed(#expression, __FILE__, __LINE__);                 \
+#define HR_ASSERT(expression)                                        \
+  do {                                                               \
+    if (!(expression)) [[unlikely]]                                  \
+      ::headrace::assertion_failed(#expression, __FILE__, __LINE__); \
   } while (false)
 
 template <class T = void>
 class [[nodiscard]] Result {
  public:
   using Value = T;
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit by intent
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit by intent
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT
   Result(Code code, std::string message) : Result(Error(code, std::move(message))) {}
 
@@ -105,14 +105,35 @@ class [[nodiscard]] Result {
   explicit operator bool() const { return ok(); }
   [[nodiscard]] Code code() const { return ok() ? Code::kOk : std::get<1>(state_).code(); }
 
-  T& operator*() & { HR_ASSERT(ok()); return *std::get_if<0>(&state_); }
-  const T& operator*() const& { HR_ASSERT(ok()); return *std::get_if<0>(&state_); }
-  T&& operator*() && { HR_ASSERT(ok()); return std::move(*std::get_if<0>(&state_)); }
-  T* operator->() { HR_ASSERT(ok()); return std::get_if<0>(&state_); }
-  const T* operator->() const { HR_ASSERT(ok()); return std::get_if<0>(&state_); }
+  T& operator*() & {
+    HR_ASSERT(ok());
+    return *std::get_if<0>(&state_);
+  }
+  const T& operator*() const& {
+    HR_ASSERT(ok());
+    return *std::get_if<0>(&state_);
+  }
+  T&& operator*() && {
+    HR_ASSERT(ok());
+    return std::move(*std::get_if<0>(&state_));
+  }
+  T* operator->() {
+    HR_ASSERT(ok());
+    return std::get_if<0>(&state_);
+  }
+  const T* operator->() const {
+    HR_ASSERT(ok());
+    return std::get_if<0>(&state_);
+  }
 
-  const Error& error() const& { HR_ASSERT(!ok()); return *std::get_if<1>(&state_); }
-  Error&& error() && { HR_ASSERT(!ok()); return std::move(*std::get_if<1>(&state_)); }
+  const Error& error() const& {
+    HR_ASSERT(!ok());
+    return *std::get_if<1>(&state_);
+  }
+  Error&& error() && {
+    HR_ASSERT(!ok());
+    return std::move(*std::get_if<1>(&state_));
+  }
 
  private:
   std::variant<T, Error> state_;
@@ -130,8 +151,14 @@ class [[nodiscard]] Result<void> {
   explicit operator bool() const { return ok(); }
   [[nodiscard]] Code code() const { return ok() ? Code::kOk : error_->code(); }
   void operator*() const { HR_ASSERT(ok()); }
-  const Error& error() const& { HR_ASSERT(!ok()); return *error_; }
-  Error&& error() && { HR_ASSERT(!ok()); return std::move(*error_); }
+  const Error& error() const& {
+    HR_ASSERT(!ok());
+    return *error_;
+  }
+  Error&& error() && {
+    HR_ASSERT(!ok());
+    return std::move(*error_);
+  }
 
  private:
   std::optional<Error> error_;
@@ -144,17 +171,17 @@ class [[nodiscard]] Result<void> {
 #define HR_CO_TRY(...) HR_PICK_(__VA_ARGS__, HR_TRY2_, HR_TRY1_)(co_return, __COUNTER__, __VA_ARGS__)
 #define HR_PICK_(a, b, c, ...) c
 #define HR_TRY1_(ret, n, expr) HR_TRY1X_(ret, n, expr)
-#define HR_TRY1X_(ret, n, expr)                 \
-  do {                                          \
-    auto hr_try_##n = (expr);                   \
-    if (!hr_try_##n.ok()) [[unlikely]]          \
-      ret std::move(hr_try_##n).error();        \
+#define HR_TRY1X_(ret, n, expr)          \
+  do {                                   \
+    auto hr_try_##n = (expr);            \
+    if (!hr_try_##n.ok()) [[unlikely]]   \
+      ret std::move(hr_try_##n).error(); \
   } while (false)
 #define HR_TRY2_(ret, n, decl, expr) HR_TRY2X_(ret, n, decl, expr)
-#define HR_TRY2X_(ret, n, decl, expr)           \
-  auto hr_try_##n = (expr);                     \
-  if (!hr_try_##n.ok()) [[unlikely]]            \
-    ret std::move(hr_try_##n).error();          \
+#define HR_TRY2X_(ret, n, decl, expr)  \
+  auto hr_try_##n = (expr);            \
+  if (!hr_try_##n.ok()) [[unlikely]]   \
+    ret std::move(hr_try_##n).error(); \
   decl = *std::move(hr_try_##n)
 
 }  // namespace headrace

@@ -22,14 +22,13 @@ Task<Result<void>> ChangeLog::admit() {
   while (!admits()) {
     for (auto& [id, queue] : queues_) queue->kicked.set();
     bool woken = co_await ListWait(room_, env_.clock, deadline);
-    if (!woken && !admits())
-      co_return Error(Code::kTimeout, "changes could not be sent for 60 s: is the node up?");
+    if (!woken && !admits()) co_return Error(Code::kTimeout, "changes could not be sent for 60 s: is the node up?");
   }
   co_return Result<void>();
 }
 
-void ChangeLog::add(const ClientSessionRef& session, NameChange change, FileRef directory,
-                    FileRef file, FileRef replaced) {
+void ChangeLog::add(const ClientSessionRef& session, NameChange change, FileRef directory, FileRef file,
+                    FileRef replaced) {
   QueueRef& queue = queues_[session->id];
   if (queue == nullptr) {
     queue = std::make_shared<ChangeQueue>(session);
@@ -93,9 +92,8 @@ bool ChangeLog::take_back(const FileRef& file) {
   if (making == nullptr || making->taken || file->unsent != 1) return false;
   QueueRef queue = file->changes.lock();
   if (queue == nullptr) return false;
-  auto at = std::lower_bound(
-      queue->waiting.begin(), queue->waiting.end(), making->number,
-      [](const UnsentRef& unsent, uint64_t number) { return unsent->number < number; });
+  auto at = std::lower_bound(queue->waiting.begin(), queue->waiting.end(), making->number,
+                             [](const UnsentRef& unsent, uint64_t number) { return unsent->number < number; });
   HR_ASSERT(at != queue->waiting.end() && *at == making);
   queue->waiting.erase(at);
   forget(*making);
@@ -109,7 +107,9 @@ bool ChangeLog::take_back(const FileRef& file) {
 }
 
 Task<void> ChangeLog::release(ClientSessionRef session, GrantId grant) {
-  { const Mutex::Guard claimed = co_await session->reopening.lock(); }
+  {
+    const Mutex::Guard claimed = co_await session->reopening.lock();
+  }
   if (session->lost) co_return;
   GrantRelease request;
   request.grants = {grant};
@@ -195,8 +195,7 @@ void ChangeLog::answered(UnsentChange& unsent, Code code) {
   const bool makes = unsent.change.kind == NameChangeKind::kMake;
   if (code != Code::kOk) {
     // The file of a change of attributes may have been removed since.
-    const bool moot =
-        unsent.change.kind == NameChangeKind::kSetAttributes && code == Code::kNotFound;
+    const bool moot = unsent.change.kind == NameChangeKind::kSetAttributes && code == Code::kNotFound;
     if (!moot)
       fail(unsent, Error(code, "an unsynced change was refused by the partition"));
     else

@@ -1,10 +1,10 @@
 // ChangeLog: changes of names and attributes that this client has answered and the partition does not have yet.
 //
-// One queue per session, in the order in which the changes were answered; one message of up to 256 of them is under way at
-// a time, sent again with its ticket until it is answered or the session is over. So at the partition they happen in that
-// order, each once, and none is there without all before it. A client that dies loses a tail of each queue, no more.
-// A change is added without an await after the write grants that it needs were looked at, and a recall takes those away
-// only after a flush: whatever is in a queue, nobody else can know, or change, what it is about.
+// One queue per session, in the order in which the changes were answered; one message of up to 256 of them is under way
+// at a time, sent again with its ticket until it is answered or the session is over. So at the partition they happen in
+// that order, each once, and none is there without all before it. A client that dies loses a tail of each queue, no
+// more. A change is added without an await after the write grants that it needs were looked at, and a recall takes
+// those away only after a flush: whatever is in a queue, nobody else can know, or change, what it is about.
 //
 // A file that was made is `unborn` until the partition has it: nothing may be asked about it before flush(). Made and
 // unlinked before it was sent, it leaves nothing but the directory's times. What cannot be sent any more (the session
@@ -46,16 +46,14 @@ struct ChangeQueue {
   std::optional<Error> lost;
   WaitList answered;
   Event kicked;
-  [[nodiscard]] uint64_t done() const {
-    return waiting.empty() ? next_number - 1 : waiting.front()->number - 1;
-  }
+  [[nodiscard]] uint64_t done() const { return waiting.empty() ? next_number - 1 : waiting.front()->number - 1; }
 };
 
 class ChangeLog {
  public:
   struct Options {
     Nanos send_after = seconds(5);
-    size_t send_at = 512;         // so many waiting are sent at once
+    size_t send_at = 512;        // so many waiting are sent at once
     size_t max_unsent = 16'384;  // then whoever changes something waits
   };
   ChangeLog(Env env, ClientSessions& sessions, FileTable& files, Scope& scope, Options options)

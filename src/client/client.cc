@@ -28,10 +28,8 @@ Client::Client(Env env, ClientOptions options)
       fragments_(targets_),
       segments_(env, fragments_),
       sessions_(env, partitions_, ClientId(env.random.nonzero()), scope_),
-      files_(env, sessions_, scope_,
-             {.max_files = options_.max_files, .idle = options_.idle_grant}),
-      changes_(env, sessions_, files_, scope_,
-               {.send_after = options_.flush_after, .max_unsent = options_.max_unsent}),
+      files_(env, sessions_, scope_, {.max_files = options_.max_files, .idle = options_.idle_grant}),
+      changes_(env, sessions_, files_, scope_, {.send_after = options_.flush_after, .max_unsent = options_.max_unsent}),
       reader_(env, hub_, partitions_, segments_, scope_, options_.read_cache),
       write_back_(env, sessions_, files_, changes_, segments_, reader_, scope_,
                   {.dirty_limit = options_.dirty_limit,
@@ -50,17 +48,13 @@ Client::Client(Env env, ClientOptions options)
   sessions_.on_expired = [this](ClientSessionRef session) { files_.session_expired(session); };
   files_.flush = [this](FileRef file) { return write_back_.flush(std::move(file)); };
   files_.flush_changes = [this](FileRef file) { return changes_.flush(std::move(file)); };
-  files_.give_up_changes = [this](const ClientSessionRef& session, Error error) {
-    changes_.give_up(session, error);
-  };
+  files_.give_up_changes = [this](const ClientSessionRef& session, Error error) { changes_.give_up(session, error); };
   names_.read_only = [this] { return follower_.read_only(); };
   changes_.unlinked = [this](const FileRef& file) {
     names_.unlinked(file->id, file->attributes ? file->attributes->links : 0);
   };
   files_.keep_open = [this](FileRef file) { return keep_open(std::move(file)); };
-  files_.drop_dirty = [this](const FileRef& file, Error error) {
-    write_back_.drop(file, std::move(error));
-  };
+  files_.drop_dirty = [this](const FileRef& file, Error error) { write_back_.drop(file, std::move(error)); };
 }
 
 Client::~Client() = default;
@@ -121,8 +115,7 @@ Nanos Client::name_valid(FileId parent, const std::string& name, FileId file) co
   if (directory->recalled_at && env_.clock.now() - *directory->recalled_at < kContended) return {};
   const DirectoryState& state = *directory->directory;
   auto known = state.names.find(name);
-  if (known == state.names.end() || known->second.file != file || state.changing.contains(name))
-    return {};
+  if (known == state.names.end() || known->second.file != file || state.changing.contains(name)) return {};
   return kernel_may_keep(*directory);
 }
 
@@ -141,9 +134,8 @@ Nanos Client::kernel_may_keep(const FileState& file) const {
 }
 
 ClientStatistics Client::counters() const {
-  return {write_back_.counters(), reader_.counters(),        segments_.counters(),
-          files_.counters(),      changes_.counters(),      write_back_.dirty_bytes(),
-          files_.size()};
+  return {write_back_.counters(), reader_.counters(),        segments_.counters(), files_.counters(),
+          changes_.counters(),    write_back_.dirty_bytes(), files_.size()};
 }
 
 Result<void> Client::writable() const {
@@ -162,8 +154,7 @@ Task<Result<Attributes>> Client::get_attributes(FileId file) {
 Task<Result<Attributes>> Client::set_attributes(FileId file, AttributeChange change) {
   return names_.set_attributes(file, change);
 }
-Task<Result<Attributes>> Client::make(FileId parent, std::string name, MakeOptions options,
-                                      Credentials who) {
+Task<Result<Attributes>> Client::make(FileId parent, std::string name, MakeOptions options, Credentials who) {
   return names_.make(parent, std::move(name), std::move(options), who, {});
 }
 Task<Result<void>> Client::unlink(FileId parent, std::string name) {
@@ -181,15 +172,14 @@ Task<Result<Attributes>> Client::link(FileId file, FileId parent, std::string na
 Task<Result<std::string>> Client::read_link(FileId file) {
   return names_.read_link(file);
 }
-Task<Result<ReadDirectoryReply>> Client::read_directory(FileId directory, uint64_t after,
-                                                        uint32_t limit, bool plus) {
+Task<Result<ReadDirectoryReply>> Client::read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) {
   return names_.read_directory(directory, after, limit, plus);
 }
 Task<Result<std::string>> Client::get_xattr(FileId file, std::string name) {
   return names_.get_xattr(file, std::move(name));
 }
-Task<Result<void>> Client::set_xattr(FileId file, std::string name, std::string value,
-                                     bool must_create, bool must_replace) {
+Task<Result<void>> Client::set_xattr(FileId file, std::string name, std::string value, bool must_create,
+                                     bool must_replace) {
   SetXattr request;
   request.name = std::move(name);
   request.value = std::move(value);
@@ -242,11 +232,10 @@ Task<Result<OpenFileRef>> Client::open(FileId id, OpenMode mode) {
   co_return OpenFileRef(std::move(handle));
 }
 
-Task<Result<FileSystem::Created>> Client::create(FileId parent, std::string name, uint32_t mode,
-                                                 OpenMode open, Credentials who) {
-  HR_CO_TRY(Attributes made,
-            co_await names_.make(parent, std::move(name), {.type = FileType::kFile, .mode = mode},
-                                 who, {.any = true, .writes = open.write, .durable = open.sync}));
+Task<Result<FileSystem::Created>> Client::create(FileId parent, std::string name, uint32_t mode, OpenMode open,
+                                                 Credentials who) {
+  HR_CO_TRY(Attributes made, co_await names_.make(parent, std::move(name), {.type = FileType::kFile, .mode = mode}, who,
+                                                  {.any = true, .writes = open.write, .durable = open.sync}));
   FileRef file = files_.get(made.id);
   ++file->opens;
   auto handle = std::make_shared<FileHandle>(file, open, closed_);
@@ -256,8 +245,7 @@ Task<Result<FileSystem::Created>> Client::create(FileId parent, std::string name
   co_return Created{made, std::move(handle)};
 }
 
-Task<Result<FileSystem::Created>> Client::create_unnamed(FileId parent, uint32_t mode,
-                                                         OpenMode open, Credentials who) {
+Task<Result<FileSystem::Created>> Client::create_unnamed(FileId parent, uint32_t mode, OpenMode open, Credentials who) {
   HR_CO_TRY(Attributes made, co_await names_.make_unnamed(parent, mode, who, open.write));
   FileRef file = files_.get(made.id);
   file->kept = true;
@@ -287,8 +275,7 @@ Task<void> Client::forget_closed() {
   for (auto& [slot, files] : by_slot) {
     for (size_t i = 0; i < files.size(); i += kForgetBatch) {
       Forget request;
-      for (size_t j = i; j < std::min(files.size(), i + kForgetBatch); ++j)
-        request.files.push_back(files[j]->id);
+      for (size_t j = i; j < std::min(files.size(), i + kForgetBatch); ++j) request.files.push_back(files[j]->id);
       (void)co_await sessions_.mutate(slot, std::move(request));
     }
     for (const FileRef& file : files) {
@@ -355,8 +342,7 @@ Task<Result<FileSystemStatistics>> Client::statistics() {
   std::vector<Task<Result<StatisticsReply>>> asks;
   std::shared_ptr<const ClusterMap> map = view_.shared();
   for (const PartitionInfo& partition : map->partitions) {
-    asks.push_back(partitions_.call(partition.id, Statistics{.partition = partition.id},
-                                    {.timeout = seconds(10)}));
+    asks.push_back(partitions_.call(partition.id, Statistics{.partition = partition.id}, {.timeout = seconds(10)}));
   }
   std::vector<Result<StatisticsReply>> replies = co_await when_all(std::move(asks));
   uint64_t bytes = 0;

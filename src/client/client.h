@@ -30,13 +30,13 @@
 namespace headrace {
 
 struct ClientOptions {
-  std::vector<Address> nodes;        // where to begin; the cluster map names the rest
-  uint64_t dirty_limit = kGiB;       // unsynced bytes held; above it writers wait
+  std::vector<Address> nodes;              // where to begin; the cluster map names the rest
+  uint64_t dirty_limit = kGiB;             // unsynced bytes held; above it writers wait
   uint64_t file_dirty_limit = 256 * kMiB;  // of one file
-  Nanos flush_after = seconds(5);    // dirty data is sent within
-  uint64_t stage_limit = 64 * kKiB;  // up to it fsync goes through the journal
-  uint64_t read_cache = 256 * kMiB;  // pieces of segments
-  size_t max_files = 65'536;         // whose grants are held when idle
+  Nanos flush_after = seconds(5);          // dirty data is sent within
+  uint64_t stage_limit = 64 * kKiB;        // up to it fsync goes through the journal
+  uint64_t read_cache = 256 * kMiB;        // pieces of segments
+  size_t max_files = 65'536;               // whose grants are held when idle
   Nanos idle_grant = seconds(600);
   // Names and attributes are answered before the partition has them; fsync of file or directory is then
   // the durability point. False: each is durable when answered.
@@ -65,27 +65,22 @@ class Client final : public FileSystem {
   Task<Result<Attributes>> lookup(FileId parent, std::string name) override;
   Task<Result<Attributes>> get_attributes(FileId file) override;
   Task<Result<Attributes>> set_attributes(FileId file, AttributeChange change) override;
-  Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options,
-                                Credentials who) override;
-  Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open,
-                               Credentials who) override;
-  Task<Result<Created>> create_unnamed(FileId parent, uint32_t mode, OpenMode open,
-                                       Credentials who) override;
+  Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options, Credentials who) override;
+  Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open, Credentials who) override;
+  Task<Result<Created>> create_unnamed(FileId parent, uint32_t mode, OpenMode open, Credentials who) override;
   Task<Result<void>> unlink(FileId parent, std::string name) override;
   Task<Result<void>> remove_directory(FileId parent, std::string name) override;
   Task<Result<void>> rename(RenameOptions options) override;
   Task<Result<Attributes>> link(FileId file, FileId parent, std::string name) override;
   Task<Result<std::string>> read_link(FileId file) override;
-  Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after, uint32_t limit,
-                                                  bool plus) override;
+  Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) override;
   Task<Result<std::string>> get_xattr(FileId file, std::string name) override;
   Task<Result<void>> set_xattr(FileId file, std::string name, std::string value, bool must_create,
                                bool must_replace) override;
   Task<Result<std::vector<std::string>>> list_xattr(FileId file) override;
   Task<Result<void>> remove_xattr(FileId file, std::string name) override;
   Task<Result<OpenFileRef>> open(FileId file, OpenMode mode) override;
-  Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset,
-                                         uint64_t length) override;
+  Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset, uint64_t length) override;
   Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) override;
   Task<Result<void>> sync(FileId file) override;
   Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) override;

@@ -37,10 +37,7 @@ ClientOptions small_options(SeededRandom& random) {
 class OneByOne {
  public:
   OneByOne(uint64_t seed, size_t clients)
-      : random_(seed),
-        seed_(seed),
-        cluster_(seed, clients, small_options(random_)),
-        clients_(clients) {
+      : random_(seed), seed_(seed), cluster_(seed, clients, small_options(random_)), clients_(clients) {
     cluster_.node().slow = milliseconds(static_cast<int64_t>(random_.below(3)));
   }
 
@@ -72,9 +69,7 @@ class OneByOne {
     OpenFileRef handle;
   };
 
-  std::string where() const {
-    return "seed " + std::to_string(seed_) + " step " + std::to_string(step_) + ": ";
-  }
+  std::string where() const { return "seed " + std::to_string(seed_) + " step " + std::to_string(step_) + ": "; }
   size_t pick_client() { return random_.below(clients_); }
   Client& client(size_t c) { return cluster_.client(c); }
   // A client learns of a file by its name: an id is nobody's business before it has one at the partition.
@@ -103,15 +98,13 @@ class OneByOne {
     if (h == nullptr) return;
     auto bytes = cluster_.world.run(client(c).read(h, offset, length));
     ASSERT_TRUE(bytes.ok()) << where() << bytes.error().text();
-    const std::string expected =
-        offset < file.bytes.size() ? file.bytes.substr(offset, length) : "";
+    const std::string expected = offset < file.bytes.size() ? file.bytes.substr(offset, length) : "";
     const std::string got = joined(*bytes);
     if (got == expected) return;
     size_t at = 0;
     while (at < got.size() && at < expected.size() && got[at] == expected[at]) ++at;
-    FAIL() << where() << "client " << c << " read " << offset << "+" << length << " of "
-           << to_string(file.id) << ": " << got.size() << " bytes for " << expected.size()
-           << ", differ at " << offset + at;
+    FAIL() << where() << "client " << c << " read " << offset << "+" << length << " of " << to_string(file.id) << ": "
+           << got.size() << " bytes for " << expected.size() << ", differ at " << offset + at;
   }
 
   void step() {
@@ -146,8 +139,7 @@ class OneByOne {
         const char first = static_cast<char>(random_.next());
         for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(first + i % 251);
         OpenFileRef h = handle(c, file);
-        auto written =
-            cluster_.world.run(client(c).write(h, offset, Buffer::copy_of(bytes_of(bytes))));
+        auto written = cluster_.world.run(client(c).write(h, offset, Buffer::copy_of(bytes_of(bytes))));
         ASSERT_TRUE(written.ok()) << where() << written.error().text();
         if (file->bytes.size() < offset + bytes.size()) file->bytes.resize(offset + bytes.size());
         file->bytes.replace(offset, bytes.size(), bytes);
@@ -173,8 +165,7 @@ class OneByOne {
       }
       case 9: {
         const uint64_t size = random_.below(room);
-        auto set = cluster_.world.run(
-            client(c).set_attributes(file->id, {.mask = kSetSize, .size = size}));
+        auto set = cluster_.world.run(client(c).set_attributes(file->id, {.mask = kSetSize, .size = size}));
         ASSERT_TRUE(set.ok()) << where() << set.error().text();
         file->bytes.resize(size);
         ASSERT_EQ(set->size, size) << where();
@@ -185,8 +176,7 @@ class OneByOne {
         const uint64_t length = 1 + random_.below(50'000);
         auto punched = cluster_.world.run(client(c).punch(handle(c, file), offset, length));
         ASSERT_TRUE(punched.ok()) << where();
-        for (uint64_t i = offset; i < std::min<uint64_t>(file->bytes.size(), offset + length); ++i)
-          file->bytes[i] = 0;
+        for (uint64_t i = offset; i < std::min<uint64_t>(file->bytes.size(), offset + length); ++i) file->bytes[i] = 0;
         break;
       }
       case 11: {
@@ -196,8 +186,7 @@ class OneByOne {
       }
       case 12:
         if (random_.chance(1, 2)) {
-          std::erase_if(handles_,
-                        [&](const Open& open) { return open.file == file && open.client == c; });
+          std::erase_if(handles_, [&](const Open& open) { return open.file == file && open.client == c; });
         } else {
           ASSERT_TRUE(cluster_.world.run(client(c).unlink(kRootFile, name)).ok()) << where();
           files_.erase(at);
@@ -205,8 +194,7 @@ class OneByOne {
         break;
       case 13: {
         const std::string to = "f" + std::to_string(random_.below(8));
-        auto renamed =
-            cluster_.world.run(client(c).rename({kRootFile, name, kRootFile, to, false}));
+        auto renamed = cluster_.world.run(client(c).rename({kRootFile, name, kRootFile, to, false}));
         ASSERT_TRUE(renamed.ok()) << where() << renamed.error().text();
         if (to != name) {
           files_.erase(at);
@@ -222,10 +210,8 @@ class OneByOne {
           check_read(open.client, open.file, 0, 500'000);
           break;
         }
-        const std::string bytes(1 + random_.below(5000),
-                                static_cast<char>('a' + random_.below(26)));
-        auto written = cluster_.world.run(
-            client(open.client).write(open.handle, 0, Buffer::copy_of(bytes_of(bytes))));
+        const std::string bytes(1 + random_.below(5000), static_cast<char>('a' + random_.below(26)));
+        auto written = cluster_.world.run(client(open.client).write(open.handle, 0, Buffer::copy_of(bytes_of(bytes))));
         ASSERT_TRUE(written.ok()) << where() << written.error().text();
         if (open.file->bytes.size() < bytes.size()) open.file->bytes.resize(bytes.size());
         open.file->bytes.replace(0, bytes.size(), bytes);
@@ -234,8 +220,7 @@ class OneByOne {
       case 14: {
         const std::string some = "f" + std::to_string(random_.below(8));
         auto found = cluster_.world.run(client(c).lookup(kRootFile, some));
-        ASSERT_EQ(found.ok(), files_.contains(some))
-            << where() << "client " << c << " looked up " << some;
+        ASSERT_EQ(found.ok(), files_.contains(some)) << where() << "client " << c << " looked up " << some;
         break;
       }
       default:
@@ -260,8 +245,7 @@ class OneByOne {
 };
 
 TEST(ClientRandom, OneByOneEveryAnswerIsThatOfOneFileSystem) {
-  for (uint64_t seed = 1; seed <= 40 && !::testing::Test::HasFailure(); ++seed)
-    OneByOne(seed, 1 + seed % 3).run(250);
+  for (uint64_t seed = 1; seed <= 40 && !::testing::Test::HasFailure(); ++seed) OneByOne(seed, 1 + seed % 3).run(250);
 }
 
 // Many at once. Each block of a shared file has one writer, who counts upwards; each name one
@@ -270,21 +254,16 @@ TEST(ClientRandom, OneByOneEveryAnswerIsThatOfOneFileSystem) {
 class AtOnce {
  public:
   AtOnce(uint64_t seed, bool restarts)
-      : random_(seed),
-        seed_(seed),
-        cluster_(seed, kClients, small_options(random_)),
-        restarts_(restarts) {
+      : random_(seed), seed_(seed), cluster_(seed, kClients, small_options(random_)), restarts_(restarts) {
     cluster_.node().slow = milliseconds(static_cast<int64_t>(1 + random_.below(4)));
   }
 
   void run() {
-    auto made =
-        cluster_.world.run(cluster_.client(0).create(kRootFile, "shared", 0644, kReadWrite, {}));
+    auto made = cluster_.world.run(cluster_.client(0).create(kRootFile, "shared", 0644, kReadWrite, {}));
     ASSERT_TRUE(made.ok());
     file_ = made->attributes.id;
     for (size_t c = 0; c < kClients; ++c) {
-      auto marked = cluster_.world.run(
-          cluster_.client(c).make(kRootFile, "m" + std::to_string(c), {.mode = 0}, {}));
+      auto marked = cluster_.world.run(cluster_.client(c).make(kRootFile, "m" + std::to_string(c), {.mode = 0}, {}));
       ASSERT_TRUE(marked.ok());
       marked_[c] = marked->id;
     }
@@ -354,9 +333,7 @@ class AtOnce {
       if (std::memcmp(bytes.data() + i, &first, 8) != 0) return ~uint64_t{0};
     return first;
   }
-  Task<void> rest() {
-    co_await cluster_.world.clock().sleep(Nanos{static_cast<int64_t>(random_.below(20'000'000))});
-  }
+  Task<void> rest() { co_await cluster_.world.clock().sleep(Nanos{static_cast<int64_t>(random_.below(20'000'000))}); }
 
   Task<void> writer(size_t c, size_t block) {
     auto file = co_await cluster_.client(c).open(file_, kReadWrite);
@@ -367,8 +344,7 @@ class AtOnce {
       for (size_t i = 0; i + 8 <= kSize; i += 8) std::memcpy(bytes.data() + i, &n, 8);
       blocks_[block].begun = n;
       auto written = co_await cluster_.client(c).write(*file, block * kSize, bytes);
-      EXPECT_TRUE(written.ok()) << "seed " << seed_ << ": "
-                                << (written.ok() ? "" : written.error().text());
+      EXPECT_TRUE(written.ok()) << "seed " << seed_ << ": " << (written.ok() ? "" : written.error().text());
       if (!written.ok()) co_return;
       blocks_[block].completed = n;
       co_await rest();
@@ -382,14 +358,11 @@ class AtOnce {
       const size_t block = random_.below(kBlocks);
       const uint64_t least = blocks_[block].completed;
       auto bytes = co_await cluster_.client(c).read(*file, block * kSize, kSize);
-      EXPECT_TRUE(bytes.ok()) << "seed " << seed_ << ": "
-                              << (bytes.ok() ? "" : bytes.error().text());
+      EXPECT_TRUE(bytes.ok()) << "seed " << seed_ << ": " << (bytes.ok() ? "" : bytes.error().text());
       if (!bytes.ok()) co_return;
       const uint64_t got = value(joined(*bytes));
-      EXPECT_GE(got, least) << "seed " << seed_ << ": client " << c << " read stale block "
-                            << block;
-      EXPECT_LE(got, blocks_[block].begun)
-          << "seed " << seed_ << ": client " << c << " read a torn block " << block;
+      EXPECT_GE(got, least) << "seed " << seed_ << ": client " << c << " read stale block " << block;
+      EXPECT_LE(got, blocks_[block].begun) << "seed " << seed_ << ": client " << c << " read a torn block " << block;
       co_await rest();
     }
   }
@@ -399,12 +372,10 @@ class AtOnce {
       ++names_[c].changes_begun;
       if (i % 2 == 0) {
         auto made = co_await cluster_.client(c).make(kRootFile, name, {}, {});
-        EXPECT_TRUE(made.ok()) << "seed " << seed_ << ": "
-                               << (made.ok() ? "" : made.error().text());
+        EXPECT_TRUE(made.ok()) << "seed " << seed_ << ": " << (made.ok() ? "" : made.error().text());
       } else {
         auto gone = co_await cluster_.client(c).unlink(kRootFile, name);
-        EXPECT_TRUE(gone.ok()) << "seed " << seed_ << ": "
-                               << (gone.ok() ? "" : gone.error().text());
+        EXPECT_TRUE(gone.ok()) << "seed " << seed_ << ": " << (gone.ok() ? "" : gone.error().text());
       }
       ++names_[c].changes_completed;
       co_await rest();
@@ -418,8 +389,7 @@ class AtOnce {
       const uint64_t after = names_[n].changes_begun;
       // Without any change in between the answer is determined.
       if (before.changes_begun == before.changes_completed && after == before.changes_begun) {
-        EXPECT_EQ(found.ok(), after % 2 == 1)
-            << "seed " << seed_ << ": client " << c << " looked up n" << n;
+        EXPECT_EQ(found.ok(), after % 2 == 1) << "seed " << seed_ << ": client " << c << " looked up n" << n;
       }
       if (::testing::Test::HasFailure()) co_return;
       co_await rest();
@@ -450,11 +420,9 @@ class AtOnce {
       }
       EXPECT_TRUE(seen.ok()) << "seed " << seed_ << ": " << (seen.ok() ? "" : seen.error().text());
       if (!seen.ok()) co_return;
-      EXPECT_GE(seen->mode, least)
-          << "seed " << seed_ << ": client " << c << " saw a stale mode of m" << m;
+      EXPECT_GE(seen->mode, least) << "seed " << seed_ << ": client " << c << " saw a stale mode of m" << m;
       EXPECT_LE(seen->mode, marks_[m].begun) << "seed " << seed_;
-      EXPECT_GE(seen->size, least / 5 * 5)
-          << "seed " << seed_ << ": client " << c << " saw a stale size of m" << m;
+      EXPECT_GE(seen->size, least / 5 * 5) << "seed " << seed_ << ": client " << c << " saw a stale size of m" << m;
       if (random_.chance(1, 2)) co_await rest();
     }
   }
@@ -463,8 +431,7 @@ class AtOnce {
     for (int i = 0; i < 20; ++i) {
       if (random_.chance(1, 2)) {
         auto synced = co_await cluster_.client(c).sync(file_);
-        EXPECT_TRUE(synced.ok()) << "seed " << seed_ << ": "
-                                 << (synced.ok() ? "" : synced.error().text());
+        EXPECT_TRUE(synced.ok()) << "seed " << seed_ << ": " << (synced.ok() ? "" : synced.error().text());
       } else {
         auto attributes = co_await cluster_.client(c).get_attributes(file_);
         EXPECT_TRUE(attributes.ok());
@@ -489,13 +456,11 @@ class AtOnce {
 };
 
 TEST(ClientRandom, AtOnceNobodySeesAnythingStale) {
-  for (uint64_t seed = 1; seed <= 60 && !::testing::Test::HasFailure(); ++seed)
-    AtOnce(seed, false).run();
+  for (uint64_t seed = 1; seed <= 60 && !::testing::Test::HasFailure(); ++seed) AtOnce(seed, false).run();
 }
 
 TEST(ClientRandom, AtOnceNodeRestartsLoseNothing) {
-  for (uint64_t seed = 1001; seed <= 1060 && !::testing::Test::HasFailure(); ++seed)
-    AtOnce(seed, true).run();
+  for (uint64_t seed = 1001; seed <= 1060 && !::testing::Test::HasFailure(); ++seed) AtOnce(seed, true).run();
 }
 
 TEST(ClientRandomLongRun, ManySeeds) {

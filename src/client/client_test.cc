@@ -17,8 +17,7 @@ std::string pattern(uint64_t size, uint64_t seed) {
   std::string out(size, '\0');
   for (size_t i = 0; i < size; i += 8) {
     const uint64_t word = random.next();
-    for (size_t j = i; j < std::min<size_t>(size, i + 8); ++j)
-      out[j] = static_cast<char>(word >> (8 * (j - i)));
+    for (size_t j = i; j < std::min<size_t>(size, i + 8); ++j) out[j] = static_cast<char>(word >> (8 * (j - i)));
   }
   return out;
 }
@@ -32,8 +31,7 @@ std::string joined(const std::vector<Buffer>& pieces) {
 // Synchronous steps on a FakeCluster.
 struct Steps : FakeCluster {
   using FakeCluster::FakeCluster;
-  OpenFileRef create(const std::string& name, size_t c = 0, OpenMode mode = kReadWrite,
-                     FileId parent = kRootFile) {
+  OpenFileRef create(const std::string& name, size_t c = 0, OpenMode mode = kReadWrite, FileId parent = kRootFile) {
     auto made = world.run(client(c).create(parent, name, 0644, mode, {}));
     HR_ASSERT(made.ok());
     return made->file;
@@ -43,8 +41,7 @@ struct Steps : FakeCluster {
     HR_ASSERT(file.ok());
     return *file;
   }
-  Result<uint64_t> write(const OpenFileRef& f, uint64_t offset, const std::string& bytes,
-                         size_t c = 0) {
+  Result<uint64_t> write(const OpenFileRef& f, uint64_t offset, const std::string& bytes, size_t c = 0) {
     return world.run(client(c).write(f, offset, Buffer::copy_of(bytes_of(bytes))));
   }
   std::string read(const OpenFileRef& f, uint64_t offset, uint64_t length, size_t c = 0) {
@@ -70,8 +67,7 @@ TEST(Client, SaysWhichNodeDoesNotAnswer) {
   struct Starter final : Process {
     Starter(Env& e, std::string* m) : env(e), message(m) {}
     Task<void> run() override {
-      auto client =
-          co_await Client::start(env, {.nodes = {"sim:nobody"}, .start_timeout = seconds(2)});
+      auto client = co_await Client::start(env, {.nodes = {"sim:nobody"}, .start_timeout = seconds(2)});
       *message = client.ok() ? "started" : client.error().text();
     }
     Env env;
@@ -248,8 +244,7 @@ TEST(Client, TruncationCutsDirtyAndCommittedBytes) {
   ASSERT_TRUE(s.sync(f->id()).ok());
   ASSERT_TRUE(s.write(f, 150'000, pattern(100'000, 2)).ok());
   ASSERT_TRUE(s.resize(f->id(), 160'000).ok());
-  EXPECT_EQ(s.read(f, 0, 1'000'000),
-            pattern(200'000, 1).substr(0, 150'000) + pattern(100'000, 2).substr(0, 10'000));
+  EXPECT_EQ(s.read(f, 0, 1'000'000), pattern(200'000, 1).substr(0, 150'000) + pattern(100'000, 2).substr(0, 10'000));
   ASSERT_TRUE(s.resize(f->id(), 170'000).ok());
   EXPECT_EQ(s.read(f, 160'000, 1'000'000), std::string(10'000, '\0'));
   ASSERT_TRUE(s.write(f, 165'000, "x").ok());
@@ -281,16 +276,14 @@ TEST(Client, PunchedRangesAreZeros) {
   const std::string data = pattern(100'000, 1);
   ASSERT_TRUE(s.write(f, 0, data).ok());
   ASSERT_TRUE(s.world.run(s.client().punch(f, 10'000, 20'000)).ok());
-  EXPECT_EQ(s.read(f, 0, 200'000),
-            data.substr(0, 10'000) + std::string(20'000, '\0') + data.substr(30'000));
+  EXPECT_EQ(s.read(f, 0, 200'000), data.substr(0, 10'000) + std::string(20'000, '\0') + data.substr(30'000));
 }
 
 TEST(Client, AnExplicitTimeIsNotUndoneByTheLaterFlush) {
   Steps s(13);
   auto f = s.create("a");
   ASSERT_TRUE(s.write(f, 0, "data").ok());
-  ASSERT_TRUE(
-      s.world.run(s.client().set_attributes(f->id(), {.mask = kSetMtime, .mtime = 123'456})).ok());
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(f->id(), {.mask = kSetMtime, .mtime = 123'456})).ok());
   EXPECT_EQ(s.stat(f->id()).mtime, 123'456);
   ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
   EXPECT_EQ(s.disk.inodes[f->id()].attributes.mtime, 123'456);
@@ -305,9 +298,7 @@ TEST(Client, AppendsOfTwoClientsLoseNothing) {
   auto a = s.open(f->id(), 0, {.write = true, .append = true});
   auto b = s.open(f->id(), 1, {.write = true, .append = true});
   for (int i = 0; i < 50; ++i)
-    ASSERT_TRUE(
-        s.write(i % 2 == 0 ? a : b, 0, std::string(7, static_cast<char>('a' + i % 26)), i % 2)
-            .ok());
+    ASSERT_TRUE(s.write(i % 2 == 0 ? a : b, 0, std::string(7, static_cast<char>('a' + i % 26)), i % 2).ok());
   std::string expected;
   for (int i = 0; i < 50; ++i) expected += std::string(7, static_cast<char>('a' + i % 26));
   EXPECT_EQ(s.read(f, 0, 1000), expected);
@@ -394,7 +385,7 @@ TEST(Client, AnEvictedClientSaysStaleNeverFalseSuccess) {
   EXPECT_EQ(s.read(g, 0, 100, 1), "synced");
   Result<void> synced = s.sync(f->id());
   EXPECT_EQ(synced.code(), Code::kStale) << (synced.ok() ? "ok" : synced.error().text());
-  EXPECT_TRUE(s.sync(f->id()).ok());  // told once
+  EXPECT_TRUE(s.sync(f->id()).ok());                      // told once
   Result<void> all = s.world.run(s.client().sync_all());  // and once to who syncs everything
   EXPECT_EQ(all.code(), Code::kStale) << (all.ok() ? "ok" : all.error().text());
   EXPECT_TRUE(s.world.run(s.client().sync_all()).ok());
@@ -440,8 +431,7 @@ TEST(Client, ColdSegmentsAreReadThroughANode) {
   location.object.object = ObjectId(5);
   location.placement.targets.clear();
   s.disk.fragments.clear();
-  EXPECT_EQ(s.read(f, 1000, 5000),
-            data.substr(1000, 5000));  // its placement was known: now it is nowhere hot
+  EXPECT_EQ(s.read(f, 1000, 5000), data.substr(1000, 5000));  // its placement was known: now it is nowhere hot
   EXPECT_EQ(s.read(f, 0, data.size()), data);
   EXPECT_GT(s.node().counts.cold_reads, 0u);
 }
@@ -544,12 +534,10 @@ TEST(Client, ATemporaryFileIsNeverWritten) {
 TEST(Client, DirectoriesSymlinksLinksAndRenames) {
   Steps s(29);
   auto& c = s.client();
-  auto dir =
-      s.world.run(c.make(kRootFile, "d", {.type = FileType::kDirectory, .mode = 0755}, {1, 2}));
+  auto dir = s.world.run(c.make(kRootFile, "d", {.type = FileType::kDirectory, .mode = 0755}, {1, 2}));
   ASSERT_TRUE(dir.ok());
   EXPECT_EQ(dir->uid, 1u);
-  auto link = s.world.run(
-      c.make(dir->id, "l", {.type = FileType::kSymlink, .mode = 0777, .target = "../x"}, {}));
+  auto link = s.world.run(c.make(dir->id, "l", {.type = FileType::kSymlink, .mode = 0777, .target = "../x"}, {}));
   ASSERT_TRUE(link.ok());
   EXPECT_EQ(*s.world.run(c.read_link(link->id)), "../x");
   auto f = s.create("f", 0, kReadWrite, dir->id);
@@ -600,16 +588,13 @@ TEST(Client, KernelCachesAreDroppedBeforeARecallIsAnswered) {
   std::vector<FileId> dropped;
   uint64_t size_elsewhere = 0;
   struct Hook {
-    static Task<void> run(Steps& s, std::vector<FileId>& dropped, uint64_t& seen,
-                          FileSystem::Invalidation what) {
-      seen = s.disk.inodes[what.file]
-                 .attributes.size;  // the other's change must not have happened yet
+    static Task<void> run(Steps& s, std::vector<FileId>& dropped, uint64_t& seen, FileSystem::Invalidation what) {
+      seen = s.disk.inodes[what.file].attributes.size;  // the other's change must not have happened yet
       dropped.push_back(what.file);
       co_return;
     }
   };
-  s.client(0).on_invalidate(
-      [&](FileSystem::Invalidation what) { return Hook::run(s, dropped, size_elsewhere, what); });
+  s.client(0).on_invalidate([&](FileSystem::Invalidation what) { return Hook::run(s, dropped, size_elsewhere, what); });
   ASSERT_TRUE(s.write(f, 0, "abc").ok());
   EXPECT_EQ(s.stat(f->id(), 1).size, 3u);
   EXPECT_TRUE(dropped.empty());  // the writer keeps a read grant: what the kernel has stays true
@@ -665,8 +650,7 @@ TEST(Client, ATakenOverNamespaceIsReadOnlyAtOnceBadInput) {
   s.faults.read_only = true;
   s.world.run_for(seconds(3));
   EXPECT_EQ(s.write(f, 0, "y").code(), Code::kReadOnly);
-  EXPECT_EQ(s.world.run(s.client().create(kRootFile, "b", 0644, kReadWrite, {})).code(),
-            Code::kReadOnly);
+  EXPECT_EQ(s.world.run(s.client().create(kRootFile, "b", 0644, kReadWrite, {})).code(), Code::kReadOnly);
   EXPECT_EQ(s.sync(f->id()).code(), Code::kReadOnly);
 }
 
@@ -693,10 +677,8 @@ TEST(Client, GivesBackIdleGrants) {
 
 // A directory that client 0 writes alone: the grant came with the first file in it.
 struct Directory : Steps {
-  explicit Directory(uint64_t seed, size_t clients = 1, ClientOptions options = {})
-      : Steps(seed, clients, options) {
-    auto made = world.run(
-        client().make(kRootFile, "d", {.type = FileType::kDirectory, .mode = 0755}, {}));
+  explicit Directory(uint64_t seed, size_t clients = 1, ClientOptions options = {}) : Steps(seed, clients, options) {
+    auto made = world.run(client().make(kRootFile, "d", {.type = FileType::kDirectory, .mode = 0755}, {}));
     HR_ASSERT(made.ok());
     id = made->id;
     (void)write_file("first", "1");
@@ -719,9 +701,7 @@ struct Directory : Steps {
     return world.run(client(c).unlink(id, name));
   }
   bool there(const std::string& name) { return disk.inodes[id].names.contains(name); }
-  bool sees(const std::string& name, size_t c) {
-    return world.run(client(c).lookup(id, name)).ok();
-  }
+  bool sees(const std::string& name, size_t c) { return world.run(client(c).lookup(id, name)).ok(); }
   FileId id;
   FakeNode::Counts before;
 };
@@ -744,8 +724,7 @@ TEST(DirectoryWriteGrant, FilesAreMadeWithoutAMessageAndSentTogether) {
 
 TEST(DirectoryWriteGrant, AFileInANewDirectoryCostsOneMessage) {
   Directory s(121);
-  auto made = s.world.run(
-      s.client().make(kRootFile, "e", {.type = FileType::kDirectory, .mode = 0755}, {}));
+  auto made = s.world.run(s.client().make(kRootFile, "e", {.type = FileType::kDirectory, .mode = 0755}, {}));
   ASSERT_TRUE(made.ok());
   const FakeNode::Counts before = s.node().counts;
   EXPECT_EQ(s.world.run(s.client().lookup(made->id, "a")).code(), Code::kNotFound);
@@ -765,8 +744,8 @@ TEST(DirectoryWriteGrant, AnswersAreThoseOfAFileSystem) {
   EXPECT_EQ(s.world.run(s.client().lookup(s.id, "a"))->id, a);
   EXPECT_EQ(s.world.run(s.client().lookup(s.id, "b")).code(), Code::kNotFound);
   EXPECT_EQ(s.unlink("b").code(), Code::kNotFound);
-  auto set = s.world.run(s.client().set_attributes(
-      a, {.mask = kSetMode | kSetUid | kSetMtime, .mode = 0600, .uid = 5, .mtime = 77}));
+  auto set = s.world.run(
+      s.client().set_attributes(a, {.mask = kSetMode | kSetUid | kSetMtime, .mode = 0600, .uid = 5, .mtime = 77}));
   ASSERT_TRUE(set.ok());
   EXPECT_EQ(set->mode, 0600u);
   EXPECT_EQ(s.stat(a).mtime, 77);

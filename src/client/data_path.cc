@@ -46,7 +46,8 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
   const uint64_t length = data.size();
   if (!handle->mode.write) co_return Error(Code::kNotPermitted, "the file is not open for writing");
   if (length == 0) co_return uint64_t{0};
-  if (length >= DirtyMap::kKeepFrom) co_await yield();  // who writes without a pause must not keep back what is to be sent
+  if (length >= DirtyMap::kKeepFrom)
+    co_await yield();  // who writes without a pause must not keep back what is to be sent
   for (;;) {
     HR_CO_TRY(co_await write_back_.admit(file));
     if (file->resizing) {
@@ -57,8 +58,7 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
       HR_CO_TRY(co_await files_.acquire(file, GrantKind::kWrite));
     }
     // From here on nothing may come in between.
-    if (!files_.writable(*file) || !file->size_known || file->resizing || !write_back_.admits(*file))
-      continue;
+    if (!files_.writable(*file) || !file->size_known || file->resizing || !write_back_.admits(*file)) continue;
     if (handle->mode.append) offset = file->size;
     if (offset > kMaxFileSize || length > kMaxFileSize - offset)
       co_return Error(Code::kTooLarge, "a file ends at 2^62 bytes");
@@ -128,8 +128,8 @@ Task<Result<void>> DataPath::punch(FileRef file, uint64_t offset, uint64_t lengt
   HR_CO_TRY(co_await write_back_.flush(file));
   files_.changed(*file);
   files_.bump_data(*file);
-  Result<Empty> reply = co_await sessions_.mutate(
-      file->id.slot(), Punch{.file = file->id, .offset = offset, .length = length});
+  Result<Empty> reply =
+      co_await sessions_.mutate(file->id.slot(), Punch{.file = file->id, .offset = offset, .length = length});
   file->extents.forget(offset, length > ~uint64_t{0} - offset ? ~uint64_t{0} : offset + length);
   files_.changed(*file);
   files_.bump_data(*file);
@@ -185,9 +185,8 @@ Result<DataPath::Source> DataPath::source_of(const Extent& extent, const ExtentC
       return source;
     }
     case ExtentKind::kForeign:
-      return Error(
-          Code::kNotSupported,
-          "the file's data is in a foreign object: this version cannot read imported files");
+      return Error(Code::kNotSupported,
+                   "the file's data is in a foreign object: this version cannot read imported files");
   }
   return Error(Code::kIo, "an extent of an unknown kind: upgrade this client");
 }
@@ -200,19 +199,16 @@ void DataPath::learn(ExtentCache& cache, GetExtentsReply& reply) {
   }
 }
 
-Task<Result<GetExtentsReply>> DataPath::get_extents(FileRef file, uint64_t offset,
-                                                    uint64_t length) {
+Task<Result<GetExtentsReply>> DataPath::get_extents(FileRef file, uint64_t offset, uint64_t length) {
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file->id.slot()));
-  co_return co_await sessions_.ask_under(
-      session, GetExtents{.file = file->id, .offset = offset, .length = length});
+  co_return co_await sessions_.ask_under(session, GetExtents{.file = file->id, .offset = offset, .length = length});
 }
 
 Task<Result<DataPath::Plan>> DataPath::plan(FileRef file, uint64_t offset, uint64_t length) {
   for (int attempt = 0; attempt < 100; ++attempt) {
     if (!files_.readable(*file) || !file->size_known) {
       Result<void> granted = co_await files_.acquire(file, GrantKind::kRead);
-      if (granted.code() == Code::kUnavailable)
-        co_return co_await plan_uncached(file, offset, length);
+      if (granted.code() == Code::kUnavailable) co_return co_await plan_uncached(file, offset, length);
       if (!granted.ok()) co_return std::move(granted).error();
       if (!files_.readable(*file) || !file->size_known) continue;
     }
@@ -239,11 +235,9 @@ Task<Result<DataPath::Plan>> DataPath::plan(FileRef file, uint64_t offset, uint6
         }
         next = known;
       }
-      if (next < piece.offset)
-        plan.sources.push_back({.offset = next, .length = piece.offset - next});
+      if (next < piece.offset) plan.sources.push_back({.offset = next, .length = piece.offset - next});
       if (!piece.bytes.empty())
-        plan.sources.push_back(
-            {.offset = piece.offset, .length = piece.bytes.size(), .bytes = piece.bytes});
+        plan.sources.push_back({.offset = piece.offset, .length = piece.bytes.size(), .bytes = piece.bytes});
       next = piece.offset + piece.bytes.size();
     }
     if (!missing) {
@@ -251,20 +245,16 @@ Task<Result<DataPath::Plan>> DataPath::plan(FileRef file, uint64_t offset, uint6
       co_return plan;
     }
     const uint64_t asked = files_.asked();
-    HR_CO_TRY(GetExtentsReply reply,
-              co_await get_extents(file, *missing, std::max(length, kExtentWindow)));
-    if (!files_.readable(*file) || file->data_version > asked)
-      continue;  // outdated: something changed meanwhile
+    HR_CO_TRY(GetExtentsReply reply, co_await get_extents(file, *missing, std::max(length, kExtentWindow)));
+    if (!files_.readable(*file) || file->data_version > asked) continue;  // outdated: something changed meanwhile
     learn(file->extents, reply);
     if (++windows_ % 1024 == 0) forget_old_extents();
   }
-  co_return Error(Code::kIo,
-                  "the file's extents do not cover it, or change faster than they can be read");
+  co_return Error(Code::kIo, "the file's extents do not cover it, or change faster than they can be read");
 }
 
 // No grant is to be had (the partition is closing): nothing is remembered.
-Task<Result<DataPath::Plan>> DataPath::plan_uncached(FileRef file, uint64_t offset,
-                                                     uint64_t length) {
+Task<Result<DataPath::Plan>> DataPath::plan_uncached(FileRef file, uint64_t offset, uint64_t length) {
   HR_CO_TRY(GetExtentsReply reply, co_await get_extents(file, offset, length));
   Plan plan;
   plan.size = reply.size;
@@ -272,8 +262,7 @@ Task<Result<DataPath::Plan>> DataPath::plan_uncached(FileRef file, uint64_t offs
   const uint64_t size = reply.size;
   learn(extents, reply);
   if (offset >= size) co_return plan;
-  std::optional<std::vector<Extent>> cover =
-      extents.cover(offset, offset + std::min(length, size - offset));
+  std::optional<std::vector<Extent>> cover = extents.cover(offset, offset + std::min(length, size - offset));
   if (!cover) co_return Error(Code::kIo, "the file's extents do not cover it");
   for (const Extent& extent : *cover) {
     HR_CO_TRY(Source source, source_of(extent, extents));
@@ -287,8 +276,7 @@ Task<Result<std::vector<Buffer>>> DataPath::fetch(Source source, bool whole_chun
   if (!source.bytes.empty()) {
     out.push_back(std::move(source.bytes));
   } else if (source.segment) {
-    co_return co_await reader_.read(source.segment, source.segment_offset, source.length,
-                                    whole_chunks);
+    co_return co_await reader_.read(source.segment, source.segment_offset, source.length, whole_chunks);
   } else {
     for (uint64_t left = source.length; left > 0;) {
       const uint64_t piece = std::min<uint64_t>(left, zeros().size());
@@ -299,8 +287,7 @@ Task<Result<std::vector<Buffer>>> DataPath::fetch(Source source, bool whole_chun
   co_return out;
 }
 
-Task<Result<std::vector<Buffer>>> DataPath::read(HandleRef handle, uint64_t offset,
-                                                 uint64_t length) {
+Task<Result<std::vector<Buffer>>> DataPath::read(HandleRef handle, uint64_t offset, uint64_t length) {
   if (!handle->mode.read) co_return Error(Code::kNotPermitted, "the file is not open for reading");
   std::vector<Buffer> out;
   if (length == 0) co_return out;
@@ -311,8 +298,7 @@ Task<Result<std::vector<Buffer>>> DataPath::read(HandleRef handle, uint64_t offs
     const bool whole_chunks = handle->in_order >= 2 && !handle->mode.direct;
     std::optional<Error> error;
     if (plan.sources.size() == 1) {
-      Result<std::vector<Buffer>> bytes =
-          co_await fetch(std::move(plan.sources.front()), whole_chunks);
+      Result<std::vector<Buffer>> bytes = co_await fetch(std::move(plan.sources.front()), whole_chunks);
       if (bytes.ok()) co_return bytes;
       error = std::move(bytes).error();
     }
@@ -374,8 +360,7 @@ Task<void> DataPath::prefetch(FileRef file, uint64_t offset, uint64_t length) {
   if (plan.ok()) {
     Scope scope;
     for (const Source& source : plan->sources) {
-      if (source.segment)
-        scope.spawn(reader_.prefetch(source.segment, source.segment_offset, source.length));
+      if (source.segment) scope.spawn(reader_.prefetch(source.segment, source.segment_offset, source.length));
     }
     co_await scope.join();
   }
@@ -387,8 +372,7 @@ void DataPath::forget_old_extents() {
   size_t count = 0;
   for (const FileRef& file : all) count += file->extents.size();
   if (count <= kMaxExtents) return;
-  std::sort(all.begin(), all.end(),
-            [](const FileRef& a, const FileRef& b) { return a->last_use < b->last_use; });
+  std::sort(all.begin(), all.end(), [](const FileRef& a, const FileRef& b) { return a->last_use < b->last_use; });
   for (const FileRef& file : all) {
     if (count <= kMaxExtents / 2) break;
     count -= file->extents.size();

@@ -50,8 +50,8 @@ class DataPath {
   static constexpr uint64_t kMaxAhead = 128 * kMiB;  // being fetched ahead, all files
   static constexpr size_t kMaxExtents = 1'000'000;   // cached, all files
 
-  DataPath(ClientSessions& sessions, FileTable& files, ChangeLog& changes, WriteBack& write_back,
-           SegmentReader& reader, Scope& scope)
+  DataPath(ClientSessions& sessions, FileTable& files, ChangeLog& changes, WriteBack& write_back, SegmentReader& reader,
+           Scope& scope)
       : sessions_(sessions),
         files_(files),
         changes_(changes),
@@ -59,8 +59,7 @@ class DataPath {
         reader_(reader),
         scope_(scope) {}
 
-  [[nodiscard]] Task<Result<std::vector<Buffer>>> read(HandleRef handle, uint64_t offset,
-                                                       uint64_t length);
+  [[nodiscard]] Task<Result<std::vector<Buffer>>> read(HandleRef handle, uint64_t offset, uint64_t length);
   [[nodiscard]] Task<Result<uint64_t>> write(HandleRef handle, uint64_t offset, Buffer data);
   // Durable, with name, size and attributes; a directory: its names. Reports once what was lost.
   [[nodiscard]] Task<Result<void>> sync(FileRef file);
@@ -85,8 +84,7 @@ class DataPath {
   [[nodiscard]] Task<Result<Plan>> plan(FileRef file, uint64_t offset, uint64_t length);
   [[nodiscard]] Task<Result<Plan>> plan_uncached(FileRef file, uint64_t offset, uint64_t length);
   [[nodiscard]] static Result<Source> source_of(const Extent& extent, const ExtentCache& extents);
-  [[nodiscard]] Task<Result<GetExtentsReply>> get_extents(FileRef file, uint64_t offset,
-                                                          uint64_t length);
+  [[nodiscard]] Task<Result<GetExtentsReply>> get_extents(FileRef file, uint64_t offset, uint64_t length);
   void learn(ExtentCache& cache, GetExtentsReply& reply);
   [[nodiscard]] Task<Result<std::vector<Buffer>>> fetch(Source source, bool whole_chunks);
   void read_ahead(FileHandle& handle, uint64_t offset, uint64_t length, uint64_t size);

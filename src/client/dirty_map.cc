@@ -90,8 +90,7 @@ void DirtyMap::write(uint64_t offset, Buffer bytes) {
 std::vector<DirtyPiece> DirtyMap::take(uint64_t flush, uint64_t max_bytes, uint64_t max_pieces) {
   HR_ASSERT(flush != 0);
   std::vector<DirtyPiece> out;
-  for (auto at = pieces_.begin(); at != pieces_.end() && max_bytes > 0 && out.size() < max_pieces;
-       ++at) {
+  for (auto at = pieces_.begin(); at != pieces_.end() && max_bytes > 0 && out.size() < max_pieces; ++at) {
     if (at->second.flush != 0) continue;
     if (at->second.bytes.size() > max_bytes) split(at, at->first + max_bytes);
     mark(at->second, flush);

@@ -33,12 +33,10 @@ class DirtyMap {
 
   // Marks free pieces, ascending, as taken by `flush`, up to max_bytes (splitting a piece there)
   // and max_pieces.
-  [[nodiscard]] std::vector<DirtyPiece> take(uint64_t flush, uint64_t max_bytes,
-                                             uint64_t max_pieces);
+  [[nodiscard]] std::vector<DirtyPiece> take(uint64_t flush, uint64_t max_bytes, uint64_t max_pieces);
   // The same, but only whole multiples of `unit` out of contiguous free runs of at least that
   // length.
-  [[nodiscard]] std::vector<DirtyPiece> take_runs(uint64_t flush, uint64_t unit,
-                                                  uint64_t max_bytes);
+  [[nodiscard]] std::vector<DirtyPiece> take_runs(uint64_t flush, uint64_t unit, uint64_t max_bytes);
   void finished(uint64_t flush);
   void put_back(uint64_t flush);
 
@@ -54,7 +52,7 @@ class DirtyMap {
  private:
   struct Piece {
     Buffer bytes;
-    Buffer room;  // whole memory behind bytes, while its rest may still be filled; else empty
+    Buffer room;         // whole memory behind bytes, while its rest may still be filled; else empty
     uint64_t flush = 0;  // 0: free
   };
   using Pieces = std::map<uint64_t, Piece>;

@@ -103,8 +103,8 @@ TEST(DirtyMap, BehavesAsAByteModel) {
         case 3: {
           uint64_t flush = next_flush++;
           bool runs = random.chance(1, 3);
-          auto pieces = runs ? map.take_runs(flush, 16, 64)
-                             : map.take(flush, 1 + random.below(200), 1 + random.below(5));
+          auto pieces =
+              runs ? map.take_runs(flush, 16, 64) : map.take(flush, 1 + random.below(200), 1 + random.below(5));
           for (auto& piece : pieces) {
             for (uint64_t i = 0; i < piece.bytes.size(); ++i) {
               auto& [byte, owner] = model.at(piece.offset + i);

@@ -35,9 +35,7 @@ void ExtentCache::forget(uint64_t begin, uint64_t end) {
 
 void ExtentCache::replace(Extent extent) {
   if (extent.length == 0) return;
-  forget(extent.offset, extent.length > ~uint64_t{0} - extent.offset
-                            ? ~uint64_t{0}
-                            : extent.offset + extent.length);
+  forget(extent.offset, extent.length > ~uint64_t{0} - extent.offset ? ~uint64_t{0} : extent.offset + extent.length);
   extents_.emplace(extent.offset, extent);
 }
 
@@ -55,8 +53,7 @@ const Buffer* ExtentCache::staged(uint64_t id) const {
   return found == staged_.end() ? nullptr : &found->second;
 }
 
-std::optional<std::vector<Extent>> ExtentCache::cover(uint64_t begin, uint64_t end,
-                                                      uint64_t* missing) const {
+std::optional<std::vector<Extent>> ExtentCache::cover(uint64_t begin, uint64_t end, uint64_t* missing) const {
   std::vector<Extent> out;
   auto at = extents_.upper_bound(begin);
   if (at != extents_.begin()) --at;

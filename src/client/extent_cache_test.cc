@@ -12,11 +12,8 @@ namespace {
 TEST(ExtentCache, CutsWhatItIsAskedFor) {
   ExtentCache cache;
   SegmentId segment(1, 2);
-  cache.replace({.offset = 100,
-                 .length = 100,
-                 .kind = ExtentKind::kSegment,
-                 .segment = segment,
-                 .segment_offset = 1000});
+  cache.replace(
+      {.offset = 100, .length = 100, .kind = ExtentKind::kSegment, .segment = segment, .segment_offset = 1000});
   auto cover = cache.cover(150, 160);
   ASSERT_TRUE(cover.has_value());
   ASSERT_EQ(cover->size(), 1u);
@@ -58,8 +55,7 @@ TEST(ExtentCache, BehavesAsAByteModel) {
                        .kind = segment == 0 ? ExtentKind::kHole : ExtentKind::kSegment,
                        .segment = SegmentId(0, segment),
                        .segment_offset = at});
-        for (uint64_t i = 0; i < length; ++i)
-          model[begin + i] = {true, segment, segment == 0 ? 0 : at + i};
+        for (uint64_t i = 0; i < length; ++i) model[begin + i] = {true, segment, segment == 0 ? 0 : at + i};
       }
       uint64_t from = random.below(400);
       uint64_t to = from + 1 + random.below(100);
@@ -73,8 +69,7 @@ TEST(ExtentCache, BehavesAsAByteModel) {
         ASSERT_EQ(extent.offset, next);
         for (uint64_t i = 0; i < extent.length; ++i) {
           ASSERT_EQ(extent.segment.low(), model[next + i].segment);
-          if (extent.segment)
-            ASSERT_EQ(extent.segment_offset + i, model[next + i].at) << "seed " << seed;
+          if (extent.segment) ASSERT_EQ(extent.segment_offset + i, model[next + i].at) << "seed " << seed;
         }
         next += extent.length;
       }

@@ -76,9 +76,8 @@ struct FakeDurable {
                              .capacity = kGiB});
     const uint64_t width = 65'536 / partitions;
     for (uint64_t p = 0; p < partitions; ++p)
-      map.partitions.push_back(
-          {PartitionId(static_cast<uint16_t>(p + 1)), static_cast<uint16_t>(p * width),
-           static_cast<uint16_t>((p + 1) * width - 1), NodeId(1), PartitionEpoch(epoch)});
+      map.partitions.push_back({PartitionId(static_cast<uint16_t>(p + 1)), static_cast<uint16_t>(p * width),
+                                static_cast<uint16_t>((p + 1) * width - 1), NodeId(1), PartitionEpoch(epoch)});
     return map;
   }
 };
@@ -97,11 +96,7 @@ class FakeNode final : public Process {
   };
 
   FakeNode(Env& env, Address address, FakeDurable& disk, Faults& faults)
-      : env_(env),
-        address_(std::move(address)),
-        disk_(disk),
-        faults_(faults),
-        hub_(env, identity_, handlers_) {
+      : env_(env), address_(std::move(address)), disk_(disk), faults_(faults), hub_(env, identity_, handlers_) {
     identity_.name_space = NamespaceId(7);
     identity_.namespace_epoch = NamespaceEpoch(1);
     for (const auto& [id, who] : disk_.sessions) {
@@ -112,31 +107,23 @@ class FakeNode final : public Process {
     }
     if (faults_.forget_sessions) disk_.sessions.clear();
     handlers_.on<GetMap>([this](GetMap r, CallInfo) { return get_map(r); });
-    handlers_.on<SessionOpen>(
-        [this](SessionOpen r, CallInfo i) { return session_open(std::move(r), std::move(i)); });
-    handlers_.on<SessionRenew>(
-        [this](SessionRenew r, CallInfo i) { return session_renew(r, std::move(i)); });
+    handlers_.on<SessionOpen>([this](SessionOpen r, CallInfo i) { return session_open(std::move(r), std::move(i)); });
+    handlers_.on<SessionRenew>([this](SessionRenew r, CallInfo i) { return session_renew(r, std::move(i)); });
     handlers_.on<SessionClose>([this](SessionClose r, CallInfo) { return session_close(r); });
-    handlers_.on<GrantAcquire>(
-        [this](GrantAcquire r, CallInfo i) { return grant_acquire(r, std::move(i)); });
+    handlers_.on<GrantAcquire>([this](GrantAcquire r, CallInfo i) { return grant_acquire(r, std::move(i)); });
     handlers_.on<GrantRelease>([this](GrantRelease r, CallInfo) { return grant_release(r); });
-    handlers_.on<Lookup>(
-        [this](Lookup r, CallInfo i) { return lookup(std::move(r), std::move(i)); });
-    handlers_.on<ReserveFiles>(
-        [this](ReserveFiles r, CallInfo i) { return reserve_files(r, std::move(i)); });
-    handlers_.on<GetAttributes>(
-        [this](GetAttributes r, CallInfo i) { return get_attributes(r, std::move(i)); });
+    handlers_.on<Lookup>([this](Lookup r, CallInfo i) { return lookup(std::move(r), std::move(i)); });
+    handlers_.on<ReserveFiles>([this](ReserveFiles r, CallInfo i) { return reserve_files(r, std::move(i)); });
+    handlers_.on<GetAttributes>([this](GetAttributes r, CallInfo i) { return get_attributes(r, std::move(i)); });
     handlers_.on<ReadDirectory>([this](ReadDirectory r, CallInfo) { return read_directory(r); });
     handlers_.on<GetXattr>([this](GetXattr r, CallInfo) { return get_xattr(std::move(r)); });
     handlers_.on<ListXattr>([this](ListXattr r, CallInfo) { return list_xattr(r); });
     handlers_.on<Reserve>([this](Reserve r, CallInfo i) { return reserve(r, std::move(i)); });
-    handlers_.on<GetExtents>(
-        [this](GetExtents r, CallInfo i) { return get_extents(r, std::move(i)); });
+    handlers_.on<GetExtents>([this](GetExtents r, CallInfo i) { return get_extents(r, std::move(i)); });
     handlers_.on<Locate>([this](Locate r, CallInfo) { return locate(r); });
     handlers_.on<Statistics>([this](Statistics, CallInfo) { return statistics(); });
     handlers_.on<ColdRead>([this](ColdRead r, CallInfo) { return cold_read(std::move(r)); });
-    handlers_.on<FragmentWrite>(
-        [this](FragmentWrite r, CallInfo) { return fragment_write(std::move(r)); });
+    handlers_.on<FragmentWrite>([this](FragmentWrite r, CallInfo) { return fragment_write(std::move(r)); });
     handlers_.on<FragmentRead>([this](FragmentRead r, CallInfo) { return fragment_read(r); });
     mutation<SetAttributes>(&FakeNode::set_attributes);
     mutation<Make>(&FakeNode::make);
@@ -162,10 +149,9 @@ class FakeNode final : public Process {
   }
 
   struct Counts {
-    uint64_t get_attributes = 0, lookups = 0, extents = 0, commits = 0, commit_files = 0,
-             stages = 0, recalls = 0, reserves = 0, fragment_reads = 0, cold_reads = 0,
-             evictions = 0, locates = 0, acquires = 0, makes = 0, changes = 0, change_messages = 0,
-             touches = 0;
+    uint64_t get_attributes = 0, lookups = 0, extents = 0, commits = 0, commit_files = 0, stages = 0, recalls = 0,
+             reserves = 0, fragment_reads = 0, cold_reads = 0, evictions = 0, locates = 0, acquires = 0, makes = 0,
+             changes = 0, change_messages = 0, touches = 0;
   };
   Counts counts;
   Nanos slow{};  // up to so long before and after each operation
@@ -212,8 +198,7 @@ class FakeNode final : public Process {
 
   Task<void> pause() {
     if (slow.count > 0)
-      co_await env_.clock.sleep(
-          Nanos{static_cast<int64_t>(env_.random.below(static_cast<uint64_t>(slow.count)))});
+      co_await env_.clock.sleep(Nanos{static_cast<int64_t>(env_.random.below(static_cast<uint64_t>(slow.count)))});
   }
   Task<void> leases() {
     for (;;) {
@@ -231,12 +216,11 @@ class FakeNode final : public Process {
   }
   template <class Req>
   void mutation(Task<Result<typename Req::Reply>> (FakeNode::*run)(Req)) {
-    handlers_.on<Req>(
-        [this, run](Req r, CallInfo i) { return mutate<Req>(std::move(r), std::move(i), run); });
+    handlers_.on<Req>([this, run](Req r, CallInfo i) { return mutate<Req>(std::move(r), std::move(i), run); });
   }
   template <class Req>
-  Task<Result<typename Req::Reply>> mutate(
-      Req request, CallInfo info, Task<Result<typename Req::Reply>> (FakeNode::*run)(Req)) {
+  Task<Result<typename Req::Reply>> mutate(Req request, CallInfo info,
+                                           Task<Result<typename Req::Reply>> (FakeNode::*run)(Req)) {
     co_await pause();
     HR_CO_TRY(touch(request.ticket.session, info));
     if (faults_.read_only) co_return Error(Code::kReadOnly, "read-only");
@@ -268,8 +252,7 @@ class FakeNode final : public Process {
     return false;
   }
   void drop_grants(SessionId id) {
-    for (auto& [file, holders] : grants_)
-      std::erase_if(holders, [&](const Holder& h) { return h.session == id; });
+    for (auto& [file, holders] : grants_) std::erase_if(holders, [&](const Holder& h) { return h.session == id; });
   }
   void end(FileId file, GrantId id, GrantKind keep) {
     for (Holder& h : grants_[file])
@@ -302,9 +285,8 @@ class FakeNode final : public Process {
       Result<Empty> answer = Error(Code::kUnavailable, "");
       if (at != sessions_.end() && at->second.channel) {
         std::shared_ptr<Channel> channel = at->second.channel;
-        answer = co_await hub_.call(
-            channel, Recall{.session = victim.session, .grant = victim.grant, .keep = keep},
-            {.timeout = seconds(60)});
+        answer = co_await hub_.call(channel, Recall{.session = victim.session, .grant = victim.grant, .keep = keep},
+                                    {.timeout = seconds(60)});
       }
       recalling_.erase(victim.grant.id);
       if (answer.ok()) {
@@ -315,8 +297,7 @@ class FakeNode final : public Process {
     }
   }
   std::optional<Grant> give(SessionId session, FileId file, GrantKind kind) {
-    if (!sessions_.contains(session) || faults_.closing || kind == GrantKind::kNone ||
-        conflict(file, session, kind))
+    if (!sessions_.contains(session) || faults_.closing || kind == GrantKind::kNone || conflict(file, session, kind))
       return std::nullopt;
     for (Holder& h : grants_[file]) {
       if (h.session != session) continue;
@@ -365,12 +346,10 @@ class FakeNode final : public Process {
     if (r.again) {
       HR_CO_TRY(touch(r.again, info));
       for (const Grant& claim : r.claims) {
-        if (conflict(claim.file, r.again, claim.kind))
-          co_return Error(Code::kStale, "a claim conflicts");
+        if (conflict(claim.file, r.again, claim.kind)) co_return Error(Code::kStale, "a claim conflicts");
         const Grant* has = held(r.again, claim.file);
         if (has == nullptr) grants_[claim.file].push_back({r.again, claim});
-        if (has != nullptr && has->id != claim.id)
-          co_return Error(Code::kStale, "claimed another grant");
+        if (has != nullptr && has->id != claim.id) co_return Error(Code::kStale, "claimed another grant");
       }
       reply.session = r.again;
     } else {
@@ -416,8 +395,7 @@ class FakeNode final : public Process {
     co_await pause();
     for (auto& [file, holders] : grants_)
       std::erase_if(holders, [&](const Holder& h) {
-        return h.session == r.session &&
-               std::find(r.grants.begin(), r.grants.end(), h.grant.id) != r.grants.end();
+        return h.session == r.session && std::find(r.grants.begin(), r.grants.end(), h.grant.id) != r.grants.end();
       });
     co_return Empty{};
   }
@@ -542,9 +520,8 @@ class FakeNode final : public Process {
     if (d->names.contains(r.name)) co_return Error(Code::kExists, "exists");
     const uint64_t number = disk_.next_file++;
     const uint64_t width = 65'536 / disk_.partitions;
-    Slot slot = r.type == FileType::kDirectory
-                    ? Slot(static_cast<uint16_t>((number % disk_.partitions) * width))
-                    : r.parent.slot();
+    Slot slot = r.type == FileType::kDirectory ? Slot(static_cast<uint16_t>((number % disk_.partitions) * width))
+                                               : r.parent.slot();
     FileId id(slot, number);
     FakeInode fresh;
     Attributes& a = fresh.attributes;
@@ -566,15 +543,13 @@ class FakeNode final : public Process {
     EntryReply reply;
     reply.attributes = a;
     disk_.inodes[id] = std::move(fresh);
-    reply.directory_grant = give(
-        session, r.parent, r.want_directory_write ? GrantKind::kWrite : GrantKind::kRead);
+    reply.directory_grant = give(session, r.parent, r.want_directory_write ? GrantKind::kWrite : GrantKind::kRead);
     if (r.want_directory_write) {
       reply.directory = inode(r.parent)->attributes;
       reply.entries = inode(r.parent)->names.size();
     }
     if (same_partition(id, r.parent))
-      reply.file_grant =
-          give(session, id, r.want_write_grant ? GrantKind::kWrite : GrantKind::kRead);
+      reply.file_grant = give(session, id, r.want_write_grant ? GrantKind::kWrite : GrantKind::kRead);
     co_return reply;
   }
   Task<Result<ReserveFilesReply>> reserve_files(ReserveFiles r, CallInfo info) {
@@ -597,8 +572,7 @@ class FakeNode final : public Process {
       return made.contains(file) ? made[file] == grant : writes(session, file, grant);
     };
     for (const NameChange& c : r.changes) {
-      bool fine = c.kind == NameChangeKind::kSetAttributes ||
-                  writes(session, c.directory, c.directory_grant);
+      bool fine = c.kind == NameChangeKind::kSetAttributes || writes(session, c.directory, c.directory_grant);
       if (c.kind == NameChangeKind::kMake) {
         fine = fine && !conflict(c.file, session, GrantKind::kWrite);
         made[c.file] = c.file_grant;
@@ -652,8 +626,7 @@ class FakeNode final : public Process {
         d->names[c.name] = {disk_.next_cookie++, c.file};
         disk_.inodes[c.file] = std::move(fresh);
         const Grant* has = held(session, c.file);
-        if (has == nullptr)
-          grants_[c.file].push_back({session, {c.file, GrantKind::kWrite, c.file_grant}});
+        if (has == nullptr) grants_[c.file].push_back({session, {c.file, GrantKind::kWrite, c.file_grant}});
         break;
       }
       case NameChangeKind::kUnlink:
@@ -725,8 +698,7 @@ class FakeNode final : public Process {
       const bool is_directory = inode(child)->attributes.type == FileType::kDirectory;
       if (r.directory && !is_directory) co_return Error(Code::kNotDirectory, "not a directory");
       if (!r.directory && is_directory) co_return Error(Code::kIsDirectory, "a directory");
-      if (is_directory && !inode(child)->names.empty())
-        co_return Error(Code::kNotEmpty, "not empty");
+      if (is_directory && !inode(child)->names.empty()) co_return Error(Code::kNotEmpty, "not empty");
       d->names.erase(it);
       touched(*d, true);
       UnlinkReply reply;
@@ -855,8 +827,7 @@ class FakeNode final : public Process {
       if (!sessions_[session].reserved.contains(s.segment))
         co_return Error(Code::kStale, "not reserved to this session (any more)");
       HR_ASSERT(s.length > 0 && s.length <= kMaxSegment);
-      for (uint8_t i = 0; i < 3; ++i)
-        HR_ASSERT(disk_.fragments.contains({s.segment, i}));  // durable before
+      for (uint8_t i = 0; i < 3; ++i) HR_ASSERT(disk_.fragments.contains({s.segment, i}));  // durable before
       named.insert(s.segment);
     }
     CommitReply reply;
@@ -875,8 +846,7 @@ class FakeNode final : public Process {
         if (f.size > i->attributes.size) resize(*i, f.size);
         HR_ASSERT(f.size == i->attributes.size);  // a commit never shortens
         for (const Extent& e : f.extents) {
-          HR_ASSERT(e.kind == ExtentKind::kSegment && named.contains(e.segment) &&
-                    e.offset + e.length <= f.size);
+          HR_ASSERT(e.kind == ExtentKind::kSegment && named.contains(e.segment) && e.offset + e.length <= f.size);
           i->extents.replace(e);
         }
         i->attributes.mtime = f.mtime;
@@ -911,10 +881,8 @@ class FakeNode final : public Process {
       bytes += piece.bytes.size();
       const uint64_t id = disk_.next_staged++;
       disk_.staged[id] = Buffer::copy_of(bytes_of(piece.bytes));
-      i->extents.replace({.offset = piece.offset,
-                          .length = piece.bytes.size(),
-                          .kind = ExtentKind::kStaged,
-                          .staged = id});
+      i->extents.replace(
+          {.offset = piece.offset, .length = piece.bytes.size(), .kind = ExtentKind::kStaged, .staged = id});
     }
     HR_ASSERT(bytes <= 64 * kKiB);
     i->attributes.mtime = r.mtime;
@@ -1045,9 +1013,8 @@ class FakeCluster {
     }
   }
   void start_node() {
-    node_machine.start([this](Env& env) {
-      return std::make_unique<FakeNode>(env, node_machine.address(), disk, faults);
-    });
+    node_machine.start(
+        [this](Env& env) { return std::make_unique<FakeNode>(env, node_machine.address(), disk, faults); });
   }
   void restart_node() {
     node_machine.crash(CrashKind::kProcess);
@@ -1057,11 +1024,9 @@ class FakeCluster {
   }
   void start_client(size_t i, ClientOptions options) {
     options.nodes = {node_machine.address()};
-    machines[i]->start(
-        [options](Env& env) { return std::make_unique<ClientProcess>(env, options); });
-    bool up = world.run_until(
-        [&] { return static_cast<ClientProcess*>(machines[i]->process())->client != nullptr; },
-        seconds(60));
+    machines[i]->start([options](Env& env) { return std::make_unique<ClientProcess>(env, options); });
+    bool up = world.run_until([&] { return static_cast<ClientProcess*>(machines[i]->process())->client != nullptr; },
+                              seconds(60));
     HR_ASSERT(up);
   }
   // As after a crash of the client's machine.
@@ -1070,9 +1035,7 @@ class FakeCluster {
     start_client(i, std::move(options));
   }
   [[nodiscard]] FakeNode& node() { return static_cast<FakeNode&>(*node_machine.process()); }
-  [[nodiscard]] Client& client(size_t i = 0) {
-    return *static_cast<ClientProcess*>(machines[i]->process())->client;
-  }
+  [[nodiscard]] Client& client(size_t i = 0) { return *static_cast<ClientProcess*>(machines[i]->process())->client; }
 
   FakeDurable disk;
   FakeNode::Faults faults;

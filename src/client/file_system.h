@@ -26,18 +26,18 @@ struct Credentials {
 
 struct MakeOptions {
   FileType type = FileType::kFile;
-  uint32_t mode = 0644;       // after umask
+  uint32_t mode = 0644;  // after umask
   uint64_t rdev = 0;
-  std::string target;         // symlink
+  std::string target;  // symlink
 };
 
 struct AttributeChange {
-  uint32_t mask = 0;          // SetMask
+  uint32_t mask = 0;  // SetMask
   uint32_t mode = 0;
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint64_t size = 0;
-  int64_t atime = 0;          // INT64_MIN: now
+  int64_t atime = 0;  // INT64_MIN: now
   int64_t mtime = 0;
   int64_t ctime = 0;
 };
@@ -51,7 +51,7 @@ struct FileSystemStatistics {
 // An open file. Keeps an unlinked file alive. Offsets and lengths in bytes.
 class OpenFile {
  public:
-  virtual ~OpenFile() = default;   // releases without flushing: call FileSystem::close first
+  virtual ~OpenFile() = default;  // releases without flushing: call FileSystem::close first
   [[nodiscard]] virtual FileId id() const = 0;
 };
 using OpenFileRef = std::shared_ptr<OpenFile>;
@@ -61,8 +61,8 @@ struct OpenMode {
   bool write = false;
   bool append = false;
   bool truncate = false;
-  bool direct = false;             // O_DIRECT: bypasses the client's write-back and read-ahead
-  bool sync = false;               // O_SYNC / O_DSYNC
+  bool direct = false;  // O_DIRECT: bypasses the client's write-back and read-ahead
+  bool sync = false;    // O_SYNC / O_DSYNC
 };
 
 class FileSystem {
@@ -72,14 +72,17 @@ class FileSystem {
   [[nodiscard]] virtual Task<Result<Attributes>> lookup(FileId parent, std::string name) = 0;
   [[nodiscard]] virtual Task<Result<Attributes>> get_attributes(FileId file) = 0;  // size includes own dirty data
   [[nodiscard]] virtual Task<Result<Attributes>> set_attributes(FileId file, AttributeChange change) = 0;
-  [[nodiscard]] virtual Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options, Credentials who) = 0;
+  [[nodiscard]] virtual Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options,
+                                                      Credentials who) = 0;
   struct Created {
     Attributes attributes;
     OpenFileRef file;
   };
-  [[nodiscard]] virtual Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open, Credentials who) = 0;
+  [[nodiscard]] virtual Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open,
+                                                     Credentials who) = 0;
   // O_TMPFILE: a file without a name, in the directory's partition; gone when closed, unless link() gave it one.
-  [[nodiscard]] virtual Task<Result<Created>> create_unnamed(FileId parent, uint32_t mode, OpenMode open, Credentials who) = 0;
+  [[nodiscard]] virtual Task<Result<Created>> create_unnamed(FileId parent, uint32_t mode, OpenMode open,
+                                                             Credentials who) = 0;
   [[nodiscard]] virtual Task<Result<void>> unlink(FileId parent, std::string name) = 0;
   [[nodiscard]] virtual Task<Result<void>> remove_directory(FileId parent, std::string name) = 0;
   struct RenameOptions {
@@ -88,16 +91,18 @@ class FileSystem {
     FileId to_parent;
     std::string to_name;
     bool no_replace = false;
-    bool exchange = false;       // both are there and change places
+    bool exchange = false;  // both are there and change places
   };
   [[nodiscard]] virtual Task<Result<void>> rename(RenameOptions options) = 0;
   [[nodiscard]] virtual Task<Result<Attributes>> link(FileId file, FileId parent, std::string name) = 0;
   [[nodiscard]] virtual Task<Result<std::string>> read_link(FileId file) = 0;
   // Entries behind cookie `after` (0: from the start; '.' and '..' are the caller's). Stable under concurrent change.
-  [[nodiscard]] virtual Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) = 0;
+  [[nodiscard]] virtual Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after,
+                                                                        uint32_t limit, bool plus) = 0;
 
   [[nodiscard]] virtual Task<Result<std::string>> get_xattr(FileId file, std::string name) = 0;
-  [[nodiscard]] virtual Task<Result<void>> set_xattr(FileId file, std::string name, std::string value, bool must_create, bool must_replace) = 0;
+  [[nodiscard]] virtual Task<Result<void>> set_xattr(FileId file, std::string name, std::string value, bool must_create,
+                                                     bool must_replace) = 0;
   [[nodiscard]] virtual Task<Result<std::vector<std::string>>> list_xattr(FileId file) = 0;
   [[nodiscard]] virtual Task<Result<void>> remove_xattr(FileId file, std::string name) = 0;
 
@@ -106,17 +111,19 @@ class FileSystem {
   [[nodiscard]] virtual Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset, uint64_t length) = 0;
   // Buffered (unless direct or sync); waits while too much is dirty. With append the offset is ignored.
   [[nodiscard]] virtual Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) = 0;
-  // Durable on return: the file's name, data, size and attributes; a directory's names. An earlier background error is reported once here.
+  // Durable on return: the file's name, data, size and attributes; a directory's names. An earlier background error is
+  // reported once here.
   [[nodiscard]] virtual Task<Result<void>> sync(FileId file) = 0;
   [[nodiscard]] virtual Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) = 0;
   // The file is at least so long afterwards, whoever else grows it meanwhile.
   [[nodiscard]] virtual Task<Result<void>> grow(OpenFileRef file, uint64_t size) = 0;
-  // Where data (or, with `hole`, a hole) begins at or behind offset; the end of the file counts as a hole. kNotFound: there is none.
+  // Where data (or, with `hole`, a hole) begins at or behind offset; the end of the file counts as a hole. kNotFound:
+  // there is none.
   [[nodiscard]] virtual Task<Result<uint64_t>> seek(OpenFileRef file, uint64_t offset, bool hole) = 0;
   [[nodiscard]] virtual Task<Result<void>> close(OpenFileRef file) = 0;  // last reference; starts no flush of its own
 
-  // Advisory locks (fcntl, flock), among all clients. False: another's is in the way, after waiting for up to `wait`. They
-  // end with unlock_all(), or with this client's session.
+  // Advisory locks (fcntl, flock), among all clients. False: another's is in the way, after waiting for up to `wait`.
+  // They end with unlock_all(), or with this client's session.
   [[nodiscard]] virtual Task<Result<bool>> lock(FileId file, FileLock lock, Nanos wait) = 0;
   [[nodiscard]] virtual Task<Result<std::optional<FileLock>>> find_lock(FileId file, FileLock lock) = 0;
   [[nodiscard]] virtual Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole) = 0;
@@ -124,16 +131,19 @@ class FileSystem {
   [[nodiscard]] virtual Task<Result<FileSystemStatistics>> statistics() = 0;
   [[nodiscard]] virtual Task<Result<void>> sync_all() = 0;
 
-  // What a kernel may go on answering by itself, for how long: while a grant covers it and no recall of that is under way.
-  // Of what was answered just now: ask without awaiting in between. on_invalidate() ends it sooner. Zero: not at all.
-  [[nodiscard]] virtual Nanos name_valid(FileId /*parent*/, const std::string& /*name*/, FileId /*file*/) const { return {}; }
+  // What a kernel may go on answering by itself, for how long: while a grant covers it and no recall of that is under
+  // way. Of what was answered just now: ask without awaiting in between. on_invalidate() ends it sooner. Zero: not at
+  // all.
+  [[nodiscard]] virtual Nanos name_valid(FileId /*parent*/, const std::string& /*name*/, FileId /*file*/) const {
+    return {};
+  }
   [[nodiscard]] virtual Nanos attributes_valid(FileId /*file*/) const { return {}; }
   // Called when what the kernel may have cached must be dropped before a recall is answered. Set by the gateway.
   struct Invalidation {
     FileId file;
     bool attributes = false;
     bool data = false;
-    bool names = false;          // of a directory: all that are in it
+    bool names = false;  // of a directory: all that are in it
   };
   using Invalidate = std::function<Task<void>(Invalidation)>;
   virtual void on_invalidate(Invalidate invalidate) = 0;

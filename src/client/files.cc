@@ -7,8 +7,7 @@
 namespace headrace {
 
 namespace {
-constexpr size_t kManyNames =
-    200'000;  // known of one directory; above it its grant is given back to forget them
+constexpr size_t kManyNames = 200'000;  // known of one directory; above it its grant is given back to forget them
 }  // namespace
 
 Turn::~Turn() {
@@ -46,19 +45,17 @@ std::vector<FileRef> FileTable::all() const {
   std::vector<FileRef> out;
   out.reserve(files_.size());
   for (const auto& [id, file] : files_) out.push_back(file);
-  std::sort(out.begin(), out.end(),
-            [](const FileRef& a, const FileRef& b) { return a->id < b->id; });
+  std::sort(out.begin(), out.end(), [](const FileRef& a, const FileRef& b) { return a->id < b->id; });
   return out;
 }
 
 Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
-  // Where many want it, it may be recalled before the answer that brought it is here: then it is somebody else's turn, and
-  // ours comes by chance.
+  // Where many want it, it may be recalled before the answer that brought it is here: then it is somebody else's turn,
+  // and ours comes by chance.
   const Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
   for (int attempt = 0; env_.clock.now() < deadline; ++attempt) {
     if (usable(*file) >= kind && file->size_known) co_return Result<void>();
-    if (attempt >= 10)
-      co_await env_.clock.sleep(milliseconds(static_cast<int64_t>(env_.random.below(20))));
+    if (attempt >= 10) co_await env_.clock.sleep(milliseconds(static_cast<int64_t>(env_.random.below(20))));
     if (file->recalling) {
       co_await ListWait(file->recalled);
       continue;
@@ -70,8 +67,8 @@ Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
     GrantRequest request(session);
     const uint64_t asked_at = asked();
     if (usable(*file) >= kind) {
-      Result<EntryReply> reply = co_await sessions_.ask_under(
-          session, GetAttributes{.file = file->id, .want = GrantKind::kRead});
+      Result<EntryReply> reply =
+          co_await sessions_.ask_under(session, GetAttributes{.file = file->id, .want = GrantKind::kRead});
       if (session->lost) continue;
       if (!reply.ok()) co_return std::move(reply).error();
       take(file, reply->file_grant, &reply->attributes, request, asked_at);
@@ -88,12 +85,11 @@ Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
       }
     }
   }
-  co_return Error(Code::kUnavailable,
-                  "the grant on file " + to_string(file->id) + " was recalled over and over");
+  co_return Error(Code::kUnavailable, "the grant on file " + to_string(file->id) + " was recalled over and over");
 }
 
-bool FileTable::take(const FileRef& file, const std::optional<Grant>& grant,
-                     const Attributes* attributes, const GrantRequest& request, uint64_t asked_at) {
+bool FileTable::take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes,
+                     const GrantRequest& request, uint64_t asked_at) {
   const ClientSessionRef& session = request.session();
   if (session->lost || file->recalling) return false;
   bool brought = false;
@@ -109,8 +105,8 @@ bool FileTable::take(const FileRef& file, const std::optional<Grant>& grant,
   }
   if (attributes == nullptr || attributes->generation == 0) return brought;
   if (file->unsent > 0) return brought;  // they are older than ours
-  const bool under_grant = brought || (file->held.kind != GrantKind::kNone &&
-                                       file->session == session && file->granted_at <= asked_at);
+  const bool under_grant =
+      brought || (file->held.kind != GrantKind::kNone && file->session == session && file->granted_at <= asked_at);
   if (!under_grant || !fresh(*file, asked_at)) return brought;
   file->attributes = *attributes;
   if (file->size_known) return brought;
@@ -151,8 +147,8 @@ Attributes FileTable::present(const FileState& file, Attributes attributes) cons
   return attributes;
 }
 
-void FileTable::remember_name(FileState& directory, const std::string& name, CachedName what,
-                              uint64_t asked_at, bool granted) {
+void FileTable::remember_name(FileState& directory, const std::string& name, CachedName what, uint64_t asked_at,
+                              bool granted) {
   if (!readable(directory) || directory.recalling || !fresh(directory, asked_at)) return;
   if (!granted && directory.granted_at > asked_at) return;
   DirectoryState& state = directory.as_directory();
@@ -198,8 +194,7 @@ Task<Result<Empty>> FileTable::recall(Recall request) {
   ++counters_.recalls;
   auto done = std::make_shared<Event>();
   FileRef file = find(request.grant.file);
-  if (file == nullptr || file->held.kind == GrantKind::kNone ||
-      file->session->id != request.session) {
+  if (file == nullptr || file->held.kind == GrantKind::kNone || file->session->id != request.session) {
     for (const ClientSessionRef& session : sessions_.all()) {
       if (session->id == request.session) session->end_grant(request.grant.id, request.keep);
     }
@@ -250,10 +245,8 @@ Task<void> FileTable::give_up(FileRef file, GrantKind keep) {
       if (flushed.ok()) flushed = co_await flush(file);
       if (clean() || session->lost) break;
       if (env_.clock.now() >= deadline || (!flushed.ok() && flushed.code() == Code::kReadOnly)) {
-        const Error why =
-            flushed.ok()
-                ? Error(Code::kIo, "the grant was recalled before the data could be written")
-                : Error(flushed.code(), flushed.error().message());
+        const Error why = flushed.ok() ? Error(Code::kIo, "the grant was recalled before the data could be written")
+                                       : Error(flushed.code(), flushed.error().message());
         if (file->unsent > 0) give_up_changes(session, why);
         if (!file->dirty.empty()) drop_dirty(file, why);
         break;
@@ -261,8 +254,7 @@ Task<void> FileTable::give_up(FileRef file, GrantKind keep) {
       co_await env_.clock.sleep(milliseconds(100));
     }
   }
-  while (keep == GrantKind::kNone && file->opens > 0 && !file->keeps() && !session->lost &&
-         keep_open) {
+  while (keep == GrantKind::kNone && file->opens > 0 && !file->keeps() && !session->lost && keep_open) {
     Result<void> kept = co_await keep_open(file);
     if (!kept.ok()) break;
   }
@@ -297,8 +289,7 @@ Task<void> FileTable::drop_kernel_caches(FileRef file) {
 }
 
 Task<void> FileTable::invalidate_now(FileId file, std::shared_ptr<Event> done) {
-  co_await invalidate(
-      FileSystem::Invalidation{.file = file, .attributes = true, .data = true, .names = true});
+  co_await invalidate(FileSystem::Invalidation{.file = file, .attributes = true, .data = true, .names = true});
   done->set();
 }
 
@@ -309,8 +300,7 @@ Task<void> FileTable::invalidate_all(std::vector<FileId> all) {
 std::vector<Grant> FileTable::claims(const ClientSession& session) const {
   std::vector<Grant> out;
   for (const FileRef& file : all()) {
-    if (file->session.get() == &session && file->held.kind != GrantKind::kNone)
-      out.push_back(file->held);
+    if (file->session.get() == &session && file->held.kind != GrantKind::kNone) out.push_back(file->held);
   }
   return out;
 }
@@ -336,8 +326,7 @@ void FileTable::session_expired(const ClientSessionRef& session) {
   if (!invalidate) return;
   std::vector<FileId> under;
   for (const FileRef& file : all()) {
-    if (file->session == session && file->held.kind != GrantKind::kNone)
-      under.push_back(file->id);
+    if (file->session == session && file->held.kind != GrantKind::kNone) under.push_back(file->id);
   }
   if (!under.empty()) scope_.spawn(invalidate_all(std::move(under)));
 }
@@ -382,8 +371,8 @@ Task<void> FileTable::trim() {
   std::vector<FileRef> idle;
   std::vector<FileId> gone;
   for (const auto& [id, file] : files_) {
-    if (file.use_count() > 1 || file->opens > 0 || file->kept || !file->dirty.empty() ||
-        file->unsent > 0 || file->recalling || file->error)
+    if (file.use_count() > 1 || file->opens > 0 || file->kept || !file->dirty.empty() || file->unsent > 0 ||
+        file->recalling || file->error)
       continue;
     if (file->held.kind == GrantKind::kNone) {
       gone.push_back(id);
@@ -399,15 +388,12 @@ Task<void> FileTable::trim() {
     if (a_huge != b_huge) return a_huge;
     return a->last_use != b->last_use ? a->last_use < b->last_use : a->id < b->id;
   });
-  const size_t over = files_.size() > options_.max_files
-                          ? files_.size() - options_.max_files + options_.max_files / 10
-                          : 0;
+  const size_t over =
+      files_.size() > options_.max_files ? files_.size() - options_.max_files + options_.max_files / 10 : 0;
   size_t count = 0;
-  while (count < idle.size() && idle[count]->directory != nullptr &&
-         idle[count]->directory->names.size() > kManyNames)
+  while (count < idle.size() && idle[count]->directory != nullptr && idle[count]->directory->names.size() > kManyNames)
     ++count;
-  while (count < idle.size() && (count < over || idle[count]->last_use + options_.idle < now))
-    ++count;
+  while (count < idle.size() && (count < over || idle[count]->last_use + options_.idle < now)) ++count;
   idle.resize(std::min<size_t>(count, 8192));
   if (!idle.empty()) co_await release(std::move(idle));
 }

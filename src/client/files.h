@@ -32,7 +32,7 @@
 
 namespace headrace {
 
-struct ChangeQueue;   // client/change_log.h
+struct ChangeQueue;  // client/change_log.h
 struct UnsentChange;
 
 struct CachedName {
@@ -60,7 +60,7 @@ struct FileState {
   Grant held;                // kNone: none
   GrantKind usable = GrantKind::kNone;
   bool recalling = false;
-  WaitList recalled;  // woken when recalling ends
+  WaitList recalled;                 // woken when recalling ends
   std::optional<Nanos> recalled_at;  // down to nothing, last
   Mutex acquiring;
   uint64_t losses = 0;  // times that a grant ended
@@ -115,7 +115,7 @@ struct FileState {
   bool kept = false;        // the partition knows that we have it open
   bool maybe_kept = false;  // it was asked to, and nobody knows whether it does
   uint32_t unlinking = 0;   // own removals of a name of it under way
-  uint32_t locked = 0;      // own removals and moves of this directory under way: a kernel holds its lock until they are answered
+  uint32_t locked = 0;      // own removals and moves of it under way: a kernel holds its lock until they are answered
   bool forgetting = false;  // Forget is under way
   WaitList forgotten;
   Mutex opening;
@@ -156,11 +156,11 @@ class FileTable {
       : env_(env), sessions_(sessions), scope_(scope), options_(options) {}
 
   // Set before use.
-  std::function<Task<Result<void>>(FileRef)> flush;       // everything dirty becomes durable
-  std::function<Task<Result<void>>(FileRef)> flush_changes;  // the partition has all of `unsent`
+  std::function<Task<Result<void>>(FileRef)> flush;                     // everything dirty becomes durable
+  std::function<Task<Result<void>>(FileRef)> flush_changes;             // the partition has all of `unsent`
   std::function<void(const ClientSessionRef&, Error)> give_up_changes;  // they are lost
-  std::function<void(const FileRef&, Error)> drop_dirty;  // it is lost; recorded in error
-  std::function<Task<Result<void>>(FileRef)> keep_open;  // tells the partition that it is open here
+  std::function<void(const FileRef&, Error)> drop_dirty;                // it is lost; recorded in error
+  std::function<Task<Result<void>>(FileRef)> keep_open;                 // tells the partition that it is open here
   FileSystem::Invalidate invalidate;
 
   [[nodiscard]] FileRef get(FileId file);
@@ -169,9 +169,7 @@ class FileTable {
 
   // ---- versions ----
   [[nodiscard]] uint64_t asked() const { return clock_; }
-  [[nodiscard]] static bool fresh(const FileState& file, uint64_t asked) {
-    return file.version <= asked;
-  }
+  [[nodiscard]] static bool fresh(const FileState& file, uint64_t asked) { return file.version <= asked; }
   // A reply that brought no grant, asked for then, may be remembered.
   [[nodiscard]] bool may_remember(const FileState& file, uint64_t asked) const {
     return readable(file) && !file.recalling && fresh(file, asked) && file.granted_at <= asked;
@@ -186,15 +184,10 @@ class FileTable {
 
   // ---- grants ----
   [[nodiscard]] GrantKind usable(const FileState& file) const {
-    return file.usable != GrantKind::kNone && sessions_.alive(*file.session) ? file.usable
-                                                                             : GrantKind::kNone;
+    return file.usable != GrantKind::kNone && sessions_.alive(*file.session) ? file.usable : GrantKind::kNone;
   }
-  [[nodiscard]] bool readable(const FileState& file) const {
-    return usable(file) >= GrantKind::kRead;
-  }
-  [[nodiscard]] bool writable(const FileState& file) const {
-    return usable(file) >= GrantKind::kWrite;
-  }
+  [[nodiscard]] bool readable(const FileState& file) const { return usable(file) >= GrantKind::kRead; }
+  [[nodiscard]] bool writable(const FileState& file) const { return usable(file) >= GrantKind::kWrite; }
   // On return the grant is usable and the size known. kUnavailable while the partition gives none
   // (closing).
   [[nodiscard]] Task<Result<void>> acquire(FileRef file, GrantKind kind);
@@ -203,8 +196,7 @@ class FileTable {
   bool take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes,
             const GrantRequest& request, uint64_t asked);
   // A file that this client makes, with the write grant that goes with it.
-  void adopt(const FileRef& file, const ClientSessionRef& session, GrantId grant,
-             const Attributes& attributes);
+  void adopt(const FileRef& file, const ClientSessionRef& session, GrantId grant, const Attributes& attributes);
   // Attributes with this client's own size and times; from cache, hence readable() and attributes
   // there.
   [[nodiscard]] Attributes present(FileState& file) const;
@@ -225,8 +217,7 @@ class FileTable {
 
   // ---- names ----
   // granted: take() said so of the same reply.
-  void remember_name(FileState& directory, const std::string& name, CachedName what, uint64_t asked,
-                     bool granted);
+  void remember_name(FileState& directory, const std::string& name, CachedName what, uint64_t asked, bool granted);
 
   // ---- the partition's side ----
   [[nodiscard]] Task<Result<Empty>> recall(Recall request);

@@ -13,15 +13,13 @@ Task<Result<bool>> Locks::lock(FileId file, FileLock lock, Nanos wait) {
   if (lock.kind != LockKind::kUnlock) held_[key] = session;
   const uint32_t wait_ms = static_cast<uint32_t>(wait.count / 1'000'000);
   HR_CO_TRY(LockReply reply,
-            co_await sessions_.mutate_under(
-                session, Lock{.file = file, .lock = lock, .wait_ms = wait_ms}));
+            co_await sessions_.mutate_under(session, Lock{.file = file, .lock = lock, .wait_ms = wait_ms}));
   co_return reply.granted;
 }
 
 Task<Result<std::optional<FileLock>>> Locks::find(FileId file, FileLock lock) {
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file.slot()));
-  HR_CO_TRY(FindLockReply reply,
-            co_await sessions_.ask_under(session, FindLock{.file = file, .lock = lock}));
+  HR_CO_TRY(FindLockReply reply, co_await sessions_.ask_under(session, FindLock{.file = file, .lock = lock}));
   co_return std::move(reply.lock);
 }
 
@@ -31,14 +29,8 @@ Task<Result<void>> Locks::unlock_all(FileId file, uint64_t owner, bool whole) {
   ClientSessionRef session = std::exchange(held->second, nullptr);
   held_.erase(held);
   if (session->lost) co_return Result<void>();
-  const FileLock all{.owner = owner,
-                     .pid = 0,
-                     .whole = whole,
-                     .kind = LockKind::kUnlock,
-                     .begin = 0,
-                     .end = kLockEnd};
-  Result<LockReply> reply =
-      co_await sessions_.mutate_under(std::move(session), Lock{.file = file, .lock = all});
+  const FileLock all{.owner = owner, .pid = 0, .whole = whole, .kind = LockKind::kUnlock, .begin = 0, .end = kLockEnd};
+  Result<LockReply> reply = co_await sessions_.mutate_under(std::move(session), Lock{.file = file, .lock = all});
   if (!reply.ok() && reply.code() != Code::kNotFound) co_return std::move(reply).error();
   co_return Result<void>();
 }

@@ -28,8 +28,7 @@ Result<void> check_name(const std::string& name) {
 // grant and those bytes went while the answer was under way, so that nothing here corrects it any
 // more.
 struct OwnWrites {
-  explicit OwnWrites(const FileState& file)
-      : ours(file.held.kind == GrantKind::kWrite), losses(file.losses) {}
+  explicit OwnWrites(const FileState& file) : ours(file.held.kind == GrantKind::kWrite), losses(file.losses) {}
   [[nodiscard]] bool overtook(const FileState& file) const {
     return ours && (file.held.kind != GrantKind::kWrite || file.losses != losses);
   }
@@ -105,8 +104,8 @@ class Names::Change {
     DirectoryState& state = directory_->as_directory();
     files.changed(*directory_);
     const bool overlapped = state.changing[name_].overlapped;
-    if (!now || overlapped || directory_->recalling || directory_->losses != losses_ ||
-        !files.readable(*directory_) || !(held_ || granted)) {
+    if (!now || overlapped || directory_->recalling || directory_->losses != losses_ || !files.readable(*directory_) ||
+        !(held_ || granted)) {
       return;
     }
     state.names[name_] = *now;
@@ -136,9 +135,8 @@ Task<Result<Attributes>> Names::lookup(FileId parent, std::string name) {
   if (files_.readable(*directory) && directory->directory != nullptr) {
     const DirectoryState& state = *directory->directory;
     auto known = state.names.find(name);
-    const bool absent = known != state.names.end()
-                            ? !known->second.file
-                            : state.complete && !state.changing.contains(name);
+    const bool absent =
+        known != state.names.end() ? !known->second.file : state.complete && !state.changing.contains(name);
     if (absent) {
       ++directory->served;
       co_return no_such_name();
@@ -160,8 +158,7 @@ Task<Result<Names::Found>> Names::lookup_there(FileRef directory, std::string na
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(directory->id.slot()));
   GrantRequest request(session);
   const uint64_t asked = files_.asked();
-  Result<EntryReply> reply =
-      co_await sessions_.ask_under(session, Lookup{.parent = directory->id, .name = name});
+  Result<EntryReply> reply = co_await sessions_.ask_under(session, Lookup{.parent = directory->id, .name = name});
   ++directory->served;
   if (!reply.ok()) {
     if (reply.code() == Code::kNotFound) files_.remember_name(*directory, name, {}, asked, false);
@@ -200,8 +197,7 @@ Task<Result<void>> Names::protect(FileRef file) {
 
 Task<Result<Attributes>> Names::get_attributes(FileId id) {
   FileRef file = files_.get(id);
-  if (files_.readable(*file) && file->attributes &&
-      (file->held.kind != GrantKind::kWrite || file->size_known))
+  if (files_.readable(*file) && file->attributes && (file->held.kind != GrantKind::kWrite || file->size_known))
     co_return files_.present(*file);
   for (;;) {
     HR_CO_TRY(co_await changes_.flush(file));
@@ -209,8 +205,8 @@ Task<Result<Attributes>> Names::get_attributes(FileId id) {
     GrantRequest request(session);
     const uint64_t asked = files_.asked();
     const OwnWrites own(*file);
-    HR_CO_TRY(EntryReply reply, co_await sessions_.ask_under(
-                                    session, GetAttributes{.file = id, .want = GrantKind::kRead}));
+    HR_CO_TRY(EntryReply reply,
+              co_await sessions_.ask_under(session, GetAttributes{.file = id, .want = GrantKind::kRead}));
     if (own.overtook(*file)) continue;
     files_.take(file, reply.file_grant, &reply.attributes, request, asked);
     ++file->served;
@@ -218,8 +214,7 @@ Task<Result<Attributes>> Names::get_attributes(FileId id) {
   }
 }
 
-Task<Result<ReadDirectoryReply>> Names::read_directory(FileId directory, uint64_t after,
-                                                       uint32_t limit, bool plus) {
+Task<Result<ReadDirectoryReply>> Names::read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) {
   HR_CO_TRY(co_await changes_.flush(files_.get(directory)));
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(directory.slot()));
   ReadDirectory request;
@@ -233,8 +228,7 @@ Task<Result<ReadDirectoryReply>> Names::read_directory(FileId directory, uint64_
     if (!entry.attributes) continue;
     FileRef file = files_.find(entry.id);
     if (file == nullptr) continue;
-    if (file->unsent > 0 ||
-        (file->held.kind != GrantKind::kWrite && !FileTable::fresh(*file, asked))) {
+    if (file->unsent > 0 || (file->held.kind != GrantKind::kWrite && !FileTable::fresh(*file, asked))) {
       entry.attributes.reset();  // whoever needs them asks
       continue;
     }
@@ -286,8 +280,7 @@ Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change
   Result<EntryReply> reply = co_await sessions_.mutate_under(session, request);
   file->attributes.reset();  // what another operation learnt meanwhile is from before the change
   if (reply.ok()) files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
-  if (reply.ok() && request.mtime == kNow && file->dirty.empty())
-    file->mtime = reply->attributes.mtime;
+  if (reply.ok() && request.mtime == kNow && file->dirty.empty()) file->mtime = reply->attributes.mtime;
   files_.bump(*file);  // what was asked before the change
   if (!reply.ok()) co_return std::move(reply).error();
   if (own.overtook(*file)) co_return co_await get_attributes(id);
@@ -295,11 +288,10 @@ Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change
   co_return files_.present(*file, reply->attributes);
 }
 
-Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOptions options,
-                                     Credentials who, Opening opening) {
+Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOptions options, Credentials who,
+                                     Opening opening) {
   HR_CO_TRY(check_name(name));
-  if (options.type == FileType::kSymlink &&
-      (options.target.empty() || options.target.size() > kMaxTarget))
+  if (options.type == FileType::kSymlink && (options.target.empty() || options.target.size() > kMaxTarget))
     co_return Error(options.target.empty() ? Code::kNotFound : Code::kNameTooLong,
                     "a symlink's target has 1 to 4095 bytes");
   FileRef directory = files_.get(parent);
@@ -355,13 +347,12 @@ void Names::learn_directory(FileState& directory, const EntryReply& reply) {
   directory.size_known = true;
   DirectoryState& state = directory.as_directory();
   if (state.complete || state.changing.size() != 1 || reply.entries > state.names.size()) return;
-  const auto there = std::count_if(state.names.begin(), state.names.end(),
-                                   [](const auto& name) { return bool(name.second.file); });
+  const auto there =
+      std::count_if(state.names.begin(), state.names.end(), [](const auto& name) { return bool(name.second.file); });
   state.complete = reply.entries == static_cast<uint64_t>(there);
 }
 
-Task<Result<Attributes>> Names::make_unnamed(FileId parent, uint32_t mode, Credentials who,
-                                             bool writes) {
+Task<Result<Attributes>> Names::make_unnamed(FileId parent, uint32_t mode, Credentials who, bool writes) {
   HR_CO_TRY(co_await changes_.flush(files_.get(parent)));  // its group may be the file's
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
   Make request;
@@ -387,8 +378,7 @@ Task<Result<Attributes>> Names::make_unnamed(FileId parent, uint32_t mode, Crede
 Task<void> Names::drop_if_gone(FileRef file) {
   Result<ClientSessionRef> session = co_await sessions_.of(file->id.slot());
   if (!session.ok()) co_return;
-  Result<EntryReply> reply =
-      co_await sessions_.ask_under(*session, GetAttributes{.file = file->id});
+  Result<EntryReply> reply = co_await sessions_.ask_under(*session, GetAttributes{.file = file->id});
   if (reply.code() == Code::kNotFound && file->opens == 0) write_back_.drop(file, std::nullopt);
 }
 
@@ -396,8 +386,7 @@ void Names::unlinked(FileId id, uint32_t links) {
   FileRef file = files_.find(id);
   if (file == nullptr) return;
   files_.changed(*file);
-  if (links == 0 && file->opens == 0 && !file->dirty.empty())
-    (void)scope_.spawn(drop_if_gone(std::move(file)));
+  if (links == 0 && file->opens == 0 && !file->dirty.empty()) (void)scope_.spawn(drop_if_gone(std::move(file)));
 }
 
 Task<Result<void>> Names::unlink(FileId parent, std::string name, bool directory) {
@@ -440,8 +429,7 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   if (!there.ok() && there.code() != Code::kNotFound) co_return std::move(there).error();
   if (there.ok() && options.no_replace) co_return Error(Code::kExists, "the new name exists");
   if (!there.ok() && options.exchange) co_return std::move(there).error();
-  if (there.ok() && there->file == moved.file)
-    co_return Result<void>();  // two names of one file: nothing happens
+  if (there.ok() && there->file == moved.file) co_return Result<void>();  // two names of one file: nothing happens
   const Locked moved_locked(files_.get(moved.file), moved.type);
   std::optional<Unlinking> unlinking;
   std::optional<Locked> there_locked;
@@ -489,11 +477,10 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
     arrive.done(files_, std::nullopt, false);
     co_return Result<void>();
   }
-  const bool sure = leave.was() && leave.was()->file == moved.file &&
-                    reply->file == (there.ok() ? there->file : FileId());
+  const bool sure =
+      leave.was() && leave.was()->file == moved.file && reply->file == (there.ok() ? there->file : FileId());
   leave.done(files_, sure ? std::optional(CachedName{}) : std::nullopt, false);
-  arrive.done(files_, sure ? std::optional(CachedName{moved.file, moved.type}) : std::nullopt,
-              false);
+  arrive.done(files_, sure ? std::optional(CachedName{moved.file, moved.type}) : std::nullopt, false);
   if (reply->file) unlinked(reply->file, reply->links);
   co_return Result<void>();
 }
@@ -511,8 +498,7 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
   const uint64_t asked = files_.asked();
   const OwnWrites own(*file);
   Result<EntryReply> reply = co_await sessions_.mutate_under(
-      session,
-      Link{.file = id, .parent = parent, .name = name, .unnamed = file->unnamed});
+      session, Link{.file = id, .parent = parent, .name = name, .unnamed = file->unnamed});
   if (!reply.ok()) {
     files_.changed(*file);
     change.done(files_, std::nullopt, false);
@@ -542,8 +528,7 @@ int64_t Names::now() {
 
 bool Names::writes_names(const FileState& directory) const {
   return options_.directory_write_grants && !read_only() && files_.writable(directory) && !directory.recalling &&
-         directory.attributes && directory.size_known && directory.unlinking == 0 &&
-         directory.directory != nullptr;
+         directory.attributes && directory.size_known && directory.unlinking == 0 && directory.directory != nullptr;
 }
 
 bool Names::writes_attributes(const FileState& file) const {
@@ -552,8 +537,8 @@ bool Names::writes_attributes(const FileState& file) const {
 }
 
 bool Names::wants_names(const FileState& directory) const {
-  const bool contended = directory.write_recalled_at.count != 0 &&
-                         env_.clock.now() < directory.write_recalled_at + options_.backoff;
+  const bool contended =
+      directory.write_recalled_at.count != 0 && env_.clock.now() < directory.write_recalled_at + options_.backoff;
   return options_.directory_write_grants && !contended;
 }
 
@@ -576,8 +561,7 @@ Task<void> Names::take_new_directory(FileRef directory) {
 Task<Result<void>> Names::reserve_files(ClientSessionRef session) {
   constexpr uint32_t kMostFiles = 8192;
   Mutex::Guard guard = co_await session->reserving_files.lock();
-  if (session->end_file - session->next_file > session->reserve_files_next / 4)
-    co_return Result<void>();
+  if (session->end_file - session->next_file > session->reserve_files_next / 4) co_return Result<void>();
   HR_CO_TRY(ReserveFilesReply reply,
             co_await sessions_.ask_under(session, ReserveFiles{.count = session->reserve_files_next}));
   if (session->lost || reply.count == 0) co_return Error(Code::kStale, "the session has ended");
@@ -594,8 +578,7 @@ Task<void> Names::reserve_more_files(ClientSessionRef session) {
 }
 
 Task<std::optional<Result<Attributes>>> Names::make_here(FileRef directory, const std::string& name,
-                                                         const MakeOptions& options,
-                                                         Credentials who) {
+                                                         const MakeOptions& options, Credentials who) {
   using Answer = std::optional<Result<Attributes>>;
   if (directory->made_here) co_await take_new_directory(directory);
   for (int attempt = 0; attempt < 5; ++attempt) {
@@ -613,8 +596,7 @@ Task<std::optional<Result<Attributes>>> Names::make_here(FileRef directory, cons
       if (!found.ok() && found.code() != Code::kNotFound) co_return std::nullopt;
       continue;
     }
-    if (known != state.names.end() && known->second.file)
-      co_return Answer(Error(Code::kExists, "the name exists"));
+    if (known != state.names.end() && known->second.file) co_return Answer(Error(Code::kExists, "the name exists"));
     const ClientSessionRef session = directory->session;
     if (session->next_file == session->end_file) {
       Result<void> reserved = co_await reserve_files(session);
@@ -667,15 +649,12 @@ Task<std::optional<Result<Attributes>>> Names::make_here(FileRef directory, cons
 }
 
 bool Names::unlink_here(const FileRef& directory, const std::string& name, CachedName what) {
-  if (what.type == FileType::kDirectory || !writes_names(*directory) || !changes_.admits())
-    return false;
+  if (what.type == FileType::kDirectory || !writes_names(*directory) || !changes_.admits()) return false;
   DirectoryState& state = *directory->directory;
   auto known = state.names.find(name);
-  if (state.changing.contains(name) || known == state.names.end() || known->second.file != what.file)
-    return false;
+  if (state.changing.contains(name) || known == state.names.end() || known->second.file != what.file) return false;
   FileRef file = files_.find(what.file);
-  if (file == nullptr || !writes_attributes(*file) || file->session != directory->session)
-    return false;
+  if (file == nullptr || !writes_attributes(*file) || file->session != directory->session) return false;
   Attributes& a = *file->attributes;
   if (a.links == 0) return false;
   const bool last = a.links == 1;
@@ -763,20 +742,17 @@ Task<std::optional<Attributes>> Names::set_attributes_here(FileRef file, Attribu
 // ---- extended attributes ----
 
 Task<Result<std::string>> Names::get_xattr(FileId id, std::string name) {
-  if (name.empty() || name.size() > kMaxName)
-    co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
+  if (name.empty() || name.size() > kMaxName) co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
   FileRef file = files_.get(id);
   if (files_.readable(*file)) {
     auto known = file->xattrs.find(name);
     if (known != file->xattrs.end() && known->second) co_return *known->second;
-    if (known != file->xattrs.end() || file->no_xattrs)
-      co_return Error(Code::kNoAttribute, "no such attribute");
+    if (known != file->xattrs.end() || file->no_xattrs) co_return Error(Code::kNoAttribute, "no such attribute");
   }
   HR_CO_TRY(co_await changes_.flush(file));
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
   const uint64_t asked = files_.asked();
-  Result<TextReply> reply =
-      co_await sessions_.ask_under(session, GetXattr{.file = id, .name = name});
+  Result<TextReply> reply = co_await sessions_.ask_under(session, GetXattr{.file = id, .name = name});
   const bool remember = files_.may_remember(*file, asked) && file->xattrs.size() < 64;
   if (!reply.ok()) {
     if (reply.code() == Code::kNoAttribute && remember) file->xattrs[name] = std::nullopt;
@@ -789,8 +765,7 @@ Task<Result<std::string>> Names::get_xattr(FileId id, std::string name) {
 Task<Result<void>> Names::set_xattr(FileId id, SetXattr request) {
   if (request.name.empty() || request.name.size() > kMaxName)
     co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
-  if (request.value.size() > kMaxXattr)
-    co_return Error(Code::kTooLarge, "an attribute has at most 64 KiB");
+  if (request.value.size() > kMaxXattr) co_return Error(Code::kTooLarge, "an attribute has at most 64 KiB");
   FileRef file = files_.get(id);
   HR_CO_TRY(co_await changes_.flush(file));
   files_.changed(*file);

@@ -31,8 +31,8 @@ class Names {
     bool directory_write_grants = true;
     Nanos backoff = seconds(2);  // no new one on a directory that another client wanted so lately
   };
-  Names(Env env, ClientSessions& sessions, FileTable& files, ChangeLog& changes,
-        WriteBack& write_back, DataPath& data, Scope& scope, Options options)
+  Names(Env env, ClientSessions& sessions, FileTable& files, ChangeLog& changes, WriteBack& write_back, DataPath& data,
+        Scope& scope, Options options)
       : env_(env),
         sessions_(sessions),
         files_(files),
@@ -49,22 +49,21 @@ class Names {
   [[nodiscard]] Task<Result<Attributes>> get_attributes(FileId file);
   [[nodiscard]] Task<Result<Attributes>> set_attributes(FileId file, AttributeChange change);
   struct Opening {
-    bool any = false;      // it is made to be open
+    bool any = false;  // it is made to be open
     bool writes = false;
     bool durable = false;  // O_SYNC: it is at the partition on return
   };
   // An open one outlives its last name: by the write grant on it, or FileState::kept.
-  [[nodiscard]] Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options,
-                                              Credentials who, Opening opening);
+  [[nodiscard]] Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options, Credentials who,
+                                              Opening opening);
   // Open already: the partition keeps it.
-  [[nodiscard]] Task<Result<Attributes>> make_unnamed(FileId parent, uint32_t mode, Credentials who,
-                                                      bool writes);
+  [[nodiscard]] Task<Result<Attributes>> make_unnamed(FileId parent, uint32_t mode, Credentials who, bool writes);
   [[nodiscard]] Task<Result<void>> unlink(FileId parent, std::string name, bool directory);
   [[nodiscard]] Task<Result<void>> rename(FileSystem::RenameOptions options);
   [[nodiscard]] Task<Result<Attributes>> link(FileId file, FileId parent, std::string name);
   [[nodiscard]] Task<Result<std::string>> read_link(FileId file);
-  [[nodiscard]] Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after,
-                                                                uint32_t limit, bool plus);
+  [[nodiscard]] Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after, uint32_t limit,
+                                                                bool plus);
 
   [[nodiscard]] Task<Result<std::string>> get_xattr(FileId file, std::string name);
   [[nodiscard]] Task<Result<void>> set_xattr(FileId file, SetXattr request);
@@ -92,14 +91,10 @@ class Names {
   [[nodiscard]] bool writes_attributes(const FileState& file) const;
   [[nodiscard]] bool wants_names(const FileState& directory) const;
   // nullopt: not to be done here.
-  [[nodiscard]] Task<std::optional<Result<Attributes>>> make_here(FileRef directory,
-                                                                  const std::string& name,
-                                                                  const MakeOptions& options,
-                                                                  Credentials who);
-  [[nodiscard]] bool unlink_here(const FileRef& directory, const std::string& name,
-                                 CachedName what);
-  [[nodiscard]] Task<std::optional<Attributes>> set_attributes_here(FileRef file,
-                                                                    AttributeChange change);
+  [[nodiscard]] Task<std::optional<Result<Attributes>>> make_here(FileRef directory, const std::string& name,
+                                                                  const MakeOptions& options, Credentials who);
+  [[nodiscard]] bool unlink_here(const FileRef& directory, const std::string& name, CachedName what);
+  [[nodiscard]] Task<std::optional<Attributes>> set_attributes_here(FileRef file, AttributeChange change);
   // The write grant on a directory that this client has just made, before anything else is asked of it.
   [[nodiscard]] Task<void> take_new_directory(FileRef directory);
   [[nodiscard]] Task<Result<void>> reserve_files(ClientSessionRef session);

@@ -26,8 +26,7 @@ bool may_pass(Code code) {
 }  // namespace
 
 void SegmentReader::learn(Location location, Capability capability) {
-  if (known_.size() >= kMaxLocations)
-    known_.clear();  // hints: they come back with the next extents
+  if (known_.size() >= kMaxLocations) known_.clear();  // hints: they come back with the next extents
   Known& known = known_[location.segment];
   known.location = std::move(location);
   known.capability = capability;
@@ -41,31 +40,28 @@ Task<Result<SegmentReader::Known>> SegmentReader::locate(SegmentId segment, bool
   ++counters_.relocated;
   Locate request;
   request.segment = segment;
-  HR_CO_TRY(LocateReply reply,
-            co_await partitions_.call(segment.home(), request, {.timeout = seconds(20)}));
+  HR_CO_TRY(LocateReply reply, co_await partitions_.call(segment.home(), request, {.timeout = seconds(20)}));
   learn(std::move(reply.location), reply.capability);
   co_return known_[segment];
 }
 
-Task<Result<Buffer>> SegmentReader::read_exact(SegmentId segment, uint64_t offset,
-                                               uint64_t length) {
+Task<Result<Buffer>> SegmentReader::read_exact(SegmentId segment, uint64_t offset, uint64_t length) {
   const Nanos deadline = env_.clock.now() + kPatience;
   Nanos pause = milliseconds(5);
   for (int attempt = 0;; ++attempt) {
     Result<Known> known = co_await locate(segment, attempt > 0);
     if (known.code() == Code::kNotFound) co_return std::move(known).error();
-    Result<Buffer> bytes = Error(Code::kIo, "segment " + to_string(segment) +
-                                                " is neither in the hot tier nor in the bucket");
+    Result<Buffer> bytes =
+        Error(Code::kIo, "segment " + to_string(segment) + " is neither in the hot tier nor in the bucket");
     if (!known.ok()) {
       bytes = std::move(known).error();
     } else if (offset + length > known->location.length) {
-      bytes =
-          Error(Code::kIo, "segment " + to_string(segment) + " is shorter than its extent says");
+      bytes = Error(Code::kIo, "segment " + to_string(segment) + " is shorter than its extent says");
     } else {
       if (known->location.placement.hot()) {
         ++counters_.hot_reads;
-        bytes = co_await io_.read(segment, known->location.length, known->location.placement,
-                                  offset, length, known->capability);
+        bytes = co_await io_.read(segment, known->location.length, known->location.placement, offset, length,
+                                  known->capability);
         if (bytes.ok() && bytes->size() == length) co_return bytes;
         if (bytes.ok()) bytes = Error(Code::kIo, "short read of segment " + to_string(segment));
       }
@@ -94,9 +90,7 @@ Task<Result<Buffer>> SegmentReader::read_cold(Location location, uint64_t offset
   std::vector<std::pair<uint32_t, Address>> nodes;
   for (const NodeInfo& node : partitions_.view().map().nodes) {
     if (!node.alive) continue;
-    nodes.emplace_back(
-        crc32c_seed(location.segment.high(), location.segment.low(), node.id.value()),
-        node.address);
+    nodes.emplace_back(crc32c_seed(location.segment.high(), location.segment.low(), node.id.value()), node.address);
   }
   std::sort(nodes.rbegin(), nodes.rend());
   if (nodes.size() > 3) nodes.resize(3);
@@ -107,14 +101,12 @@ Task<Result<Buffer>> SegmentReader::read_cold(Location location, uint64_t offset
     request.offset = offset;
     request.length = length;
     ++counters_.cold_reads;
-    Result<ColdReadReply> reply =
-        co_await hub_.call(address, std::move(request), {.timeout = seconds(30)});
+    Result<ColdReadReply> reply = co_await hub_.call(address, std::move(request), {.timeout = seconds(30)});
     if (!reply.ok()) {
       last = std::move(reply).error();
       continue;
     }
-    if (reply->payload.size() == length && crc32c(reply->payload.view()) == reply->crc)
-      co_return reply->payload;
+    if (reply->payload.size() == length && crc32c(reply->payload.view()) == reply->crc) co_return reply->payload;
     last = Error(Code::kCorrupt, "a cold read came back damaged from " + address);
   }
   co_return last;
@@ -126,20 +118,18 @@ bool SegmentReader::expects_more(Known& known, uint64_t offset, uint64_t length)
   return known.in_order >= 3;
 }
 
-Task<Result<std::vector<Buffer>>> SegmentReader::read(SegmentId segment, uint64_t offset,
-                                                      uint64_t length, bool whole_chunks) {
+Task<Result<std::vector<Buffer>>> SegmentReader::read(SegmentId segment, uint64_t offset, uint64_t length,
+                                                      bool whole_chunks) {
   HR_ASSERT(length > 0);
   const uint64_t first = offset / kChunk;
   const uint64_t last = (offset + length - 1) / kChunk;
   auto found = known_.find(segment);
   if (found != known_.end()) {
-    whole_chunks |=
-        expects_more(found->second, offset, length) || !found->second.location.placement.hot();
+    whole_chunks |= expects_more(found->second, offset, length) || !found->second.location.placement.hot();
   }
   if (whole_chunks) {
     HR_CO_TRY(Known known, co_await locate(segment, false));
-    if (offset + length <= known.location.length)
-      start_loads(segment, known.location.length, first, last);
+    if (offset + length <= known.location.length) start_loads(segment, known.location.length, first, last);
   }
   // What is being loaded is waited for; what is in no chunk then is read as it is.
   std::vector<std::pair<uint64_t, Buffer>> parts;
@@ -153,8 +143,7 @@ Task<Result<std::vector<Buffer>>> SegmentReader::read(SegmentId segment, uint64_
       co_await loading->wait();
       at = chunks_.find({segment, chunk});
     }
-    if (at != chunks_.end() && !at->second.bytes.empty() &&
-        end <= chunk * kChunk + at->second.bytes.size()) {
+    if (at != chunks_.end() && !at->second.bytes.empty() && end <= chunk * kChunk + at->second.bytes.size()) {
       ++counters_.cache_hits;
       used_.splice(used_.begin(), used_, at->second.used);
       parts.emplace_back(begin, at->second.bytes.slice(begin - chunk * kChunk, end - begin));
@@ -166,16 +155,14 @@ Task<Result<std::vector<Buffer>>> SegmentReader::read(SegmentId segment, uint64_
   }
   if (!missing.empty()) {
     std::vector<Task<Result<Buffer>>> reads;
-    for (const auto& [begin, end] : missing)
-      reads.push_back(read_exact(segment, begin, end - begin));
+    for (const auto& [begin, end] : missing) reads.push_back(read_exact(segment, begin, end - begin));
     std::vector<Result<Buffer>> results = co_await when_all(std::move(reads));
     for (size_t i = 0; i < results.size(); ++i) {
       if (!results[i].ok()) co_return std::move(results[i]).error();
       parts.emplace_back(missing[i].first, *std::move(results[i]));
     }
   }
-  std::sort(parts.begin(), parts.end(),
-            [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<Buffer> out;
   out.reserve(parts.size());
   for (auto& [begin, bytes] : parts) out.push_back(std::move(bytes));
@@ -198,8 +185,7 @@ Task<void> SegmentReader::prefetch(SegmentId segment, uint64_t offset, uint64_t 
 }
 
 // Every chunk of first … last that is neither there nor on its way; neighbours in one request.
-void SegmentReader::start_loads(SegmentId segment, uint64_t segment_length, uint64_t first,
-                                uint64_t last) {
+void SegmentReader::start_loads(SegmentId segment, uint64_t segment_length, uint64_t first, uint64_t last) {
   for (uint64_t chunk = first; chunk <= last;) {
     if (chunks_.contains({segment, chunk})) {
       ++chunk;
@@ -207,8 +193,7 @@ void SegmentReader::start_loads(SegmentId segment, uint64_t segment_length, uint
     }
     auto done = std::make_shared<Event>();
     uint64_t count = 0;
-    while (chunk + count <= last && count < kMaxLoad / kChunk &&
-           !chunks_.contains({segment, chunk + count})) {
+    while (chunk + count <= last && count < kMaxLoad / kChunk && !chunks_.contains({segment, chunk + count})) {
       chunks_[{segment, chunk + count}].loading = done;
       ++count;
     }
@@ -220,8 +205,8 @@ void SegmentReader::start_loads(SegmentId segment, uint64_t segment_length, uint
   }
 }
 
-Task<void> SegmentReader::load(SegmentId segment, uint64_t segment_length, uint64_t first,
-                               uint64_t count, std::shared_ptr<Event> done) {
+Task<void> SegmentReader::load(SegmentId segment, uint64_t segment_length, uint64_t first, uint64_t count,
+                               std::shared_ptr<Event> done) {
   const uint64_t begin = first * kChunk;
   const uint64_t end = std::min(segment_length, (first + count) * kChunk);
   Result<Buffer> bytes = co_await read_exact(segment, begin, end - begin);

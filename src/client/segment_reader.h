@@ -31,21 +31,15 @@ class SegmentReader {
   static constexpr size_t kMaxLocations = 100'000;
   static constexpr Nanos kPatience = seconds(60);
 
-  SegmentReader(Env env, Hub& hub, PartitionPort& partitions, SegmentIo& io, Scope& scope,
-                uint64_t cache_bytes)
-      : env_(env),
-        hub_(hub),
-        partitions_(partitions),
-        io_(io),
-        scope_(scope),
-        cache_limit_(cache_bytes) {}
+  SegmentReader(Env env, Hub& hub, PartitionPort& partitions, SegmentIo& io, Scope& scope, uint64_t cache_bytes)
+      : env_(env), hub_(hub), partitions_(partitions), io_(io), scope_(scope), cache_limit_(cache_bytes) {}
 
   void learn(Location location, Capability capability);
 
   // Exactly [offset, offset + length), in order. whole_chunks: what is near will be wanted too.
   // kNotFound: the segment is dead, ask for the file's extents again. kIo: the bytes are lost.
-  [[nodiscard]] Task<Result<std::vector<Buffer>>> read(SegmentId segment, uint64_t offset,
-                                                       uint64_t length, bool whole_chunks);
+  [[nodiscard]] Task<Result<std::vector<Buffer>>> read(SegmentId segment, uint64_t offset, uint64_t length,
+                                                       bool whole_chunks);
   // Brings the range into the cache. Errors are met again by whoever reads.
   [[nodiscard]] Task<void> prefetch(SegmentId segment, uint64_t offset, uint64_t length);
 
@@ -73,12 +67,11 @@ class SegmentReader {
   };
 
   [[nodiscard]] Task<Result<Known>> locate(SegmentId segment, bool again);
-  [[nodiscard]] Task<Result<Buffer>> read_exact(SegmentId segment, uint64_t offset,
-                                                uint64_t length);
+  [[nodiscard]] Task<Result<Buffer>> read_exact(SegmentId segment, uint64_t offset, uint64_t length);
   [[nodiscard]] Task<Result<Buffer>> read_cold(Location location, uint64_t offset, uint64_t length);
   void start_loads(SegmentId segment, uint64_t segment_length, uint64_t first, uint64_t last);
-  [[nodiscard]] Task<void> load(SegmentId segment, uint64_t segment_length, uint64_t first,
-                                uint64_t count, std::shared_ptr<Event> done);
+  [[nodiscard]] Task<void> load(SegmentId segment, uint64_t segment_length, uint64_t first, uint64_t count,
+                                std::shared_ptr<Event> done);
   [[nodiscard]] bool expects_more(Known& known, uint64_t offset, uint64_t length) const;
   void evict();
 

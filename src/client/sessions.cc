@@ -21,8 +21,7 @@ GrantKind ClientSession::still(const Grant& grant, uint64_t number) const {
   return std::min(grant.kind, found->second.keep);
 }
 
-Sequence::Sequence(ClientSessionRef session)
-    : session_(std::move(session)), number_(session_->next_sequence++) {
+Sequence::Sequence(ClientSessionRef session) : session_(std::move(session)), number_(session_->next_sequence++) {
   session_->unanswered.insert(number_);
 }
 
@@ -35,8 +34,7 @@ Ticket Sequence::ticket() const {
   return {session_->id, number_, *session_->unanswered.begin()};
 }
 
-GrantRequest::GrantRequest(ClientSessionRef session)
-    : session_(std::move(session)), number_(session_->next_request++) {
+GrantRequest::GrantRequest(ClientSessionRef session) : session_(std::move(session)), number_(session_->next_request++) {
   session_->requests.insert(number_);
 }
 
@@ -54,8 +52,7 @@ PartitionEpoch ClientSessions::epoch_of(PartitionId partition) const {
 }
 
 Error ClientSessions::ended(const ClientSession& session) const {
-  return Error(Code::kIo, "the session with partition " +
-                              std::to_string(session.partition.value()) +
+  return Error(Code::kIo, "the session with partition " + std::to_string(session.partition.value()) +
                               " ended (this client was not heard of for longer than its lease): "
                               "whether the operation took "
                               "effect is unknown");
@@ -69,9 +66,7 @@ Task<Result<ClientSessionRef>> ClientSessions::of(Slot slot) {
     if (info == nullptr) {
       port_.view().want_refresh();
       bool newer = co_await port_.view().wait_newer(env_.clock, map.version, deadline);
-      if (!newer)
-        co_return Error(Code::kUnavailable,
-                        "no partition has slot " + std::to_string(slot.value()));
+      if (!newer) co_return Error(Code::kUnavailable, "no partition has slot " + std::to_string(slot.value()));
       continue;
     }
     const PartitionId partition = info->id;
@@ -119,8 +114,7 @@ Task<Result<ClientSessionRef>> ClientSessions::open(PartitionId partition) {
 Task<void> ClientSessions::keep_alive(ClientSessionRef session) {
   while (!session->lost) {
     const bool renewed = session->valid_until - env_.clock.now() > session->lease / 2;
-    bool on = co_await scope_.token().sleep(env_.clock,
-                                            renewed ? session->lease / 3 : session->lease / 20);
+    bool on = co_await scope_.token().sleep(env_.clock, renewed ? session->lease / 3 : session->lease / 20);
     if (!on || session->lost) co_return;
     co_await renew(session);
     if (!session->lost && !alive(*session) && !session->expired) {
@@ -138,8 +132,7 @@ Task<void> ClientSessions::renew(ClientSessionRef session) {
   SessionRenew request;
   request.session = session->id;
   const Nanos sent = env_.clock.now();
-  Result<Empty> reply =
-      co_await port_.call(session->partition, request, {.timeout = session->lease / 3});
+  Result<Empty> reply = co_await port_.call(session->partition, request, {.timeout = session->lease / 3});
   if (reply.ok()) {
     session->valid_until = std::max(session->valid_until, sent + session->lease);
     session->expired = false;

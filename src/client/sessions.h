@@ -68,7 +68,7 @@ struct ClientSession {
   std::vector<Reservation> reservations;
   std::vector<SegmentId> abandoned;  // reserved, never to be committed: the partition is told when it is next asked
   uint32_t written = 0;              // segments on the targets whose commit is yet to be answered
-  uint32_t reserve_next = 1;  // how many to ask for next time
+  uint32_t reserve_next = 1;         // how many to ask for next time
   Mutex reserving;
 
   void abandon_reservations() {
@@ -147,8 +147,7 @@ class ClientSessions {
     co_return co_await mutate_under(std::move(session), std::move(request));
   }
   template <class Req>
-  [[nodiscard]] Task<Result<typename Req::Reply>> mutate_under(ClientSessionRef session,
-                                                               Req request);
+  [[nodiscard]] Task<Result<typename Req::Reply>> mutate_under(ClientSessionRef session, Req request);
   // Exactly as it is, by whoever leads, for at most kPatience; answers kStale under a new leader before claims.
   template <class Req>
   [[nodiscard]] Task<Result<typename Req::Reply>> call(PartitionId partition, Req request) {
@@ -179,14 +178,12 @@ class ClientSessions {
 };
 
 template <class Req>
-Task<Result<typename Req::Reply>> ClientSessions::mutate_under(ClientSessionRef session,
-                                                               Req request) {
+Task<Result<typename Req::Reply>> ClientSessions::mutate_under(ClientSessionRef session, Req request) {
   co_await session->free_tickets.acquire();
   Sequence sequence(session);
   request.ticket = sequence.ticket();
   for (int attempt = 0;; ++attempt) {
-    Result<typename Req::Reply> reply =
-        co_await port_.call(session->partition, request, {.timeout = kPatience});
+    Result<typename Req::Reply> reply = co_await port_.call(session->partition, request, {.timeout = kPatience});
     if (reply.code() != Code::kStale || attempt == 2) co_return reply;
     bool alive = co_await reopen(session);
     if (!alive) co_return ended(*session);
@@ -194,12 +191,10 @@ Task<Result<typename Req::Reply>> ClientSessions::mutate_under(ClientSessionRef 
 }
 
 template <class Req>
-Task<Result<typename Req::Reply>> ClientSessions::ask_under(ClientSessionRef session, Req request,
-                                                            Nanos patience) {
+Task<Result<typename Req::Reply>> ClientSessions::ask_under(ClientSessionRef session, Req request, Nanos patience) {
   if constexpr (requires { request.session; }) request.session = session->id;
   for (int attempt = 0;; ++attempt) {
-    Result<typename Req::Reply> reply =
-        co_await port_.call(session->partition, request, {.timeout = patience});
+    Result<typename Req::Reply> reply = co_await port_.call(session->partition, request, {.timeout = patience});
     if (reply.code() != Code::kStale || attempt == 2) co_return reply;
     bool alive = co_await reopen(session);
     if (!alive) co_return reply;

@@ -13,11 +13,10 @@ namespace {
 constexpr Nanos kTick = milliseconds(500);
 constexpr Nanos kWriterPatience = seconds(120);
 constexpr uint32_t kMaxReservations = 4;
-constexpr Nanos kRoomPatience = seconds(15);   // of a job that may hold what others wait for
-constexpr Nanos kTightFor = seconds(60);       // after the hot tier was last too full for a segment
+constexpr Nanos kRoomPatience = seconds(15);  // of a job that may hold what others wait for
+constexpr Nanos kTightFor = seconds(60);      // after the hot tier was last too full for a segment
 constexpr int kFullTargetAttempts = 30;
-constexpr uint32_t kMaxStale =
-    3;  // commits refused under a grant that we believe in, before we give it up
+constexpr uint32_t kMaxStale = 3;  // commits refused under a grant that we believe in, before we give it up
 
 bool out_of_order(Code code) {
   return code == Code::kStale || code == Code::kNotFound;
@@ -37,8 +36,7 @@ struct SlotGuard {
 void append_extent(std::vector<Extent>& extents, Extent extent) {
   if (!extents.empty()) {
     Extent& last = extents.back();
-    if (last.offset + last.length == extent.offset &&
-        last.segment_offset + last.length == extent.segment_offset &&
+    if (last.offset + last.length == extent.offset && last.segment_offset + last.length == extent.segment_offset &&
         last.segment == extent.segment) {
       last.length += extent.length;
       return;
@@ -82,8 +80,7 @@ Task<Result<void>> WriteBack::admit(FileRef file) {
       break;
     }
     kick();
-    bool woken =
-        co_await ListWait(writers_, env_.clock, std::min(deadline, env_.clock.now() + seconds(1)));
+    bool woken = co_await ListWait(writers_, env_.clock, std::min(deadline, env_.clock.now() + seconds(1)));
     if (!woken && env_.clock.now() >= deadline)
       co_return Error(Code::kTimeout, "dirty data could not be written for 120 s: is the node up?");
   }
@@ -139,8 +136,7 @@ WriteBack::JobRef WriteBack::new_job(const FileState& file) const {
 }
 
 bool WriteBack::take_into(Job& job, const FileRef& file, uint64_t max_bytes) {
-  if (file->dirty.free_bytes() == 0 || file->session != job.session || job.pieces >= kJobPieces)
-    return false;
+  if (file->dirty.free_bytes() == 0 || file->session != job.session || job.pieces >= kJobPieces) return false;
   const uint64_t flush = next_flush_++;
   std::vector<DirtyPiece> pieces = file->dirty.take(flush, max_bytes, kJobPieces - job.pieces);
   if (pieces.empty()) return false;
@@ -220,8 +216,7 @@ bool WriteBack::pump(std::deque<FileRef>& queue) {
 
 WriteBack::JobRef WriteBack::stage_job(const FileRef& file) {
   const DirtyMap& dirty = file->dirty;
-  if (dirty.bytes() != dirty.free_bytes() || dirty.bytes() > options_.stage_limit ||
-      dirty.pieces() > kStagePieces)
+  if (dirty.bytes() != dirty.free_bytes() || dirty.bytes() > options_.stage_limit || dirty.pieces() > kStagePieces)
     return nullptr;
   JobRef job = new_job(*file);
   job->stage = true;
@@ -263,10 +258,9 @@ Task<Result<void>> WriteBack::flush(FileRef file) {
       co_await job->done.wait();
       if (job->parts.front().error && !error) error = job->parts.front().error;
     }
-    co_await settle(file);  // what others took before
-    if (file->put_backs == put_backs)
-      co_return Result<void>();  // written, or dropped: then file->error says why
-    if (error && error->code() == Code::kBusy) continue;  // space is being made: as long as that takes
+    co_await settle(file);                                       // what others took before
+    if (file->put_backs == put_backs) co_return Result<void>();  // written, or dropped: then file->error says why
+    if (error && error->code() == Code::kBusy) continue;         // space is being made: as long as that takes
     if (error && error->code() != Code::kStale) co_return *error;
     ++round;
   }
@@ -289,9 +283,7 @@ Task<Result<void>> WriteBack::flush_all() {
         JobRef& job = open[file->session->partition];
         if (job == nullptr) job = new_job(*file);
         const bool taken = take_into(*job, file, job_bytes() - std::min(job->bytes, job_bytes()));
-        if (taken && job->bytes < job_bytes() && job->parts.size() < kJobFiles &&
-            job->pieces < kJobPieces)
-          continue;
+        if (taken && job->bytes < job_bytes() && job->parts.size() < kJobFiles && job->pieces < kJobPieces) continue;
         if (job->parts.empty()) break;
         jobs.push_back(std::exchange(job, nullptr));
       }
@@ -339,14 +331,13 @@ Task<void> WriteBack::run(JobRef job) {
 
 bool WriteBack::may_commit(const Job& job, const Part& part) const {
   const FileState& file = *part.file;
-  return part.drops == file.drops && file.session == job.session &&
-         file.held.kind == GrantKind::kWrite && !job.session->lost;
+  return part.drops == file.drops && file.session == job.session && file.held.kind == GrantKind::kWrite &&
+         !job.session->lost;
 }
 
 uint64_t WriteBack::size_after(const Part& part) {
   uint64_t end = mutant("size_of_unwritten") ? part.file->size : part.file->committed_size;
-  for (const DirtyPiece& piece : part.pieces)
-    end = std::max(end, piece.offset + piece.bytes.size());
+  for (const DirtyPiece& piece : part.pieces) end = std::max(end, piece.offset + piece.bytes.size());
   return end;
 }
 
@@ -356,8 +347,7 @@ void WriteBack::note(Code code) {
   } else if (code == Code::kNoSpace) {
     refusing_.emplace(code, "no space left in the hot tier for new data");
   } else if (code == Code::kReadOnly) {
-    refusing_.emplace(code,
-                      "the namespace is read-only: another cluster owns it, or it is spun down");
+    refusing_.emplace(code, "the namespace is read-only: another cluster owns it, or it is spun down");
   }
   if (!writers_.empty()) Scheduler::current().wake_all(writers_);
 }
@@ -371,8 +361,7 @@ void WriteBack::committed(const Job&, Part& part) {
   files_.bump_data(file);
   files_.changed(file);
   if (part.extents.empty()) {  // staged: the partition knows where
-    for (const DirtyPiece& piece : part.pieces)
-      file.extents.forget(piece.offset, piece.offset + piece.bytes.size());
+    for (const DirtyPiece& piece : part.pieces) file.extents.forget(piece.offset, piece.offset + piece.bytes.size());
   } else {
     for (const Extent& extent : part.extents)
       if (!mutant("stale_extent_cache")) file.extents.replace(extent);
@@ -388,8 +377,7 @@ void WriteBack::failed(Part& part, Error error) {
     drop(part.file, std::nullopt);
     return;
   }
-  if (error.code() == Code::kReadOnly ||
-      (error.code() == Code::kStale && ++file.failures > kMaxStale)) {
+  if (error.code() == Code::kReadOnly || (error.code() == Code::kStale && ++file.failures > kMaxStale)) {
     const bool stale = error.code() == Code::kStale;
     drop(part.file, std::move(error).within("unsynced data was lost"));
     if (stale) {
@@ -404,8 +392,7 @@ void WriteBack::failed(Part& part, Error error) {
   file.dirty.put_back(part.flush);
   if (error.code() != Code::kStale) {
     ++file.failures;
-    file.retry_at =
-        env_.clock.now() + milliseconds(100) * (int64_t{1} << std::min<uint32_t>(file.failures, 6));
+    file.retry_at = env_.clock.now() + milliseconds(100) * (int64_t{1} << std::min<uint32_t>(file.failures, 6));
   }
   enqueue(part.file);
 }
@@ -438,8 +425,7 @@ Task<void> WriteBack::run_stage(JobRef job) {
   Stage request;
   request.file = part.file->id;
   request.grant = part.file->held.id;
-  for (const DirtyPiece& piece : part.pieces)
-    request.pieces.push_back({piece.offset, std::string(piece.bytes.text())});
+  for (const DirtyPiece& piece : part.pieces) request.pieces.push_back({piece.offset, std::string(piece.bytes.text())});
   request.size = size_after(part);
   request.mtime = part.file->mtime;
   ++counters_.stages;
@@ -448,8 +434,7 @@ Task<void> WriteBack::run_stage(JobRef job) {
     committed(*job, part);
     note(Code::kOk);
   } else if (out_of_order(reply.code()) || job->session->lost || reply.code() == Code::kReadOnly) {
-    fail_all(*job,
-             Error(job->session->lost ? Code::kStale : reply.code(), reply.error().message()));
+    fail_all(*job, Error(job->session->lost ? Code::kStale : reply.code(), reply.error().message()));
   } else {
     co_await run_commit(job);  // not to be staged just now: as a segment
   }
@@ -553,10 +538,8 @@ Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef j
         }
         const uint64_t length = std::min(piece.bytes.size() - at, kSegment - filled);
         contents.back().push_back(piece.bytes.slice(at, length));
-        Extent extent{.offset = piece.offset + at,
-                      .length = length,
-                      .kind = ExtentKind::kSegment,
-                      .segment_offset = filled};
+        Extent extent{
+            .offset = piece.offset + at, .length = length, .kind = ExtentKind::kSegment, .segment_offset = filled};
         places.push_back({i, contents.size() - 1, extent});
         at += length;
         filled += length;
@@ -612,8 +595,7 @@ Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef j
   co_return written;
 }
 
-Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef session, Slot home,
-                                                          Buffer data) {
+Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef session, Slot home, Buffer data) {
   const Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
   Nanos pause = milliseconds(10);
   bool crowded = false;
@@ -622,14 +604,13 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
     Result<Reservation> reservation = co_await reserve(session, home, std::exchange(crowded, false));
     Result<Placement> placement = Error(Code::kUnavailable, "");
     if (reservation.ok()) {
-      placement = co_await io_.write(reservation->segment, data, reservation->placement,
-                                     reservation->spares, reservation->capability);
+      placement = co_await io_.write(reservation->segment, data, reservation->placement, reservation->spares,
+                                     reservation->capability);
       if (placement.ok()) {
         ++session->written;
         ++counters_.segments;
         counters_.segment_bytes += data.size();
-        co_return Written{{reservation->segment, data.size(), *std::move(placement)},
-                          reservation->capability};
+        co_return Written{{reservation->segment, data.size(), *std::move(placement)}, reservation->capability};
       }
     } else {
       placement = std::move(reservation).error();
@@ -641,11 +622,9 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
     // full for good.
     crowded = reservation.ok() && code == Code::kNoSpace;
     if (crowded) session->abandon_reservations();
-    const bool final =
-        code == Code::kReadOnly || code == Code::kStale || code == Code::kBusy ||
-        (code == Code::kNoSpace && attempt >= (reservation.ok() ? kFullTargetAttempts : 2));
-    if (final || env_.clock.now() >= deadline)
-      co_return std::move(placement).error().within("write a segment");
+    const bool final = code == Code::kReadOnly || code == Code::kStale || code == Code::kBusy ||
+                       (code == Code::kNoSpace && attempt >= (reservation.ok() ? kFullTargetAttempts : 2));
+    if (final || env_.clock.now() >= deadline) co_return std::move(placement).error().within("write a segment");
     co_await env_.clock.sleep(pause);
     pause = std::min(pause * 2, seconds(2));
   }
@@ -685,8 +664,7 @@ Task<Result<Reservation>> WriteBack::reserve(ClientSessionRef session, Slot home
       }
       co_return std::move(reply).error();
     }
-    if (reply->reservations.empty())
-      co_return Error(Code::kUnavailable, "no reservation was given");
+    if (reply->reservations.empty()) co_return Error(Code::kUnavailable, "no reservation was given");
     session->reserve_next = std::min(session->reserve_next * 2, kMaxReservations);
     session->reservations = std::move(reply->reservations);
   }

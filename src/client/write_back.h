@@ -14,7 +14,8 @@
 //     that moment; what was taken before a drop() is never committed after it.
 //  3. A commit says how long the file is as far as it was ever committed: unwritten bytes never
 //  show as zeros.
-//  4. At most dirty_limit bytes are dirty, and file_limit of one file (plus one write per writer): further writers wait. More of one
+//  4. At most dirty_limit bytes are dirty, and file_limit of one file (plus one write per writer): further writers
+//  wait. More of one
 //     stream would not make it faster, only fill fresh memory.
 // Jobs run in the client's scope, so that whoever waits for one may go away.
 // Owner: Client.
@@ -138,7 +139,9 @@ class WriteBack {
   // While the hot tier is nearly full a job is one segment, so that none holds some while it waits for more.
   [[nodiscard]] uint64_t job_bytes() const { return env_.clock.now() < tight_until_ ? kSegment : kJobBytes; }
   [[nodiscard]] bool pressed() const { return dirty_bytes_ > options_.dirty_limit / 4 * 3; }
-  [[nodiscard]] bool pressed(const FileState& file) const { return file.dirty.free_bytes() > options_.file_limit / 4 * 3; }
+  [[nodiscard]] bool pressed(const FileState& file) const {
+    return file.dirty.free_bytes() > options_.file_limit / 4 * 3;
+  }
   [[nodiscard]] JobRef stage_job(const FileRef& file);
   [[nodiscard]] std::vector<JobRef> jobs_of(const FileRef& file);
   [[nodiscard]] bool launch(JobRef job);
@@ -151,8 +154,7 @@ class WriteBack {
   enum class Named : uint8_t { kNever, kMaybe, kYes };
   [[nodiscard]] Task<Named> commit(JobRef job, const std::vector<Written>& written);
   [[nodiscard]] Task<Result<std::vector<Written>>> write_segments(JobRef job);
-  [[nodiscard]] Task<Result<Written>> write_segment(ClientSessionRef session, Slot home,
-                                                    Buffer data);
+  [[nodiscard]] Task<Result<Written>> write_segment(ClientSessionRef session, Slot home, Buffer data);
   static void abandon(ClientSession& session, const SegmentId& segment);
   // kBusy: the hot tier was too full for longer than a job may wait with what it holds.
   // crowded: what was reserved last found no room on its targets.

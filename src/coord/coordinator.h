@@ -26,10 +26,11 @@ class Coordinator {
   // kTimeout: unknown; get() tells.
   [[nodiscard]] virtual Task<Result<uint64_t>> put(std::string key, std::string value, uint64_t expected) = 0;
   [[nodiscard]] virtual Task<Result<std::vector<std::pair<std::string, CoordRecord>>>> list(std::string prefix) = 0;
-  // Returns when anything changed since `revision` (or at once when it has), with the present revision; at most after ~5 s.
+  // Returns when anything changed since `revision` (or at once when it has), with the present revision; at most after
+  // ~5 s.
   [[nodiscard]] virtual Task<Result<uint64_t>> changed_since(uint64_t revision) = 0;
-  // A node's life: alive while it was renewed within kLease. Renewing is kStale while another incarnation's lease lives (a
-  // restarted node waits for that of its previous life), and for ever for one that another has replaced.
+  // A node's life: alive while it was renewed within kLease. Renewing is kStale while another incarnation's lease lives
+  // (a restarted node waits for that of its previous life), and for ever for one that another has replaced.
   [[nodiscard]] virtual Task<Result<void>> renew_lease(std::string holder, uint64_t incarnation) = 0;
   [[nodiscard]] virtual Task<Result<bool>> lease_alive(std::string holder) = 0;
 };
@@ -37,10 +38,12 @@ class Coordinator {
 inline constexpr Nanos kLease = seconds(5);  // of a node, from its last renewal
 
 // Keys.
-inline constexpr const char* kMapKey = "map";                    // encode_durable(ClusterMap)
-inline constexpr const char* kSecretKey = "secret";              // NamespaceSecret, 32 bytes
-inline constexpr const char* kCutKey = "cut";                    // highest cut given out, u64
-inline constexpr const char* kOwnerKey = "owner";                // bucket ownership: encode_durable (tier/head)
-[[nodiscard]] inline std::string partition_key(unsigned number) { return "partition/" + std::to_string(number); }
+inline constexpr const char* kMapKey = "map";        // encode_durable(ClusterMap)
+inline constexpr const char* kSecretKey = "secret";  // NamespaceSecret, 32 bytes
+inline constexpr const char* kCutKey = "cut";        // highest cut given out, u64
+inline constexpr const char* kOwnerKey = "owner";    // bucket ownership: encode_durable (tier/head)
+[[nodiscard]] inline std::string partition_key(unsigned number) {
+  return "partition/" + std::to_string(number);
+}
 
 }  // namespace headrace

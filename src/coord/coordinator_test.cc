@@ -76,7 +76,8 @@ TEST_P(CoordinatorContract, OfManyThatComeFromOneVersionExactlyOneWins) {
 }
 
 TEST_P(CoordinatorContract, ListsByPrefixInOrder) {
-  for (const char* key : {"partition/2", "partition/10", "part", "partition/1", "q"}) ASSERT_TRUE(put(key, key, 0).ok());
+  for (const char* key : {"partition/2", "partition/10", "part", "partition/1", "q"})
+    ASSERT_TRUE(put(key, key, 0).ok());
   auto records = *world.run(coordinator->list("partition/"));
   ASSERT_EQ(records.size(), 3u);
   EXPECT_EQ(records[0].first, "partition/1");

@@ -11,7 +11,8 @@ namespace headrace {
 class RpcFragmentPort final : public FragmentPort {
  public:
   // The port outlives this. `timeout`: of one fragment's read or write; SegmentIo hedges long before it.
-  explicit RpcFragmentPort(TargetPort& targets, ServiceLevel level = ServiceLevel::kForeground, Nanos timeout = seconds(10))
+  explicit RpcFragmentPort(TargetPort& targets, ServiceLevel level = ServiceLevel::kForeground,
+                           Nanos timeout = seconds(10))
       : targets_(targets), options_{.timeout = timeout, .level = level} {}
 
   [[nodiscard]] Task<Result<void>> write(FragmentWrite request, Capability capability) override {

@@ -18,7 +18,8 @@ namespace headrace {
 class CoordinatorMapFollower {
  public:
   // All outlive the follower.
-  CoordinatorMapFollower(Env env, Coordinator& coordinator, ClusterView& view) : env_(env), coordinator_(coordinator), view_(view) {}
+  CoordinatorMapFollower(Env env, Coordinator& coordinator, ClusterView& view)
+      : env_(env), coordinator_(coordinator), view_(view) {}
 
   void start();
   void stop() { scope_.reset(); }

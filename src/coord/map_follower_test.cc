@@ -59,7 +59,8 @@ TEST(CoordinatorMapFollowerBadInput, ADamagedMapIsAnErrorAndKeepsTheOldOne) {
 }
 
 struct Node : Process {
-  Node(Env& e, Address where, uint64_t& v, bool& ro) : env(e), address(std::move(where)), version(v), read_only(ro), hub(e, identity, handlers) {
+  Node(Env& e, Address where, uint64_t& v, bool& ro)
+      : env(e), address(std::move(where)), version(v), read_only(ro), hub(e, identity, handlers) {
     handlers.on<GetMap>([this](GetMap r, CallInfo) { return get(r); });
   }
   Task<void> run() override {
@@ -120,7 +121,8 @@ TEST(NodeMapFollower, AsksWhicheverNodeAnswers) {
     world.run_for(milliseconds(100));
     Result<void> nobody = world.run(follower.refresh());
     ASSERT_EQ(nobody.code(), Code::kUnavailable);
-    for (const char* name : {"sim:a", "sim:b", "sim:nobody"}) EXPECT_NE(nobody.error().message().find(name), std::string::npos);
+    for (const char* name : {"sim:a", "sim:b", "sim:nobody"})
+      EXPECT_NE(nobody.error().message().find(name), std::string::npos);
     follower.stop();
   }
 }

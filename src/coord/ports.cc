@@ -28,7 +28,9 @@ std::string target_name(const ClusterMap& map, TargetId id) {
   const TargetInfo* info = map.target(id);
   return info != nullptr ? "target t" + std::to_string(info->number) : "target " + to_string(id);
 }
-std::string node_name(NodeId id) { return "node " + std::to_string(id.value()); }
+std::string node_name(NodeId id) {
+  return "node " + std::to_string(id.value());
+}
 }  // namespace
 
 Result<Address> TargetPort::address_of(TargetId target) const {
@@ -39,7 +41,8 @@ Result<Address> TargetPort::address_of(TargetId target) const {
     return Error(Code::kUnavailable, target_name(map, target) + " is not in the cluster map");
   }
   if (info->state != TargetState::kLive)
-    return Error(Code::kUnavailable, target_name(map, target) + (info->state == TargetState::kLost ? " is lost" : " is retired"));
+    return Error(Code::kUnavailable,
+                 target_name(map, target) + (info->state == TargetState::kLost ? " is lost" : " is retired"));
   const NodeInfo* node = map.node(info->node);
   if (node == nullptr || !node->alive) {
     view_.want_refresh();
@@ -71,7 +74,8 @@ Result<PartitionPort::Leader> PartitionPort::leader_of(Slot slot) const {
 
 Result<PartitionPort::Leader> PartitionPort::leader_of(PartitionId id) const {
   const PartitionInfo* partition = view_.map().partition(id);
-  if (partition == nullptr) return Error(Code::kUnavailable, "partition " + std::to_string(id.value()) + " is not in the cluster map");
+  if (partition == nullptr)
+    return Error(Code::kUnavailable, "partition " + std::to_string(id.value()) + " is not in the cluster map");
   return leader_of(*partition);
 }
 

@@ -1,4 +1,5 @@
-// ClusterView, TargetPort, PartitionPort: how everything finds and calls targets and partitions, anywhere in the cluster.
+// ClusterView, TargetPort, PartitionPort: how everything finds and calls targets and partitions, anywhere in the
+// cluster.
 //
 // ClusterView is this process's copy of the cluster map. On a node it follows the coordinator; in a client it follows
 // any node (GetMap): coord/map_follower.h. The ports resolve ids through it, call through the Hub, and on kNotLeader or
@@ -77,8 +78,8 @@ class PartitionAttempts {
 class PartitionPort {
  public:
   PartitionPort(Env env, Hub& hub, ClusterView& view) : env_(env), hub_(hub), view_(view) {}
-  // Calls the leader of the partition that owns `slot`; sets Header.partition and epoch. Tries again (new leader, restart)
-  // until options.timeout is over; the same request each time, so mutations must carry their Ticket.
+  // Calls the leader of the partition that owns `slot`; sets Header.partition and epoch. Tries again (new leader,
+  // restart) until options.timeout is over; the same request each time, so mutations must carry their Ticket.
   template <class Req>
   [[nodiscard]] Task<Result<typename Req::Reply>> call(Slot slot, Req request, CallOptions options = {}) {
     return call_leader<Slot, Req>(slot, std::move(request), options);

@@ -24,7 +24,9 @@ struct Node : Process {
     HR_ASSERT(served.ok());
     co_await stop.wait();
   }
-  Task<Result<TargetStatusReply>> status(TargetStatus request) { co_return TargetStatusReply{.capacity = request.target.value()}; }
+  Task<Result<TargetStatusReply>> status(TargetStatus request) {
+    co_return TargetStatusReply{.capacity = request.target.value()};
+  }
   Task<Result<FragmentReadReply>> read(FragmentRead, CallInfo info) {
     if (info.header.capability.rights == 0) co_return Error(Code::kDenied, "no capability");
     co_return Error(Code::kNoFragment, "not here");
@@ -70,8 +72,10 @@ struct Cluster {
     map.targets = {TargetInfo{.id = TargetId(10), .node = NodeId(1), .number = 0},
                    TargetInfo{.id = TargetId(20), .node = NodeId(2), .number = 1},
                    TargetInfo{.id = TargetId(30), .node = NodeId(2), .number = 2, .state = TargetState::kLost}};
-    map.partitions = {PartitionInfo{.id = PartitionId(5), .last_slot = 0x7fff, .leader = NodeId(leader), .epoch = PartitionEpoch(version)},
-                      PartitionInfo{.id = PartitionId(6), .first_slot = 0x8000, .last_slot = 0xffff}};
+    map.partitions = {
+        PartitionInfo{
+            .id = PartitionId(5), .last_slot = 0x7fff, .leader = NodeId(leader), .epoch = PartitionEpoch(version)},
+        PartitionInfo{.id = PartitionId(6), .first_slot = 0x8000, .last_slot = 0xffff}};
     return map;
   }
   Result<EntryReply> lookup(Slot slot, std::string name = "x", Nanos timeout = seconds(10)) {
@@ -118,7 +122,8 @@ TEST(RpcFragmentPort, CarriesTheCapabilityAndKeepsTheCode) {
   Cluster c;
   RpcFragmentPort port(*c.targets);
   EXPECT_EQ(c.world.run(port.read(FragmentRead{.target = TargetId(10)}, {})).code(), Code::kDenied);
-  EXPECT_EQ(c.world.run(port.read(FragmentRead{.target = TargetId(10)}, Capability{.rights = 1})).code(), Code::kNoFragment);
+  EXPECT_EQ(c.world.run(port.read(FragmentRead{.target = TargetId(10)}, Capability{.rights = 1})).code(),
+            Code::kNoFragment);
 }
 
 TEST(PartitionPort, CallsTheLeaderWithPartitionAndEpoch) {

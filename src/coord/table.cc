@@ -5,7 +5,9 @@
 namespace headrace {
 
 namespace {
-bool before(const CoordEntry& entry, std::string_view key) { return entry.key < key; }
+bool before(const CoordEntry& entry, std::string_view key) {
+  return entry.key < key;
+}
 }  // namespace
 
 CoordRecord CoordTable::get(std::string_view key) const {

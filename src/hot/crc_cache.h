@@ -50,9 +50,7 @@ class CrcCache {
       return std::hash<SegmentId>{}(name.segment) + name.index * size_t{0x9e3779b97f4a7c15};
     }
   };
-  static uint64_t cost(const std::vector<uint32_t>& crcs) {
-    return crcs.size() * sizeof(uint32_t) + 160;
-  }
+  static uint64_t cost(const std::vector<uint32_t>& crcs) { return crcs.size() * sizeof(uint32_t) + 160; }
 
   uint64_t budget_;
   uint64_t bytes_ = 0;

@@ -16,8 +16,7 @@ void ExtentAllocator::remove_free(std::map<uint32_t, uint32_t>::iterator at) {
   free_.erase(at);
 }
 
-ExtentAllocator::Outcome ExtentAllocator::allocate(uint32_t blocks, Purpose purpose,
-                                                   uint32_t limit) {
+ExtentAllocator::Outcome ExtentAllocator::allocate(uint32_t blocks, Purpose purpose, uint32_t limit) {
   HR_ASSERT(blocks > 0);
   uint64_t usable = purpose == Purpose::kJournal ? blocks_ : blocks_ - reserve_;
   if (uint64_t{used_} + blocks > usable) return {};
@@ -65,8 +64,7 @@ bool ExtentAllocator::take(uint32_t block, uint32_t blocks) {
   if (end > uint64_t{from} + size) return false;
   remove_free(at);
   if (block > from) add_free(from, block - from);
-  if (end < uint64_t{from} + size)
-    add_free(static_cast<uint32_t>(end), static_cast<uint32_t>(from + size - end));
+  if (end < uint64_t{from} + size) add_free(static_cast<uint32_t>(end), static_cast<uint32_t>(from + size - end));
   used_ += blocks;
   return true;
 }

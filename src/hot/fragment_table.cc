@@ -5,8 +5,7 @@
 namespace headrace {
 
 uint64_t FragmentTable::hash(const Packed& p) {
-  uint64_t h =
-      p.low * 0x9e3779b97f4a7c15 ^ (uint64_t{p.home} << 24 | uint64_t{p.name_space} << 8 | p.index);
+  uint64_t h = p.low * 0x9e3779b97f4a7c15 ^ (uint64_t{p.home} << 24 | uint64_t{p.name_space} << 8 | p.index);
   h ^= h >> 32;
   h *= 0xff51afd7ed558ccd;
   h ^= h >> 29;
@@ -29,8 +28,7 @@ FragmentEntry FragmentTable::unpack(const Packed& p) const {
   FragmentEntry out;
   out.name.segment = SegmentId(namespaces_[p.name_space].value() << 16 | p.home, p.low);
   out.name.index = p.index;
-  out.protection = {static_cast<uint8_t>(p.length_data & 0xff),
-                    static_cast<uint8_t>(p.birth_parity >> 4 & 0xf)};
+  out.protection = {static_cast<uint8_t>(p.length_data & 0xff), static_cast<uint8_t>(p.birth_parity >> 4 & 0xf)};
   out.segment_length = uint64_t{p.length_data >> 8} + 1;
   out.block = p.block;
   out.birth = p.birth_parity >> 8;
@@ -44,8 +42,7 @@ void FragmentTable::place(Shard& shard, const Packed& packed) {
 }
 
 bool FragmentTable::insert(const FragmentEntry& entry) {
-  HR_ASSERT(entry.segment_length > 0 && entry.segment_length <= kMaxSegment &&
-            entry.protection.parity <= 15);
+  HR_ASSERT(entry.segment_length > 0 && entry.segment_length <= kMaxSegment && entry.protection.parity <= 15);
   if (find(entry.name)) return false;
   std::optional<Packed> packed = pack_name(entry.name);
   if (!packed) {
@@ -54,10 +51,8 @@ bool FragmentTable::insert(const FragmentEntry& entry) {
     packed = pack_name(entry.name);
   }
   packed->block = entry.block;
-  packed->length_data =
-      static_cast<uint32_t>(entry.segment_length - 1) << 8 | entry.protection.data;
-  packed->birth_parity =
-      std::min<uint32_t>(entry.birth, 0xff'ffff) << 8 | uint32_t{entry.protection.parity} << 4 | 1;
+  packed->length_data = static_cast<uint32_t>(entry.segment_length - 1) << 8 | entry.protection.data;
+  packed->birth_parity = std::min<uint32_t>(entry.birth, 0xff'ffff) << 8 | uint32_t{entry.protection.parity} << 4 | 1;
   Shard& shard = shards_[hash(*packed) >> 58];
   if ((shard.used + 1) * 10 > shard.cells.size() * 9) {
     Shard grown;
@@ -78,8 +73,7 @@ std::optional<FragmentEntry> FragmentTable::find(const FragmentName& name) const
   uint64_t h = hash(*packed);
   const Shard& shard = shards_[h >> 58];
   if (shard.used == 0) return std::nullopt;
-  for (size_t i = home_cell(shard, h); shard.cells[i].used();
-       i = i + 1 == shard.cells.size() ? 0 : i + 1)
+  for (size_t i = home_cell(shard, h); shard.cells[i].used(); i = i + 1 == shard.cells.size() ? 0 : i + 1)
     if (shard.cells[i].same(*packed)) return unpack(shard.cells[i]);
   return std::nullopt;
 }
@@ -115,8 +109,7 @@ void FragmentTable::for_each(const std::function<void(const FragmentEntry&)>& vi
       if (cell.used()) visit(unpack(cell));
 }
 
-std::vector<FragmentEntry> FragmentTable::after(const FragmentName& after, size_t limit,
-                                                bool& more) const {
+std::vector<FragmentEntry> FragmentTable::after(const FragmentName& after, size_t limit, bool& more) const {
   std::vector<FragmentEntry> heap;  // the largest on top
   auto less = [](const FragmentEntry& a, const FragmentEntry& b) { return a.name < b.name; };
   more = false;

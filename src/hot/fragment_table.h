@@ -35,8 +35,7 @@ class FragmentTable {
   // In no order. The table must not change meanwhile.
   void for_each(const std::function<void(const FragmentEntry&)>& visit) const;
   // The `limit` smallest names above `after`, ascending. Walks the whole table.
-  [[nodiscard]] std::vector<FragmentEntry> after(const FragmentName& after, size_t limit,
-                                                 bool& more) const;
+  [[nodiscard]] std::vector<FragmentEntry> after(const FragmentName& after, size_t limit, bool& more) const;
   [[nodiscard]] uint64_t size() const { return size_; }
   [[nodiscard]] uint64_t memory_bytes() const;
 

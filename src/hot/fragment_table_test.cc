@@ -11,8 +11,7 @@ namespace {
 
 FragmentEntry entry(uint64_t sequence, uint8_t index, uint64_t ns = 7) {
   FragmentEntry out;
-  out.name = {SegmentId(NamespaceId(ns), Slot(static_cast<uint16_t>(sequence * 31)),
-                        NamespaceEpoch(2), sequence),
+  out.name = {SegmentId(NamespaceId(ns), Slot(static_cast<uint16_t>(sequence * 31)), NamespaceEpoch(2), sequence),
               index};
   out.protection = {4, 2};
   out.segment_length = 1 + sequence % kMaxSegment;
@@ -26,8 +25,7 @@ TEST(FragmentTable, BehavesLikeAMap) {
   FragmentTable table;
   std::map<FragmentName, FragmentEntry> model;
   for (int step = 0; step < 200'000; ++step) {
-    FragmentEntry e =
-        entry(random.below(3000), static_cast<uint8_t>(random.below(3)), 1 + random.below(3));
+    FragmentEntry e = entry(random.below(3000), static_cast<uint8_t>(random.below(3)), 1 + random.below(3));
     if (random.chance(1, 2)) {
       ASSERT_EQ(table.insert(e), model.emplace(e.name, e).second);
     } else {

@@ -33,8 +33,7 @@ Task<Result<OrphanReport>> OrphanWorker::sweep(TargetId target) {
       report.asked += items.size();
       HR_CO_TRY(ClaimsReply reply, co_await work_.claims(partition, std::move(claims)));
       if (reply.claimed.size() != items.size())
-        co_return Error(Code::kCorrupt, "partition " + std::to_string(partition.value()) +
-                                            " answered for " +
+        co_return Error(Code::kCorrupt, "partition " + std::to_string(partition.value()) + " answered for " +
                                             std::to_string(reply.claimed.size()) + " of " +
                                             std::to_string(items.size()) + " fragments");
       FragmentFree unclaimed;

@@ -17,8 +17,7 @@ std::string host_of(const std::string& domain) {
 
 }  // namespace
 
-RebuildWorker::RebuildWorker(Env env, WorkPort& work, FragmentPort& fragments, SegmentIo& io,
-                             RebuildOptions options)
+RebuildWorker::RebuildWorker(Env env, WorkPort& work, FragmentPort& fragments, SegmentIo& io, RebuildOptions options)
     : env_(env),
       work_(work),
       fragments_(fragments),
@@ -84,19 +83,16 @@ Task<Result<void>> RebuildWorker::rebuild(TargetId lost) {
   }
   if (cancelled_) co_return Error(Code::kCancelled, "rebuild was stopped");
   if (progress_.segments_failed > 0)
-    co_return Error(Code::kUnavailable,
-                    "rebuild: " + std::to_string(progress_.segments_failed) + " of " +
-                        std::to_string(progress_.segments_total) +
-                        " segments could not be rebuilt yet: " + progress_.last_error);
+    co_return Error(Code::kUnavailable, "rebuild: " + std::to_string(progress_.segments_failed) + " of " +
+                                            std::to_string(progress_.segments_total) +
+                                            " segments could not be rebuilt yet: " + progress_.last_error);
   co_return Result<void>();
 }
 
-Task<void> RebuildWorker::move_one(Location location, TargetId lost,
-                                   std::shared_ptr<Semaphore> slots) {
+Task<void> RebuildWorker::move_one(Location location, TargetId lost, std::shared_ptr<Semaphore> slots) {
   Result<void> outcome;
   for (size_t i = 0; i < location.placement.targets.size() && outcome; ++i)
-    if (location.placement.targets[i] == lost)
-      outcome = co_await move(location, static_cast<uint8_t>(i), lost);
+    if (location.placement.targets[i] == lost) outcome = co_await move(location, static_cast<uint8_t>(i), lost);
   if (outcome) {
     ++progress_.segments_done;
   } else {
@@ -114,8 +110,7 @@ Result<TargetId> RebuildWorker::choose(const Placement& placement, std::vector<T
   for (const TargetInfo& target : map.targets) {
     for (TargetId used : placement.targets) {
       const TargetInfo* other = map.target(used);
-      if (other != nullptr && other->state == TargetState::kLive &&
-          host_of(other->domain) == host_of(target.domain)) {
+      if (other != nullptr && other->state == TargetState::kLive && host_of(other->domain) == host_of(target.domain)) {
         wider.push_back(target.id);
         break;
       }
@@ -124,9 +119,8 @@ Result<TargetId> RebuildWorker::choose(const Placement& placement, std::vector<T
   Result<std::vector<TargetId>> found = choose_copies(map, 1, env_.random, wider);
   if (!found) found = choose_copies(map, 1, env_.random, avoid);
   if (!found)
-    return Error(
-        Code::kUnavailable,
-        "no target is left for the fragment: add one, or run `headrace target replace tN`");
+    return Error(Code::kUnavailable,
+                 "no target is left for the fragment: add one, or run `headrace target replace tN`");
   return found->front();
 }
 
@@ -134,8 +128,8 @@ Task<Result<void>> RebuildWorker::move(Location location, uint8_t index, TargetI
   // Nothing is read where there is no place to write it to.
   Result<TargetId> possible = choose(location.placement, std::vector<TargetId>(1, lost));
   if (!possible) co_return std::move(possible).error();
-  HR_CO_TRY(FragmentWrite made, co_await io_.rebuild(location.segment, location.length,
-                                                     location.placement, index, Capability{}));
+  HR_CO_TRY(FragmentWrite made,
+            co_await io_.rebuild(location.segment, location.length, location.placement, index, Capability{}));
   uint64_t bytes = made.payload.size();
   co_await rate_.take(bytes * (location.placement.protection.data + 1u));
   std::vector<TargetId> avoid(1, lost);
@@ -150,8 +144,7 @@ Task<Result<void>> RebuildWorker::move(Location location, uint8_t index, TargetI
   if (!written) co_return std::move(written).error();
   Result<void> told = co_await work_.placed({location.segment, index, lost, made.target});
   // Moved, dropped or deleted meanwhile: then ours is an orphan and goes as one.
-  if (!told && told.code() != Code::kConflict && told.code() != Code::kNotFound)
-    co_return std::move(told).error();
+  if (!told && told.code() != Code::kConflict && told.code() != Code::kNotFound) co_return std::move(told).error();
   progress_.bytes += bytes;
   co_return Result<void>();
 }
@@ -169,8 +162,8 @@ Task<Result<void>> RebuildWorker::repair(Damage damage) {
   const PartitionInfo* home = work_.map().partition_of(damage.segment.home());
   if (home == nullptr) co_return Error(Code::kUnavailable, "the segment's home is not in the map");
   PartitionId partition = home->id;
-  HR_CO_TRY(FragmentWrite made, co_await io_.rebuild(damage.segment, location->length, placement,
-                                                     damage.index, Capability{}));
+  HR_CO_TRY(FragmentWrite made,
+            co_await io_.rebuild(damage.segment, location->length, placement, damage.index, Capability{}));
   co_await rate_.take(made.payload.size() * (placement.protection.data + 1u));
   FragmentFree old;
   old.target = damage.target;

@@ -39,8 +39,7 @@ struct RebuildProgress {
 
 class RebuildWorker {
  public:
-  RebuildWorker(Env env, WorkPort& work, FragmentPort& fragments, SegmentIo& io,
-                RebuildOptions options = {});
+  RebuildWorker(Env env, WorkPort& work, FragmentPort& fragments, SegmentIo& io, RebuildOptions options = {});
 
   // Every fragment that was on `lost`. Ok when none is left there; kUnavailable when some could not
   // be made (ask again later: progress().last_error says why). One at a time.

@@ -35,7 +35,8 @@ Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work
       HR_CO_TRY(ClaimsReply reply, co_await work.claims(partition, std::move(claims)));
       if (reply.claimed.size() != to - from)
         co_return Error(Code::kCorrupt, "partition " + std::to_string(partition.value()) + " answered for " +
-                                            std::to_string(reply.claimed.size()) + " of " + std::to_string(to - from) + " fragments");
+                                            std::to_string(reply.claimed.size()) + " of " + std::to_string(to - from) +
+                                            " fragments");
       for (size_t i = from; i < to; ++i) {
         if (reply.claimed[i - from] == 0) continue;
         report.kept_bytes += fragment_size(entries[i].segment_length, entries[i].protection.data);
@@ -44,7 +45,8 @@ Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work
     }
   }
   report.kept = confirmed.size();
-  // A leader takes its epoch at the coordinator before it asks a target for anything: no promise that was lost is higher.
+  // A leader takes its epoch at the coordinator before it asks a target for anything: no promise that was lost is
+  // higher.
   std::vector<std::pair<PartitionId, PartitionEpoch>> promises;
   for (const PartitionInfo& partition : work.map().partitions) promises.emplace_back(partition.id, partition.epoch);
   if (!still_wanted()) co_return Error(Code::kCancelled, "the target is not wanted any more");

@@ -2,8 +2,8 @@
 //
 // Its device is scanned for fragments; each is shown to its home, and what a home claims is the target's again. Nothing
 // that was freed comes back: no home claims it. What a home misses is its scrub's to find and the others' to rebuild.
-// Its journal runs are gone (their other copies have them), and no leader below the epochs that the map names is obeyed.
-// Owner: the node. One core.
+// Its journal runs are gone (their other copies have them), and no leader below the epochs that the map names is
+// obeyed. Owner: the node. One core.
 #pragma once
 
 #include <functional>
@@ -20,8 +20,9 @@ struct RescueReport {
   uint64_t kept_bytes = 0;
 };
 
-// `still_wanted` is asked all along, and after the last await before it takes effect: kCancelled. kUnavailable when a home
-// does not answer: try again.
-[[nodiscard]] Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted);
+// `still_wanted` is asked all along, and after the last await before it takes effect: kCancelled. kUnavailable when a
+// home does not answer: try again.
+[[nodiscard]] Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work,
+                                                std::function<bool()> still_wanted);
 
 }  // namespace headrace

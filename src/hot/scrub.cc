@@ -7,13 +7,8 @@
 
 namespace headrace {
 
-ScrubWorker::ScrubWorker(Env env, WorkPort& work, FragmentPort& fragments, Found found,
-                         ScrubOptions options)
-    : work_(work),
-      fragments_(fragments),
-      found_(std::move(found)),
-      options_(options),
-      rate_(env.clock, 0) {}
+ScrubWorker::ScrubWorker(Env env, WorkPort& work, FragmentPort& fragments, Found found, ScrubOptions options)
+    : work_(work), fragments_(fragments), found_(std::move(found)), options_(options), rate_(env.clock, 0) {}
 
 Task<Result<void>> ScrubWorker::scrub(std::shared_ptr<Target> target, FragmentName after) {
   cancelled_ = false;
@@ -75,8 +70,7 @@ Task<void> ScrubWorker::look_at(std::shared_ptr<Target> target, FragmentName nam
     progress_.last_error = whole.error().message();
   }
   // The one that holds a stripe's first fragment sees to its parity.
-  if (whole && name.index == 0 && options_.stripes > 0 &&
-      name.segment.sequence() % options_.stripes == 0)
+  if (whole && name.index == 0 && options_.stripes > 0 && name.segment.sequence() % options_.stripes == 0)
     co_await check_stripe(name.segment);
 }
 
@@ -111,9 +105,8 @@ Task<void> ScrubWorker::check_stripe(SegmentId segment) {
   if (wrong.empty()) co_return;
   ++progress_.parity_wrong;
   const bool others_fit = wrong.size() < protection.parity;
-  progress_.last_error = "segment " + to_string(segment) + ": " + std::to_string(wrong.size()) +
-                         " of " + std::to_string(protection.parity) +
-                         " parity fragments do not fit the data" +
+  progress_.last_error = "segment " + to_string(segment) + ": " + std::to_string(wrong.size()) + " of " +
+                         std::to_string(protection.parity) + " parity fragments do not fit the data" +
                          (others_fit ? "" : "; which of them is wrong cannot be told");
   if (!others_fit) co_return;
   for (uint8_t index : wrong) co_await found_({segment, index, placement.targets[index]});

@@ -43,8 +43,7 @@ class ScrubWorker {
  public:
   using Found = std::function<Task<void>(Damage damage)>;  // returns when there is room for more
   // All outlive the worker.
-  ScrubWorker(Env env, WorkPort& work, FragmentPort& fragments, Found found,
-              ScrubOptions options = {});
+  ScrubWorker(Env env, WorkPort& work, FragmentPort& fragments, Found found, ScrubOptions options = {});
 
   // The fragments behind `after`, all of them where it is zero. kCancelled after cancel(): goes on
   // from progress().at. One at a time.

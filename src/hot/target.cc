@@ -13,14 +13,13 @@ constexpr Nanos kTick = seconds(1);
 constexpr size_t kFreesPerCommit = 1024;
 
 Error no_fragment(const FragmentName& name, const std::string& target) {
-  return Error(Code::kNoFragment, target + " holds no fragment " + std::to_string(name.index) +
-                                      " of segment " + to_string(name.segment));
+  return Error(Code::kNoFragment,
+               target + " holds no fragment " + std::to_string(name.index) + " of segment " + to_string(name.segment));
 }
 
 }  // namespace
 
-Target::Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<File> file,
-               Superblock superblock)
+Target::Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<File> file, Superblock superblock)
     : env_(env),
       options_(options),
       directory_(std::move(directory)),
@@ -76,23 +75,17 @@ Task<void> Target::close() {
 Task<Result<void>> Target::write(FragmentWrite request) {
   HR_CO_TRY(usable());
   FragmentName name{request.segment, request.index};
-  if (request.protection.data == 0 || request.protection.parity > 15 ||
-      request.index >= request.protection.width() || request.segment_length == 0 ||
-      request.segment_length > kMaxSegment || !request.segment ||
-      request.payload.size() != fragment_size(request.segment_length, request.protection.data) ||
-      request.key)
-    co_return Error(Code::kInvalid,
-                    "fragment write: lengths, protection and index do not fit each other");
-  if (auto fits =
-          verify_blocks(request.segment, request.index, 0, request.payload.view(), request.crcs);
-      !fits)
+  if (request.protection.data == 0 || request.protection.parity > 15 || request.index >= request.protection.width() ||
+      request.segment_length == 0 || request.segment_length > kMaxSegment || !request.segment ||
+      request.payload.size() != fragment_size(request.segment_length, request.protection.data) || request.key)
+    co_return Error(Code::kInvalid, "fragment write: lengths, protection and index do not fit each other");
+  if (auto fits = verify_blocks(request.segment, request.index, 0, request.payload.view(), request.crcs); !fits)
     co_return std::move(fits).error().within("fragment write");
   while (true) {
     HR_CO_TRY(usable());
     if (auto at = writing_.find(name); at != writing_.end()) {
       std::shared_ptr<Writing> other = at->second;
-      bool same = other->request.crcs == request.crcs &&
-                  other->request.segment_length == request.segment_length;
+      bool same = other->request.crcs == request.crcs && other->request.segment_length == request.segment_length;
       co_await other->done.wait();
       if (!same && *other->result)
         co_return Error(Code::kExists, "fragment " + std::to_string(name.index) + " of segment " +
@@ -109,12 +102,11 @@ Task<Result<void>> Target::write(FragmentWrite request) {
     if (**crcs == request.crcs && entry->protection == request.protection &&
         entry->segment_length == request.segment_length)
       co_return Result<void>();
-    co_return Error(Code::kExists, "fragment " + std::to_string(name.index) + " of segment " +
-                                       to_string(name.segment) + " is here with other bytes");
+    co_return Error(Code::kExists, "fragment " + std::to_string(name.index) + " of segment " + to_string(name.segment) +
+                                       " is here with other bytes");
   }
   if (table_.size() + writing_.size() >= max_fragments_)
-    co_return Error(Code::kNoSpace,
-                    this->name() + " holds as many fragments as its table can name");
+    co_return Error(Code::kNoSpace, this->name() + " holds as many fragments as its table can name");
   auto writing = std::make_shared<Writing>();
   writing->request = std::move(request);
   writing_.emplace(name, writing);
@@ -161,8 +153,7 @@ Task<Result<void>> Target::write_fragment(std::shared_ptr<Writing> writing) {
   pieces.push_back(aligned ? request.payload : Buffer::copy_of(request.payload.view()));
   Result<void> written = co_await file_->write(address, std::move(pieces));
   if (!written) {
-    if (written.code() ==
-        Code::kNoSpace) {  // a hole or a copy-on-write file system below: nothing is recorded
+    if (written.code() == Code::kNoSpace) {  // a hole or a copy-on-write file system below: nothing is recorded
       space_.release(entry.block, blocks);
       co_return std::move(written).error().within(name());
     }
@@ -188,17 +179,15 @@ Task<Result<void>> Target::write_fragment(std::shared_ptr<Writing> writing) {
 
 // ---- reading ----
 
-Task<void> Target::read_into(uint64_t offset, Buffer into, std::shared_ptr<std::vector<size_t>> got,
-                             size_t slot) {
+Task<void> Target::read_into(uint64_t offset, Buffer into, std::shared_ptr<std::vector<size_t>> got, size_t slot) {
   Result<size_t> bytes = co_await file_->read(offset, std::move(into));
   (*got)[slot] = bytes ? *bytes : 0;
 }
 
 Result<FragmentHeader> Target::check_header(const FragmentEntry& entry, ByteView bytes) const {
   Result<FragmentHeader> header = decode_fragment_header(bytes, id(), address_of(entry.block));
-  if (header &&
-      (header->segment != entry.name.segment || header->index != entry.name.index ||
-       header->protection != entry.protection || header->segment_length != entry.segment_length))
+  if (header && (header->segment != entry.name.segment || header->index != entry.name.index ||
+                 header->protection != entry.protection || header->segment_length != entry.segment_length))
     return Error(Code::kCorrupt, "fragment header: of another fragment");
   return header;
 }
@@ -213,8 +202,7 @@ Result<CrcCache::Crcs> Target::take_header(const FragmentEntry& entry, ByteView 
 
 Task<Result<CrcCache::Crcs>> Target::load_crcs(FragmentEntry entry) {
   if (CrcCache::Crcs known = crcs_.get(entry.name)) co_return known;
-  Buffer bytes = Buffer::zeroed(
-      fragment_header_size(fragment_size(entry.segment_length, entry.protection.data)));
+  Buffer bytes = Buffer::zeroed(fragment_header_size(fragment_size(entry.segment_length, entry.protection.data)));
   Result<size_t> got = co_await file_->read(address_of(entry.block), bytes);
   std::optional<FragmentEntry> again = table_.find(entry.name);
   if (!again || again->block != entry.block) co_return no_fragment(entry.name, name());
@@ -233,10 +221,9 @@ Task<Result<FragmentReadReply>> Target::read(FragmentRead request) {
   std::optional<FragmentEntry> entry = table_.find(name);
   if (!entry) co_return no_fragment(name, this->name());
   uint64_t size = fragment_size(entry->segment_length, entry->protection.data);
-  if (request.offset % kBlock != 0 || request.length % kBlock != 0 || request.length == 0 ||
-      request.offset > size || request.length > size - request.offset)
-    co_return Error(Code::kInvalid,
-                    "fragment read: the range is not one of whole blocks inside the fragment");
+  if (request.offset % kBlock != 0 || request.length % kBlock != 0 || request.length == 0 || request.offset > size ||
+      request.length > size - request.offset)
+    co_return Error(Code::kInvalid, "fragment read: the range is not one of whole blocks inside the fragment");
   ++counters_.fragment_reads;
   uint64_t header_size = fragment_header_size(size);
   uint64_t address = address_of(entry->block);
@@ -276,8 +263,8 @@ Task<Result<FragmentReadReply>> Target::read(FragmentRead request) {
   }
   if (short_read) {
     ++counters_.corrupt_blocks;
-    co_return Error(Code::kCorrupt, this->name() + ": fragment " + std::to_string(name.index) +
-                                        " of segment " + to_string(name.segment) +
+    co_return Error(Code::kCorrupt, this->name() + ": fragment " + std::to_string(name.index) + " of segment " +
+                                        to_string(name.segment) +
                                         " cannot be read (a bad sector, or the file was cut)");
   }
   if (!loaded) {
@@ -289,8 +276,7 @@ Task<Result<FragmentReadReply>> Target::read(FragmentRead request) {
   uint64_t first = request.offset / kBlock;
   auto begin = (*loaded)->begin() + static_cast<ptrdiff_t>(first);
   reply.crcs.assign(begin, begin + static_cast<ptrdiff_t>(request.length / kBlock));
-  Result<void> fits = verify_blocks(name.segment, name.index, static_cast<uint32_t>(first),
-                                    data.view(), reply.crcs);
+  Result<void> fits = verify_blocks(name.segment, name.index, static_cast<uint32_t>(first), data.view(), reply.crcs);
   if (!fits) {
     ++counters_.corrupt_blocks;
     co_return std::move(fits).error().within(this->name());

@@ -41,9 +41,8 @@ struct TargetFormat {
   TargetId id;
   ClusterId cluster;
   NamespaceId name_space;
-  uint64_t capacity =
-      0;  // bytes of data space, at least kMinTargetCapacity; the file is a little larger
-  uint32_t number = 0;  // 'tN'
+  uint64_t capacity = 0;  // bytes of data space, at least kMinTargetCapacity; the file is a little larger
+  uint32_t number = 0;    // 'tN'
 };
 inline constexpr uint64_t kMinTargetCapacity = 2 * kMiB;
 
@@ -62,11 +61,10 @@ struct TargetOptions {
   // Fragments of at least this size go to space that is only reserved: zeros first would double what a stream writes.
   uint64_t large_fragment = 512 * kKiB;
   uint64_t reserve_ahead = 64 * kMiB;  // for them
-  // Bytes of the file system that are left to others (local stores, logs, the coordinator): nothing is prewritten below;
-  // ahead of use, nothing below four times as much. 0: it is the target's alone.
+  // Bytes of the file system that are left to others (local stores, logs, the coordinator): nothing is prewritten
+  // below; ahead of use, nothing below four times as much. 0: it is the target's alone.
   uint64_t keep_free = 0;
-  uint64_t chunk_bytes =
-      4 * kMiB;  // of journals; 1 MiB on targets below 1 GiB, 256 KiB below 64 MiB
+  uint64_t chunk_bytes = 4 * kMiB;         // of journals; 1 MiB on targets below 1 GiB, 256 KiB below 64 MiB
   uint64_t max_writes_bytes = 128 * kMiB;  // fragments being written at once; more wait
 };
 
@@ -88,15 +86,13 @@ class Target {
  public:
   // Makes DIR/target.dat. kExists when there is one; kNoSpace; the file appears whole or not at
   // all.
-  [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> format(Env env, std::string directory,
-                                                                    TargetFormat format,
+  [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> format(Env env, std::string directory, TargetFormat format,
                                                                     TargetOptions options = {});
   // kNotFound: no file. kCorrupt: lost (both superblocks), with the mend. kStale: the same, since it is
-  // an older copy of itself. kInvalid: another cluster's, a clone or a swapped one. kUnsupportedFormat. With a damaged log or
-  // table the target opens fenced, and scannable().
+  // an older copy of itself. kInvalid: another cluster's, a clone or a swapped one. kUnsupportedFormat. With a damaged
+  // log or table the target opens fenced, and scannable().
   [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> open(Env env, std::string directory,
-                                                                  TargetExpected expected,
-                                                                  TargetOptions options = {});
+                                                                  TargetExpected expected, TargetOptions options = {});
   ~Target();
   Target(const Target&) = delete;
   Target& operator=(const Target&) = delete;
@@ -107,20 +103,15 @@ class Target {
   [[nodiscard]] Task<Result<FragmentReadReply>> read(FragmentRead request);
   // Header and every block, from the device. Returns the bytes read; kCorrupt, kNoFragment.
   [[nodiscard]] Task<Result<uint64_t>> verify(FragmentName fragment);
-  [[nodiscard]] Task<Result<void>> free(FragmentFree request, PartitionId partition,
-                                        PartitionEpoch epoch);
+  [[nodiscard]] Task<Result<void>> free(FragmentFree request, PartitionId partition, PartitionEpoch epoch);
   [[nodiscard]] Result<InventoryReply> inventory(const Inventory& request) const;
   [[nodiscard]] TargetStatusReply status() const;
-  [[nodiscard]] Task<Result<void>> journal_open(JournalOpen request, PartitionId partition,
-                                                PartitionEpoch epoch);
-  [[nodiscard]] Task<Result<void>> journal_append(JournalAppend request, PartitionId partition,
-                                                  PartitionEpoch epoch);
-  [[nodiscard]] Task<Result<JournalSealReply>> journal_seal(JournalSeal request,
-                                                            PartitionId partition,
+  [[nodiscard]] Task<Result<void>> journal_open(JournalOpen request, PartitionId partition, PartitionEpoch epoch);
+  [[nodiscard]] Task<Result<void>> journal_append(JournalAppend request, PartitionId partition, PartitionEpoch epoch);
+  [[nodiscard]] Task<Result<JournalSealReply>> journal_seal(JournalSeal request, PartitionId partition,
                                                             PartitionEpoch epoch);
   [[nodiscard]] Task<Result<JournalReadReply>> journal_read(JournalRead request);
-  [[nodiscard]] Task<Result<void>> journal_trim(JournalTrim request, PartitionId partition,
-                                                PartitionEpoch epoch);
+  [[nodiscard]] Task<Result<void>> journal_trim(JournalTrim request, PartitionId partition, PartitionEpoch epoch);
 
   // Its superblocks are good, its log or table is lost: it serves nothing until adopt(). Not so where the fence has
   // another reason.
@@ -141,9 +132,7 @@ class Target {
   [[nodiscard]] const Superblock& superblock() const { return superblock_; }
   [[nodiscard]] bool fenced() const { return fenced_.has_value(); }
   [[nodiscard]] const TargetCounters& counters() const { return counters_; }
-  [[nodiscard]] std::optional<FragmentEntry> find(const FragmentName& name) const {
-    return table_.find(name);
-  }
+  [[nodiscard]] std::optional<FragmentEntry> find(const FragmentName& name) const { return table_.find(name); }
   [[nodiscard]] PartitionEpoch promised(PartitionId partition) const;
   [[nodiscard]] std::string name() const { return "target t" + std::to_string(superblock_.number); }
 
@@ -188,8 +177,7 @@ class Target {
     Mutex appending;
   };
 
-  Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<File> file,
-         Superblock superblock);
+  Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<File> file, Superblock superblock);
 
   [[nodiscard]] Result<void> usable() const;
   void fence(std::string reason);
@@ -205,8 +193,7 @@ class Target {
   [[nodiscard]] Task<Result<void>> wait(std::shared_ptr<Commit> operation);
   Task<void> commit_loop();
   Task<void> commit_group(std::vector<std::shared_ptr<Commit>> group);
-  Task<void> write_to(uint64_t offset, std::vector<Buffer> pieces,
-                      std::shared_ptr<std::optional<Error>> failed);
+  Task<void> write_to(uint64_t offset, std::vector<Buffer> pieces, std::shared_ptr<std::optional<Error>> failed);
   [[nodiscard]] Task<Result<void>> write_group(std::string records, std::vector<std::pair<uint64_t, Buffer>> frames);
   [[nodiscard]] Task<Result<void>> flip();
   [[nodiscard]] Task<Result<uint64_t>> write_table(uint8_t area, uint64_t generation);
@@ -238,11 +225,9 @@ class Target {
   // target.cc
   Task<void> run_write(std::shared_ptr<Writing> writing);
   [[nodiscard]] Task<Result<void>> write_fragment(std::shared_ptr<Writing> writing);
-  Task<void> read_into(uint64_t offset, Buffer into, std::shared_ptr<std::vector<size_t>> got,
-                       size_t slot);
+  Task<void> read_into(uint64_t offset, Buffer into, std::shared_ptr<std::vector<size_t>> got, size_t slot);
   [[nodiscard]] Task<Result<CrcCache::Crcs>> load_crcs(FragmentEntry entry);
-  [[nodiscard]] Result<FragmentHeader> check_header(const FragmentEntry& entry,
-                                                    ByteView bytes) const;
+  [[nodiscard]] Result<FragmentHeader> check_header(const FragmentEntry& entry, ByteView bytes) const;
   [[nodiscard]] Result<CrcCache::Crcs> take_header(const FragmentEntry& entry, ByteView bytes);
 
   // target_journal.cc
@@ -279,8 +264,8 @@ class Target {
   Semaphore writes_;
 
   // Prewriting.
-  uint64_t prewritten_ = 0;        // bytes of data space that exist on the device, in large fragments or as zeros
-  uint64_t reserved_ = 0;          // for which the device has room; at least prewritten_
+  uint64_t prewritten_ = 0;  // bytes of data space that exist on the device, in large fragments or as zeros
+  uint64_t reserved_ = 0;    // for which the device has room; at least prewritten_
   uint64_t reserve_wanted_ = 0;
   bool can_reserve_ = false;       // false after it failed, until zeros could be written again
   bool zeroing_ = false;           // zeros are on their way to what follows prewritten_

@@ -47,8 +47,7 @@ Task<void> Target::commit_loop() {
       const Commit& next = *pending_.front();
       uint64_t more = 0;
       for (const auto& [offset, frame] : next.frames) more += frame.size();
-      if (!group.empty() &&
-          (records + next.records.size() > kMaxGroupRecords || frames + more > kMaxGroupFrames))
+      if (!group.empty() && (records + next.records.size() > kMaxGroupRecords || frames + more > kMaxGroupFrames))
         break;
       records += next.records.size();
       frames += more;
@@ -59,8 +58,7 @@ Task<void> Target::commit_loop() {
   }
 }
 
-Task<void> Target::write_to(uint64_t offset, std::vector<Buffer> pieces,
-                            std::shared_ptr<std::optional<Error>> failed) {
+Task<void> Target::write_to(uint64_t offset, std::vector<Buffer> pieces, std::shared_ptr<std::optional<Error>> failed) {
   Result<void> written = co_await file_->write(offset, std::move(pieces));
   if (!written && !failed->has_value()) *failed = std::move(written).error();
 }
@@ -105,8 +103,7 @@ Task<Result<void>> Target::write_group(std::string records, std::vector<std::pai
   std::vector<Stretch> stretches;
   const bool names_fragments = !records.empty();
   if (names_fragments) {
-    Buffer batch =
-        encode_batch({BatchKind::kLog, id(), superblock_.generation, log_sequence_}, records);
+    Buffer batch = encode_batch({BatchKind::kLog, id(), superblock_.generation, log_sequence_}, records);
     uint64_t offset = superblock_.log_offset() + log_at_;
     log_at_ += batch.size();
     ++log_sequence_;
@@ -127,8 +124,7 @@ Task<Result<void>> Target::write_group(std::string records, std::vector<std::pai
   auto failed = std::make_shared<std::optional<Error>>();
   {
     Scope writes;
-    for (Stretch& stretch : stretches)
-      writes.spawn(write_to(stretch.offset, std::move(stretch.pieces), failed));
+    for (Stretch& stretch : stretches) writes.spawn(write_to(stretch.offset, std::move(stretch.pieces), failed));
     co_await writes.join();
   }
   if (*failed) co_return std::move(**failed);
@@ -243,8 +239,7 @@ uint64_t Target::prewrite_goal() const {
   uint64_t goal = uint64_t{space_.used()} * kBlock + options_.prewrite_ahead;
   // Free space in small pieces is of no use to a journal.
   const uint64_t frontier = uint64_t{space_.frontier()} * kBlock;
-  if (uint64_t{space_.largest_free()} * kBlock < 2 * chunk_bytes_)
-    goal = std::max(goal, frontier + 2 * chunk_bytes_);
+  if (uint64_t{space_.largest_free()} * kBlock < 2 * chunk_bytes_) goal = std::max(goal, frontier + 2 * chunk_bytes_);
   return std::min(std::max(goal, prewrite_wanted_), superblock_.capacity);
 }
 
@@ -253,8 +248,8 @@ uint64_t Target::prewrite_goal() const {
 Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpose purpose) {
   while (true) {
     if (auto ok = usable(); !ok) co_return std::move(ok).error();
-    bool table_fits = purpose == ExtentAllocator::Purpose::kJournal ||
-                      table_bytes_wanted(kTableMargin / 4) <= table_prewritten_;
+    bool table_fits =
+        purpose == ExtentAllocator::Purpose::kJournal || table_bytes_wanted(kTableMargin / 4) <= table_prewritten_;
     ExtentAllocator::Outcome got;
     const bool reserved = table_fits && goes_to_reserved(blocks, purpose);
     if (reserved) {
@@ -266,7 +261,8 @@ Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpos
         ++counters_.large_fragments;
       }
       if (got.block || got.beyond_limit || zeroing_) {
-        reserve_wanted_ = std::min(prewritten_ + uint64_t{blocks} * kBlock + options_.reserve_ahead, superblock_.capacity);
+        reserve_wanted_ =
+            std::min(prewritten_ + uint64_t{blocks} * kBlock + options_.reserve_ahead, superblock_.capacity);
         if (reserve_wanted_ > reserved_ + options_.reserve_ahead / 2 || !got.block) prewrite_kick_.set();
         if (got.block) co_return *got.block;
         got.beyond_limit = true;
@@ -278,14 +274,11 @@ Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpos
         prewrite_kick_.set();
       if (got.block) co_return *got.block;
       if (got.beyond_limit)
-        prewrite_wanted_ =
-            std::max(prewrite_wanted_, (uint64_t{space_.frontier()} + blocks) * kBlock);
+        prewrite_wanted_ = std::max(prewrite_wanted_, (uint64_t{space_.frontier()} + blocks) * kBlock);
     }
     if (table_fits && !got.beyond_limit)
-      co_return Error(Code::kNoSpace,
-                      name() +
-                          " is full: " + std::to_string(uint64_t{space_.used()} * kBlock / kMiB) +
-                          " of " + std::to_string(superblock_.capacity / kMiB) + " MiB are in use");
+      co_return Error(Code::kNoSpace, name() + " is full: " + std::to_string(uint64_t{space_.used()} * kBlock / kMiB) +
+                                          " of " + std::to_string(superblock_.capacity / kMiB) + " MiB are in use");
     ++counters_.prewrite_waits;
     prewrite_error_.reset();
     prewrite_progress_.reset();
@@ -320,8 +313,7 @@ Task<void> Target::prewrite_loop() {
       uint64_t size = std::min<uint64_t>(table - table_prewritten_, zeros.size());
       for (uint8_t area = 0; area < 2 && written; ++area) {
         std::vector<Buffer> pieces(1, zeros.slice(0, size));
-        written = co_await file_->write(superblock_.table_offset(area) + table_prewritten_,
-                                        std::move(pieces));
+        written = co_await file_->write(superblock_.table_offset(area) + table_prewritten_, std::move(pieces));
       }
       if (written) table_prewritten_ += size;
     } else if (reserve_wanted_ > reserved_) {
@@ -379,8 +371,7 @@ Task<void> Target::prewrite_loop() {
       break;
     }
     prewrite_error_ =
-        Error(Code::kNoSpace,
-              name() + ": the disk under it is full; free space there or move the target");
+        Error(Code::kNoSpace, name() + ": the disk under it is full; free space there or move the target");
     prewrite_kick_.reset();
     prewrite_progress_.set();
     // Tried again when someone needs it, though not in a busy loop.

@@ -102,8 +102,7 @@ void record_fields(auto& v, auto& r) {
 
 uint32_t batch_crc(ByteView bytes, const BatchPlace& place, uint64_t sequence) {
   return crc_with_header<DiskBatch>(
-      bytes, crc32c_seed(static_cast<uint32_t>(place.kind), place.target.value(), place.generation,
-                         sequence));
+      bytes, crc32c_seed(static_cast<uint32_t>(place.kind), place.target.value(), place.generation, sequence));
 }
 
 // The header of a batch that verifies, of any sequence.
@@ -113,8 +112,7 @@ bool valid_batch(ByteView bytes, const BatchPlace& place, DiskBatch& out) {
   if (out.magic != static_cast<uint32_t>(place.kind) || out.target != place.target.value() ||
       out.generation != place.generation)
     return false;
-  if (out.blocks == 0 || out.blocks > bytes.size() / kBlock ||
-      out.length > out.blocks * kBlock - sizeof(DiskBatch))
+  if (out.blocks == 0 || out.blocks > bytes.size() / kBlock || out.length > out.blocks * kBlock - sizeof(DiskBatch))
     return false;
   return batch_crc(bytes.first(out.blocks * kBlock), place, out.sequence) == out.crc;
 }
@@ -155,19 +153,17 @@ Result<Superblock> decode_superblock(ByteView bytes) {
   if (bytes.size() < kSuperblockBytes) return Error(Code::kCorrupt, "superblock: truncated");
   bytes = bytes.first(kSuperblockBytes);
   auto disk = read_struct<DiskSuperblock>(bytes);
-  if (disk.magic != kSuperblockMagic)
-    return Error(Code::kCorrupt, "superblock: not a Headrace target");
+  if (disk.magic != kSuperblockMagic) return Error(Code::kCorrupt, "superblock: not a Headrace target");
   if (crc_with_header<DiskSuperblock>(bytes, crc32c_seed(kSuperblockMagic)) != disk.crc)
     return Error(Code::kCorrupt, "superblock: checksum does not match");
   if (disk.format > kTargetFormatVersion)
     return Error(Code::kUnsupportedFormat, "target format " + std::to_string(disk.format) +
                                                " is newer than this version reads (" +
-                                               std::to_string(kTargetFormatVersion) +
-                                               "): upgrade headrace");
+                                               std::to_string(kTargetFormatVersion) + "): upgrade headrace");
   constexpr uint64_t kLimit = uint64_t{1} << 44;  // 16 TiB: block numbers are 32 bits
-  if (disk.format == 0 || disk.target == 0 || disk.table > 1 || disk.generation == 0 ||
-      disk.capacity == 0 || disk.capacity > kLimit || disk.log_bytes < 2 * kMaxRecordBytes ||
-      disk.log_bytes > kLimit || disk.table_bytes == 0 || disk.table_bytes > kLimit ||
+  if (disk.format == 0 || disk.target == 0 || disk.table > 1 || disk.generation == 0 || disk.capacity == 0 ||
+      disk.capacity > kLimit || disk.log_bytes < 2 * kMaxRecordBytes || disk.log_bytes > kLimit ||
+      disk.table_bytes == 0 || disk.table_bytes > kLimit ||
       (disk.capacity | disk.log_bytes | disk.table_bytes) % kBlock != 0 ||
       disk.table_batches > disk.table_bytes / kBlock)
     return Error(Code::kCorrupt, "superblock: fields contradict each other");
@@ -222,8 +218,7 @@ Result<Batch> decode_batch(ByteView bytes, const BatchPlace& place) {
   out.bytes = disk.blocks * kBlock;
   Reader reader(bytes.subspan(sizeof disk, disk.length));
   while (reader.ok() && reader.left() > 0) record_fields(reader, out.records.emplace_back());
-  if (!reader.ok())
-    return Error(Code::kCorrupt, "batch " + std::to_string(place.sequence) + ": malformed record");
+  if (!reader.ok()) return Error(Code::kCorrupt, "batch " + std::to_string(place.sequence) + ": malformed record");
   return out;
 }
 
@@ -239,11 +234,9 @@ Buffer encode_journal_frame(const JournalAppend& append, TargetId target, uint64
   disk.last = append.last.value();
   disk.length = static_cast<uint32_t>(append.payload.size());
   std::memcpy(out.data(), &disk, sizeof disk);
-  if (!append.payload.empty())
-    std::memcpy(out.data() + sizeof disk, append.payload.data(), append.payload.size());
+  if (!append.payload.empty()) std::memcpy(out.data() + sizeof disk, append.payload.data(), append.payload.size());
   std::memset(out.data() + used, 0, size - used);
-  disk.crc = crc_with_header<DiskFrame>(out.view().first(used),
-                                        crc32c_seed(kFrameMagic, target.value(), address));
+  disk.crc = crc_with_header<DiskFrame>(out.view().first(used), crc32c_seed(kFrameMagic, target.value(), address));
   std::memcpy(out.data(), &disk, sizeof disk);
   return out;
 }
@@ -251,9 +244,8 @@ Buffer encode_journal_frame(const JournalAppend& append, TargetId target, uint64
 Result<JournalFrame> decode_journal_frame(ByteView bytes, TargetId target, uint64_t address) {
   if (bytes.size() < sizeof(DiskFrame)) return Error(Code::kCorrupt, "journal frame: truncated");
   auto disk = read_struct<DiskFrame>(bytes);
-  if (disk.magic != kFrameMagic || disk.target != target.value() ||
-      disk.length > bytes.size() - sizeof disk || disk.first > disk.last ||
-      frame_bytes(disk.length) > bytes.size())
+  if (disk.magic != kFrameMagic || disk.target != target.value() || disk.length > bytes.size() - sizeof disk ||
+      disk.first > disk.last || frame_bytes(disk.length) > bytes.size())
     return Error(Code::kCorrupt, "journal frame: none begins here");
   if (crc_with_header<DiskFrame>(bytes.first(sizeof disk + disk.length),
                                  crc32c_seed(kFrameMagic, target.value(), address)) != disk.crc)

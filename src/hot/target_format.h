@@ -29,19 +29,16 @@ struct Superblock {
   TargetId target;
   ClusterId cluster;
   NamespaceId name_space;
-  uint32_t number = 0;  // 'tN'
-  uint8_t table = 0;    // which area is current
-  uint64_t generation =
-      0;                  // grows at each open and each flip; log and current table are of this one
-  uint64_t capacity = 0;  // bytes of data space
+  uint32_t number = 0;      // 'tN'
+  uint8_t table = 0;        // which area is current
+  uint64_t generation = 0;  // grows at each open and each flip; log and current table are of this one
+  uint64_t capacity = 0;    // bytes of data space
   uint64_t log_bytes = 0;
   uint64_t table_bytes = 0;    // of each area
   uint64_t table_batches = 0;  // in the current table
 
   [[nodiscard]] uint64_t log_offset() const { return kLogOffset; }
-  [[nodiscard]] uint64_t table_offset(uint8_t area) const {
-    return kLogOffset + log_bytes + area * table_bytes;
-  }
+  [[nodiscard]] uint64_t table_offset(uint8_t area) const { return kLogOffset + log_bytes + area * table_bytes; }
   [[nodiscard]] uint64_t data_offset() const { return table_offset(2); }
   [[nodiscard]] uint64_t file_bytes() const { return data_offset() + capacity; }
 };
@@ -114,10 +111,8 @@ inline constexpr size_t kFrameHeaderBytes = 64;
 [[nodiscard]] inline uint64_t frame_bytes(uint64_t payload) {
   return round_up(kFrameHeaderBytes + payload, kBlock);
 }
-[[nodiscard]] Buffer encode_journal_frame(const JournalAppend& append, TargetId target,
-                                          uint64_t address);
+[[nodiscard]] Buffer encode_journal_frame(const JournalAppend& append, TargetId target, uint64_t address);
 // DECODER: journal_frame
-[[nodiscard]] Result<JournalFrame> decode_journal_frame(ByteView bytes, TargetId target,
-                                                        uint64_t address);
+[[nodiscard]] Result<JournalFrame> decode_journal_frame(ByteView bytes, TargetId target, uint64_t address);
 
 }  // namespace headrace

@@ -67,10 +67,9 @@ TEST(TargetFormat, BatchComesBackAsItWasAndOnlyInItsPlace) {
   EXPECT_EQ(batch->records[1].about, "about");
   EXPECT_EQ(batch->bytes, kBlock);
   EXPECT_EQ(batch_sequence(bytes.view(), {BatchKind::kLog, TargetId(1), 7, 99}), 3u);
-  for (BatchPlace other : {BatchPlace{BatchKind::kTable, TargetId(1), 7, 3},
-                           BatchPlace{BatchKind::kLog, TargetId(2), 7, 3},
-                           BatchPlace{BatchKind::kLog, TargetId(1), 6, 3},
-                           BatchPlace{BatchKind::kLog, TargetId(1), 7, 4}})
+  for (BatchPlace other :
+       {BatchPlace{BatchKind::kTable, TargetId(1), 7, 3}, BatchPlace{BatchKind::kLog, TargetId(2), 7, 3},
+        BatchPlace{BatchKind::kLog, TargetId(1), 6, 3}, BatchPlace{BatchKind::kLog, TargetId(1), 7, 4}})
     EXPECT_FALSE(decode_batch(bytes.view(), other).ok());
 }
 

@@ -20,9 +20,8 @@ PartitionEpoch Target::promised(PartitionId partition) const {
 Result<void> Target::check_epoch(PartitionId partition, PartitionEpoch epoch) const {
   PartitionEpoch promise = promised(partition);
   if (epoch < promise)
-    return Error(Code::kDeposed, name() + ": partition " + std::to_string(partition.value()) +
-                                     " is at epoch " + std::to_string(promise.value()) + ", not " +
-                                     std::to_string(epoch.value()));
+    return Error(Code::kDeposed, name() + ": partition " + std::to_string(partition.value()) + " is at epoch " +
+                                     std::to_string(promise.value()) + ", not " + std::to_string(epoch.value()));
   return {};
 }
 
@@ -43,21 +42,17 @@ std::shared_ptr<Target::Run> Target::find_run(RunId id) const {
   return at == runs_.end() || at->second->ending ? nullptr : at->second;
 }
 
-Task<Result<void>> Target::journal_open(JournalOpen request, PartitionId partition,
-                                        PartitionEpoch epoch) {
+Task<Result<void>> Target::journal_open(JournalOpen request, PartitionId partition, PartitionEpoch epoch) {
   HR_CO_TRY(usable());
   HR_CO_TRY(check_epoch(partition, epoch));
   if (!request.run || !request.first || request.about.size() > kMaxAbout)
-    co_return Error(Code::kInvalid,
-                    "journal open: no run, no first position, or too much about it");
+    co_return Error(Code::kInvalid, "journal open: no run, no first position, or too much about it");
   auto operation = std::make_shared<Commit>();
   raise_promise(partition, epoch, operation->records);
   if (auto at = runs_.find(request.run); at != runs_.end()) {
     const Run& run = *at->second;
-    if (run.ending || run.partition != partition || run.first != request.first ||
-        run.about != request.about)
-      co_return Error(Code::kExists,
-                      name() + ": another run " + hex(request.run.value()) + " is here");
+    if (run.ending || run.partition != partition || run.first != request.first || run.about != request.about)
+      co_return Error(Code::kExists, name() + ": another run " + hex(request.run.value()) + " is here");
   } else {
     auto run = std::make_shared<Run>();
     run->id = request.run;
@@ -77,14 +72,13 @@ Task<Result<void>> Target::journal_open(JournalOpen request, PartitionId partiti
   co_return co_await commit(std::move(operation));
 }
 
-Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId partition,
-                                          PartitionEpoch epoch) {
+Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId partition, PartitionEpoch epoch) {
   HR_CO_TRY(usable());
   HR_CO_TRY(check_epoch(partition, epoch));
   std::shared_ptr<Run> run = find_run(request.run);
   if (!run || run->partition != partition)
-    co_return Error(Code::kNotFound, name() + " has no run " + hex(request.run.value()) +
-                                         " of partition " + std::to_string(partition.value()));
+    co_return Error(Code::kNotFound, name() + " has no run " + hex(request.run.value()) + " of partition " +
+                                         std::to_string(partition.value()));
   if (request.first > request.last || request.payload.size() > kMaxSegment)
     co_return Error(Code::kInvalid, "journal append: bad positions or size");
   auto operation = std::make_shared<Commit>();
@@ -96,8 +90,7 @@ Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId par
       chunk.blocks = static_cast<uint32_t>(std::max(chunk_bytes_, size) / kBlock);
       Result<uint32_t> block = co_await allocate(chunk.blocks, ExtentAllocator::Purpose::kJournal);
       if (!block && block.code() == Code::kNoSpace && chunk.blocks * kBlock > size) {
-        chunk.blocks =
-            static_cast<uint32_t>(size / kBlock);  // no such stretch is left: as much as it takes
+        chunk.blocks = static_cast<uint32_t>(size / kBlock);  // no such stretch is left: as much as it takes
         block = co_await allocate(chunk.blocks, ExtentAllocator::Purpose::kJournal);
       }
       if (!block) co_return std::move(block).error();
@@ -107,8 +100,7 @@ Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId par
     // Time may have passed.
     Result<void> still = usable();
     if (still) still = check_epoch(partition, epoch);
-    if (still && run->ending)
-      still = Error(Code::kNotFound, name() + ": the run is being forgotten");
+    if (still && run->ending) still = Error(Code::kNotFound, name() + ": the run is being forgotten");
     if (!still) {
       if (chunk.blocks > 0) space_.release(chunk.block, chunk.blocks);
       co_return still;
@@ -133,8 +125,7 @@ Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId par
       HR_ASSERT(header.ok());
       run->room -= size;
       run->next = Position(request.last.value() + 1);
-      run->batches.push_back(
-          {request.first, request.last, address, static_cast<uint32_t>(size), header->crc});
+      run->batches.push_back({request.first, request.last, address, static_cast<uint32_t>(size), header->crc});
       operation->frames.emplace_back(address, std::move(frame));
       operation->apply = [this, run, last = request.last] {
         run->durable = last;
@@ -144,16 +135,15 @@ Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId par
       // Again: fine if it is the same batch. Its commit may still be on its way; ours comes after
       // it.
       auto at = std::ranges::lower_bound(run->batches, request.first, {}, &BatchAt::first);
-      bool same = at != run->batches.end() && at->first == request.first &&
-                  at->last == request.last && at->bytes == frame_bytes(request.payload.size());
+      bool same = at != run->batches.end() && at->first == request.first && at->last == request.last &&
+                  at->bytes == frame_bytes(request.payload.size());
       if (same) {
         Buffer frame = encode_journal_frame(request, id(), at->address);
         Result<JournalFrame> header = decode_journal_frame(frame.view(), id(), at->address);
         same = header && header->crc == at->crc;
       }
       if (!same)
-        co_return Error(Code::kInvalid, name() + ": run " + hex(request.run.value()) +
-                                            " goes on at position " +
+        co_return Error(Code::kInvalid, name() + ": run " + hex(request.run.value()) + " goes on at position " +
                                             std::to_string(run->next.value()) + ", not " +
                                             std::to_string(request.first.value()));
     }
@@ -162,8 +152,7 @@ Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId par
   co_return co_await wait(std::move(operation));
 }
 
-Task<Result<JournalSealReply>> Target::journal_seal(JournalSeal, PartitionId partition,
-                                                    PartitionEpoch epoch) {
+Task<Result<JournalSealReply>> Target::journal_seal(JournalSeal, PartitionId partition, PartitionEpoch epoch) {
   HR_CO_TRY(usable());
   HR_CO_TRY(check_epoch(partition, epoch));
   auto operation = std::make_shared<Commit>();
@@ -196,17 +185,14 @@ Task<Result<JournalReadReply>> Target::journal_read(JournalRead request) {
     if (at == run->batches.end() || at->last > run->durable) break;
     if (at->first > from) {
       if (!reply.batches.empty()) break;
-      co_return Error(Code::kNotFound,
-                      name() + ": run " + hex(request.run.value()) + " begins at position " +
-                          std::to_string(at->first.value()) + "; what was before is trimmed");
+      co_return Error(Code::kNotFound, name() + ": run " + hex(request.run.value()) + " begins at position " +
+                                           std::to_string(at->first.value()) + "; what was before is trimmed");
     }
     uint64_t address = at->address;
     uint64_t size = 0;
     std::vector<BatchAt> stretch;
-    for (; at != run->batches.end() && at->last <= run->durable && at->address == address + size;
-         ++at) {
-      if (!stretch.empty() && (bytes + size >= request.max_bytes || size + at->bytes > 4 * kMiB))
-        break;
+    for (; at != run->batches.end() && at->last <= run->durable && at->address == address + size; ++at) {
+      if (!stretch.empty() && (bytes + size >= request.max_bytes || size + at->bytes > 4 * kMiB)) break;
       size += at->bytes;
       stretch.push_back(*at);
     }
@@ -219,17 +205,16 @@ Task<Result<JournalReadReply>> Target::journal_read(JournalRead request) {
           offset + batch.bytes <= valid
               ? decode_journal_frame(into.view().subspan(offset, batch.bytes), id(), batch.address)
               : Result<JournalFrame>(Error(Code::kCorrupt, "journal frame: cannot be read"));
-      if (frame && (frame->run != run->id || frame->first != batch.first ||
-                    frame->last != batch.last || frame->crc != batch.crc))
+      if (frame && (frame->run != run->id || frame->first != batch.first || frame->last != batch.last ||
+                    frame->crc != batch.crc))
         frame = Error(Code::kCorrupt, "journal frame: of another batch");
       if (!frame) {
-        bool trimmed =
-            run->ending || run->batches.empty() || run->batches.front().first > batch.first;
+        bool trimmed = run->ending || run->batches.empty() || run->batches.front().first > batch.first;
         if (!trimmed) ++counters_.corrupt_blocks;
         if (!reply.batches.empty()) co_return reply;
         co_return Error(trimmed ? Code::kNotFound : Code::kCorrupt,
-                        name() + ": run " + hex(run->id.value()) + " position " +
-                            std::to_string(batch.first.value()) + ": " + frame.error().message());
+                        name() + ": run " + hex(run->id.value()) + " position " + std::to_string(batch.first.value()) +
+                            ": " + frame.error().message());
       }
       JournalBatch out;
       out.first = batch.first;
@@ -244,14 +229,12 @@ Task<Result<JournalReadReply>> Target::journal_read(JournalRead request) {
   co_return reply;
 }
 
-Task<Result<void>> Target::journal_trim(JournalTrim request, PartitionId partition,
-                                        PartitionEpoch epoch) {
+Task<Result<void>> Target::journal_trim(JournalTrim request, PartitionId partition, PartitionEpoch epoch) {
   HR_CO_TRY(usable());
   HR_CO_TRY(check_epoch(partition, epoch));
   for (RunId id : request.forget)
     if (auto run = find_run(id); run && run->partition != partition)
-      co_return Error(Code::kInvalid,
-                      name() + ": run " + hex(id.value()) + " is another partition's");
+      co_return Error(Code::kInvalid, name() + ": run " + hex(id.value()) + " is another partition's");
   auto operation = std::make_shared<Commit>();
   raise_promise(partition, epoch, operation->records);
   std::vector<std::shared_ptr<Run>> ended;
@@ -291,14 +274,12 @@ Task<Result<void>> Target::journal_trim(JournalTrim request, PartitionId partiti
       for (const Chunk& chunk : run->chunks) space_.release(chunk.block, chunk.blocks);
       run->chunks.clear();
     }
-    if (!trims || std::ranges::find(trimmed->chunks, keep, &Chunk::block) == trimmed->chunks.end())
-      return;
+    if (!trims || std::ranges::find(trimmed->chunks, keep, &Chunk::block) == trimmed->chunks.end()) return;
     while (trimmed->chunks.front().block != keep) {
       space_.release(trimmed->chunks.front().block, trimmed->chunks.front().blocks);
       trimmed->chunks.pop_front();
     }
-    while (!trimmed->batches.empty() &&
-           trimmed->batches.front().first < trimmed->chunks.front().first)
+    while (!trimmed->batches.empty() && trimmed->batches.front().first < trimmed->chunks.front().first)
       trimmed->batches.pop_front();
   };
   co_return co_await commit(std::move(operation));

@@ -13,13 +13,12 @@ constexpr const char* kNewName = "/target.new";
 
 // Where the node does not start as long as the file is there.
 std::string remove_hint(uint32_t number) {
-  return "move the file away, start again, and run `headrace target replace t" +
-         std::to_string(number) + "`: what the right one held is rebuilt from the others";
+  return "move the file away, start again, and run `headrace target replace t" + std::to_string(number) +
+         "`: what the right one held is rebuilt from the others";
 }
 
 std::string replace_hint(uint32_t number) {
-  return "run `headrace target replace t" + std::to_string(number) +
-         "`: what it held is rebuilt from the others";
+  return "run `headrace target replace t" + std::to_string(number) + "`: what it held is rebuilt from the others";
 }
 
 Task<Result<void>> write_zeros(File& file, uint64_t offset, uint64_t bytes) {
@@ -51,8 +50,7 @@ Task<Result<void>> write_new(Env env, TargetPlace place, Superblock superblock) 
     std::vector<Buffer> pieces(1, table);
     HR_CO_TRY(co_await file->write(superblock.table_offset(area), std::move(pieces)));
   }
-  HR_CO_TRY(co_await write_zeros(*file, superblock.data_offset(),
-                                 std::min<uint64_t>(superblock.capacity, kMiB)));
+  HR_CO_TRY(co_await write_zeros(*file, superblock.data_offset(), std::min<uint64_t>(superblock.capacity, kMiB)));
   for (uint64_t offset : kSuperblockOffsets) {
     std::vector<Buffer> pieces(1, encode_superblock(superblock));
     HR_CO_TRY(co_await file->write(offset, std::move(pieces)));
@@ -68,9 +66,8 @@ Task<Result<Superblock>> read_superblocks(File& file, uint32_t number) {
   for (uint64_t offset : kSuperblockOffsets) {
     Buffer bytes = Buffer::zeroed(kSuperblockBytes);
     Result<size_t> got = co_await file.read(offset, bytes);
-    Result<Superblock> one =
-        got ? decode_superblock(bytes.view().first(std::min(*got, bytes.size())))
-            : Result<Superblock>(std::move(got).error());
+    Result<Superblock> one = got ? decode_superblock(bytes.view().first(std::min(*got, bytes.size())))
+                                 : Result<Superblock>(std::move(got).error());
     if (one) {
       if (!best || one->generation > best->generation) best = *one;
     } else {
@@ -78,52 +75,44 @@ Task<Result<Superblock>> read_superblocks(File& file, uint32_t number) {
       why += (why.empty() ? "" : "; ") + one.error().message();
     }
   }
-  if (newer)
-    co_return Error(Code::kUnsupportedFormat,
-                    "target t" + std::to_string(number) + ": " + newer->message());
+  if (newer) co_return Error(Code::kUnsupportedFormat, "target t" + std::to_string(number) + ": " + newer->message());
   if (best) co_return *best;
-  co_return Error(Code::kCorrupt, "target t" + std::to_string(number) + " is lost: " + why + "; " +
-                                      replace_hint(number));
+  co_return Error(Code::kCorrupt,
+                  "target t" + std::to_string(number) + " is lost: " + why + "; " + replace_hint(number));
 }
 
 Result<void> check_expected(const Superblock& found, const TargetExpected& expected) {
   std::string name = "target t" + std::to_string(expected.number);
   if (expected.cluster && found.cluster != expected.cluster)
     return Error(Code::kInvalid,
-                 name + " belongs to cluster " + hex(found.cluster.value()) + ", not " +
-                     hex(expected.cluster.value()) +
-                     ": put the right target.dat (or disk) back; if it is lost, " +
-                     remove_hint(expected.number));
+                 name + " belongs to cluster " + hex(found.cluster.value()) + ", not " + hex(expected.cluster.value()) +
+                     ": put the right target.dat (or disk) back; if it is lost, " + remove_hint(expected.number));
   if (found.number != expected.number)
-    return Error(Code::kInvalid,
-                 name + ": this is target t" + std::to_string(found.number) + " (" +
-                     to_string(found.target) +
-                     "): directories or disks were swapped; put each target.dat back where it was");
+    return Error(Code::kInvalid, name + ": this is target t" + std::to_string(found.number) + " (" +
+                                     to_string(found.target) +
+                                     "): directories or disks were swapped; put each target.dat back where it was");
   if (expected.id && found.target != expected.id)
-    return Error(Code::kInvalid,
-                 name + ": the file is of target " + to_string(found.target) +
-                     ", the cluster knows " + to_string(expected.id) +
-                     " there: it was replaced or copied from elsewhere; put the right "
-                     "file back; if it is lost, " +
-                     remove_hint(expected.number));
+    return Error(Code::kInvalid, name + ": the file is of target " + to_string(found.target) + ", the cluster knows " +
+                                     to_string(expected.id) +
+                                     " there: it was replaced or copied from elsewhere; put the right "
+                                     "file back; if it is lost, " +
+                                     remove_hint(expected.number));
   if (found.generation < expected.generation)
-    return Error(Code::kStale,
-                 name + " is lost: its file is an older copy (generation " + std::to_string(found.generation) +
-                     ", the cluster has seen " + std::to_string(expected.generation) +
-                     "): put the newest file back; if there is none, " +
-                     replace_hint(expected.number));
+    return Error(Code::kStale, name + " is lost: its file is an older copy (generation " +
+                                   std::to_string(found.generation) + ", the cluster has seen " +
+                                   std::to_string(expected.generation) +
+                                   "): put the newest file back; if there is none, " + replace_hint(expected.number));
   return {};
 }
 
 }  // namespace
 
-Task<Result<std::unique_ptr<Target>>> Target::format(Env env, std::string directory,
-                                                     TargetFormat format, TargetOptions options) {
+Task<Result<std::unique_ptr<Target>>> Target::format(Env env, std::string directory, TargetFormat format,
+                                                     TargetOptions options) {
   HR_ASSERT(format.id && format.cluster);
   if (format.capacity < kMinTargetCapacity)
-    co_return Error(Code::kInvalid, "target t" + std::to_string(format.number) +
-                                        ": a capacity of " + std::to_string(format.capacity) +
-                                        " bytes is too small; at least " +
+    co_return Error(Code::kInvalid, "target t" + std::to_string(format.number) + ": a capacity of " +
+                                        std::to_string(format.capacity) + " bytes is too small; at least " +
                                         std::to_string(kMinTargetCapacity) + " are needed");
   HR_CO_TRY(co_await env.disk.make_directories(directory));
   HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
@@ -131,12 +120,13 @@ Task<Result<std::unique_ptr<Target>>> Target::format(Env env, std::string direct
   if (there && place.in_place) {
     Result<Superblock> found = co_await read_superblocks(**there, format.number);
     if (found.ok() || found.code() == Code::kUnsupportedFormat)
-      co_return Error(Code::kExists, "target t" + std::to_string(format.number) + ": " + place.path + " holds a target already");
+      co_return Error(Code::kExists,
+                      "target t" + std::to_string(format.number) + ": " + place.path + " holds a target already");
     there = Error(Code::kNotFound, "");
   }
   if (there)
-    co_return Error(Code::kExists, "target t" + std::to_string(format.number) + ": " + directory +
-                                       kFileName + " exists already");
+    co_return Error(Code::kExists,
+                    "target t" + std::to_string(format.number) + ": " + directory + kFileName + " exists already");
   if (there.code() != Code::kNotFound) co_return std::move(there).error();
   Superblock superblock = lay_out(format.capacity);
   superblock.target = format.id;
@@ -159,17 +149,14 @@ Task<Result<std::unique_ptr<Target>>> Target::format(Env env, std::string direct
   co_return co_await open(env, directory, {format.id, format.cluster, format.number, 0}, options);
 }
 
-Task<Result<std::unique_ptr<Target>>> Target::open(Env env, std::string directory,
-                                                   TargetExpected expected, TargetOptions options) {
+Task<Result<std::unique_ptr<Target>>> Target::open(Env env, std::string directory, TargetExpected expected,
+                                                   TargetOptions options) {
   HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
   Result<std::unique_ptr<File>> file = co_await env.disk.open(place.path, {.direct = true});
   if (!file && file.code() == Code::kNotFound)
-    co_return Error(Code::kNotFound, "target t" + std::to_string(expected.number) +
-                                         " is lost: " + place.path +
-                                         " does not exist; put it back, or " +
-                                         replace_hint(expected.number));
-  if (!file)
-    co_return std::move(file).error().within("open target t" + std::to_string(expected.number));
+    co_return Error(Code::kNotFound, "target t" + std::to_string(expected.number) + " is lost: " + place.path +
+                                         " does not exist; put it back, or " + replace_hint(expected.number));
+  if (!file) co_return std::move(file).error().within("open target t" + std::to_string(expected.number));
   Result<Superblock> superblock = co_await read_superblocks(**file, expected.number);
   if (!superblock) co_return std::move(superblock).error();
   HR_CO_TRY(check_expected(*superblock, expected));
@@ -189,8 +176,7 @@ void Target::lose_log(std::string why) {
 Task<Result<void>> Target::recover() {
   Result<uint64_t> size = co_await file_->size();
   if (!size) co_return std::move(size).error().within(name());
-  prewritten_ =
-      *size > superblock_.data_offset() ? round_down(*size - superblock_.data_offset(), kBlock) : 0;
+  prewritten_ = *size > superblock_.data_offset() ? round_down(*size - superblock_.data_offset(), kBlock) : 0;
   prewritten_ = std::min(prewritten_, superblock_.capacity);
   reserved_ = prewritten_;  // what is only reserved of it has room all the same
   if (Result<void> loaded = co_await load_table(); !loaded) {
@@ -235,12 +221,10 @@ Task<Result<void>> Target::load_table() {
   for (uint64_t sequence = 1; sequence <= superblock_.table_batches; ++sequence) {
     uint64_t size = std::min<uint64_t>(kMaxBatchBytes, superblock_.table_bytes - offset);
     Buffer bytes = Buffer::zeroed(size);
-    Result<size_t> got =
-        co_await file_->read(superblock_.table_offset(superblock_.table) + offset, bytes);
-    Result<Batch> batch =
-        got ? decode_batch(bytes.view().first(std::min(*got, bytes.size())),
-                           {BatchKind::kTable, id(), superblock_.generation, sequence})
-            : Result<Batch>(std::move(got).error());
+    Result<size_t> got = co_await file_->read(superblock_.table_offset(superblock_.table) + offset, bytes);
+    Result<Batch> batch = got ? decode_batch(bytes.view().first(std::min(*got, bytes.size())),
+                                             {BatchKind::kTable, id(), superblock_.generation, sequence})
+                              : Result<Batch>(std::move(got).error());
     Result<void> applied;
     if (batch) {
       for (const LogRecord& record : batch->records) {
@@ -249,10 +233,9 @@ Task<Result<void>> Target::load_table() {
       }
     }
     if (!batch || !applied)
-      co_return Error(Code::kCorrupt,
-                      "its table is damaged (" +
-                          (batch ? applied.error().message() : batch.error().message()) + "); " +
-                          replace_hint(superblock_.number));
+      co_return Error(Code::kCorrupt, "its table is damaged (" +
+                                          (batch ? applied.error().message() : batch.error().message()) + "); " +
+                                          replace_hint(superblock_.number));
     offset += batch->bytes;
   }
   co_return Result<void>();
@@ -266,8 +249,8 @@ Task<Result<std::vector<LogRecord>>> Target::replay_log() {
     uint64_t size = std::min<uint64_t>(kMiB, log.size() - at);
     Result<size_t> got = co_await file_->read(superblock_.log_offset() + at, log.slice(at, size));
     if (!got)
-      co_return Error(Code::kCorrupt, "its log cannot be read (" + got.error().message() + "); " +
-                                          replace_hint(superblock_.number));
+      co_return Error(Code::kCorrupt,
+                      "its log cannot be read (" + got.error().message() + "); " + replace_hint(superblock_.number));
     if (*got < size) break;
   }
   std::vector<LogRecord> last;
@@ -278,8 +261,8 @@ Task<Result<std::vector<LogRecord>>> Target::replay_log() {
     if (!batch) break;
     for (const LogRecord& record : batch->records) {
       if (Result<void> applied = apply_record(record); !applied)
-        co_return Error(Code::kCorrupt, "its log contradicts itself (" + applied.error().message() +
-                                            "); " + replace_hint(superblock_.number));
+        co_return Error(Code::kCorrupt, "its log contradicts itself (" + applied.error().message() + "); " +
+                                            replace_hint(superblock_.number));
     }
     last = std::move(batch->records);
     at += batch->bytes;
@@ -288,10 +271,9 @@ Task<Result<std::vector<LogRecord>>> Target::replay_log() {
   for (uint64_t beyond = at; beyond < log.size(); beyond += kBlock) {
     uint64_t sequence = batch_sequence(log.view().subspan(beyond), place);
     if (sequence >= place.sequence)
-      co_return Error(Code::kCorrupt, "its log is damaged: batch " +
-                                          std::to_string(place.sequence) +
-                                          " cannot be read and batch " + std::to_string(sequence) +
-                                          " follows; " + replace_hint(superblock_.number));
+      co_return Error(Code::kCorrupt, "its log is damaged: batch " + std::to_string(place.sequence) +
+                                          " cannot be read and batch " + std::to_string(sequence) + " follows; " +
+                                          replace_hint(superblock_.number));
   }
   co_return last;
 }
@@ -305,8 +287,7 @@ Result<void> Target::apply_record(const LogRecord& record) {
       entry.segment_length = record.segment_length;
       entry.block = record.block;
       if (entry.protection.data == 0 || entry.protection.parity > 15 || entry.segment_length == 0 ||
-          entry.segment_length > kMaxSegment || entry.name.index >= entry.protection.width() ||
-          !table_.insert(entry))
+          entry.segment_length > kMaxSegment || entry.name.index >= entry.protection.width() || !table_.insert(entry))
         return Error(Code::kCorrupt, "a fragment that is impossible or there already");
       return {};
     }
@@ -315,8 +296,7 @@ Result<void> Target::apply_record(const LogRecord& record) {
       return {};
     case RecordKind::kRunOpened: {
       if (runs_.contains(record.run)) return {};  // a flip while it was being opened
-      if (!record.run || !record.position)
-        return Error(Code::kCorrupt, "an impossible journal run");
+      if (!record.run || !record.position) return Error(Code::kCorrupt, "an impossible journal run");
       auto run = std::make_shared<Run>();
       run->id = record.run;
       run->partition = record.partition;
@@ -365,26 +345,21 @@ Task<bool> Target::fragment_is_whole(FragmentName name) {
   Buffer bytes = Buffer::zeroed(header_size + length);
   Result<size_t> got = co_await file_->read(address_of(entry->block), bytes);
   if (!got || *got < bytes.size()) co_return false;
-  Result<FragmentHeader> header =
-      decode_fragment_header(bytes.view(), id(), address_of(entry->block));
+  Result<FragmentHeader> header = decode_fragment_header(bytes.view(), id(), address_of(entry->block));
   if (!header || header->segment != name.segment || header->index != name.index) co_return false;
-  co_return verify_blocks(name.segment, name.index, 0, bytes.view().subspan(header_size),
-                          header->crcs)
-      .ok();
+  co_return verify_blocks(name.segment, name.index, 0, bytes.view().subspan(header_size), header->crcs).ok();
 }
 
 Result<void> Target::take_space() {
   std::vector<std::pair<uint32_t, uint32_t>> extents;
   extents.reserve(table_.size());
-  table_.for_each(
-      [&](const FragmentEntry& entry) { extents.emplace_back(entry.block, extent_blocks(entry)); });
+  table_.for_each([&](const FragmentEntry& entry) { extents.emplace_back(entry.block, extent_blocks(entry)); });
   for (const auto& [id, run] : runs_)
     for (const Chunk& chunk : run->chunks) extents.emplace_back(chunk.block, chunk.blocks);
   std::ranges::sort(extents);
   for (auto [block, blocks] : extents)
     if (!space_.take(block, blocks))
-      return Error(Code::kCorrupt,
-                   "two things claim the same space; " + replace_hint(superblock_.number));
+      return Error(Code::kCorrupt, "two things claim the same space; " + replace_hint(superblock_.number));
   return {};
 }
 
@@ -406,8 +381,7 @@ Task<Result<void>> Target::scan_run(std::shared_ptr<Run> run) {
       Result<JournalFrame> frame = decode_journal_frame(bytes.view().subspan(at), id(), base + at);
       if (!frame || frame->run != run->id) break;
       if (frame->first != run->next) break;
-      run->batches.push_back(
-          {frame->first, frame->last, base + at, static_cast<uint32_t>(frame->bytes), frame->crc});
+      run->batches.push_back({frame->first, frame->last, base + at, static_cast<uint32_t>(frame->bytes), frame->crc});
       run->next = Position(frame->last.value() + 1);
       at += frame->bytes;
     }

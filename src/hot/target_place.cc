@@ -21,7 +21,8 @@ Task<Result<TargetPlace>> target_place(Env env, std::string directory) {
   std::string path(bytes.text());
   while (path.ends_with('\n')) path.pop_back();
   if (!path.starts_with('/'))
-    co_return Error(Code::kInvalid, directory + kDeviceName + " names no device: write the device's path into it, as in /dev/disk/by-id/…");
+    co_return Error(Code::kInvalid, directory + kDeviceName +
+                                        " names no device: write the device's path into it, as in /dev/disk/by-id/…");
   co_return TargetPlace{std::move(path), true};
 }
 

@@ -1,4 +1,5 @@
-// Where a target's bytes are: DIR/target.dat, or the path that the file DIR/device names: a block device, formatted in place.
+// Where a target's bytes are: DIR/target.dat, or the path that the file DIR/device names: a block device, formatted in
+// place.
 #pragma once
 
 #include <string>
@@ -15,7 +16,8 @@ struct TargetPlace {
 [[nodiscard]] Task<Result<TargetPlace>> target_place(Env env, std::string directory);
 // From now on the target of this directory is at `path`: durable on return.
 [[nodiscard]] Task<Result<void>> set_target_place(Env env, std::string directory, std::string path);
-// What is there is no target any more: durable on return. Fragments and journals are left; a new target's id makes them void.
+// What is there is no target any more: durable on return. Fragments and journals are left; a new target's id makes them
+// void.
 [[nodiscard]] Task<Result<void>> erase_superblocks(Env env, std::string path);
 // The largest data space whose target fits so many bytes; 0: none does.
 [[nodiscard]] uint64_t capacity_of_device(uint64_t bytes);

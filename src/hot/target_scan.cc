@@ -10,7 +10,9 @@ namespace {
 
 constexpr uint64_t kScanBytes = 4 * kMiB;
 
-bool has_magic(ByteView block) { return block.size() >= 4 && text_of(block.first(4)) == "HRF1"; }
+bool has_magic(ByteView block) {
+  return block.size() >= 4 && text_of(block.first(4)) == "HRF1";
+}
 
 }  // namespace
 
@@ -40,8 +42,8 @@ Task<std::optional<FragmentEntry>> Target::scan_one(uint32_t block) {
   entry.protection = header->protection;
   entry.segment_length = header->segment_length;
   entry.block = block;
-  if (entry.protection.data == 0 || entry.protection.parity > 15 || entry.segment_length == 0 || entry.segment_length > kMaxSegment ||
-      entry.name.index >= entry.protection.width())
+  if (entry.protection.data == 0 || entry.protection.parity > 15 || entry.segment_length == 0 ||
+      entry.segment_length > kMaxSegment || entry.name.index >= entry.protection.width())
     co_return std::nullopt;
   const uint64_t size = fragment_size(entry.segment_length, entry.protection.data);
   if (header->fragment_length != size || header->crcs.size() != size / kBlock) co_return std::nullopt;
@@ -53,7 +55,8 @@ Task<std::optional<FragmentEntry>> Target::scan_one(uint32_t block) {
     Buffer data = co_await read_for_scan(payload + at, piece);
     const auto begin = header->crcs.begin() + static_cast<ptrdiff_t>(at / kBlock);
     const std::vector<uint32_t> crcs(begin, begin + static_cast<ptrdiff_t>(piece / kBlock));
-    if (!verify_blocks(entry.name.segment, entry.name.index, static_cast<uint32_t>(at / kBlock), data.view(), crcs)) co_return std::nullopt;
+    if (!verify_blocks(entry.name.segment, entry.name.index, static_cast<uint32_t>(at / kBlock), data.view(), crcs))
+      co_return std::nullopt;
   }
   co_return entry;
 }
@@ -86,7 +89,8 @@ Task<Result<std::vector<FragmentEntry>>> Target::scan(std::function<bool()> want
   co_return out;
 }
 
-Task<Result<void>> Target::adopt(std::vector<FragmentEntry> confirmed, std::vector<std::pair<PartitionId, PartitionEpoch>> promises) {
+Task<Result<void>> Target::adopt(std::vector<FragmentEntry> confirmed,
+                                 std::vector<std::pair<PartitionId, PartitionEpoch>> promises) {
   HR_ASSERT(scannable());
   for (const auto& [partition, epoch] : promises) promises_[partition] = std::max(promises_[partition], epoch);
   for (const FragmentEntry& entry : confirmed) {

@@ -20,8 +20,8 @@ Result<void> nodes_only(const CallInfo& call) {
 
 }  // namespace
 
-std::pair<uint64_t, uint64_t> segment_range(Protection protection, uint64_t segment_length,
-                                            uint8_t index, uint64_t offset, uint64_t length) {
+std::pair<uint64_t, uint64_t> segment_range(Protection protection, uint64_t segment_length, uint8_t index,
+                                            uint64_t offset, uint64_t length) {
   uint64_t size = fragment_size(segment_length, protection.data);
   uint64_t begin = offset;
   uint64_t end = offset + length;
@@ -39,10 +39,8 @@ std::pair<uint64_t, uint64_t> segment_range(Protection protection, uint64_t segm
 Result<void> TargetService::add(std::unique_ptr<Target> target) {
   TargetId id = target->id();
   if (targets_.contains(id))
-    return Error(Code::kInvalid, target->name() + " and target t" +
-                                     std::to_string(targets_[id]->number()) + " are both " +
-                                     to_string(id) +
-                                     ": one is a copy of the other; take the copy away");
+    return Error(Code::kInvalid, target->name() + " and target t" + std::to_string(targets_[id]->number()) +
+                                     " are both " + to_string(id) + ": one is a copy of the other; take the copy away");
   failed_.erase(id);
   targets_.emplace(id, std::move(target));
   return {};
@@ -93,13 +91,12 @@ Task<void> TargetService::close() {
 Result<std::shared_ptr<Target>> TargetService::serving(TargetId id) const {
   if (auto target = find(id)) return target;
   if (auto at = failed_.find(id); at != failed_.end())
-    return Error(Code::kUnavailable, "target t" + std::to_string(at->second.number) +
-                                         " is not in service: " + at->second.reason);
+    return Error(Code::kUnavailable,
+                 "target t" + std::to_string(at->second.number) + " is not in service: " + at->second.reason);
   return Error(Code::kUnavailable, "target " + to_string(id) + " is not on this node");
 }
 
-Result<void> TargetService::allow(const CallInfo& call, SegmentId segment, uint64_t begin,
-                                  uint64_t end, Right right) {
+Result<void> TargetService::allow(const CallInfo& call, SegmentId segment, uint64_t begin, uint64_t end, Right right) {
   if (!verifier_ || !call.header.client) return {};
   auto now_s = static_cast<uint32_t>(env_.clock.wall().count / seconds(1).count);
   return verifier_->verify(call.header.capability, segment, begin, end, right, now_s);
@@ -119,8 +116,7 @@ Task<Result<FragmentReadReply>> TargetService::fragment_read(FragmentRead reques
     // the segment.
     std::pair<uint64_t, uint64_t> range{0, 0};
     if (entry)
-      range = segment_range(entry->protection, entry->segment_length, request.index, request.offset,
-                            request.length);
+      range = segment_range(entry->protection, entry->segment_length, request.index, request.offset, request.length);
     HR_CO_TRY(allow(call, request.segment, range.first, range.second, Right::kRead));
   }
   co_return co_await target->read(std::move(request));
@@ -129,8 +125,7 @@ Task<Result<FragmentReadReply>> TargetService::fragment_read(FragmentRead reques
 Task<Result<Empty>> TargetService::fragment_free(FragmentFree request, CallInfo call) {
   HR_CO_TRY(nodes_only(call));
   HR_CO_TRY(std::shared_ptr<Target> target, serving(request.target));
-  co_return empty(co_await target->free(std::move(request), call.header.partition,
-                                        call.header.partition_epoch));
+  co_return empty(co_await target->free(std::move(request), call.header.partition, call.header.partition_epoch));
 }
 
 Task<Result<InventoryReply>> TargetService::inventory(Inventory request, CallInfo call) {
@@ -149,22 +144,21 @@ Task<Result<TargetStatusReply>> TargetService::status(TargetStatus request, Call
 Task<Result<Empty>> TargetService::journal_open(JournalOpen request, CallInfo call) {
   HR_CO_TRY(nodes_only(call));
   HR_CO_TRY(std::shared_ptr<Target> target, serving(request.target));
-  co_return empty(co_await target->journal_open(std::move(request), call.header.partition,
-                                                call.header.partition_epoch));
+  co_return empty(
+      co_await target->journal_open(std::move(request), call.header.partition, call.header.partition_epoch));
 }
 
 Task<Result<Empty>> TargetService::journal_append(JournalAppend request, CallInfo call) {
   HR_CO_TRY(nodes_only(call));
   HR_CO_TRY(std::shared_ptr<Target> target, serving(request.target));
-  co_return empty(co_await target->journal_append(std::move(request), call.header.partition,
-                                                  call.header.partition_epoch));
+  co_return empty(
+      co_await target->journal_append(std::move(request), call.header.partition, call.header.partition_epoch));
 }
 
 Task<Result<JournalSealReply>> TargetService::journal_seal(JournalSeal request, CallInfo call) {
   HR_CO_TRY(nodes_only(call));
   HR_CO_TRY(std::shared_ptr<Target> target, serving(request.target));
-  co_return co_await target->journal_seal(std::move(request), call.header.partition,
-                                          call.header.partition_epoch);
+  co_return co_await target->journal_seal(std::move(request), call.header.partition, call.header.partition_epoch);
 }
 
 Task<Result<JournalReadReply>> TargetService::journal_read(JournalRead request, CallInfo call) {
@@ -176,31 +170,23 @@ Task<Result<JournalReadReply>> TargetService::journal_read(JournalRead request, 
 Task<Result<Empty>> TargetService::journal_trim(JournalTrim request, CallInfo call) {
   HR_CO_TRY(nodes_only(call));
   HR_CO_TRY(std::shared_ptr<Target> target, serving(request.target));
-  co_return empty(co_await target->journal_trim(std::move(request), call.header.partition,
-                                                call.header.partition_epoch));
+  co_return empty(
+      co_await target->journal_trim(std::move(request), call.header.partition, call.header.partition_epoch));
 }
 
 void TargetService::register_handlers(Handlers& handlers) {
   handlers.on<FragmentWrite>(
       [this](FragmentWrite r, CallInfo c) { return fragment_write(std::move(r), std::move(c)); });
-  handlers.on<FragmentRead>(
-      [this](FragmentRead r, CallInfo c) { return fragment_read(std::move(r), std::move(c)); });
-  handlers.on<FragmentFree>(
-      [this](FragmentFree r, CallInfo c) { return fragment_free(std::move(r), std::move(c)); });
-  handlers.on<Inventory>(
-      [this](Inventory r, CallInfo c) { return inventory(std::move(r), std::move(c)); });
-  handlers.on<TargetStatus>(
-      [this](TargetStatus r, CallInfo c) { return status(std::move(r), std::move(c)); });
-  handlers.on<JournalOpen>(
-      [this](JournalOpen r, CallInfo c) { return journal_open(std::move(r), std::move(c)); });
+  handlers.on<FragmentRead>([this](FragmentRead r, CallInfo c) { return fragment_read(std::move(r), std::move(c)); });
+  handlers.on<FragmentFree>([this](FragmentFree r, CallInfo c) { return fragment_free(std::move(r), std::move(c)); });
+  handlers.on<Inventory>([this](Inventory r, CallInfo c) { return inventory(std::move(r), std::move(c)); });
+  handlers.on<TargetStatus>([this](TargetStatus r, CallInfo c) { return status(std::move(r), std::move(c)); });
+  handlers.on<JournalOpen>([this](JournalOpen r, CallInfo c) { return journal_open(std::move(r), std::move(c)); });
   handlers.on<JournalAppend>(
       [this](JournalAppend r, CallInfo c) { return journal_append(std::move(r), std::move(c)); });
-  handlers.on<JournalSeal>(
-      [this](JournalSeal r, CallInfo c) { return journal_seal(std::move(r), std::move(c)); });
-  handlers.on<JournalRead>(
-      [this](JournalRead r, CallInfo c) { return journal_read(std::move(r), std::move(c)); });
-  handlers.on<JournalTrim>(
-      [this](JournalTrim r, CallInfo c) { return journal_trim(std::move(r), std::move(c)); });
+  handlers.on<JournalSeal>([this](JournalSeal r, CallInfo c) { return journal_seal(std::move(r), std::move(c)); });
+  handlers.on<JournalRead>([this](JournalRead r, CallInfo c) { return journal_read(std::move(r), std::move(c)); });
+  handlers.on<JournalTrim>([this](JournalTrim r, CallInfo c) { return journal_trim(std::move(r), std::move(c)); });
 }
 
 }  // namespace headrace

@@ -43,8 +43,7 @@ class TargetService {
     std::string reason;
   };
   [[nodiscard]] Result<std::shared_ptr<Target>> serving(TargetId id) const;
-  [[nodiscard]] Result<void> allow(const CallInfo& call, SegmentId segment, uint64_t begin,
-                                   uint64_t end, Right right);
+  [[nodiscard]] Result<void> allow(const CallInfo& call, SegmentId segment, uint64_t begin, uint64_t end, Right right);
   static Task<void> close_one(std::shared_ptr<Target> target);
 
   Task<Result<Empty>> fragment_write(FragmentWrite request, CallInfo call);
@@ -66,8 +65,7 @@ class TargetService {
 
 // The bytes of the segment that a range of one of its fragments tells something about; what a
 // capability must cover.
-[[nodiscard]] std::pair<uint64_t, uint64_t> segment_range(Protection protection,
-                                                          uint64_t segment_length, uint8_t index,
+[[nodiscard]] std::pair<uint64_t, uint64_t> segment_range(Protection protection, uint64_t segment_length, uint8_t index,
                                                           uint64_t offset, uint64_t length);
 
 }  // namespace headrace

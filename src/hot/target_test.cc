@@ -15,12 +15,11 @@ constexpr const char* kDir = "/state/targets/t3";
 constexpr const char* kFile = "/state/targets/t3/target.dat";
 const TargetFormat kFormat{TargetId(0xabc), ClusterId(0xc1), NamespaceId(0x77), 8 * kMiB, 3};
 const TargetExpected kExpected{TargetId(0xabc), ClusterId(0xc1), 3, 0};
-const TargetOptions kOptions{
-    .crc_cache_bytes = 4 * kKiB,
-    .prewrite_ahead = 512 * kKiB,
-    .prewrite_chunk = 256 * kKiB,
-    .large_fragment = 100 * kKiB,  // tests of small ones stay below
-    .reserve_ahead = 512 * kKiB};
+const TargetOptions kOptions{.crc_cache_bytes = 4 * kKiB,
+                             .prewrite_ahead = 512 * kKiB,
+                             .prewrite_chunk = 256 * kKiB,
+                             .large_fragment = 100 * kKiB,  // tests of small ones stay below
+                             .reserve_ahead = 512 * kKiB};
 const PartitionId kPartition(2);
 
 Buffer random_bytes(size_t size, uint64_t seed) {
@@ -53,8 +52,7 @@ FragmentRead read_of(const FragmentWrite& write, uint64_t offset, uint64_t lengt
   return {write.target, write.segment, write.index, offset, length};
 }
 JournalAppend batch(RunId run, uint64_t first, uint64_t last, size_t size) {
-  return {kFormat.id, run, Position(first), Position(last),
-          random_bytes(size, run.value() * 100'000 + first)};
+  return {kFormat.id, run, Position(first), Position(last), random_bytes(size, run.value() * 100'000 + first)};
 }
 FragmentFree free_of(const FragmentWrite& write) {
   return {kFormat.id, {{write.segment, write.index}}};
@@ -89,8 +87,8 @@ struct TargetTest : public testing::Test {
     EXPECT_EQ(got->segment_length, w.segment_length);
   }
   Result<void> open_run(RunId run, uint64_t first, uint64_t epoch) {
-    return world.run(target->journal_open({kFormat.id, run, Position(first), "about it"},
-                                          kPartition, PartitionEpoch(epoch)));
+    return world.run(
+        target->journal_open({kFormat.id, run, Position(first), "about it"}, kPartition, PartitionEpoch(epoch)));
   }
   Result<void> append(const JournalAppend& a, uint64_t epoch) {
     return world.run(target->journal_append(a, kPartition, PartitionEpoch(epoch)));
@@ -251,10 +249,8 @@ TEST_F(TargetTest, FreedSpaceIsUsedAgainAndAFullTargetSaysSo) {
     EXPECT_LE(held.size(), 62u);  // 3 % are the journals'
     ASSERT_TRUE(open_run(RunId(100 + round), 1, 1).ok());
     EXPECT_TRUE(append(batch(RunId(100 + round), 1, 1, 1000), 1).ok());
-    ASSERT_TRUE(world
-                    .run(target->journal_trim({kFormat.id, {RunId(100 + round)}}, kPartition,
-                                              PartitionEpoch(1)))
-                    .ok());
+    ASSERT_TRUE(
+        world.run(target->journal_trim({kFormat.id, {RunId(100 + round)}}, kPartition, PartitionEpoch(1))).ok());
     for (size_t i = 0; i < held.size(); i += 2) {
       ASSERT_TRUE(world.run(target->free(free_of(held[i]), kPartition, PartitionEpoch(1))).ok());
       held[i] = held.back();
@@ -397,11 +393,9 @@ TEST_F(TargetTest, PromisesRefuseLowerEpochsForEver) {
     EXPECT_EQ(append(batch(run, 2, 2, 10), 5).code(), Code::kDeposed);
     EXPECT_EQ(open_run(RunId(8), 1, 5).code(), Code::kDeposed);
     EXPECT_EQ(seal(5).code(), Code::kDeposed);
-    EXPECT_EQ(
-        world.run(target->journal_trim({kFormat.id, {run}}, kPartition, PartitionEpoch(5))).code(),
-        Code::kDeposed);
-    EXPECT_EQ(world.run(target->free(free_of(w), kPartition, PartitionEpoch(5))).code(),
+    EXPECT_EQ(world.run(target->journal_trim({kFormat.id, {run}}, kPartition, PartitionEpoch(5))).code(),
               Code::kDeposed);
+    EXPECT_EQ(world.run(target->free(free_of(w), kPartition, PartitionEpoch(5))).code(), Code::kDeposed);
     EXPECT_EQ(target->promised(kPartition), PartitionEpoch(6));
     if (round == 1) {  // also when the promise lives in a table only
       for (uint64_t i = 100; i < 200; ++i) ASSERT_TRUE(write(fragment(i, 1)).ok());
@@ -420,17 +414,13 @@ TEST_F(TargetTest, TrimmedAndForgottenJournalSpaceComesBack) {
   ASSERT_TRUE(open_run(run, 1, 1).ok());
   for (uint64_t i = 1; i <= 60; ++i) ASSERT_TRUE(append(batch(run, i, i, 30'000), 1).ok());
   uint64_t full = target->status().used;
-  ASSERT_TRUE(world
-                  .run(target->journal_trim({kFormat.id, {}, run, Position(40)}, kPartition,
-                                            PartitionEpoch(1)))
-                  .ok());
+  ASSERT_TRUE(world.run(target->journal_trim({kFormat.id, {}, run, Position(40)}, kPartition, PartitionEpoch(1))).ok());
   EXPECT_LT(target->status().used, full);
   for (int round = 0; round < 2; ++round) {
     auto kept = world.run(target->journal_read({kFormat.id, run, Position(40)}));
     ASSERT_TRUE(kept.ok()) << kept.error().text();
     EXPECT_EQ(kept->batches.front().first, Position(40));
-    EXPECT_EQ(world.run(target->journal_read({kFormat.id, run, Position(1)})).code(),
-              Code::kNotFound);
+    EXPECT_EQ(world.run(target->journal_read({kFormat.id, run, Position(1)})).code(), Code::kNotFound);
     auto sealed = seal(1);
     EXPECT_LE(sealed->runs[0].first, Position(40));
     EXPECT_EQ(sealed->runs[0].last, Position(60));
@@ -441,9 +431,7 @@ TEST_F(TargetTest, TrimmedAndForgottenJournalSpaceComesBack) {
   power_loss();
   ASSERT_TRUE(reopen().ok());
   EXPECT_EQ(seal(1)->runs[0].last, Position(61));
-  ASSERT_TRUE(
-      world.run(target->journal_trim({kFormat.id, {run, RunId(99)}}, kPartition, PartitionEpoch(1)))
-          .ok());
+  ASSERT_TRUE(world.run(target->journal_trim({kFormat.id, {run, RunId(99)}}, kPartition, PartitionEpoch(1))).ok());
   EXPECT_EQ(target->status().used, before);
   EXPECT_TRUE(seal(1)->runs.empty());
 }
@@ -486,8 +474,7 @@ struct Worker final : public Process {
     RunId run(oracle_.next_run++);
     uint64_t epoch = oracle_.asked_epoch;
     oracle_.runs[run];
-    auto ok = co_await target_->journal_open({kFormat.id, run, Position(1), "x"}, kPartition,
-                                             PartitionEpoch(epoch));
+    auto ok = co_await target_->journal_open({kFormat.id, run, Position(1), "x"}, kPartition, PartitionEpoch(epoch));
     EXPECT_TRUE(ok.ok()) << ok.error().text();
     for (int i = 0; i < 4; ++i) scope_.spawn(writer());
     scope_.spawn(appender(run, epoch));
@@ -512,15 +499,13 @@ struct Worker final : public Process {
     for (auto& [sequence, f] : oracle_.fragments) held += f.freed ? 0 : 1;
     EXPECT_EQ(target_->status().fragments, held);
     EXPECT_GE(target_->promised(kPartition), PartitionEpoch(oracle_.promised));
-    auto sealed = co_await target_->journal_seal({kFormat.id}, kPartition,
-                                                 PartitionEpoch(oracle_.asked_epoch));
+    auto sealed = co_await target_->journal_seal({kFormat.id}, kPartition, PartitionEpoch(oracle_.asked_epoch));
     EXPECT_TRUE(sealed.ok()) << sealed.error().text();
     std::map<RunId, RunSummary> found;
     for (const RunSummary& summary : sealed->runs) found[summary.run] = summary;
     for (auto& [run, state] : oracle_.runs) {
       if (!found.contains(run)) {
-        EXPECT_TRUE(state.acknowledged == 0 || state.forgetting)
-            << "run " << run.value() << " is lost";
+        EXPECT_TRUE(state.acknowledged == 0 || state.forgetting) << "run " << run.value() << " is lost";
         continue;
       }
       uint64_t last = found[run].last.value();
@@ -530,8 +515,7 @@ struct Worker final : public Process {
         auto got = co_await target_->journal_read({kFormat.id, run, Position(at), 1});
         EXPECT_TRUE(got.ok()) << got.error().text();
         if (!got) continue;
-        EXPECT_TRUE(got->batches.at(0).bytes.text() ==
-                    batch(run, at, at, state.sizes.at(at - 1)).payload.text());
+        EXPECT_TRUE(got->batches.at(0).bytes.text() == batch(run, at, at, state.sizes.at(at - 1)).payload.text());
       }
       state.acknowledged = last;
     }
@@ -540,8 +524,7 @@ struct Worker final : public Process {
     if (old.size() > 3) {
       old.resize(2);
       for (RunId run : old) oracle_.runs[run].forgetting = true;
-      auto trimmed = co_await target_->journal_trim({kFormat.id, old}, kPartition,
-                                                    PartitionEpoch(oracle_.asked_epoch));
+      auto trimmed = co_await target_->journal_trim({kFormat.id, old}, kPartition, PartitionEpoch(oracle_.asked_epoch));
       EXPECT_TRUE(trimmed.ok()) << trimmed.error().text();
       for (RunId run : old) oracle_.runs.erase(run);
     }
@@ -550,14 +533,13 @@ struct Worker final : public Process {
     while (true) {
       ++oracle_.operations;
       if (oracle_.fragments.size() > 20 && env_.random.chance(1, 2)) {
-        auto at = std::next(oracle_.fragments.begin(),
-                            static_cast<ptrdiff_t>(env_.random.below(oracle_.fragments.size())));
+        auto at =
+            std::next(oracle_.fragments.begin(), static_cast<ptrdiff_t>(env_.random.below(oracle_.fragments.size())));
         uint64_t sequence = at->first;
         if (!at->second.acknowledged || at->second.freeing || at->second.freed) continue;
         at->second.freeing = true;
         FragmentWrite w = fragment(sequence, at->second.blocks);
-        auto ok =
-            co_await target_->free(free_of(w), kPartition, PartitionEpoch(oracle_.asked_epoch));
+        auto ok = co_await target_->free(free_of(w), kPartition, PartitionEpoch(oracle_.asked_epoch));
         EXPECT_TRUE(ok.ok()) << ok.error().text();
         oracle_.fragments[sequence].freed = true;
       } else {
@@ -580,8 +562,8 @@ struct Worker final : public Process {
       auto& state = oracle_.runs[run];
       state.asked = at;
       state.sizes.push_back(env_.random.between(1, 20'000));
-      auto ok = co_await target_->journal_append(batch(run, at, at, state.sizes.back()), kPartition,
-                                                 PartitionEpoch(epoch));
+      auto ok =
+          co_await target_->journal_append(batch(run, at, at, state.sizes.back()), kPartition, PartitionEpoch(epoch));
       if (!ok) {  // full: neither is it there, nor does the run move
         EXPECT_EQ(ok.code(), Code::kNoSpace) << ok.error().text();
         oracle_.runs[run].sizes.pop_back();
@@ -592,8 +574,7 @@ struct Worker final : public Process {
       oracle_.runs[run].acknowledged = at;
       if (at % 10 == 0) {
         uint64_t next = ++oracle_.asked_epoch;
-        auto sealed =
-            co_await target_->journal_seal({kFormat.id}, kPartition, PartitionEpoch(next));
+        auto sealed = co_await target_->journal_seal({kFormat.id}, kPartition, PartitionEpoch(next));
         EXPECT_TRUE(sealed.ok());
         oracle_.promised = next;
         epoch = next;
@@ -733,8 +714,7 @@ TEST_F(TargetTest, BadInputBothSuperblocksFlippedIsALostTargetWithTheMend) {
   Result<void> opened = reopen();
   ASSERT_FALSE(opened.ok());
   EXPECT_EQ(opened.code(), Code::kCorrupt);
-  EXPECT_NE(opened.error().message().find("target t3 is lost"), std::string::npos)
-      << opened.error().text();
+  EXPECT_NE(opened.error().message().find("target t3 is lost"), std::string::npos) << opened.error().text();
   EXPECT_NE(opened.error().message().find("headrace target replace t3"), std::string::npos);
 }
 
@@ -767,8 +747,7 @@ TEST_F(TargetTest, BadInputFlippedLogBytesAreFound) {
     uint64_t batch = byte / kBlock;
     if (batch < 5) {
       EXPECT_TRUE(target->fenced()) << byte;
-      EXPECT_NE(target->status().reason.find("log is damaged"), std::string::npos)
-          << target->status().reason;
+      EXPECT_NE(target->status().reason.find("log is damaged"), std::string::npos) << target->status().reason;
       EXPECT_EQ(read(all[0], 0, kBlock).code(), Code::kUnavailable);
       ++fenced;
     } else {
@@ -796,7 +775,8 @@ TEST_F(TargetTest, BadInputFlippedTableBytesAreFound) {
   }
 }
 
-// With log or table lost: what the device holds is found, what was freed only as a candidate, and what is adopted serves.
+// With log or table lost: what the device holds is found, what was freed only as a candidate, and what is adopted
+// serves.
 TEST_F(TargetTest, BadInputALostLogOrTableIsScannedForFragments) {
   for (bool lose_table : {false, true}) {
     SCOPED_TRACE(lose_table);
@@ -907,8 +887,8 @@ TEST_F(TargetTest, BadInputLatentSectorsAreCorruptAndFenceNothing) {
   make();
   FragmentWrite w = fragment(1, 4);
   ASSERT_TRUE(write(w).ok());
-  uint64_t at = data_offset() + target->find({w.segment, w.index})->block * kBlock +
-                fragment_header_size(w.payload.size());
+  uint64_t at =
+      data_offset() + target->find({w.segment, w.index})->block * kBlock + fragment_header_size(w.payload.size());
   ASSERT_TRUE(machine.disk().damage(kFile, at + 2 * kBlock + 512));
   EXPECT_EQ(read(w, 2 * kBlock, kBlock).code(), Code::kCorrupt);
   EXPECT_TRUE(read(w, kBlock, kBlock).ok());
@@ -921,9 +901,8 @@ TEST_F(TargetTest, BadInputAForeignSwappedClonedOrOldTargetIsRefused) {
   other.cluster = ClusterId(0xdead);
   Result<void> opened = reopen(other);
   EXPECT_EQ(opened.code(), Code::kInvalid);
-  EXPECT_NE(
-      opened.error().message().find("belongs to cluster 00000000000000c1, not 000000000000dead"),
-      std::string::npos)
+  EXPECT_NE(opened.error().message().find("belongs to cluster 00000000000000c1, not 000000000000dead"),
+            std::string::npos)
       << opened.error().text();
   other = kExpected;
   other.number = 4;
@@ -955,8 +934,7 @@ TEST_F(TargetTest, BadInputFormatRefusesAnExistingOrTooSmallTarget) {
   EXPECT_EQ(again.code(), Code::kExists);
   TargetFormat tiny = kFormat;
   tiny.capacity = kMiB;
-  EXPECT_EQ(world.run(Target::format(machine.env(), "/elsewhere", tiny, kOptions)).code(),
-            Code::kInvalid);
+  EXPECT_EQ(world.run(Target::format(machine.env(), "/elsewhere", tiny, kOptions)).code(), Code::kInvalid);
   ASSERT_TRUE(reopen().ok());
   expect_held(w);
 }

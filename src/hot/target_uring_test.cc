@@ -37,8 +37,8 @@ Task<void> use(Env env, std::string directory) {
   EXPECT_TRUE(made.ok()) << (made.ok() ? "" : made.error().text());
   if (!made) co_return;
   std::unique_ptr<Target> target = *std::move(made);
-  Result<void> opened = co_await target->journal_open({kFormat.id, RunId(1), Position(1), "x"},
-                                                      PartitionId(0), PartitionEpoch(1));
+  Result<void> opened =
+      co_await target->journal_open({kFormat.id, RunId(1), Position(1), "x"}, PartitionId(0), PartitionEpoch(1));
   EXPECT_TRUE(opened.ok());
   for (int round = 0; round < 2; ++round) {
     for (uint64_t i = 1; i <= 20; ++i) {
@@ -46,8 +46,7 @@ Task<void> use(Env env, std::string directory) {
       EXPECT_TRUE(written.ok()) << written.error().text();
       auto at = Position(static_cast<uint64_t>(round) * 20 + i);
       Result<void> appended = co_await target->journal_append(
-          {kFormat.id, RunId(1), at, at, fragment(i, i).payload.slice(0, 3000 + i)}, PartitionId(0),
-          PartitionEpoch(1));
+          {kFormat.id, RunId(1), at, at, fragment(i, i).payload.slice(0, 3000 + i)}, PartitionId(0), PartitionEpoch(1));
       EXPECT_TRUE(appended.ok()) << appended.error().text();
     }
     co_await target->close();
@@ -65,8 +64,7 @@ Task<void> use(Env env, std::string directory) {
       }
     }
     auto journal = co_await target->journal_read({kFormat.id, RunId(1), Position(1)});
-    EXPECT_TRUE(journal.ok() &&
-                journal->batches.size() == 20u * (static_cast<uint64_t>(round) + 1));
+    EXPECT_TRUE(journal.ok() && journal->batches.size() == 20u * (static_cast<uint64_t>(round) + 1));
   }
   co_await target->close();
 }

@@ -42,8 +42,8 @@ Task<Result<uint64_t>> Target::verify(FragmentName fragment) {
     const uint64_t first = at / kBlock;
     const auto begin = header->crcs.begin() + static_cast<ptrdiff_t>(first);
     const std::vector<uint32_t> crcs(begin, begin + static_cast<ptrdiff_t>(piece / kBlock));
-    Result<void> fits = verify_blocks(fragment.segment, fragment.index, static_cast<uint32_t>(first),
-                                      bytes.view(), crcs);
+    Result<void> fits =
+        verify_blocks(fragment.segment, fragment.index, static_cast<uint32_t>(first), bytes.view(), crcs);
     if (!fits) co_return damaged(what + ": " + fits.error().message());
   }
   co_return header_size + size;

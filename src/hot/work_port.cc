@@ -18,8 +18,7 @@ Task<Result<void>> RpcWorkPort::placed(Placed request) {
 }
 
 Task<Result<Location>> RpcWorkPort::locate(SegmentId segment) {
-  HR_CO_TRY(LocateReply reply,
-            co_await partitions_.call(segment.home(), Locate{segment}, kBackground));
+  HR_CO_TRY(LocateReply reply, co_await partitions_.call(segment.home(), Locate{segment}, kBackground));
   co_return std::move(reply.location);
 }
 
@@ -34,8 +33,7 @@ Task<Result<InventoryReply>> RpcWorkPort::inventory(Inventory request) {
 Task<Result<void>> RpcWorkPort::free(PartitionId partition, FragmentFree request) {
   const PartitionInfo* info = map().partition(partition);
   if (info == nullptr)
-    co_return Error(Code::kUnavailable,
-                    "partition " + std::to_string(partition.value()) + " is not in the map");
+    co_return Error(Code::kUnavailable, "partition " + std::to_string(partition.value()) + " is not in the map");
   CallOptions options = kBackground;
   options.partition = partition;
   options.partition_epoch = info->epoch;

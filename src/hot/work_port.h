@@ -13,9 +13,8 @@ class WorkPort {
  public:
   virtual ~WorkPort() = default;
   [[nodiscard]] virtual const ClusterMap& map() const = 0;
-  [[nodiscard]] virtual Task<Result<SegmentsReply>> fragments_on(PartitionId partition,
-                                                                 FragmentsOn request) = 0;
-  [[nodiscard]] virtual Task<Result<void>> placed(Placed request) = 0;  // at the segment's home
+  [[nodiscard]] virtual Task<Result<SegmentsReply>> fragments_on(PartitionId partition, FragmentsOn request) = 0;
+  [[nodiscard]] virtual Task<Result<void>> placed(Placed request) = 0;         // at the segment's home
   [[nodiscard]] virtual Task<Result<Location>> locate(SegmentId segment) = 0;  // at its home
   [[nodiscard]] virtual Task<Result<ClaimsReply>> claims(PartitionId partition, Claims request) = 0;
   [[nodiscard]] virtual Task<Result<InventoryReply>> inventory(Inventory request) = 0;
@@ -25,11 +24,9 @@ class WorkPort {
 
 class RpcWorkPort final : public WorkPort {
  public:
-  RpcWorkPort(PartitionPort& partitions, TargetPort& targets)
-      : partitions_(partitions), targets_(targets) {}
+  RpcWorkPort(PartitionPort& partitions, TargetPort& targets) : partitions_(partitions), targets_(targets) {}
   [[nodiscard]] const ClusterMap& map() const override { return partitions_.view().map(); }
-  [[nodiscard]] Task<Result<SegmentsReply>> fragments_on(PartitionId partition,
-                                                         FragmentsOn request) override;
+  [[nodiscard]] Task<Result<SegmentsReply>> fragments_on(PartitionId partition, FragmentsOn request) override;
   [[nodiscard]] Task<Result<void>> placed(Placed request) override;
   [[nodiscard]] Task<Result<Location>> locate(SegmentId segment) override;
   [[nodiscard]] Task<Result<ClaimsReply>> claims(PartitionId partition, Claims request) override;

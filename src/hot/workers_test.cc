@@ -23,8 +23,7 @@ TEST_F(WorkersTest, RebuildBringsEveryFragmentOfALostTargetBack) {
   EXPECT_GT(worker.progress().bytes, 40u * 4096);
   uint64_t degraded = io.counters().degraded_reads;
   for (const auto& [id, location] : work.rows) {
-    std::set<TargetId> distinct(location.placement.targets.begin(),
-                                location.placement.targets.end());
+    std::set<TargetId> distinct(location.placement.targets.begin(), location.placement.targets.end());
     EXPECT_EQ(distinct.size(), 6u);
     EXPECT_FALSE(distinct.contains(TargetId(102)));
   }
@@ -52,8 +51,7 @@ TEST_F(WorkersTest, RebuildWithoutAFreeTargetSaysWhatToDo) {
   auto done = world.run(worker.rebuild(TargetId(105)));
   ASSERT_FALSE(done.ok());
   EXPECT_EQ(done.code(), Code::kUnavailable);
-  EXPECT_NE(done.error().message().find("headrace target replace"), std::string::npos)
-      << done.error().text();
+  EXPECT_NE(done.error().message().find("headrace target replace"), std::string::npos) << done.error().text();
   expect_all_readable();
 }
 
@@ -65,8 +63,7 @@ TEST_F(WorkersTest, BadInputDamagedFragmentsAreRepairedInPlace) {
   FragmentEntry entry = *target->find({segment(3), 1});
   uint64_t size = fragment_size(entry.segment_length, 4);
   std::string file = "/t" + std::to_string(target->number()) + "/target.dat";
-  uint64_t at =
-      target->superblock().data_offset() + entry.block * kBlock + fragment_header_size(size);
+  uint64_t at = target->superblock().data_offset() + entry.block * kBlock + fragment_header_size(size);
   ASSERT_TRUE(machine.disk().flip(file, at + 5000));
   expect_all_readable();
   EXPECT_EQ(io.counters().degraded_reads, 1u);
@@ -82,9 +79,7 @@ TEST_F(WorkersTest, OrphansAreFreedWhenOldAndUnclaimed) {
   work.rows.erase(segment(4));  // written, never committed
   work.rows.erase(segment(5));
   auto choice = choose_targets(work.cluster, {4, 2}, machine.env().random);
-  ASSERT_TRUE(
-      world.run(io.write(segment(90, 0x99), random_bytes(5000, 1), choice->placement, {}, {}))
-          .ok());
+  ASSERT_TRUE(world.run(io.write(segment(90, 0x99), random_bytes(5000, 1), choice->placement, {}, {})).ok());
   OrphanWorker worker(work, {.page = 4});
   auto early = world.run(worker.sweep(TargetId(101)));
   ASSERT_TRUE(early.ok()) << early.error().text();
@@ -109,7 +104,10 @@ TEST_F(WorkersTest, BadInputATargetWithALostLogGetsBackWhatItsHomesClaim) {
     const Location location = work.rows.at(segment(i));
     for (size_t k = 0; k < location.placement.targets.size(); ++k) {
       const TargetId on = location.placement.targets[k];
-      ASSERT_TRUE(world.run(service.find(on)->free({on, {{segment(i), static_cast<uint8_t>(k)}}}, PartitionId(0), PartitionEpoch(1))).ok());
+      ASSERT_TRUE(world
+                      .run(service.find(on)->free({on, {{segment(i), static_cast<uint8_t>(k)}}}, PartitionId(0),
+                                                  PartitionEpoch(1)))
+                      .ok());
     }
     work.rows.erase(segment(i));
   }
@@ -117,7 +115,8 @@ TEST_F(WorkersTest, BadInputATargetWithALostLogGetsBackWhatItsHomesClaim) {
   ASSERT_TRUE(world.run_until(service.find(TargetId(101))->close()));
   service.remove(TargetId(101));
   ASSERT_TRUE(machine.disk().flip("/t1/target.dat", superblock.log_offset() + 100));
-  auto opened = world.run(Target::open(machine.env(), "/t1", {TargetId(101), ClusterId(1), 1, 0}, {.prewrite_ahead = kMiB, .prewrite_chunk = kMiB}));
+  auto opened = world.run(Target::open(machine.env(), "/t1", {TargetId(101), ClusterId(1), 1, 0},
+                                       {.prewrite_ahead = kMiB, .prewrite_chunk = kMiB}));
   ASSERT_TRUE(opened.ok());
   ASSERT_TRUE((*opened)->scannable());
   ASSERT_TRUE(service.add(*std::move(opened)).ok());
@@ -178,9 +177,7 @@ TEST_F(ServiceTest, ServesTheMessagesOfItsTargets) {
   CallOptions partition{.partition = PartitionId(1), .partition_epoch = PartitionEpoch(3)};
   ASSERT_TRUE(call(JournalOpen{TargetId(100), RunId(1), Position(1), "x"}, partition).ok());
   ASSERT_TRUE(
-      call(JournalAppend{TargetId(100), RunId(1), Position(1), Position(2), random_bytes(100, 1)},
-           partition)
-          .ok());
+      call(JournalAppend{TargetId(100), RunId(1), Position(1), Position(2), random_bytes(100, 1)}, partition).ok());
   EXPECT_EQ(call(JournalSeal{TargetId(100)}, partition)->runs.at(0).last, Position(2));
   EXPECT_EQ(call(JournalRead{TargetId(100), RunId(1), Position(1)})->batches.size(), 1u);
   partition.partition_epoch = PartitionEpoch(2);
@@ -209,14 +206,12 @@ TEST_F(ServiceTest, BadInputClientsNeedACapabilityForWhatTheyTouch) {
   service.set_secret(secret);
   identity.client = ClientId(9);
   uint32_t now = static_cast<uint32_t>(machine.env().clock.wall().count / seconds(1).count);
-  auto with = [&](uint64_t begin, uint64_t end, uint8_t rights, uint32_t expiry,
-                  uint64_t sequence = 1) {
+  auto with = [&](uint64_t begin, uint64_t end, uint8_t rights, uint32_t expiry, uint64_t sequence = 1) {
     CallOptions options;
     options.capability = sign_capability(secret, segment(sequence), begin, end, rights, expiry);
     return options;
   };
-  constexpr uint8_t kBoth =
-      static_cast<uint8_t>(Right::kRead) | static_cast<uint8_t>(Right::kWrite);
+  constexpr uint8_t kBoth = static_cast<uint8_t>(Right::kRead) | static_cast<uint8_t>(Right::kWrite);
   constexpr uint8_t kRead = static_cast<uint8_t>(Right::kRead);
   EXPECT_EQ(call(fragment()).code(), Code::kDenied);
   EXPECT_EQ(call(fragment(), with(0, 4 * kBlock, kRead, now + 60)).code(), Code::kDenied);
@@ -239,8 +234,7 @@ TEST_F(ServiceTest, BadInputClientsNeedACapabilityForWhatTheyTouch) {
 TEST(PieceCache, KeepsTheMostRecentlyUsedWithinItsBudget) {
   World world(1);
   MemoryPieceCache cache(3 * kBlock);
-  for (uint32_t i = 0; i < 3; ++i)
-    ASSERT_TRUE(world.run_until(cache.put({segment(1), i}, random_bytes(kBlock, i))));
+  for (uint32_t i = 0; i < 3; ++i) ASSERT_TRUE(world.run_until(cache.put({segment(1), i}, random_bytes(kBlock, i))));
   EXPECT_EQ(cache.bytes(), 3 * kBlock);
   EXPECT_TRUE(world.run(cache.get({segment(1), 0})).has_value());
   ASSERT_TRUE(world.run_until(cache.put({segment(2), 0}, random_bytes(kBlock, 9))));
@@ -249,8 +243,7 @@ TEST(PieceCache, KeepsTheMostRecentlyUsedWithinItsBudget) {
   auto kept = world.run(cache.get({segment(1), 0}));
   ASSERT_TRUE(kept.has_value());
   EXPECT_TRUE(kept->text() == random_bytes(kBlock, 0).text());
-  ASSERT_TRUE(world.run_until(
-      cache.put({segment(3), 0}, random_bytes(4 * kBlock, 9))));  // too large: not kept
+  ASSERT_TRUE(world.run_until(cache.put({segment(3), 0}, random_bytes(4 * kBlock, 9))));  // too large: not kept
   EXPECT_EQ(cache.bytes(), 3 * kBlock);
   cache.drop({segment(1), 0});
   EXPECT_EQ(cache.bytes(), 2 * kBlock);

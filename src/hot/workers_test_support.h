@@ -30,8 +30,7 @@ inline Buffer random_bytes(size_t size, uint64_t seed) {
 }
 
 inline SegmentId segment(uint64_t sequence, uint64_t ns = kNamespace) {
-  return SegmentId(NamespaceId(ns), Slot(static_cast<uint16_t>(sequence * 20'000)),
-                   NamespaceEpoch(1), sequence);
+  return SegmentId(NamespaceId(ns), Slot(static_cast<uint16_t>(sequence * 20'000)), NamespaceEpoch(1), sequence);
 }
 
 struct DirectFragments final : public FragmentPort {
@@ -57,9 +56,7 @@ struct FakeWork final : public WorkPort {
     SegmentsReply reply;
     for (const auto& [id, location] : rows) {
       if (id <= request.after || cluster.partition_of(id.home())->id != partition) continue;
-      if (std::ranges::find(location.placement.targets, request.on) ==
-          location.placement.targets.end())
-        continue;
+      if (std::ranges::find(location.placement.targets, request.on) == location.placement.targets.end()) continue;
       if (reply.segments.size() == request.limit) {
         reply.more = true;
         break;
@@ -85,9 +82,8 @@ struct FakeWork final : public WorkPort {
     ClaimsReply reply;
     for (size_t i = 0; i < request.segments.size(); ++i) {
       auto at = rows.find(request.segments[i]);
-      reply.claimed.push_back(
-          at != rows.end() && at->second.placement.targets[request.indexes[i]] == request.on ? 1
-                                                                                             : 0);
+      reply.claimed.push_back(at != rows.end() && at->second.placement.targets[request.indexes[i]] == request.on ? 1
+                                                                                                                 : 0);
     }
     co_return reply;
   }
@@ -108,20 +104,17 @@ struct WorkersTest : public testing::Test {
     work.cluster.name_space = NamespaceId(kNamespace);
     work.cluster.nodes.push_back({NodeId(1), "self", true});
     work.cluster.partitions.push_back({PartitionId(0), 0, 32'767, NodeId(1), PartitionEpoch(1)});
-    work.cluster.partitions.push_back(
-        {PartitionId(1), 32'768, 65'535, NodeId(1), PartitionEpoch(1)});
+    work.cluster.partitions.push_back({PartitionId(1), 32'768, 65'535, NodeId(1), PartitionEpoch(1)});
     for (uint32_t i = 0; i < 6; ++i) add_target(i);
   }
   void add_target(uint32_t number) {
-    TargetFormat format{TargetId(100 + number), ClusterId(1), NamespaceId(kNamespace), 32 * kMiB,
-                        number};
+    TargetFormat format{TargetId(100 + number), ClusterId(1), NamespaceId(kNamespace), 32 * kMiB, number};
     auto made = world.run(Target::format(machine.env(), "/t" + std::to_string(number), format,
                                          {.prewrite_ahead = kMiB, .prewrite_chunk = kMiB}));
     HR_ASSERT(made.ok());
     HR_ASSERT(service.add(*std::move(made)).ok());
-    work.cluster.targets.push_back({format.id, NodeId(1), number,
-                                    "z/r/h/t" + std::to_string(number), TargetState::kLive,
-                                    format.capacity, 0});
+    work.cluster.targets.push_back(
+        {format.id, NodeId(1), number, "z/r/h/t" + std::to_string(number), TargetState::kLive, format.capacity, 0});
   }
   void lose(uint32_t number) {
     service.remove(TargetId(100 + number));
@@ -134,14 +127,12 @@ struct WorkersTest : public testing::Test {
       auto choice = choose_targets(work.cluster, protection, machine.env().random);
       auto written = world.run(io.write(segment(i), data, choice->placement, choice->spares, {}));
       ASSERT_TRUE(written.ok()) << written.error().text();
-      work.rows[segment(i)] =
-          Location{segment(i), data.size(), NamespaceId(kNamespace), *written, {}};
+      work.rows[segment(i)] = Location{segment(i), data.size(), NamespaceId(kNamespace), *written, {}};
     }
   }
   void expect_all_readable() {
     for (const auto& [id, location] : work.rows) {
-      auto got =
-          world.run(io.read(id, location.length, location.placement, 0, location.length, {}));
+      auto got = world.run(io.read(id, location.length, location.placement, 0, location.length, {}));
       ASSERT_TRUE(got.ok()) << got.error().text();
       EXPECT_TRUE(got->text() == random_bytes(location.length, id.sequence()).text());
     }

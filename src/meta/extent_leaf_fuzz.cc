@@ -10,11 +10,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     auto leaf = decode_leaf(5 * kWholeLeaf, span, bytes);
     if (!leaf.ok()) continue;
     // What is accepted is exactly what would be written.
-    std::string again = leaf->parts != 0 ? encode_split_leaf(leaf->parts)
-                                         : encode_leaf(5 * kWholeLeaf, span, leaf->pieces);
+    std::string again =
+        leaf->parts != 0 ? encode_split_leaf(leaf->parts) : encode_leaf(5 * kWholeLeaf, span, leaf->pieces);
     if (again != bytes) std::abort();
-    if (leaf->parts == 0)
-      (void)ExtentMap(5 * kWholeLeaf, span, leaf->pieces).slice(5 * kWholeLeaf, span, ~uint64_t{0});
+    if (leaf->parts == 0) (void)ExtentMap(5 * kWholeLeaf, span, leaf->pieces).slice(5 * kWholeLeaf, span, ~uint64_t{0});
   }
   return 0;
 }

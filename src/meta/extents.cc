@@ -56,20 +56,17 @@ Extent hole(uint64_t from, uint64_t to) {
 }
 
 // First piece that ends behind `offset`.
-std::vector<Extent>::const_iterator first_behind(const std::vector<Extent>& pieces,
-                                                 uint64_t offset) {
+std::vector<Extent>::const_iterator first_behind(const std::vector<Extent>& pieces, uint64_t offset) {
   return std::partition_point(pieces.begin(), pieces.end(),
                               [&](const Extent& piece) { return end_of(piece) <= offset; });
 }
 
 }  // namespace
 
-std::vector<Extent> clip_extents(const std::vector<Extent>& extents, uint64_t offset,
-                                 uint64_t length) {
+std::vector<Extent> clip_extents(const std::vector<Extent>& extents, uint64_t offset, uint64_t length) {
   std::vector<Extent> out;
   for (const Extent& piece : extents)
-    if (piece.offset < offset + length && end_of(piece) > offset)
-      out.push_back(cut(piece, offset, offset + length));
+    if (piece.offset < offset + length && end_of(piece) > offset) out.push_back(cut(piece, offset, offset + length));
   return out;
 }
 
@@ -77,8 +74,7 @@ std::vector<Extent> clip_extents(const std::vector<Extent>& extents, uint64_t of
 
 void ExtentDelta::count(const Extent& piece, int sign) {
   HR_ASSERT(stored_kind(piece.kind));
-  Change& change =
-      piece.kind == ExtentKind::kSegment ? segments[piece.segment] : staged[piece.staged];
+  Change& change = piece.kind == ExtentKind::kSegment ? segments[piece.segment] : staged[piece.staged];
   int64_t length = sign * static_cast<int64_t>(piece.length);
   change.bytes += length;
   change.pieces += sign;
@@ -108,23 +104,20 @@ ExtentMap::ExtentMap(uint64_t base, uint64_t span, std::vector<Extent> pieces)
     : base_(base), span_(span), pieces_(std::move(pieces)) {
   for (size_t i = 0; i < pieces_.size(); ++i) {
     HR_ASSERT(stored_kind(pieces_[i].kind) && pieces_[i].length > 0);
-    HR_ASSERT(pieces_[i].offset >= (i == 0 ? base_ : end_of(pieces_[i - 1])) &&
-              end_of(pieces_[i]) <= end());
+    HR_ASSERT(pieces_[i].offset >= (i == 0 ? base_ : end_of(pieces_[i - 1])) && end_of(pieces_[i]) <= end());
   }
 }
 
-ExtentDelta ExtentMap::replace(uint64_t offset, uint64_t length,
-                               const std::vector<Extent>& pieces) {
+ExtentDelta ExtentMap::replace(uint64_t offset, uint64_t length, const std::vector<Extent>& pieces) {
   HR_ASSERT(offset >= base_ && length <= end() - offset);
   ExtentDelta delta;
   if (length == 0) return delta;
   uint64_t to = offset + length;
   // From the neighbour that touches the range on the left to the one that does on the right: they
   // may merge.
-  auto first = std::partition_point(pieces_.begin(), pieces_.end(),
-                                    [&](const Extent& p) { return end_of(p) < offset; });
-  auto last =
-      std::partition_point(first, pieces_.end(), [&](const Extent& p) { return p.offset <= to; });
+  auto first =
+      std::partition_point(pieces_.begin(), pieces_.end(), [&](const Extent& p) { return end_of(p) < offset; });
+  auto last = std::partition_point(first, pieces_.end(), [&](const Extent& p) { return p.offset <= to; });
   std::vector<Extent> changed;
   for (auto at = first; at != last; ++at) {
     delta.count(*at, -1);
@@ -156,8 +149,7 @@ ExtentDelta ExtentMap::repoint(const Extent& from, SegmentId to, uint64_t to_off
   ExtentDelta delta;
   // In the same place of the file, and the same bytes of the source there.
   auto touches = [&from](const Extent& piece) {
-    return piece.offset < end_of(from) && end_of(piece) > from.offset &&
-           same_source(piece, from) &&
+    return piece.offset < end_of(from) && end_of(piece) > from.offset && same_source(piece, from) &&
            piece.segment_offset + from.offset == from.segment_offset + piece.offset;
   };
   auto begin = std::ranges::find_if(pieces_, touches);
@@ -197,8 +189,7 @@ std::vector<Extent> ExtentMap::slice(uint64_t offset, uint64_t length, uint64_t 
   uint64_t to = std::min({offset + length, file_size, end()});
   uint64_t at = std::max(offset, base_);
   if (at >= to) return out;
-  for (auto piece = first_behind(pieces_, at); piece != pieces_.end() && piece->offset < to;
-       ++piece) {
+  for (auto piece = first_behind(pieces_, at); piece != pieces_.end() && piece->offset < to; ++piece) {
     if (piece->offset > at) append(out, hole(at, piece->offset));
     append(out, cut(*piece, at, to));
     at = std::min(end_of(*piece), to);
@@ -211,10 +202,7 @@ std::vector<Extent> ExtentMap::slice(uint64_t offset, uint64_t length, uint64_t 
 
 Key leaf_key(FileId file, Leaf leaf) {
   HR_ASSERT(leaf.index < kMaxFileSize / kWholeLeaf && leaf.part <= 16);
-  return KeyBuilder(file.slot(), Table::kExtent)
-      .u48(file.local())
-      .u48(leaf.index << 8 | leaf.part)
-      .take();
+  return KeyBuilder(file.slot(), Table::kExtent).u48(file.local()).u48(leaf.index << 8 | leaf.part).take();
 }
 
 Leaf leaf_of(std::string_view key) {
@@ -268,19 +256,15 @@ std::string encode_leaf(uint64_t base, uint64_t span, const std::vector<Extent>&
   Writer packed(pieces.size() * kPieceBytes);
   uint64_t done = base;
   for (const Extent& piece : pieces) {
-    HR_ASSERT(stored_kind(piece.kind) && piece.length > 0 && piece.offset >= done &&
-              end_of(piece) <= base + span);
+    HR_ASSERT(stored_kind(piece.kind) && piece.length > 0 && piece.offset >= done && end_of(piece) <= base + span);
     HR_ASSERT(piece.segment_offset + piece.length <= kMaxSegment);
     done = end_of(piece);
-    uint32_t source = piece.kind == ExtentKind::kSegment
-                          ? number_of(segments, segment_numbers, piece.segment)
-                          : number_of(staged, staged_numbers, piece.staged);
+    uint32_t source = piece.kind == ExtentKind::kSegment ? number_of(segments, segment_numbers, piece.segment)
+                                                         : number_of(staged, staged_numbers, piece.staged);
     packed(static_cast<uint32_t>((piece.offset - base) << 8 | static_cast<uint8_t>(piece.kind)),
-           static_cast<uint32_t>(piece.length - 1), source,
-           static_cast<uint32_t>(piece.segment_offset));
+           static_cast<uint32_t>(piece.length - 1), source, static_cast<uint32_t>(piece.segment_offset));
   }
-  Writer writer(kHeaderBytes + segments.size() * kSegmentBytes + staged.size() * kStagedBytes +
-                packed.size());
+  Writer writer(kHeaderBytes + segments.size() * kSegmentBytes + staged.size() * kStagedBytes + packed.size());
   writer(LeafHeader{.span_log2 = static_cast<uint8_t>(std::countr_zero(span)),
                     .pieces = static_cast<uint32_t>(pieces.size()),
                     .segments = static_cast<uint32_t>(segments.size()),
@@ -294,8 +278,7 @@ std::string encode_leaf(uint64_t base, uint64_t span, const std::vector<Extent>&
 std::string encode_split_leaf(uint16_t parts) {
   HR_ASSERT(parts != 0);
   Writer writer(kHeaderBytes);
-  writer(
-      LeafHeader{.span_log2 = static_cast<uint8_t>(std::countr_zero(kWholeLeaf)), .parts = parts});
+  writer(LeafHeader{.span_log2 = static_cast<uint8_t>(std::countr_zero(kWholeLeaf)), .parts = parts});
   return writer.take();
 }
 
@@ -307,24 +290,21 @@ Result<LeafValue> decode_leaf(uint64_t base, uint64_t span, std::string_view byt
   if (header.format > kFormat)
     return Error(Code::kUnsupportedFormat,
                  "extent leaf of format " + std::to_string(header.format) + ": upgrade headrace");
-  if (header.span_log2 != std::countr_zero(span))
-    return corrupt("covers another span than its key says");
-  uint64_t rest = uint64_t{header.segments} * kSegmentBytes +
-                  uint64_t{header.staged} * kStagedBytes + uint64_t{header.pieces} * kPieceBytes;
+  if (header.span_log2 != std::countr_zero(span)) return corrupt("covers another span than its key says");
+  uint64_t rest = uint64_t{header.segments} * kSegmentBytes + uint64_t{header.staged} * kStagedBytes +
+                  uint64_t{header.pieces} * kPieceBytes;
   if (rest != reader.left()) return corrupt("its size does not fit its counts");
   LeafValue out;
   out.parts = header.parts;
   if (header.parts != 0) {
-    if (span != kWholeLeaf || rest != 0)
-      return corrupt("only a whole leaf splits, and has no pieces then");
+    if (span != kWholeLeaf || rest != 0) return corrupt("only a whole leaf splits, and has no pieces then");
     return out;
   }
   std::vector<SegmentId> segments(header.segments);
   std::vector<uint64_t> staged(header.staged);
   for (SegmentId& segment : segments) reader(segment);
   for (uint64_t& id : staged) reader(id);
-  if (!all_different(segments) || !all_different(staged))
-    return corrupt("a source is listed twice");
+  if (!all_different(segments) || !all_different(staged)) return corrupt("a source is listed twice");
   uint32_t next_segment = 0;
   uint32_t next_staged = 0;
   uint64_t done = base;
@@ -338,10 +318,8 @@ Result<LeafValue> decode_leaf(uint64_t base, uint64_t span, std::string_view byt
                  .length = uint64_t{length} + 1,
                  .kind = static_cast<ExtentKind>(place & 0xff),
                  .segment_offset = source_offset};
-    if (piece.offset < done || end_of(piece) > base + span)
-      return corrupt("a piece overlaps another or the border");
-    if (piece.segment_offset + piece.length > kMaxSegment)
-      return corrupt("a piece reaches behind its source");
+    if (piece.offset < done || end_of(piece) > base + span) return corrupt("a piece overlaps another or the border");
+    if (piece.segment_offset + piece.length > kMaxSegment) return corrupt("a piece reaches behind its source");
     done = end_of(piece);
     if (!stored_kind(piece.kind)) return corrupt("a piece is of a kind that leaves do not hold");
     bool is_segment = piece.kind == ExtentKind::kSegment;
@@ -354,12 +332,10 @@ Result<LeafValue> decode_leaf(uint64_t base, uint64_t span, std::string_view byt
     } else {
       piece.staged = staged[source];
     }
-    if (!out.pieces.empty() && continues(out.pieces.back(), piece))
-      return corrupt("a piece is cut for no reason");
+    if (!out.pieces.empty() && continues(out.pieces.back(), piece)) return corrupt("a piece is cut for no reason");
     out.pieces.push_back(piece);
   }
-  if (next_segment != header.segments || next_staged != header.staged)
-    return corrupt("a listed source has no piece");
+  if (next_segment != header.segments || next_staged != header.staged) return corrupt("a listed source has no piece");
   return out;
 }
 
@@ -410,18 +386,16 @@ Result<void> FileLeaves::load(Leaf leaf, std::optional<std::string_view> row) {
   }
   if (leaf.part == 0) {
     HR_ASSERT(!wholes_.contains(leaf.index));
-    wholes_.emplace(leaf.index,
-                    Whole{.split = value.parts != 0,
-                          .stored_parts = value.parts,
-                          .stored = row.has_value(),
-                          .map = ExtentMap(leaf.base(), leaf.span(), std::move(value.pieces))});
+    wholes_.emplace(leaf.index, Whole{.split = value.parts != 0,
+                                      .stored_parts = value.parts,
+                                      .stored = row.has_value(),
+                                      .map = ExtentMap(leaf.base(), leaf.span(), std::move(value.pieces))});
     return {};
   }
   auto whole = wholes_.find(leaf.index);
   HR_ASSERT(whole != wholes_.end() && whole->second.split);
   if (!row) return corrupt("a part that its whole leaf names is not there");
-  whole->second.parts.emplace(leaf.part,
-                              ExtentMap(leaf.base(), leaf.span(), std::move(value.pieces)));
+  whole->second.parts.emplace(leaf.part, ExtentMap(leaf.base(), leaf.span(), std::move(value.pieces)));
   return {};
 }
 
@@ -447,8 +421,7 @@ void FileLeaves::split_if_crowded(uint64_t index, Whole& whole, ExtentDelta& del
   }
 }
 
-ExtentDelta FileLeaves::replace(uint64_t offset, uint64_t length,
-                                const std::vector<Extent>& pieces) {
+ExtentDelta FileLeaves::replace(uint64_t offset, uint64_t length, const std::vector<Extent>& pieces) {
   HR_ASSERT(missing(offset, length).empty());
   ExtentDelta delta;
   each_unit(offset, offset + length, kWholeLeaf, [&](uint64_t from, uint64_t to) {
@@ -462,8 +435,7 @@ ExtentDelta FileLeaves::replace(uint64_t offset, uint64_t length,
     }
     each_unit(from, to, kPartLeaf, [&](uint64_t begin, uint64_t end) {
       uint8_t part = part_leaf_at(begin).part;
-      delta.add(part_at(whole, index, part)
-                    .replace(begin, end - begin, clip_extents(pieces, begin, end - begin)));
+      delta.add(part_at(whole, index, part).replace(begin, end - begin, clip_extents(pieces, begin, end - begin)));
       whole.part_changed[part] = true;
     });
   });
@@ -509,8 +481,7 @@ std::vector<Extent> FileLeaves::slice(uint64_t offset, uint64_t length, uint64_t
         append(out, hole(begin, end));
         return;
       }
-      for (const Extent& piece : part->second.slice(begin, end - begin, file_size))
-        append(out, piece);
+      for (const Extent& piece : part->second.slice(begin, end - begin, file_size)) append(out, piece);
     });
   });
   return out;
@@ -552,13 +523,11 @@ std::vector<std::pair<Leaf, std::optional<std::string>>> FileLeaves::changes() {
       whole.split = false;
       whole.parts.clear();
     } else {
-      if (!whole.stored || parts != whole.stored_parts)
-        out.emplace_back(leaf, encode_split_leaf(parts));
+      if (!whole.stored || parts != whole.stored_parts) out.emplace_back(leaf, encode_split_leaf(parts));
       whole.stored = true;
     }
     whole.stored_parts = parts;
-    out.insert(out.end(), std::make_move_iterator(rows.begin()),
-               std::make_move_iterator(rows.end()));
+    out.insert(out.end(), std::make_move_iterator(rows.begin()), std::make_move_iterator(rows.end()));
   }
   return out;
 }

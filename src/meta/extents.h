@@ -61,8 +61,7 @@ class ExtentMap {
   // stays.
   ExtentDelta repoint(const Extent& from, SegmentId to, uint64_t to_offset);
   // The pieces of the range, cut to it, with holes between them explicit, up to file_size.
-  [[nodiscard]] std::vector<Extent> slice(uint64_t offset, uint64_t length,
-                                          uint64_t file_size) const;
+  [[nodiscard]] std::vector<Extent> slice(uint64_t offset, uint64_t length, uint64_t file_size) const;
 
  private:
   uint64_t base_;
@@ -74,16 +73,13 @@ class ExtentMap {
 
 inline constexpr uint64_t kWholeLeaf = 16 * kMiB;
 inline constexpr uint64_t kPartLeaf = kMiB;
-inline constexpr size_t kMaxLeafPieces =
-    64;  // of a whole one; of a part: beyond it, it is due for rewriting
+inline constexpr size_t kMaxLeafPieces = 64;  // of a whole one; of a part: beyond it, it is due for rewriting
 inline constexpr uint64_t kMaxFileSize = uint64_t{1} << 63;
 
 struct Leaf {
   uint64_t index = 0;  // the 16 MiB of the file
   uint8_t part = 0;    // 0: whole; 1 to 16: the n-th MiB of it
-  [[nodiscard]] uint64_t base() const {
-    return index * kWholeLeaf + (part == 0 ? 0 : (part - 1) * kPartLeaf);
-  }
+  [[nodiscard]] uint64_t base() const { return index * kWholeLeaf + (part == 0 ? 0 : (part - 1) * kPartLeaf); }
   [[nodiscard]] uint64_t span() const { return part == 0 ? kWholeLeaf : kPartLeaf; }
   auto operator<=>(const Leaf&) const = default;
 };
@@ -91,8 +87,7 @@ struct Leaf {
   return {.index = offset / kWholeLeaf};
 }
 [[nodiscard]] inline Leaf part_leaf_at(uint64_t offset) {
-  return {.index = offset / kWholeLeaf,
-          .part = static_cast<uint8_t>(1 + offset % kWholeLeaf / kPartLeaf)};
+  return {.index = offset / kWholeLeaf, .part = static_cast<uint8_t>(1 + offset % kWholeLeaf / kPartLeaf)};
 }
 // slot | kExtent | file local:48 | index:40 | part:8. In the order of the file, a whole leaf before
 // its parts.
@@ -101,15 +96,13 @@ struct Leaf {
 
 struct LeafValue {
   std::vector<Extent> pieces;  // file offsets
-  uint16_t parts = 0;  // of a whole leaf that split: bit n: part n + 1 has a row. Then no pieces
+  uint16_t parts = 0;          // of a whole leaf that split: bit n: part n + 1 has a row. Then no pieces
 };
-[[nodiscard]] std::string encode_leaf(uint64_t file_offset_base, uint64_t span,
-                                      const std::vector<Extent>& pieces);
+[[nodiscard]] std::string encode_leaf(uint64_t file_offset_base, uint64_t span, const std::vector<Extent>& pieces);
 [[nodiscard]] std::string encode_split_leaf(uint16_t parts);
 // kCorrupt unless every byte is as encoded for this base and span.
 // DECODER: extent_leaf
-[[nodiscard]] Result<LeafValue> decode_leaf(uint64_t file_offset_base, uint64_t span,
-                                            std::string_view bytes);
+[[nodiscard]] Result<LeafValue> decode_leaf(uint64_t file_offset_base, uint64_t span, std::string_view bytes);
 
 // --- A file's leaves, as an operation gathers and changes them ---
 //
@@ -129,8 +122,7 @@ class FileLeaves {
   // As ExtentMap's, over any range that nothing is missing of. Leaves split where they must.
   ExtentDelta replace(uint64_t offset, uint64_t length, const std::vector<Extent>& pieces);
   ExtentDelta repoint(const Extent& from, SegmentId to, uint64_t to_offset);
-  [[nodiscard]] std::vector<Extent> slice(uint64_t offset, uint64_t length,
-                                          uint64_t file_size) const;
+  [[nodiscard]] std::vector<Extent> slice(uint64_t offset, uint64_t length, uint64_t file_size) const;
 
   // Rows that differ from what was loaded; nothing: to be deleted. Taken once.
   [[nodiscard]] std::vector<std::pair<Leaf, std::optional<std::string>>> changes();
@@ -154,7 +146,6 @@ class FileLeaves {
 };
 
 // Extents cut to [offset, offset + length).
-[[nodiscard]] std::vector<Extent> clip_extents(const std::vector<Extent>& extents, uint64_t offset,
-                                               uint64_t length);
+[[nodiscard]] std::vector<Extent> clip_extents(const std::vector<Extent>& extents, uint64_t offset, uint64_t length);
 
 }  // namespace headrace

@@ -21,20 +21,15 @@ Extent in_segment(uint64_t offset, uint64_t length, uint64_t n, uint64_t segment
           .segment_offset = segment_offset};
 }
 Extent in_staged(uint64_t offset, uint64_t length, uint64_t id, uint64_t staged_offset = 0) {
-  return {.offset = offset,
-          .length = length,
-          .kind = ExtentKind::kStaged,
-          .segment_offset = staged_offset,
-          .staged = id};
+  return {
+      .offset = offset, .length = length, .kind = ExtentKind::kStaged, .segment_offset = staged_offset, .staged = id};
 }
 
 std::string text_of(const std::vector<Extent>& pieces) {
   std::string out;
   for (const Extent& p : pieces)
-    out += std::to_string(p.offset) + "+" + std::to_string(p.length) + ":" +
-           std::to_string(static_cast<int>(p.kind)) + "/" +
-           std::to_string(p.segment.sequence() + p.staged) + "@" +
-           std::to_string(p.segment_offset) + " ";
+    out += std::to_string(p.offset) + "+" + std::to_string(p.length) + ":" + std::to_string(static_cast<int>(p.kind)) +
+           "/" + std::to_string(p.segment.sequence() + p.staged) + "@" + std::to_string(p.segment_offset) + " ";
   return out;
 }
 
@@ -45,8 +40,7 @@ using Source = std::pair<uint64_t, uint64_t>;
 // A file as an array of units, each tagged with its source.
 class Model {
  public:
-  Model(uint64_t base, uint64_t span, uint64_t unit)
-      : base_(base), unit_(unit), units_(span / unit) {}
+  Model(uint64_t base, uint64_t span, uint64_t unit) : base_(base), unit_(unit), units_(span / unit) {}
   void put(uint64_t offset, uint64_t length, const std::vector<Extent>& pieces) {
     for (uint64_t at = offset; at < offset + length; at += unit_) unit(at) = {};
     for (const Extent& piece : pieces)
@@ -147,9 +141,8 @@ TEST(ExtentMap, BehavesLikeAnArrayOfBytesThatKnowTheirSource) {
       for (size_t i = 1; i < map.pieces().size(); ++i) {
         const Extent& a = map.pieces()[i - 1];
         const Extent& b = map.pieces()[i];
-        EXPECT_FALSE(a.offset + a.length == b.offset && a.kind == b.kind &&
-                     a.segment == b.segment && a.staged == b.staged &&
-                     a.segment_offset + a.length == b.segment_offset)
+        EXPECT_FALSE(a.offset + a.length == b.offset && a.kind == b.kind && a.segment == b.segment &&
+                     a.staged == b.staged && a.segment_offset + a.length == b.segment_offset)
             << "not coalesced: " << text_of(map.pieces());
       }
       auto decoded = decode_leaf(kBase, kSpan, encode_leaf(kBase, kSpan, map.pieces()));
@@ -205,8 +198,7 @@ TEST(FileLeaves, BehaveLikeAnArrayOfBlocksThroughSplitsAndReloads) {
             auto row = rows.find(leaf_key(file, leaf));
             EXPECT_EQ(leaf_of(leaf_key(file, leaf)), leaf);
             auto loaded =
-                leaves.load(leaf, row == rows.end() ? std::nullopt
-                                                    : std::optional<std::string_view>(row->second));
+                leaves.load(leaf, row == rows.end() ? std::nullopt : std::optional<std::string_view>(row->second));
             EXPECT_TRUE(loaded.ok()) << (loaded.ok() ? "" : loaded.error().text());
           }
         }
@@ -222,8 +214,7 @@ TEST(FileLeaves, BehaveLikeAnArrayOfBlocksThroughSplitsAndReloads) {
           model.repoint(from, to, 8 * kKiB);
         }
       } else {
-        auto pieces =
-            what == 1 ? std::vector<Extent>() : random_pieces(random, offset, length, kUnit);
+        auto pieces = what == 1 ? std::vector<Extent>() : random_pieces(random, offset, length, kUnit);
         total.add(leaves.replace(offset, length, pieces));
         model.put(offset, length, pieces);
       }
@@ -257,11 +248,8 @@ TEST(FileLeaves, BehaveLikeAnArrayOfBlocksThroughSplitsAndReloads) {
     for (int round = 0; round < 2; ++round)
       for (Leaf leaf : leaves.missing(0, kSize)) {
         auto row = rows.find(leaf_key(file, leaf));
-        ASSERT_TRUE(leaves
-                        .load(leaf, row == rows.end()
-                                        ? std::nullopt
-                                        : std::optional<std::string_view>(row->second))
-                        .ok());
+        ASSERT_TRUE(
+            leaves.load(leaf, row == rows.end() ? std::nullopt : std::optional<std::string_view>(row->second)).ok());
       }
     total.add(leaves.replace(0, kSize, {}));
     for (auto& [leaf, value] : leaves.changes()) {
@@ -275,19 +263,16 @@ TEST(FileLeaves, BehaveLikeAnArrayOfBlocksThroughSplitsAndReloads) {
 
 TEST(ExtentLeaf, APieceTakesSixteenBytesAndAnEntryOfItsSource) {
   std::vector<Extent> pieces;
-  for (uint64_t i = 0; i < 64; ++i)
-    pieces.push_back(in_segment(i * 8192, 4096, 1 + i % 2, i * 4096));
+  for (uint64_t i = 0; i < 64; ++i) pieces.push_back(in_segment(i * 8192, 4096, 1 + i % 2, i * 4096));
   EXPECT_EQ(encode_leaf(0, kWholeLeaf, pieces).size(), 16 + 2 * 16 + 64 * 16u);
 }
 
 TEST(ExtentLeaf, BadInputIsRefusedOrMeansTheSameWhateverByteIsFlipped) {
-  std::string good =
-      encode_leaf(kWholeLeaf, kWholeLeaf,
-                  {in_segment(kWholeLeaf, 10, 1, 0), in_staged(kWholeLeaf + 10, 5, 3),
-                   in_segment(kWholeLeaf + 99, 1, 1, 50)});
+  std::string good = encode_leaf(
+      kWholeLeaf, kWholeLeaf,
+      {in_segment(kWholeLeaf, 10, 1, 0), in_staged(kWholeLeaf + 10, 5, 3), in_segment(kWholeLeaf + 99, 1, 1, 50)});
   ASSERT_TRUE(decode_leaf(kWholeLeaf, kWholeLeaf, good).ok());
-  for (size_t n = 0; n < good.size(); ++n)
-    EXPECT_FALSE(decode_leaf(kWholeLeaf, kWholeLeaf, good.substr(0, n)).ok());
+  for (size_t n = 0; n < good.size(); ++n) EXPECT_FALSE(decode_leaf(kWholeLeaf, kWholeLeaf, good.substr(0, n)).ok());
   for (size_t i = 0; i < good.size(); ++i) {
     std::string bad = good;
     bad[i] = static_cast<char>(bad[i] ^ 0x40);

@@ -1,5 +1,5 @@
-// FileExtents: one file's extents within a transaction: leaves are gathered as ranges are touched, changed in memory, and
-// put back by write(). Owner: the operation's frame; the transaction outlives it.
+// FileExtents: one file's extents within a transaction: leaves are gathered as ranges are touched, changed in memory,
+// and put back by write(). Owner: the operation's frame; the transaction outlives it.
 #pragma once
 
 #include "meta/extents.h"

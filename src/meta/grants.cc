@@ -83,7 +83,8 @@ Task<void> Grants::recall_one(SessionId session, Grant grant, GrantKind keep) {
   auto file = files_.find(grant.file);
   if (file != files_.end()) {
     for (Holder& holder : file->second)
-      if (holder.session == session && holder.grant.id == grant.id) holder.grant.kind = std::min(holder.grant.kind, keep);
+      if (holder.session == session && holder.grant.id == grant.id)
+        holder.grant.kind = std::min(holder.grant.kind, keep);
     if (keep == GrantKind::kNone) release(session, grant.id);
   }
   mine->done.set();
@@ -137,7 +138,8 @@ void Grants::drop_session(SessionId session) {
 std::vector<FileId> Grants::written() const {
   std::vector<FileId> out;
   for (const auto& [file, holders] : files_)
-    if (std::any_of(holders.begin(), holders.end(), [](const Holder& h) { return h.grant.kind == GrantKind::kWrite; })) out.push_back(file);
+    if (std::any_of(holders.begin(), holders.end(), [](const Holder& h) { return h.grant.kind == GrantKind::kWrite; }))
+      out.push_back(file);
   std::sort(out.begin(), out.end());
   return out;
 }

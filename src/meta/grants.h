@@ -1,7 +1,8 @@
 // Grants: who may cache or change what without asking. In memory; after a leader change clients claim theirs again.
 //
 // Per file: any number of read grants, or one write grant (whose session may hold nothing else on it). Recalls of one
-// grant are merged. A session that does not answer keeps its grants until its lease has run out, then is evicted: whoever waits gets on.
+// grant are merged. A session that does not answer keeps its grants until its lease has run out, then is evicted:
+// whoever waits gets on.
 #pragma once
 
 #include <functional>
@@ -32,7 +33,8 @@ class Grants {
   [[nodiscard]] bool conflict(FileId file, SessionId asking, GrantKind kind) const;
   // Recalls what conflicts and waits for it, newly given ones too.
   [[nodiscard]] Task<void> clear(FileId file, SessionId asking, GrantKind kind);
-  // The session was asked to give its grant on the file back and has not answered yet: nothing may be given to it on it.
+  // The session was asked to give its grant on the file back and has not answered yet: nothing may be given to it on
+  // it.
   [[nodiscard]] bool being_recalled(SessionId session, FileId file) const;
   [[nodiscard]] Task<void> settled(SessionId session, FileId file);
   [[nodiscard]] const Grant* held(SessionId session, FileId file) const;

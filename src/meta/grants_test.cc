@@ -15,7 +15,8 @@ struct GrantsTest : ::testing::Test {
   World world{1, {}};
   Machine& machine = world.add_machine("node");
   std::vector<std::pair<SessionId, GrantKind>> recalled;
-  Grants grants{machine.env(), [this](SessionId session, Grant grant, GrantKind keep) { return recall(session, grant, keep); }};
+  Grants grants{machine.env(),
+                [this](SessionId session, Grant grant, GrantKind keep) { return recall(session, grant, keep); }};
   Scope scope;
 
   Task<void> recall(SessionId session, Grant, GrantKind keep) {
@@ -23,7 +24,9 @@ struct GrantsTest : ::testing::Test {
     recalled.emplace_back(session, keep);
   }
   Task<void> clear(SessionId asking, GrantKind kind) { co_await grants.clear(kFile, asking, kind); }
-  void run() { ASSERT_TRUE(world.run_until([&] { return scope.running() == 0; })); }
+  void run() {
+    ASSERT_TRUE(world.run_until([&] { return scope.running() == 0; }));
+  }
 };
 
 TEST_F(GrantsTest, AReaderLeavesTheWriterAReadGrant) {

@@ -1,7 +1,7 @@
 // The advisory locks of one file, as POSIX and flock(2) want them. Pure: no rows, no waiting (ops/locks).
 //
-// Invariants of a set: locks of one owner and kind do not overlap; touching ones of the same kind are one. Owners are told
-// apart by session and number; fcntl's and flock's locks (FileLock::whole) do not see each other.
+// Invariants of a set: locks of one owner and kind do not overlap; touching ones of the same kind are one. Owners are
+// told apart by session and number; fcntl's and flock's locks (FileLock::whole) do not see each other.
 #pragma once
 
 #include <optional>

@@ -18,9 +18,11 @@ TEST(Locks, SharedOnesMeetAndExclusiveOnesDoNot) {
   EXPECT_FALSE(conflicting_lock(held, lock(1, 2, LockKind::kShared, 0, 100)));
   EXPECT_TRUE(conflicting_lock(held, lock(1, 2, LockKind::kExclusive, 19, 30)));
   EXPECT_FALSE(conflicting_lock(held, lock(1, 2, LockKind::kExclusive, 20, 30)));
-  EXPECT_TRUE(conflicting_lock(held, lock(2, 1, LockKind::kExclusive, 0, 11))) << "the same number in another session is another owner";
+  EXPECT_TRUE(conflicting_lock(held, lock(2, 1, LockKind::kExclusive, 0, 11)))
+      << "the same number in another session is another owner";
   EXPECT_FALSE(conflicting_lock(held, lock(1, 1, LockKind::kExclusive, 0, 100))) << "one's own is not in the way";
-  EXPECT_FALSE(conflicting_lock(held, lock(2, 1, LockKind::kExclusive, 0, kLockEnd, true))) << "flock and fcntl do not see each other";
+  EXPECT_FALSE(conflicting_lock(held, lock(2, 1, LockKind::kExclusive, 0, kLockEnd, true)))
+      << "flock and fcntl do not see each other";
 }
 
 // Against a model that knows of each byte and each owner which lock is there.

@@ -20,7 +20,7 @@ class Overlay {
   struct Entry {
     std::optional<RowValue> value;  // nothing: deleted
     uint64_t version = 0;
-    Position position;              // of its journal record
+    Position position;  // of its journal record
   };
   using Entries = std::map<Key, Entry, std::less<>>;
 

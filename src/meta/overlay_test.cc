@@ -5,7 +5,9 @@
 namespace headrace {
 namespace {
 
-RowChange put(std::string key, std::string value) { return {std::move(key), std::move(value)}; }
+RowChange put(std::string key, std::string value) {
+  return {std::move(key), std::move(value)};
+}
 
 TEST(Overlay, ShowsTheNewestChangeUntilTheStoreHasIt) {
   Overlay overlay;

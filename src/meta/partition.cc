@@ -12,7 +12,9 @@ constexpr const char* kCountersRow = "counters";
 constexpr const char* kOriginRow = "origin";
 constexpr size_t kManyRows = 1'000'000;  // sessions, results, prepared transactions: all bounded elsewhere
 
-uint8_t journal_copies(const ClusterMap& map) { return static_cast<uint8_t>(1 + map.protection.parity); }
+uint8_t journal_copies(const ClusterMap& map) {
+  return static_cast<uint8_t>(1 + map.protection.parity);
+}
 }  // namespace
 
 Partition::Partition(PartitionContext context, PartitionId id)
@@ -50,8 +52,10 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
   } else if (record.checkpoint) {
     HR_CO_TRY(store_, co_await open_checkpoint());
   } else if (record.checkpoint_at.value() > 0) {
-    co_return Error(Code::kCorrupt, "the partition began on a bucket's manifest and has no checkpoint of its own yet, but the coordinator "
-                                    "no longer names that manifest: bring it back with `headrace rehydrate`");
+    co_return Error(
+        Code::kCorrupt,
+        "the partition began on a bucket's manifest and has no checkpoint of its own yet, but the coordinator "
+        "no longer names that manifest: bring it back with `headrace rehydrate`");
   } else {
     HR_CO_TRY(store_, co_await context_.stores.create(name));
   }
@@ -188,8 +192,8 @@ Task<Result<ObjectRow*>> Partition::object_of_origin(ObjectRef ref, std::map<Key
   co_return &((*objects)[key] = row);
 }
 
-// Segments that came into objects after the manifest's cut was journaled: their locations, and the rows of those objects,
-// which no record of the cut has.
+// Segments that came into objects after the manifest's cut was journaled: their locations, and the rows of those
+// objects, which no record of the cut has.
 Task<Result<std::vector<RowChange>>> Partition::rows_of_origin(std::vector<Location> locations) {
   std::vector<RowChange> changes;
   std::map<Key, ObjectRow> objects;
@@ -320,7 +324,8 @@ Task<Result<void>> Partition::find_work() {
     uint32_t slot = first_slot_;
     while (slot <= last_slot_ && !stopping_) {
       Key from = KeyBuilder(Slot(static_cast<uint16_t>(slot)), table).take();
-      HR_CO_TRY(auto rows, co_await store_->scan(from, prefix_end(KeyBuilder(Slot(last_slot_), Table::kPartition).take()), 1));
+      HR_CO_TRY(auto rows,
+                co_await store_->scan(from, prefix_end(KeyBuilder(Slot(last_slot_), Table::kPartition).take()), 1));
       if (rows.empty()) break;
       auto found = static_cast<uint32_t>(key_number(rows[0].first, 0, 2));
       auto found_table = static_cast<Table>(rows[0].first[2]);
@@ -406,10 +411,11 @@ void Partition::list_session(Transaction& txn) {
   Session* session = sessions_.find(txn.session_);
   if (session == nullptr) return;
   if (!session->journaled) {
-    // Nothing more is journaled: no grant, then. Where the node refuses changes, who reads needs grants all the same, and which
-    // sessions there are is of this cluster alone.
+    // Nothing more is journaled: no grant, then. Where the node refuses changes, who reads needs grants all the same,
+    // and which sessions there are is of this cluster alone.
     if (txn.writes_.empty() && counters_.closed) return;
-    if (!mutant("session_not_journaled")) txn.put_row(session_key(first_slot(), session->id), SessionRow{session->client, counters_.namespace_epoch});
+    if (!mutant("session_not_journaled"))
+      txn.put_row(session_key(first_slot(), session->id), SessionRow{session->client, counters_.namespace_epoch});
     session->journaled = true;
     session->journaled_at = next_position();
   }
@@ -452,7 +458,8 @@ Task<void> Partition::commit_loop() {
     for (Pending& pending : taken) to_apply_.push_back(std::move(pending));
     Scheduler::current().wake_all(durable_waiters_);
     apply_wanted_.set();
-    if (journal_.bytes_since_checkpoint() > context_.options.checkpoint_bytes || (!journal_.fully_copied() && !mutant("skip_recopy")))
+    if (journal_.bytes_since_checkpoint() > context_.options.checkpoint_bytes ||
+        (!journal_.fully_copied() && !mutant("skip_recopy")))
       checkpoint_wanted_.set();
   }
 }
@@ -505,7 +512,8 @@ Task<void> Partition::lease_loop() {
     if (serving_ && pending_.empty() && journal_.may_widen()) queue_record({}, false);
     // A cut that nobody takes must not hold the store for ever.
     apply_wanted_.set();
-    std::erase_if(cuts_, [&](const KeptCut& k) { return !k.taken && now - k.since > context_.options.cut_patience * 2; });
+    std::erase_if(cuts_,
+                  [&](const KeptCut& k) { return !k.taken && now - k.since > context_.options.cut_patience * 2; });
   }
 }
 
@@ -527,7 +535,8 @@ Task<void> Partition::flush_clients() {
     std::vector<FileId> files = grants_.written();
     for (size_t i = 0; i < files.size();) {
       Scope scope;
-      for (size_t n = 0; n < kAtOnce && i < files.size(); ++n, ++i) scope.spawn(grants_.clear(files[i], SessionId(), GrantKind::kRead));
+      for (size_t n = 0; n < kAtOnce && i < files.size(); ++n, ++i)
+        scope.spawn(grants_.clear(files[i], SessionId(), GrantKind::kRead));
       co_await scope.join();
     }
   }
@@ -669,7 +678,11 @@ PartitionStatusReply Partition::status() const {
   s.reservations = sessions_.reservations();
   s.operations = operations_;
   s.serving = serving_;
-  s.state = !serving_ ? state_ : !read_only_.empty() ? "read-only: " + read_only_ : counters_.closed ? "closed" : closing_ ? "closing" : "serving";
+  s.state = !serving_             ? state_
+            : !read_only_.empty() ? "read-only: " + read_only_
+            : counters_.closed    ? "closed"
+            : closing_            ? "closing"
+                                  : "serving";
   return s;
 }
 

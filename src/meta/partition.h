@@ -4,9 +4,10 @@
 // good (state() says why): the node starts a new Partition object.
 // A change is: gathered and run in a Transaction → commit(): into the overlay and the pending batch → journaled on all
 // copies → durable: replies go out → applied to the store → in a later checkpoint.
-// Invariants: (1) no reply, reads included, leaves before the newest change it saw is durable; (2) the store never holds
-// what is not durable in the journal; (3) the journal is trimmed only below a checkpoint that is in R copies and named
-// in the coordinator; (4) a cut is one position: while the store flushes at it, later changes wait in the overlay.
+// Invariants: (1) no reply, reads included, leaves before the newest change it saw is durable; (2) the store never
+// holds what is not durable in the journal; (3) the journal is trimmed only below a checkpoint that is in R copies and
+// named in the coordinator; (4) a cut is one position: while the store flushes at it, later changes wait in the
+// overlay.
 #pragma once
 
 #include <algorithm>
@@ -33,14 +34,14 @@
 namespace headrace {
 
 struct PartitionOptions {
-  uint64_t checkpoint_bytes = 64 * kMiB;   // of journal since the last one
+  uint64_t checkpoint_bytes = 64 * kMiB;  // of journal since the last one
   Nanos checkpoint_interval = seconds(120);
   uint64_t batch_bytes = 1 * kMiB;
-  uint64_t overlay_rows = 200'000;         // above it mutations wait
-  uint64_t staged_bytes = 256 * kMiB;      // above it Stage waits for the packer (kUnavailable)
-  Nanos lease = seconds(10);               // clients'
-  Nanos cut_patience = seconds(30);        // how long a cut is held for a TakeCut
-  Nanos cut_delay{};                       // fault point: a TakeCut comes up to this much late, as over a slow network
+  uint64_t overlay_rows = 200'000;     // above it mutations wait
+  uint64_t staged_bytes = 256 * kMiB;  // above it Stage waits for the packer (kUnavailable)
+  Nanos lease = seconds(10);           // clients'
+  Nanos cut_patience = seconds(30);    // how long a cut is held for a TakeCut
+  Nanos cut_delay{};                   // fault point: a TakeCut comes up to this much late, as over a slow network
 };
 
 // What all partitions of a node share. All outlive the partitions.
@@ -56,8 +57,8 @@ struct PartitionContext {
   NamespaceSecret secret;
   NodeId self;
   PartitionOptions options;
-  // How many more segments (at least one) the hot tier takes now; `crowded`: none before it made room. kBusy: none before
-  // something of it went to the bucket; kNoSpace: none. Empty: any number.
+  // How many more segments (at least one) the hot tier takes now; `crowded`: none before it made room. kBusy: none
+  // before something of it went to the bucket; kNoSpace: none. Empty: any number.
   std::function<Result<uint32_t>(bool crowded)> admit = {};
 };
 
@@ -77,7 +78,7 @@ class Partition {
     std::vector<Location> locations;
   };
   [[nodiscard]] Task<Result<void>> start_from(Origin origin);
-  [[nodiscard]] Task<void> stop();         // no final checkpoint: as good as a crash
+  [[nodiscard]] Task<void> stop();  // no final checkpoint: as good as a crash
 
   [[nodiscard]] PartitionId id() const { return id_; }
   [[nodiscard]] bool serving() const { return serving_; }
@@ -94,24 +95,28 @@ class Partition {
   [[nodiscard]] const std::string& last_error() const { return last_error_; }  // of background work
 
   // ---- running operations ----
-  // An Op has `using Reply`, `Ticket ticket() const` and `Task<Result<Reply>> run(Transaction&)`, which may run several times.
+  // An Op has `using Reply`, `Ticket ticket() const` and `Task<Result<Reply>> run(Transaction&)`, which may run several
+  // times.
   template <class Op>
   [[nodiscard]] Task<Result<typename Op::Reply>> mutate(Op op);
   // Without ticket or result: for work of this node whose repetition is harmless.
   template <class Op>
   [[nodiscard]] Task<Result<typename Op::Reply>> change(Op op);
   template <class Op>
-  [[nodiscard]] Task<Result<typename Op::Reply>> read(Op op) { return read_as(SessionId(), std::move(op)); }
+  [[nodiscard]] Task<Result<typename Op::Reply>> read(Op op) {
+    return read_as(SessionId(), std::move(op));
+  }
   // The session's own grants are not in its way.
   template <class Op>
   [[nodiscard]] Task<Result<typename Op::Reply>> read_as(SessionId session, Op op);
 
-  // Checks, applies to the overlay, queues the record. False: run the operation again. Nothing to write is a commit too.
+  // Checks, applies to the overlay, queues the record. False: run the operation again. Nothing to write is a commit
+  // too.
   [[nodiscard]] bool commit(Transaction& txn, Position& at);
   [[nodiscard]] Task<Result<void>> wait_durable(Position at);
   // kNotLeader / kReadOnly when mutations are not taken.
   [[nodiscard]] Result<void> may_mutate() const;
-  [[nodiscard]] Result<void> may_work() const;   // the same for this node's own work, which goes on after `closed`
+  [[nodiscard]] Result<void> may_work() const;  // the same for this node's own work, which goes on after `closed`
   // A message carried this cut: journal it before acting on the message.
   void observe(Cut cut);
   // "" ends it. `code`: what refused mutations answer; kUnavailable makes clients wait, kReadOnly give up.
@@ -142,25 +147,30 @@ class Partition {
   [[nodiscard]] std::vector<Location> cut_locations(Cut cut) const;
   void location_changed(SegmentId segment, const LocationRow& row);
 
-  // Local parts of FileIds for a client to give out: the first of `count` in a row. Durable, so that no id is ever given twice.
+  // Local parts of FileIds for a client to give out: the first of `count` in a row. Durable, so that no id is ever
+  // given twice.
   [[nodiscard]] Task<Result<uint64_t>> reserve_files(uint32_t count);
 
   // ---- segments ----
   [[nodiscard]] Task<Result<std::vector<SegmentId>>> new_segments(Slot home, uint32_t count);
   [[nodiscard]] Capability capability(SegmentId segment, uint64_t length, bool write);
-  // Their fragments, where they are recorded to be; nothing may name them any more. True when every target has freed them.
+  // Their fragments, where they are recorded to be; nothing may name them any more. True when every target has freed
+  // them.
   [[nodiscard]] Task<bool> free_segments(std::vector<Location> dead);
   // Of a segment that the newest checkpoint is in: no row names those.
   [[nodiscard]] std::optional<Location> checkpoint_location(const SegmentId& segment) const;
-  [[nodiscard]] bool checkpoint_claims(const SegmentId& segment) const { return checkpoint_segments_.contains(segment); }
+  [[nodiscard]] bool checkpoint_claims(const SegmentId& segment) const {
+    return checkpoint_segments_.contains(segment);
+  }
 
   [[nodiscard]] Sessions& sessions() { return sessions_; }
   [[nodiscard]] Grants& grants() { return grants_; }
-  [[nodiscard]] Task<Result<Session*>> session(SessionId id, const CallInfo& info);  // kStale; keeps its lease and channel
+  [[nodiscard]] Task<Result<Session*>> session(SessionId id,
+                                               const CallInfo& info);  // kStale; keeps its lease and channel
   [[nodiscard]] Task<void> evict(SessionId id, std::string why);
   // What clients had written when this was called is here when it returns: every writer is recalled to a reader.
   [[nodiscard]] Task<void> flush_clients();
-  [[nodiscard]] Task<void> wait_claims();      // until every listed session came back or its lease has run out
+  [[nodiscard]] Task<void> wait_claims();  // until every listed session came back or its lease has run out
   void begin_closing() { closing_ = true; }
   // Journals that no client mutation is taken any more (or again), in this namespace epoch.
   [[nodiscard]] Task<Result<void>> set_closed(bool closed);
@@ -214,7 +224,8 @@ class Partition {
   Task<Result<void>> ship(StoreFiles files, uint64_t tag, Position at, Cut cut);
   Task<Result<StoreFileCopy>> ship_file(StoreFile file, uint64_t tag);
   Task<Result<Location>> write_mirrored(Buffer bytes, uint8_t parity);
-  static Task<Result<Buffer>> read_pieces(SegmentIo& io, std::vector<Location> pieces, uint64_t offset, uint64_t length);
+  static Task<Result<Buffer>> read_pieces(SegmentIo& io, std::vector<Location> pieces, uint64_t offset,
+                                          uint64_t length);
   Task<void> recall(SessionId session, Grant grant, GrantKind keep);
   Task<Result<std::optional<ResultRow>>> saved_result(Session& session, Ticket ticket);
   void remember_result(Transaction& txn, Ticket ticket, ResultRow row);
@@ -247,10 +258,10 @@ class Partition {
   Code read_only_code_ = Code::kReadOnly;
   std::vector<std::string> evicted_;
 
-  Position last_;                  // of the newest queued record
+  Position last_;  // of the newest queued record
   Position durable_;
-  std::deque<Pending> pending_;    // not yet journaled
-  std::deque<Pending> to_apply_;   // durable, not yet in the store
+  std::deque<Pending> pending_;   // not yet journaled
+  std::deque<Pending> to_apply_;  // durable, not yet in the store
   uint64_t unapplied_rows_ = 0;
   Event commit_wanted_;
   Event apply_wanted_;
@@ -259,29 +270,31 @@ class Partition {
   WaitList durable_waiters_;
   WaitList applied_waiters_;
   Position applied_;
-  uint64_t next_segment_ = 0;      // in memory; below segment_limit_
-  uint64_t segment_limit_ = 0;     // a mark at or above it is durable
+  uint64_t next_segment_ = 0;   // in memory; below segment_limit_
+  uint64_t segment_limit_ = 0;  // a mark at or above it is durable
   bool claims_missing_ = false;
-  bool sessions_ended_ = true;     // files may still be marked open by sessions that are gone
-  bool new_epoch_ = false;         // the rows are of an earlier namespace epoch
-  bool origin_taken_ = false;      // what start_from() was given is in the rows
+  bool sessions_ended_ = true;  // files may still be marked open by sessions that are gone
+  bool new_epoch_ = false;      // the rows are of an earlier namespace epoch
+  bool origin_taken_ = false;   // what start_from() was given is in the rows
   Mutex segment_mark_;
-  Mutex checkpointing_;            // the store is being applied to or flushed
-  Mutex shipping_;                 // one checkpoint at a time
+  Mutex checkpointing_;  // the store is being applied to or flushed
+  Mutex shipping_;       // one checkpoint at a time
   uint64_t next_tag_ = 1;
   CheckpointRecord checkpoint_;
   std::set<SegmentId> checkpoint_segments_;
   SegmentId checkpoint_record_segment_;
   std::vector<KeptCut> cuts_;
   // Tables that background work walks, with the slots that may have rows.
-  std::map<Table, std::set<Slot>> work_{{Table::kDead, {}}, {Table::kUploadable, {}}, {Table::kStaged, {}}, {Table::kOrphan, {}}, {Table::kRemoval, {}}, {Table::kKept, {}}, {Table::kOnTarget, {}}, {Table::kLocation, {}}, {Table::kPin, {}}};
+  std::map<Table, std::set<Slot>> work_{{Table::kDead, {}},     {Table::kUploadable, {}}, {Table::kStaged, {}},
+                                        {Table::kOrphan, {}},   {Table::kRemoval, {}},    {Table::kKept, {}},
+                                        {Table::kOnTarget, {}}, {Table::kLocation, {}},   {Table::kPin, {}}};
   Event work_known_;
   Nanos last_checkpoint_{};
   Nanos started_{};
   uint64_t operations_ = 0;
-  Cut published_;                  // highest cut known to be in a manifest
-  std::string last_error_;         // of background work, for status
-  Scope scope_;                    // last
+  Cut published_;           // highest cut known to be in a manifest
+  std::string last_error_;  // of background work, for status
+  Scope scope_;             // last
 };
 
 // ---- templates ----
@@ -382,9 +395,11 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
       }
       HR_CO_TRY(co_await wait_durable(txn.seen()));
       // kStale is asked again once grants are claimed, kConflict in smaller steps, what may pass by the caller.
-      bool final = reply.error().retry() == Retry::kFinal && reply.code() != Code::kStale && reply.code() != Code::kConflict;
+      bool final =
+          reply.error().retry() == Retry::kFinal && reply.code() != Code::kStale && reply.code() != Code::kConflict;
       Session* now = sessions_.find(ticket.session);
-      if (final && now != nullptr && ticket.sequence >= now->answered) now->refused.insert_or_assign(ticket.sequence, reply.error());
+      if (final && now != nullptr && ticket.sequence >= now->answered)
+        now->refused.insert_or_assign(ticket.sequence, reply.error());
       co_return reply;
     }
     if (txn.changed()) remember_result(txn, ticket, ResultRow{Code::kOk, "", encode(*reply)});

@@ -1,4 +1,5 @@
-// Checkpoints (protected copies of the store in the hot tier, named in the coordinator) and cuts (the same, kept for a manifest).
+// Checkpoints (protected copies of the store in the hot tier, named in the coordinator) and cuts (the same, kept for a
+// manifest).
 #include <algorithm>
 
 #include "base/checksum.h"
@@ -10,12 +11,15 @@
 namespace headrace {
 
 namespace {
-Capability no_capability() { return {}; }  // nodes read and write without: capabilities bind clients
+Capability no_capability() {
+  return {};
+}  // nodes read and write without: capabilities bind clients
 }  // namespace
 
 Task<Result<std::unique_ptr<Store>>> Partition::open_checkpoint() {
   const PartitionRecord record = journal_.record();
-  Placement placement{Protection{1, static_cast<uint8_t>(record.checkpoint_copies.size() - 1)}, record.checkpoint_copies};
+  Placement placement{Protection{1, static_cast<uint8_t>(record.checkpoint_copies.size() - 1)},
+                      record.checkpoint_copies};
   Result<Buffer> bytes = co_await context_.segments.read(record.checkpoint, record.checkpoint_length, placement, 0,
                                                          record.checkpoint_length, no_capability());
   if (!bytes.ok()) co_return std::move(bytes).error().within("checkpoint of partition " + std::to_string(id_.value()));
@@ -42,7 +46,8 @@ Task<Result<std::unique_ptr<Store>>> Partition::open_checkpoint() {
   co_return co_await context_.stores.import(name, std::move(files), std::move(fetch));
 }
 
-Task<Result<Buffer>> Partition::read_pieces(SegmentIo& io, std::vector<Location> pieces, uint64_t offset, uint64_t length) {
+Task<Result<Buffer>> Partition::read_pieces(SegmentIo& io, std::vector<Location> pieces, uint64_t offset,
+                                            uint64_t length) {
   Buffer out = Buffer::allocate(length);
   uint64_t done = 0;
   uint64_t start = 0;  // of the piece in the file
@@ -51,7 +56,8 @@ Task<Result<Buffer>> Partition::read_pieces(SegmentIo& io, std::vector<Location>
     if (done < length && offset + done >= start && offset + done < end) {
       uint64_t within = offset + done - start;
       uint64_t take = std::min(length - done, piece.length - within);
-      HR_CO_TRY(Buffer bytes, co_await io.read(piece.segment, piece.length, piece.placement, within, take, no_capability()));
+      HR_CO_TRY(Buffer bytes,
+                co_await io.read(piece.segment, piece.length, piece.placement, within, take, no_capability()));
       std::memcpy(out.data() + done, bytes.data(), take);
       done += take;
     }
@@ -82,7 +88,8 @@ std::optional<Location> Partition::checkpoint_location(const SegmentId& segment)
     Location location;
     location.segment = segment;
     location.length = record.checkpoint_length;
-    location.placement = {Protection{1, static_cast<uint8_t>(record.checkpoint_copies.size() - 1)}, record.checkpoint_copies};
+    location.placement = {Protection{1, static_cast<uint8_t>(record.checkpoint_copies.size() - 1)},
+                          record.checkpoint_copies};
     return location;
   }
   for (const StoreFileCopy& copy : checkpoint_.files)
@@ -103,7 +110,8 @@ Task<Result<void>> Partition::checkpoint_now() {
     HR_CO_TRY(files, co_await store_->checkpoint(tag));
   }
   Result<void> shipped;
-  if (at > journal_.record().checkpoint_at || !journal_.record().checkpoint || (!journal_.fully_copied() && !mutant("skip_recopy")))
+  if (at > journal_.record().checkpoint_at || !journal_.record().checkpoint ||
+      (!journal_.fully_copied() && !mutant("skip_recopy")))
     shipped = co_await ship(std::move(files), tag, at, counters_.cut);
   Result<void> released = co_await store_->release(tag);
   last_checkpoint_ = env_.clock.now();
@@ -154,7 +162,8 @@ Task<Result<void>> Partition::ship(StoreFiles files, uint64_t tag, Position at, 
   next.at = at;
   next.cut = cut;
   next.store_import = files.import;
-  // Files that the present checkpoint has already are named again, not written again, while none of their targets is lost.
+  // Files that the present checkpoint has already are named again, not written again, while none of their targets is
+  // lost.
   auto usable = [&map](const StoreFileCopy& copy) {
     for (const Location& piece : copy.pieces)
       for (TargetId target : piece.placement.targets) {
@@ -176,7 +185,8 @@ Task<Result<void>> Partition::ship(StoreFiles files, uint64_t tag, Position at, 
     HR_CO_TRY(StoreFileCopy copy, co_await ship_file(file, tag));
     next.files.push_back(std::move(copy));
   }
-  HR_CO_TRY(Location record, co_await write_mirrored(Buffer::copy_of(bytes_of(encode_durable(next))), map.protection.parity));
+  HR_CO_TRY(Location record,
+            co_await write_mirrored(Buffer::copy_of(bytes_of(encode_durable(next))), map.protection.parity));
   Journal::CheckpointPointer pointer;
   pointer.segment = record.segment;
   pointer.length = record.length;
@@ -235,7 +245,8 @@ Task<bool> Partition::free_segments(std::vector<Location> dead) {
 
 Task<void> Partition::checkpoint_loop() {
   while (!stopping_) {
-    bool asked = co_await checkpoint_wanted_.wait_until(env_.clock, env_.clock.now() + context_.options.checkpoint_interval);
+    bool asked =
+        co_await checkpoint_wanted_.wait_until(env_.clock, env_.clock.now() + context_.options.checkpoint_interval);
     checkpoint_wanted_.reset();
     if (stopping_ || !serving_) co_return;
     if (!asked && applied_ == journal_.record().checkpoint_at) continue;
@@ -254,13 +265,16 @@ Task<void> Partition::checkpoint_loop() {
 
 Task<Result<TakeCutReply>> Partition::take_cut(Cut cut) {
   if (context_.options.cut_delay > Nanos{})
-    co_await env_.clock.sleep(Nanos{static_cast<int64_t>(env_.random.below(static_cast<uint64_t>(context_.options.cut_delay.count)))});
+    co_await env_.clock.sleep(
+        Nanos{static_cast<int64_t>(env_.random.below(static_cast<uint64_t>(context_.options.cut_delay.count)))});
   if (cut < counters_.cut && std::none_of(cuts_.begin(), cuts_.end(), [&](const KeptCut& k) { return k.cut == cut; }))
     co_return Error(Code::kConflict, "cut " + to_string(cut) + " has passed: take a new one");
   // Once a newer manifest is published, what this partition began on may go: first it must stand on its own.
   if (!has_checkpoint() && journal_.record().checkpoint_at.value() > 0) HR_CO_TRY(co_await checkpoint_now());
   observe(cut);
-  auto find = [&]() { return std::find_if(cuts_.begin(), cuts_.end(), [&](const KeptCut& k) { return k.cut == cut; }); };
+  auto find = [&]() {
+    return std::find_if(cuts_.begin(), cuts_.end(), [&](const KeptCut& k) { return k.cut == cut; });
+  };
   if (find() == cuts_.end()) co_return Error(Code::kConflict, "cut " + to_string(cut) + " has passed: take a new one");
   Position at = find()->at;
   HR_CO_TRY(co_await wait_durable(at));
@@ -268,7 +282,8 @@ Task<Result<TakeCutReply>> Partition::take_cut(Cut cut) {
     Mutex::Guard guard = co_await checkpointing_.lock();
     if (find() == cuts_.end()) co_return Error(Code::kConflict, "cut was given up");
     if (!find()->taken) {
-      if (applied_ > at) co_return Error(Code::kConflict, "the store is past cut " + to_string(cut) + ": take a new one");
+      if (applied_ > at)
+        co_return Error(Code::kConflict, "the store is past cut " + to_string(cut) + ": take a new one");
       HR_CO_TRY(co_await apply_up_to(at));
       if (applied_ != at) co_return Error(Code::kConflict, "the store is not at the cut");
       Result<StoreFiles> files = co_await store_->checkpoint(cut.packed());
@@ -307,7 +322,8 @@ Task<Result<TakeCutReply>> Partition::take_cut(Cut cut) {
 
 Task<Result<Buffer>> Partition::read_cut_file(Cut cut, std::string name, uint64_t offset, uint64_t length) {
   for (const KeptCut& kept : cuts_)
-    if (kept.cut == cut && kept.taken) co_return co_await store_->read_file(cut.packed(), std::move(name), offset, length);
+    if (kept.cut == cut && kept.taken)
+      co_return co_await store_->read_file(cut.packed(), std::move(name), offset, length);
   co_return Error(Code::kNotFound, "cut " + to_string(cut) + " is not kept");
 }
 

@@ -1,8 +1,8 @@
 // What goes: sessions that ended, files without names, segments without referrers.
 #include <algorithm>
 
-#include "meta/ops/data.h"
 #include "base/fault_point.h"
+#include "meta/ops/data.h"
 #include "meta/partition.h"
 
 namespace headrace {
@@ -41,8 +41,8 @@ struct OrphanOp {
   }
 };
 
-// A dead segment that no cut in the making contains: its rows go now, its fragments when that is durable. An object that
-// holds it keeps its own row: manifests may still need it.
+// A dead segment that no cut in the making contains: its rows go now, its fragments when that is durable. An object
+// that holds it keeps its own row: manifests may still need it.
 struct ReapSegmentOp {
   using Reply = Location;
   SegmentId segment;
@@ -53,7 +53,8 @@ struct ReapSegmentOp {
     HR_CO_TRY(std::optional<RowValue> dead, co_await txn.get(segment_key(segment, Table::kDead)));
     if (!row || !dead || row->referrers != 0) co_return gone;
     if (partition.cut_pending(row->birth, row->death) && !mutant("reap_despite_cut")) co_return gone;
-    HR_CO_TRY(std::optional<LocationRow> location, co_await txn.row<LocationRow>(segment_key(segment, Table::kLocation)));
+    HR_CO_TRY(std::optional<LocationRow> location,
+              co_await txn.row<LocationRow>(segment_key(segment, Table::kLocation)));
     txn.erase(segment_key(segment));
     txn.erase(segment_key(segment, Table::kDead));
     txn.erase(segment_key(segment, Table::kUploadable));

@@ -40,7 +40,7 @@ class MapCoordinator final : public Coordinator {
   Task<Result<void>> renew_lease(std::string, uint64_t) override { co_return {}; }
   Task<Result<bool>> lease_alive(std::string) override { co_return true; }
   std::map<std::string, CoordRecord> records;
-  Clock* clock = nullptr;       // with `pause`: a put takes so long
+  Clock* clock = nullptr;  // with `pause`: a put takes so long
   Nanos pause{};
   int puts_under_way = 0;
 };
@@ -90,7 +90,8 @@ struct MemoryTargets final : FragmentPort {
   Task<Result<JournalReadReply>> read_journal(JournalRead request) {
     JournalReadReply reply;
     for (const JournalBatch& batch : runs[request.run].batches)
-      if (batch.last >= request.from) reply.batches.push_back({batch.first, batch.last, Buffer::copy_of(batch.bytes.view())});
+      if (batch.last >= request.from)
+        reply.batches.push_back({batch.first, batch.last, Buffer::copy_of(batch.bytes.view())});
     co_return reply;
   }
   Task<Result<Empty>> free(FragmentFree request) {
@@ -111,7 +112,8 @@ struct MemoryTargets final : FragmentPort {
     FragmentReadReply reply;
     reply.segment_length = it->second.segment_length;
     reply.payload = it->second.payload.slice(request.offset, request.length);
-    for (uint64_t i = 0; i < request.length / 4096; ++i) reply.crcs.push_back(it->second.crcs[request.offset / 4096 + i]);
+    for (uint64_t i = 0; i < request.length / 4096; ++i)
+      reply.crcs.push_back(it->second.crcs[request.offset / 4096 + i]);
     co_return reply;
   }
 };
@@ -120,7 +122,8 @@ struct OnePartition {
   static constexpr TargetId kTarget{77};
 
   // Slots behind last_slot are another partition's, whose messages a test answers with `handlers`.
-  explicit OnePartition(uint64_t seed, uint32_t miss_percent = 0, PartitionOptions partition_options = {}, uint16_t last_slot = 65535)
+  explicit OnePartition(uint64_t seed, uint32_t miss_percent = 0, PartitionOptions partition_options = {},
+                        uint16_t last_slot = 65535)
       : world(seed),
         machine(world.add_machine("node")),
         env(machine.env()),
@@ -138,9 +141,12 @@ struct OnePartition {
     map.namespace_epoch = NamespaceEpoch(1);
     map.protection = {1, 0};
     map.nodes.push_back({NodeId(1), kSelfAddress, true});
-    for (uint64_t i = 0; i < 3; ++i) map.targets.push_back({TargetId(kTarget.value() + i), NodeId(1), 0, "z/r/h", TargetState::kLive, kGiB, 0});
+    for (uint64_t i = 0; i < 3; ++i)
+      map.targets.push_back({TargetId(kTarget.value() + i), NodeId(1), 0, "z/r/h", TargetState::kLive, kGiB, 0});
     map.partitions.push_back({PartitionId(0), 0, last_slot, NodeId(1), PartitionEpoch(1)});
-    if (last_slot < 65535) map.partitions.push_back({PartitionId(1), static_cast<uint16_t>(last_slot + 1), 65535, NodeId(1), PartitionEpoch(1)});
+    if (last_slot < 65535)
+      map.partitions.push_back(
+          {PartitionId(1), static_cast<uint16_t>(last_slot + 1), 65535, NodeId(1), PartitionEpoch(1)});
     identity.name_space = map.name_space;
     identity.namespace_epoch = map.namespace_epoch;
     view.update(map);
@@ -150,10 +156,14 @@ struct OnePartition {
     start();
     check(world.run(make_root(*partition)));
   }
-  ~OnePartition() { (void)world.run_until(partition->stop()); (void)world.run_until(hub.close()); }
+  ~OnePartition() {
+    (void)world.run_until(partition->stop());
+    (void)world.run_until(hub.close());
+  }
 
   void start() {
-    PartitionContext context{env, hub, view, target_port, partition_port, coordinator, stores, segments, {}, NodeId(1), options};
+    PartitionContext context{env,    hub,      view, target_port, partition_port, coordinator,
+                             stores, segments, {},   NodeId(1),   options};
     context.admit = [this](bool) { return admits; };
     partition = std::make_unique<Partition>(context, PartitionId(0));
     check(world.run(partition->start()));
@@ -174,14 +184,19 @@ struct OnePartition {
     return *std::move(result);
   }
   template <class Req>
-  Result<typename Req::Reply> ask(Req request) { return world.run(handle(*partition, std::move(request), CallInfo())); }
+  Result<typename Req::Reply> ask(Req request) {
+    return world.run(handle(*partition, std::move(request), CallInfo()));
+  }
 
   // ---- as a client ----
   struct User {
     SessionId session;
     uint64_t sequence = 1;
     std::map<FileId, Grant> grants;
-    [[nodiscard]] Ticket next() { ++sequence; return Ticket{session, sequence - 1, sequence - 1}; }
+    [[nodiscard]] Ticket next() {
+      ++sequence;
+      return Ticket{session, sequence - 1, sequence - 1};
+    }
   };
   User user() {
     User out;
@@ -208,9 +223,12 @@ struct OnePartition {
     grant(user, file);
     return file;
   }
-  void grant(User& user, FileId file) { user.grants[file] = must(ask(GrantAcquire{user.session, file, GrantKind::kWrite})).grant; }
+  void grant(User& user, FileId file) {
+    user.grants[file] = must(ask(GrantAcquire{user.session, file, GrantKind::kWrite})).grant;
+  }
   Reservation reserve(User& user) { return must(ask(Reserve{user.session, Slot(0), 1})).reservations.at(0); }
-  Commit commit_of(User& user, FileId file, const Reservation& reservation, uint64_t length, std::vector<Extent> extents) {
+  Commit commit_of(User& user, FileId file, const Reservation& reservation, uint64_t length,
+                   std::vector<Extent> extents) {
     Commit commit;
     commit.ticket = user.next();
     commit.segments.push_back({reservation.segment, length, reservation.placement});
@@ -240,7 +258,9 @@ struct OnePartition {
     if (!reply.ok()) return std::move(reply).error();
     return reply->attributes;
   }
-  Attributes stat(const User& user, FileId file) { return must(ask(GetAttributes{user.session, file, GrantKind::kNone})).attributes; }
+  Attributes stat(const User& user, FileId file) {
+    return must(ask(GetAttributes{user.session, file, GrantKind::kNone})).attributes;
+  }
 
   // ---- what must hold of all rows ----
   void check_rows() { EXPECT_EQ(must(world.run(headrace::check_rows(*partition))), std::vector<std::string>()); }

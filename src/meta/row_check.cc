@@ -66,10 +66,12 @@ struct CheckOp {
           HR_CO_TRY(LocationRow row, decode_durable<LocationRow>(value));
           SegmentId id = segment_of(key, ns);
           same("segment row of " + to_string(id), by_key.contains(segment_key(id)), true);
-          same("uploadable row of " + to_string(id), by_key.contains(segment_key(id, Table::kUploadable)), !row.object.object);
+          same("uploadable row of " + to_string(id), by_key.contains(segment_key(id, Table::kUploadable)),
+               !row.object.object);
           // Placements of an earlier namespace epoch are void.
           Placement placement = location_of(txn.partition(), id, row).placement;
-          for (TargetId target : placement.targets) same("target row of " + to_string(id), by_key.contains(on_target_key(id, target)), true);
+          for (TargetId target : placement.targets)
+            same("target row of " + to_string(id), by_key.contains(on_target_key(id, target)), true);
           if (placement.hot()) found.hot_bytes += static_cast<int64_t>(row.length);
           if (row.object.object) found.bucket_bytes += static_cast<int64_t>(row.length);
           break;
@@ -89,7 +91,8 @@ struct CheckOp {
           same("death of an object", row.death != kNever, row.live == 0);
           break;
         }
-        default: break;
+        default:
+          break;
       }
     }
     for (const auto& [id, change] : segments) same("pieces without row of " + to_string(id), change.pieces, 0);
@@ -121,15 +124,28 @@ struct LeftoverOp {
     for (const auto& [key, value] : rows) {
       const char* what = nullptr;
       switch (static_cast<Table>(key[2])) {
-        case Table::kOrphan: what = "an unlinked file that is open"; break;
-        case Table::kRemoval: what = "a file that is being removed"; break;
-        case Table::kKept:
-          what = txn.partition().sessions().find(SessionId(key_number(key, kKeyPrefix + 6, 8))) != nullptr ? "an open file" : "an open file of a session that ended";
+        case Table::kOrphan:
+          what = "an unlinked file that is open";
           break;
-        case Table::kDead: what = "a dead segment"; break;
-        case Table::kPrepared: what = "a prepared transaction"; break;
-        case Table::kDecision: what = "a decision that not all participants have heard"; break;
-        default: break;
+        case Table::kRemoval:
+          what = "a file that is being removed";
+          break;
+        case Table::kKept:
+          what = txn.partition().sessions().find(SessionId(key_number(key, kKeyPrefix + 6, 8))) != nullptr
+                     ? "an open file"
+                     : "an open file of a session that ended";
+          break;
+        case Table::kDead:
+          what = "a dead segment";
+          break;
+        case Table::kPrepared:
+          what = "a prepared transaction";
+          break;
+        case Table::kDecision:
+          what = "a decision that not all participants have heard";
+          break;
+        default:
+          break;
       }
       if (what != nullptr) left.push_back(std::string(what) + ": row " + text_of(key));
     }
@@ -139,8 +155,12 @@ struct LeftoverOp {
 
 }  // namespace
 
-Task<Result<std::vector<std::string>>> check_rows(Partition& partition) { return partition.read(CheckOp{}); }
+Task<Result<std::vector<std::string>>> check_rows(Partition& partition) {
+  return partition.read(CheckOp{});
+}
 
-Task<Result<std::vector<std::string>>> leftover_rows(Partition& partition) { return partition.read(LeftoverOp{}); }
+Task<Result<std::vector<std::string>>> leftover_rows(Partition& partition) {
+  return partition.read(LeftoverOp{});
+}
 
 }  // namespace headrace

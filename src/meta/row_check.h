@@ -1,5 +1,5 @@
-// What must hold of all rows of one partition at any moment: references, counts and sums agree with each other. For tests
-// and the simulator; reads everything, so only for small ones.
+// What must hold of all rows of one partition at any moment: references, counts and sums agree with each other. For
+// tests and the simulator; reads everything, so only for small ones.
 #pragma once
 
 #include <string>

@@ -9,7 +9,8 @@ void put_new_segment(Transaction& txn, SegmentId segment, uint64_t length, const
   Partition& partition = txn.partition();
   SegmentRow row;
   row.length = length;
-  row.birth = partition.cut().next();  // a cut that comes before the commit makes it too early: kept longer, never shorter
+  // A cut that comes before the commit makes it too early: kept longer, never shorter.
+  row.birth = partition.cut().next();
   txn.put_row(segment_key(segment), row);
   LocationRow location;
   location.length = length;

@@ -1,8 +1,8 @@
 // Segments' rows: made when a first extent names them, charged with every piece that does, dead with the last.
 //
-// Invariants: SegmentRow::referrers is the number of pieces in leaves that name it, ::live their bytes. A segment is dead
-// from the record on in which referrers became 0: it has a kDead row, its death is the first cut behind that record, and
-// nothing names it again. A staged row goes in the record that takes its last piece.
+// Invariants: SegmentRow::referrers is the number of pieces in leaves that name it, ::live their bytes. A segment is
+// dead from the record on in which referrers became 0: it has a kDead row, its death is the first cut behind that
+// record, and nothing names it again. A staged row goes in the record that takes its last piece.
 #pragma once
 
 #include "meta/extents.h"

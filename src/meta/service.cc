@@ -13,15 +13,23 @@
 namespace headrace {
 
 namespace {
-Task<Result<StepsReply>> handle(Partition& partition, Prepare request, CallInfo) { return prepare(partition, std::move(request)); }
-Task<Result<Empty>> handle(Partition& partition, Finish request, CallInfo) { return finish(partition, std::move(request)); }
-Task<Result<DecisionReply>> handle(Partition& partition, Decision request, CallInfo) { return decision(partition, std::move(request)); }
+Task<Result<StepsReply>> handle(Partition& partition, Prepare request, CallInfo) {
+  return prepare(partition, std::move(request));
+}
+Task<Result<Empty>> handle(Partition& partition, Finish request, CallInfo) {
+  return finish(partition, std::move(request));
+}
+Task<Result<DecisionReply>> handle(Partition& partition, Decision request, CallInfo) {
+  return decision(partition, std::move(request));
+}
 }  // namespace
 
 template <class Req>
 Task<Result<typename Req::Reply>> PartitionService::deliver(Req request, CallInfo info) {
   std::shared_ptr<Partition> partition = find(info.header.partition);
-  if (!partition) co_return Error(Code::kNotLeader, "partition " + std::to_string(info.header.partition.value()) + " is not led here");
+  if (!partition)
+    co_return Error(Code::kNotLeader,
+                    "partition " + std::to_string(info.header.partition.value()) + " is not led here");
   if (info.header.namespace_epoch.value() != 0 && info.header.namespace_epoch < identity_.namespace_epoch)
     co_return Error(Code::kStale, "the namespace was taken over or resumed since: mount it again");
   if (!mutant("ignore_cut")) partition->observe(info.header.cut);
@@ -36,11 +44,13 @@ void PartitionService::route(Handlers& handlers) {
 
 PartitionService::PartitionService(Handlers& handlers, Identity& identity) : identity_(identity) {
   auto all = [&]<class... Reqs>() { (route<Reqs>(handlers), ...); };
-  all.operator()<SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Lookup, GetAttributes, SetAttributes, Make, Unlink,
-                 Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept, Forget, Lock, FindLock, ChangeNames, ReserveFiles, Reserve, Commit, Stage,
-                 GetExtents, Locate, Punch, Statistics, Prepare, Finish, Decision, ParentOf, Uploadable, Uploaded, Droppable, Drop,
-                 SegmentsOf, PlaceAgain, PlacedAgain, SetPin, Pins, SparseObjects, KnownObjects, DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims, TakeCut, ReadCheckpoint,
-                 CutLocations, ReleaseCut, CheckpointNow, Close, PartitionStatus>();
+  all.operator()<SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Lookup, GetAttributes,
+                 SetAttributes, Make, Unlink, Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr,
+                 OpenKept, Forget, Lock, FindLock, ChangeNames, ReserveFiles, Reserve, Commit, Stage, GetExtents,
+                 Locate, Punch, Statistics, Prepare, Finish, Decision, ParentOf, Uploadable, Uploaded, Droppable, Drop,
+                 SegmentsOf, PlaceAgain, PlacedAgain, SetPin, Pins, SparseObjects, KnownObjects, DeadObjects,
+                 ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims, TakeCut, ReadCheckpoint, CutLocations,
+                 ReleaseCut, CheckpointNow, Close, PartitionStatus>();
 }
 
 }  // namespace headrace

@@ -1,8 +1,9 @@
 // PartitionService: the partitions that this node leads, and the way from a message to them.
 //
-// A message goes to Header.partition. Before it is acted on: an older namespace epoch is refused (kStale), and a cut that
-// the partition has not seen is journaled. A partition that is not here is kNotLeader: the caller asks for the map again.
-// Owner: the node. Handlers hold the partition while they run, so that a deposed one ends after its last handler.
+// A message goes to Header.partition. Before it is acted on: an older namespace epoch is refused (kStale), and a cut
+// that the partition has not seen is journaled. A partition that is not here is kNotLeader: the caller asks for the map
+// again. Owner: the node. Handlers hold the partition while they run, so that a deposed one ends after its last
+// handler.
 #pragma once
 
 #include <map>

@@ -3,8 +3,8 @@
 //
 // Exactly once: a mutation's result row is in the same record as its change; the same ticket again gets that result,
 // waits for the one that is running, or runs (when the first never took effect). Results below the client's
-// lowest unanswered sequence are forgotten with the next change of the session; what still comes with such a sequence is a
-// late duplicate of an answered mutation, and refused.
+// lowest unanswered sequence are forgotten with the next change of the session; what still comes with such a sequence
+// is a late duplicate of an answered mutation, and refused.
 #pragma once
 
 #include <algorithm>
@@ -26,18 +26,18 @@ namespace headrace {
 struct Session {
   SessionId id;
   ClientId client;
-  std::weak_ptr<Channel> channel;   // the client's last connection, for recalls
+  std::weak_ptr<Channel> channel;  // the client's last connection, for recalls
   Nanos lease_end{};
-  bool claimed = true;              // false after a leader change until the client came back
-  bool journaled = false;           // from its first grant or mutation on
-  Position journaled_at;            // nothing of it is answered before that is durable
-  std::map<uint64_t, Key> results;  // sequence → its result row
-  uint64_t answered = 0;            // mutations below this sequence were answered
+  bool claimed = true;                // false after a leader change until the client came back
+  bool journaled = false;             // from its first grant or mutation on
+  Position journaled_at;              // nothing of it is answered before that is durable
+  std::map<uint64_t, Key> results;    // sequence → its result row
+  uint64_t answered = 0;              // mutations below this sequence were answered
   std::map<uint64_t, Error> refused;  // what others were answered that changed nothing: a late duplicate might, by now
   std::map<uint64_t, std::shared_ptr<Event>> running;
-  std::set<FileId> kept;            // files it has open
+  std::set<FileId> kept;  // files it has open
   std::map<SegmentId, Placement> reserved;
-  uint32_t written = 0;             // of those, as the client last said: filled on the targets, not yet committed
+  uint32_t written = 0;  // of those, as the client last said: filled on the targets, not yet committed
 };
 
 class Sessions {
@@ -68,11 +68,12 @@ class Sessions {
       if (session->reserved.contains(segment)) return true;
     return for_work_.contains(segment);
   }
-  // Segments that this node's workers fill, until they are recorded or `until` (which outlasts any such work) has passed.
+  // Segments that this node's workers fill, until they are recorded or `until` (which outlasts any such work) has
+  // passed.
   void reserve_for_work(const SegmentId& segment, Nanos until) { for_work_[segment] = until; }
   [[nodiscard]] bool reserved_for_work(const SegmentId& segment) const { return for_work_.contains(segment); }
-  // A dropped segment whose fragments are being freed: until every target has said so it gets no new ones, or they would be
-  // freed as well.
+  // A dropped segment whose fragments are being freed: until every target has said so it gets no new ones, or they
+  // would be freed as well.
   void freeing(const SegmentId& segment) { freeing_.insert(segment); }
   void freed(const SegmentId& segment) { freeing_.erase(segment); }
   [[nodiscard]] bool is_freeing(const SegmentId& segment) const { return freeing_.contains(segment); }
@@ -89,7 +90,8 @@ class Sessions {
   // Reserved, and as far as is known not yet on the targets.
   [[nodiscard]] size_t unwritten_reservations() const {
     size_t n = for_work_.size();
-    for (const auto& [id, session] : sessions_) n += session->reserved.size() - std::min<size_t>(session->written, session->reserved.size());
+    for (const auto& [id, session] : sessions_)
+      n += session->reserved.size() - std::min<size_t>(session->written, session->reserved.size());
     return n;
   }
 

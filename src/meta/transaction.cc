@@ -7,7 +7,9 @@ namespace headrace {
 Transaction::Transaction(Partition& partition, SessionId session, bool no_wait)
     : partition_(partition), session_(session), no_wait_(no_wait), start_version_(partition.overlay_.begin()) {}
 
-Transaction::~Transaction() { partition_.overlay_.end(start_version_); }
+Transaction::~Transaction() {
+  partition_.overlay_.end(start_version_);
+}
 
 Task<Result<std::optional<RowValue>>> Transaction::get(Key key) {
   auto own = writes_.find(key);
@@ -24,9 +26,12 @@ Task<Result<std::optional<RowValue>>> Transaction::get(Key key) {
   }
   RowValue value;
   switch (partition_.store_->get_now(key, value)) {
-    case Found::kRow: co_return std::optional<RowValue>(std::move(value));
-    case Found::kAbsent: co_return std::optional<RowValue>();
-    case Found::kNeedsDisk: break;
+    case Found::kRow:
+      co_return std::optional<RowValue>(std::move(value));
+    case Found::kAbsent:
+      co_return std::optional<RowValue>();
+    case Found::kNeedsDisk:
+      break;
   }
   // A change that commits while this waits is a conflict, found at commit.
   co_return co_await partition_.store_->get(std::move(key));
@@ -58,8 +63,12 @@ Task<Result<std::vector<std::pair<Key, RowValue>>>> Transaction::scan(Key from, 
   co_return rows;
 }
 
-void Transaction::put(Key key, RowValue value) { writes_[std::move(key)] = std::move(value); }
-void Transaction::erase(Key key) { writes_[std::move(key)] = std::nullopt; }
+void Transaction::put(Key key, RowValue value) {
+  writes_[std::move(key)] = std::move(value);
+}
+void Transaction::erase(Key key) {
+  writes_[std::move(key)] = std::nullopt;
+}
 
 Task<Result<void>> Transaction::share(FileId file) {
   co_await partition_.wait_claims();
@@ -99,8 +108,14 @@ int64_t Transaction::now() {
   return time;
 }
 
-FileId Transaction::new_file(Slot slot) { return FileId(slot, partition_.counters_.next_local++); }
-bool Transaction::given_out(FileId file) const { return file.local() > 1 && file.local() < partition_.counters_.next_local; }
-uint64_t Transaction::new_staged() { return partition_.counters_.next_staged++; }
+FileId Transaction::new_file(Slot slot) {
+  return FileId(slot, partition_.counters_.next_local++);
+}
+bool Transaction::given_out(FileId file) const {
+  return file.local() > 1 && file.local() < partition_.counters_.next_local;
+}
+uint64_t Transaction::new_staged() {
+  return partition_.counters_.next_staged++;
+}
 
 }  // namespace headrace

@@ -46,9 +46,11 @@ class Transaction {
 
   void put(Key key, RowValue value);
   template <class Row>
-  void put_row(Key key, const Row& row) { put(std::move(key), encode_durable(row)); }
+  void put_row(Key key, const Row& row) {
+    put(std::move(key), encode_durable(row));
+  }
   void erase(Key key);
-  CountersDelta counters;            // added when committed
+  CountersDelta counters;  // added when committed
 
   // Grants. After share(f) no other session holds a write grant on f (its dirty data has come in); after exclude(f) no
   // other session holds any grant on f. Both recall and wait, and are checked again at commit.
@@ -57,7 +59,7 @@ class Transaction {
 
   // The partition's hybrid time for this operation, ns since 1970: after every time it gave before.
   [[nodiscard]] int64_t now();
-  [[nodiscard]] FileId new_file(Slot slot);          // a FileId never used before
+  [[nodiscard]] FileId new_file(Slot slot);  // a FileId never used before
   // Whether new_file() gave it out ever; of any slot of the partition.
   [[nodiscard]] bool given_out(FileId file) const;
   [[nodiscard]] uint64_t new_staged();
@@ -66,7 +68,8 @@ class Transaction {
   [[nodiscard]] bool changed() const { return !writes_.empty(); }
   [[nodiscard]] Position seen() const { return seen_; }
 
-  // From here on a locked row is kBusy: this transaction holds locks elsewhere, and whoever holds this one may wait for them.
+  // From here on a locked row is kBusy: this transaction holds locks elsewhere, and whoever holds this one may wait for
+  // them.
   void must_not_wait() { no_wait_ = true; }
   // Reads see what is committed although a prepared transaction may change it. Only for facts that it cannot change.
   void look_beneath_locks() { beneath_locks_ = true; }

@@ -29,8 +29,7 @@ bool is_letter_or_digit(char c) {
 bool is_bucket_name(std::string_view name) {
   if (name.size() < 3 || name.size() > 63) return false;
   if (!is_lower_or_digit(name.front()) || !is_lower_or_digit(name.back())) return false;
-  return std::all_of(name.begin(), name.end(),
-                     [](char c) { return is_lower_or_digit(c) || c == '-' || c == '.'; });
+  return std::all_of(name.begin(), name.end(), [](char c) { return is_lower_or_digit(c) || c == '-' || c == '.'; });
 }
 
 bool has_control(std::string_view text) {
@@ -79,8 +78,7 @@ std::string_view endpoint_fault(std::string& endpoint) {
     return "endpoint must begin with http:// or https://, as in endpoint=http://127.0.0.1:9000";
   if (rest.find('@') != std::string_view::npos)
     return "credentials do not belong in a URL: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
-  if (rest.find('/') != std::string_view::npos)
-    return "endpoint is http(s)://host[:port] without a path";
+  if (rest.find('/') != std::string_view::npos) return "endpoint is http(s)://host[:port] without a path";
   std::string_view host = rest;
   std::string_view port;
   if (rest.starts_with('[')) {  // an IPv6 address
@@ -96,9 +94,8 @@ std::string_view endpoint_fault(std::string& endpoint) {
   } else {
     const size_t colon = rest.find(':');
     host = rest.substr(0, colon);
-    if (!std::all_of(host.begin(), host.end(), [](char c) {
-          return is_letter_or_digit(c) || c == '-' || c == '.' || c == '_';
-        }))
+    if (!std::all_of(host.begin(), host.end(),
+                     [](char c) { return is_letter_or_digit(c) || c == '-' || c == '.' || c == '_'; }))
       return "endpoint's host has a character that no host name has";
     if (colon != std::string_view::npos) {
       port = rest.substr(colon + 1);
@@ -117,8 +114,7 @@ std::string_view endpoint_fault(std::string& endpoint) {
 
 Result<BucketUrl> parse_directory(std::string_view text, std::string_view rest) {
   if (!rest.starts_with('/'))
-    return invalid(text,
-                   "a directory's URL is absolute and has three slashes, as in file:///srv/bucket");
+    return invalid(text, "a directory's URL is absolute and has three slashes, as in file:///srv/bucket");
   BucketUrl url;
   url.kind = BucketUrl::Kind::kDirectory;
   const bool plain = each_part(rest.substr(1), [&](std::string_view part) {
@@ -127,20 +123,18 @@ Result<BucketUrl> parse_directory(std::string_view text, std::string_view rest) 
     return true;
   });
   if (!plain) return invalid(text, "write the directory without '.' and '..'");
-  if (url.path.empty())
-    return invalid(text, "name a directory below '/', as in file:///srv/bucket");
+  if (url.path.empty()) return invalid(text, "name a directory below '/', as in file:///srv/bucket");
   return url;
 }
 
 Result<void> take_option(std::string_view text, std::string_view option, BucketUrl& url) {
   const size_t equals = option.find('=');
   const std::string_view name = option.substr(0, equals);
-  const std::optional<std::string> value = percent_decoded(
-      equals == std::string_view::npos ? std::string_view() : option.substr(equals + 1));
+  const std::optional<std::string> value =
+      percent_decoded(equals == std::string_view::npos ? std::string_view() : option.substr(equals + 1));
   if (!value || value->empty() || has_control(*value))
     return invalid(text,
-                   fmt::format("option '{}' has no valid value; options are written name=value",
-                               name.substr(0, 40)));
+                   fmt::format("option '{}' has no valid value; options are written name=value", name.substr(0, 40)));
   if (name == "endpoint") {
     url.endpoint = *value;
     const std::string_view fault = endpoint_fault(url.endpoint);
@@ -149,13 +143,11 @@ Result<void> take_option(std::string_view text, std::string_view option, BucketU
     const bool signature = name == "sig" || name == "sv" || name == "se" || name == "sp";
     return invalid(text, signature ? std::string("a SAS token does not belong in a URL: set "
                                                  "AZURE_STORAGE_SAS_TOKEN")
-                                   : fmt::format("unknown option '{}'; there is endpoint",
-                                                 name.substr(0, 40)));
+                                   : fmt::format("unknown option '{}'; there is endpoint", name.substr(0, 40)));
   } else if (name == "region") {
     url.region = *value;
-    if (url.region.size() > 64 || !std::all_of(url.region.begin(), url.region.end(), [](char c) {
-          return is_letter_or_digit(c) || c == '-' || c == '_';
-        }))
+    if (url.region.size() > 64 || !std::all_of(url.region.begin(), url.region.end(),
+                                               [](char c) { return is_letter_or_digit(c) || c == '-' || c == '_'; }))
       return invalid(text, "region is a name like eu-central-1");
   } else if (name == "style") {
     if (*value == "path")
@@ -165,8 +157,7 @@ Result<void> take_option(std::string_view text, std::string_view option, BucketU
     else
       return invalid(text, "style is path or virtual");
   } else {
-    return invalid(text, fmt::format("unknown option '{}'; there are endpoint, region and style",
-                                     name.substr(0, 40)));
+    return invalid(text, fmt::format("unknown option '{}'; there are endpoint, region and style", name.substr(0, 40)));
   }
   return {};
 }
@@ -174,9 +165,8 @@ Result<void> take_option(std::string_view text, std::string_view option, BucketU
 Result<void> take_prefix(std::string_view text, std::string_view prefix, BucketUrl& url) {
   if (prefix.ends_with('/')) prefix.remove_suffix(1);
   if (prefix.empty()) return {};
-  const bool plain = each_part(prefix, [](std::string_view part) {
-    return !part.empty() && part != "." && part != "..";
-  });
+  const bool plain =
+      each_part(prefix, [](std::string_view part) { return !part.empty() && part != "." && part != ".."; });
   if (!plain) return invalid(text, "a prefix has no empty part and none that is '.' or '..'");
   if (prefix.size() > 120) return invalid(text, "a prefix has at most 120 bytes");
   url.prefix = prefix;
@@ -206,12 +196,9 @@ Result<BucketUrl> parse_s3(std::string_view text, std::string_view rest) {
   const size_t slash = std::min(place.find('/'), place.size());
   url.bucket = place.substr(0, slash);
   if (url.bucket.find('@') != std::string::npos)
-    return invalid(
-        text,
-        "credentials do not belong in a URL: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
+    return invalid(text, "credentials do not belong in a URL: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
   if (!is_bucket_name(url.bucket))
-    return invalid(
-        text, "a bucket's name has 3 to 63 of a-z, 0-9, '-' and '.', as in s3://my-bucket/prefix");
+    return invalid(text, "a bucket's name has 3 to 63 of a-z, 0-9, '-' and '.', as in s3://my-bucket/prefix");
   HR_TRY(take_prefix(text, place.substr(std::min(slash + 1, place.size())), url));
   HR_TRY(take_options(text, options, url));
   return url;
@@ -265,10 +252,10 @@ std::string BucketUrl::text() const {
 }
 
 Result<BucketUrl> parse_bucket_url(std::string_view text) {
-  if (text.empty()) return invalid(text, "it is empty; write file:///dir, s3://bucket/prefix or az://account/container/prefix");
+  if (text.empty())
+    return invalid(text, "it is empty; write file:///dir, s3://bucket/prefix or az://account/container/prefix");
   if (text.size() > kMaxUrl) return invalid(text, "it is longer than 4,096 bytes");
-  if (has_control(text))
-    return Error(Code::kInvalid, "bucket URL: it contains a control character");
+  if (has_control(text)) return Error(Code::kInvalid, "bucket URL: it contains a control character");
   if (text.starts_with("file://")) return parse_directory(text, text.substr(7));
   if (text.starts_with("s3://")) return parse_s3(text, text.substr(5));
   if (text.starts_with("az://")) return parse_azure(text, text.substr(5));
@@ -278,14 +265,13 @@ Result<BucketUrl> parse_bucket_url(std::string_view text) {
     url.bucket = text.substr(7);
     return url;
   }
-  if (text.starts_with('/'))
-    return invalid(text, fmt::format("a directory is written file://{}", text.substr(0, 200)));
+  if (text.starts_with('/')) return invalid(text, fmt::format("a directory is written file://{}", text.substr(0, 200)));
   if (text.starts_with("http://") || text.starts_with("https://"))
-    return invalid(
-        text, "a service's address is an option: s3://BUCKET/PREFIX?endpoint=http://HOST:PORT");
+    return invalid(text, "a service's address is an option: s3://BUCKET/PREFIX?endpoint=http://HOST:PORT");
   if (text.starts_with("azure://") || text.starts_with("abfs"))
     return invalid(text, "an Azure container is written az://ACCOUNT/CONTAINER/PREFIX");
-  return invalid(text, "unknown scheme; write file:///dir, s3://bucket/prefix or "
+  return invalid(text,
+                 "unknown scheme; write file:///dir, s3://bucket/prefix or "
                  "az://account/container/prefix");
 }
 

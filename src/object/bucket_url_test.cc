@@ -13,16 +13,14 @@ TEST(BucketUrl, ReadsADirectory) {
 }
 
 TEST(BucketUrl, ReadsAnS3Bucket) {
-  auto url = parse_bucket_url(
-      "s3://my-bucket/some/prefix/?endpoint=http://127.0.0.1:9000/&region=eu-central-1");
+  auto url = parse_bucket_url("s3://my-bucket/some/prefix/?endpoint=http://127.0.0.1:9000/&region=eu-central-1");
   ASSERT_TRUE(url.ok()) << url.error().text();
   EXPECT_EQ(url->kind, BucketUrl::Kind::kS3);
   EXPECT_EQ(url->bucket, "my-bucket");
   EXPECT_EQ(url->prefix, "some/prefix");
   EXPECT_EQ(url->endpoint, "http://127.0.0.1:9000");
   EXPECT_EQ(url->region, "eu-central-1");
-  EXPECT_EQ(url->text(),
-            "s3://my-bucket/some/prefix?endpoint=http://127.0.0.1:9000&region=eu-central-1");
+  EXPECT_EQ(url->text(), "s3://my-bucket/some/prefix?endpoint=http://127.0.0.1:9000&region=eu-central-1");
   EXPECT_EQ(*parse_bucket_url("s3://my-bucket/p?endpoint=http%3A%2F%2Fhost%3A1"),
             *parse_bucket_url("s3://my-bucket/p?endpoint=http://host:1"));
   EXPECT_TRUE(parse_bucket_url("s3://my.bucket?endpoint=https://[::1]:9000&style=virtual").ok());
@@ -40,9 +38,9 @@ TEST(BucketUrl, ReadsAnAzureContainer) {
 }
 
 TEST(BucketUrl, ParsesItsOwnText) {
-  for (const char* text : {"file:///a/b", "s3://abc", "s3://abc/d/e", "s3://abc?region=x",
-                           "s3://abc/p?endpoint=https://h&style=path", "az://acc/con", "az://acc/con/p/q?endpoint=https://h",
-                           "memory:one"}) {
+  for (const char* text :
+       {"file:///a/b", "s3://abc", "s3://abc/d/e", "s3://abc?region=x", "s3://abc/p?endpoint=https://h&style=path",
+        "az://acc/con", "az://acc/con/p/q?endpoint=https://h", "memory:one"}) {
     auto url = parse_bucket_url(text);
     ASSERT_TRUE(url.ok()) << text;
     EXPECT_EQ(url->text(), text);
@@ -88,8 +86,7 @@ TEST(BucketUrl, NamesTheMendForBadInput) {
   for (const auto& [text, mend] : cases) {
     auto url = parse_bucket_url(text);
     ASSERT_FALSE(url.ok()) << text;
-    EXPECT_NE(url.error().message().find(mend), std::string::npos)
-        << text << " → " << url.error().text();
+    EXPECT_NE(url.error().message().find(mend), std::string::npos) << text << " → " << url.error().text();
     EXPECT_EQ(url.error().message().find("secret"), std::string::npos) << url.error().text();
   }
 }

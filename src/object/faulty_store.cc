@@ -30,13 +30,9 @@ class FaultyUpload final : public Upload {
 
 }  // namespace
 
-FaultyStore::FaultyStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random,
-                         FaultRates rates, std::shared_ptr<FaultCounts> counts)
-    : inner_(std::move(inner)),
-      clock_(clock),
-      random_(random),
-      rates_(rates),
-      counts_(std::move(counts)) {
+FaultyStore::FaultyStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random, FaultRates rates,
+                         std::shared_ptr<FaultCounts> counts)
+    : inner_(std::move(inner)), clock_(clock), random_(random), rates_(rates), counts_(std::move(counts)) {
   HR_ASSERT(inner_ != nullptr);
   if (counts_ == nullptr) counts_ = std::make_shared<FaultCounts>();
 }
@@ -55,8 +51,7 @@ Task<Result<void>> FaultyStore::before() {
   if (roll(rates_.slow, "bucket_slow")) co_await clock_.sleep(rates_.slow_for);
   if (roll(rates_.expired, "bucket_expired"))
     co_return Error(Code::kDenied, "ExpiredToken: the credentials have expired (injected)");
-  if (roll(rates_.unavailable, "bucket_unavailable"))
-    co_return Error(Code::kUnavailable, "503 SlowDown (injected)");
+  if (roll(rates_.unavailable, "bucket_unavailable")) co_return Error(Code::kUnavailable, "503 SlowDown (injected)");
   if (roll(rates_.timeout_before, "bucket_timeout_before")) {
     co_await clock_.sleep(rates_.timeout);
     co_return Error(Code::kTimeout, "no answer in time (injected)");
@@ -83,8 +78,7 @@ Task<Result<ObjectInfo>> FaultyStore::put(std::string key, Buffer body, PutCondi
     Result<Got> now = co_await inner_->get_with_etag(key);
     if (now.ok() && now->body.size() <= kFormerBytes) former_[key] = *std::move(now);
   }
-  Result<ObjectInfo> done =
-      co_await inner_->put(std::move(key), std::move(body), std::move(condition));
+  Result<ObjectInfo> done = co_await inner_->put(std::move(key), std::move(body), std::move(condition));
   HR_CO_TRY(co_await after());
   if (done.ok() && roll(rates_.wrong_etag, "bucket_wrong_etag")) done->etag += "-wrong";
   co_return done;
@@ -108,8 +102,7 @@ Task<Result<Got>> FaultyStore::get_with_etag(std::string key) {
 Task<Result<Buffer>> FaultyStore::get_range(std::string key, uint64_t offset, uint64_t size,
                                             std::string if_match_etag) {
   HR_CO_TRY(co_await before());
-  HR_CO_TRY(Buffer body,
-            co_await inner_->get_range(std::move(key), offset, size, std::move(if_match_etag)));
+  HR_CO_TRY(Buffer body, co_await inner_->get_range(std::move(key), offset, size, std::move(if_match_etag)));
   if (roll(rates_.truncated, "bucket_truncated"))
     co_return Error(Code::kDisconnected, "the connection broke inside the body (injected)");
   if (roll(rates_.corrupt, "bucket_corrupt")) body = flipped(body);
@@ -129,11 +122,9 @@ Task<Result<std::vector<RemoveFailure>>> FaultyStore::remove_batch(std::vector<s
   co_return done;
 }
 
-Task<Result<Listing>> FaultyStore::list(std::string prefix, std::string continuation,
-                                        size_t limit) {
+Task<Result<Listing>> FaultyStore::list(std::string prefix, std::string continuation, size_t limit) {
   HR_CO_TRY(co_await before());
-  Result<Listing> listing =
-      co_await inner_->list(std::move(prefix), std::move(continuation), limit);
+  Result<Listing> listing = co_await inner_->list(std::move(prefix), std::move(continuation), limit);
   co_return listing;
 }
 
@@ -142,8 +133,7 @@ Task<Result<std::unique_ptr<Upload>>> FaultyStore::begin_upload(std::string key)
   HR_CO_TRY(std::unique_ptr<Upload> upload, co_await inner_->begin_upload(std::move(key)));
   Error fault(Code::kTimeout, "no answer in time (injected, it happened)");
   const bool faulty = roll(rates_.timeout_after, "bucket_timeout_after");
-  co_return std::unique_ptr<Upload>(
-      std::make_unique<FaultyUpload>(std::move(upload), faulty ? &fault : nullptr));
+  co_return std::unique_ptr<Upload>(std::make_unique<FaultyUpload>(std::move(upload), faulty ? &fault : nullptr));
 }
 
 }  // namespace headrace

@@ -31,8 +31,7 @@ struct FaultRates {
   uint32_t expired = 0;        // kDenied: the credentials ran out just now
 
   [[nodiscard]] static FaultRates all(uint32_t per_million) {
-    return {per_million, per_million, per_million, per_million,
-            per_million, per_million, per_million};
+    return {per_million, per_million, per_million, per_million, per_million, per_million, per_million};
   }
 };
 
@@ -71,8 +70,7 @@ class FaultyStore final : public ObjectStore {
   Random& random_;
   FaultRates rates_;
   std::shared_ptr<FaultCounts> counts_;
-  std::map<std::string, Got>
-      former_;  // the version before the last put of a key; at most kFormer small ones
+  std::map<std::string, Got> former_;  // the version before the last put of a key; at most kFormer small ones
   bool down_ = false;
 };
 

@@ -10,8 +10,7 @@ namespace headrace::test {
 class FaultyStoreTest : public ::testing::Test {
  protected:
   FaultyStore faulty(FaultRates rates) {
-    return FaultyStore(std::make_unique<MemoryStore>(bucket_), world_.clock, world_.random, rates,
-                       counts_);
+    return FaultyStore(std::make_unique<MemoryStore>(bucket_), world_.clock, world_.random, rates, counts_);
   }
   World world_{true, 1};
   std::shared_ptr<MemoryBucket> bucket_ = std::make_shared<MemoryBucket>();
@@ -57,22 +56,17 @@ TEST_F(FaultyStoreTest, GoesDownAndComesBack) {
 }
 
 TEST_F(FaultyStoreTest, IsWornDownByRetries) {
-  auto inner = std::make_unique<FaultyStore>(std::make_unique<MemoryStore>(bucket_), world_.clock,
-                                             world_.random,
-                                             FaultRates{.unavailable = 200'000,
-                                                        .timeout_before = 100'000,
-                                                        .timeout_after = 100'000,
-                                                        .slow = 100'000},
-                                             counts_);
-  RetryingStore store(std::move(inner), world_.clock, world_.random,
-                      {.attempts = 20, .total = seconds(600)});
+  auto inner = std::make_unique<FaultyStore>(
+      std::make_unique<MemoryStore>(bucket_), world_.clock, world_.random,
+      FaultRates{.unavailable = 200'000, .timeout_before = 100'000, .timeout_after = 100'000, .slow = 100'000},
+      counts_);
+  RetryingStore store(std::move(inner), world_.clock, world_.random, {.attempts = 20, .total = seconds(600)});
   for (int i = 0; i < 300; ++i) {
     const std::string key = "k" + std::to_string(i);
     ASSERT_OK(world_.run(store.put(key, text(key))));
     ASSERT_EQ(world_.run(store.get(key))->text(), key);
   }
-  for (const char* name :
-       {"bucket_unavailable", "bucket_timeout_before", "bucket_timeout_after", "bucket_slow"})
+  for (const char* name : {"bucket_unavailable", "bucket_timeout_before", "bucket_timeout_after", "bucket_slow"})
     EXPECT_GT((*counts_)[name], 0U) << name;
 }
 

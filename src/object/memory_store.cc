@@ -4,14 +4,12 @@
 
 namespace headrace {
 
-Result<ObjectInfo> MemoryBucket::put(const std::string& key, Buffer body,
-                                     const PutCondition& condition) {
+Result<ObjectInfo> MemoryBucket::put(const std::string& key, Buffer body, const PutCondition& condition) {
   std::lock_guard lock(mutex_);
   auto it = objects_.find(key);
   if (condition.kind == PutCondition::kIfAbsent && it != objects_.end())
     return Error(Code::kConflict, fmt::format("put {}: it exists already", key));
-  if (condition.kind == PutCondition::kIfMatch &&
-      (it == objects_.end() || it->second.etag != condition.etag))
+  if (condition.kind == PutCondition::kIfMatch && (it == objects_.end() || it->second.etag != condition.etag))
     return Error(Code::kConflict, fmt::format("put {}: another version is there", key));
   Object& object = objects_[key];
   object.body = std::move(body);
@@ -31,12 +29,10 @@ void MemoryBucket::remove(const std::string& key) {
   objects_.erase(key);
 }
 
-Listing MemoryBucket::list(const std::string& prefix, const std::string& after,
-                           size_t limit) const {
+Listing MemoryBucket::list(const std::string& prefix, const std::string& after, size_t limit) const {
   std::lock_guard lock(mutex_);
   Listing listing;
-  auto it =
-      after.empty() || after < prefix ? objects_.lower_bound(prefix) : objects_.upper_bound(after);
+  auto it = after.empty() || after < prefix ? objects_.lower_bound(prefix) : objects_.upper_bound(after);
   for (; it != objects_.end() && it->first.starts_with(prefix); ++it) {
     if (listing.objects.size() == limit) {
       listing.continuation = listing.objects.back().key;
@@ -76,8 +72,7 @@ class MemoryUpload final : public Upload {
   MemoryUpload(MemoryStore& store, std::string key) : store_(store), key_(std::move(key)) {}
 
   Task<Result<void>> part(Buffer bytes) override {
-    if (bytes.empty())
-      co_return Error(Code::kInvalid, fmt::format("upload {}: an empty part", key_));
+    if (bytes.empty()) co_return Error(Code::kInvalid, fmt::format("upload {}: an empty part", key_));
     pieces_.push_back(std::move(bytes));
     co_return {};
   }
@@ -108,8 +103,7 @@ class MemoryUpload final : public Upload {
 
 }  // namespace
 
-MemoryStore::MemoryStore(std::shared_ptr<MemoryBucket> bucket, Clock* clock, Nanos delay,
-                         std::string name)
+MemoryStore::MemoryStore(std::shared_ptr<MemoryBucket> bucket, Clock* clock, Nanos delay, std::string name)
     : bucket_(std::move(bucket)), clock_(clock), delay_(delay), name_(std::move(name)) {
   HR_ASSERT(clock_ != nullptr || delay_ == Nanos{});
 }
@@ -143,8 +137,8 @@ Task<Result<Buffer>> MemoryStore::get_range(std::string key, uint64_t offset, ui
   if (!if_match_etag.empty() && got.etag != if_match_etag)
     co_return Error(Code::kConflict, fmt::format("get {}: the object has changed", key));
   if (offset > got.body.size() || size > got.body.size() - offset)
-    co_return Error(Code::kRange, fmt::format("get {}: bytes {}+{} of an object of {}", key, offset,
-                                              size, got.body.size()));
+    co_return Error(Code::kRange,
+                    fmt::format("get {}: bytes {}+{} of an object of {}", key, offset, size, got.body.size()));
   co_return got.body.slice(offset, size);
 }
 
@@ -167,8 +161,7 @@ Task<Result<std::vector<RemoveFailure>>> MemoryStore::remove_batch(std::vector<s
   co_return failures;
 }
 
-Task<Result<Listing>> MemoryStore::list(std::string prefix, std::string continuation,
-                                        size_t limit) {
+Task<Result<Listing>> MemoryStore::list(std::string prefix, std::string continuation, size_t limit) {
   HR_ASSERT(limit > 0);
   co_await half_delay();
   Listing listing = bucket_->list(prefix, continuation, limit);

@@ -24,14 +24,11 @@ class MemoryBucket {
     Buffer body;
     std::string etag;
   };
-  [[nodiscard]] Result<ObjectInfo> put(const std::string& key, Buffer body,
-                                       const PutCondition& condition);
+  [[nodiscard]] Result<ObjectInfo> put(const std::string& key, Buffer body, const PutCondition& condition);
   [[nodiscard]] Result<Object> get(const std::string& key) const;
   void remove(const std::string& key);
-  [[nodiscard]] Listing list(const std::string& prefix, const std::string& after,
-                             size_t limit) const;
-  [[nodiscard]] std::map<std::string, Object> contents()
-      const;  // a copy of the map; bodies are shared
+  [[nodiscard]] Listing list(const std::string& prefix, const std::string& after, size_t limit) const;
+  [[nodiscard]] std::map<std::string, Object> contents() const;  // a copy of the map; bodies are shared
   void clear();
   [[nodiscard]] size_t size() const;
   [[nodiscard]] uint64_t bytes() const;
@@ -45,8 +42,8 @@ class MemoryBucket {
 class MemoryStore final : public ObjectStore {
  public:
   // `clock` may be null when delay is 0.
-  explicit MemoryStore(std::shared_ptr<MemoryBucket> bucket, Clock* clock = nullptr,
-                       Nanos delay = {}, std::string name = "memory:bucket");
+  explicit MemoryStore(std::shared_ptr<MemoryBucket> bucket, Clock* clock = nullptr, Nanos delay = {},
+                       std::string name = "memory:bucket");
   Task<Result<ObjectInfo>> put(std::string key, Buffer body, PutCondition condition = {}) override;
   Task<Result<Got>> get_with_etag(std::string key) override;
   Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size,

@@ -11,19 +11,15 @@ std::unique_ptr<ObjectStore> make_memory(World& world, const std::string& fresh,
   return std::make_unique<MemoryStore>(bucket, &world.clock, delay);
 }
 
-INSTANTIATE_TEST_SUITE_P(Memory, ObjectStoreContract,
-                         ::testing::Values(Backend{.name = "memory",
-                                                   .make =
-                                                       [](World& world, const std::string& fresh) {
-                                                         return make_memory(world, fresh, {});
-                                                       }},
-                                           Backend{.name = "memory_slow",
-                                                   .make =
-                                                       [](World& world, const std::string& fresh) {
-                                                         return make_memory(world, fresh,
-                                                                            microseconds(50));
-                                                       }}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Memory, ObjectStoreContract,
+    ::testing::Values(
+        Backend{.name = "memory",
+                .make = [](World& world, const std::string& fresh) { return make_memory(world, fresh, {}); }},
+        Backend{.name = "memory_slow",
+                .make = [](World& world,
+                           const std::string& fresh) { return make_memory(world, fresh, microseconds(50)); }}),
+    [](const auto& info) { return info.param.name; });
 
 TEST(MemoryStore, TakesEffectHalfWayThroughItsDelay) {
   World world(true, 1);

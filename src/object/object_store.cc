@@ -43,10 +43,8 @@ bool is_utf8(std::string_view text) {
 Result<void> check_key(const std::string& key) {
   if (key.empty()) return Error(Code::kInvalid, "an object's key is empty");
   if (key.size() > kMaxKey)
-    return Error(Code::kNameTooLong,
-                 fmt::format("an object's key has {} bytes; the most is {}", key.size(), kMaxKey));
-  if (key.find('\0') != std::string::npos)
-    return Error(Code::kInvalid, "an object's key contains a NUL");
+    return Error(Code::kNameTooLong, fmt::format("an object's key has {} bytes; the most is {}", key.size(), kMaxKey));
+  if (key.find('\0') != std::string::npos) return Error(Code::kInvalid, "an object's key contains a NUL");
   if (!is_utf8(key)) return Error(Code::kInvalid, "an object's key is not UTF-8");
   return {};
 }

@@ -22,16 +22,15 @@
 
 namespace headrace {
 
-inline constexpr size_t kMaxKey = 900;           // S3 takes 1,024 with the URL's prefix
-inline constexpr size_t kMaxRemoveBatch = 1000;  // larger lists are split by remove_batch itself
+inline constexpr size_t kMaxKey = 900;                  // S3 takes 1,024 with the URL's prefix
+inline constexpr size_t kMaxRemoveBatch = 1000;         // larger lists are split by remove_batch itself
 inline constexpr uint64_t kMultipartAbove = 16 * kMiB;  // bodies above go up in parts, in parallel
 
 struct ObjectInfo {
   std::string key;
   uint64_t size = 0;
-  std::string etag;  // opaque; changes when the content changes
-  bool verified =
-      false;  // after a put: the service confirmed a checksum of what it stored (else read it back)
+  std::string etag;       // opaque; changes when the content changes
+  bool verified = false;  // after a put: the service confirmed a checksum of what it stored (else read it back)
 };
 
 struct PutCondition {
@@ -40,9 +39,7 @@ struct PutCondition {
   std::string etag;  // for kIfMatch
 
   [[nodiscard]] static PutCondition if_absent() { return {kIfAbsent, {}}; }
-  [[nodiscard]] static PutCondition if_match(std::string etag) {
-    return {kIfMatch, std::move(etag)};
-  }
+  [[nodiscard]] static PutCondition if_match(std::string etag) { return {kIfMatch, std::move(etag)}; }
 };
 
 struct Got {
@@ -81,25 +78,21 @@ class ObjectStore {
   // Durable at the service on return; replaces what was there unless the condition forbids it.
   // kConflict: the condition failed (kIfMatch on an absent object too). kTimeout, kDisconnected:
   // unknown outcome. kNoSpace: the bucket is full.
-  [[nodiscard]] virtual Task<Result<ObjectInfo>> put(std::string key, Buffer body,
-                                                     PutCondition condition = {}) = 0;
+  [[nodiscard]] virtual Task<Result<ObjectInfo>> put(std::string key, Buffer body, PutCondition condition = {}) = 0;
   // Whole; kNotFound. Length, and the checksum where the service gives one, are verified: kCorrupt.
   [[nodiscard]] virtual Task<Result<Got>> get_with_etag(std::string key) = 0;
   [[nodiscard]] Task<Result<Buffer>> get(std::string key);
   // Exactly size bytes from offset, or an error; kRange when the object ends before. With an ETag:
   // kConflict when the object is another one now. size 0 is kInvalid.
-  [[nodiscard]] virtual Task<Result<Buffer>> get_range(std::string key, uint64_t offset,
-                                                       uint64_t size,
+  [[nodiscard]] virtual Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size,
                                                        std::string if_match_etag = "") = 0;
   [[nodiscard]] virtual Task<Result<ObjectInfo>> head(std::string key) = 0;
   // Any number of keys; an absent one counts as removed. Returns those that are (or may be) still
   // there. An error of the whole call: any subset may be gone.
-  [[nodiscard]] virtual Task<Result<std::vector<RemoveFailure>>> remove_batch(
-      std::vector<std::string> keys) = 0;
+  [[nodiscard]] virtual Task<Result<std::vector<RemoveFailure>>> remove_batch(std::vector<std::string> keys) = 0;
   // At most `limit` (≥ 1) objects whose key begins with prefix, in key order. For import and tests
   // only.
-  [[nodiscard]] virtual Task<Result<Listing>> list(std::string prefix, std::string continuation,
-                                                   size_t limit) = 0;
+  [[nodiscard]] virtual Task<Result<Listing>> list(std::string prefix, std::string continuation, size_t limit) = 0;
   [[nodiscard]] virtual Task<Result<std::unique_ptr<Upload>>> begin_upload(std::string key) = 0;
   // Nobody waits any more: what is under way ends soon, what is asked from here on at once, with
   // kCancelled and an unknown outcome. Stores that answer quickly anyhow go on.

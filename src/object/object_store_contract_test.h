@@ -96,10 +96,8 @@ TEST_P(ObjectStoreContract, CreatesOnlyWhatIsAbsent) {
 }
 
 TEST_P(ObjectStoreContract, SwapsOnlyTheVersionThatWasNamed) {
-  EXPECT_EQ(
-      put("head", text("zero"), PutCondition::if_match("\"d41d8cd98f00b204e9800998ecf8427e\""))
-          .code(),
-      Code::kConflict);
+  EXPECT_EQ(put("head", text("zero"), PutCondition::if_match("\"d41d8cd98f00b204e9800998ecf8427e\"")).code(),
+            Code::kConflict);
   EXPECT_EQ(get("head").code(), Code::kNotFound);
   auto one = put("head", text("one"));
   ASSERT_OK(one);
@@ -115,8 +113,7 @@ TEST_P(ObjectStoreContract, ReadsExactRanges) {
   Buffer body = pattern(100'000, 7);
   auto info = put("r", body);
   ASSERT_OK(info);
-  const std::pair<uint64_t, uint64_t> ranges[] = {
-      {0, 1}, {0, 100'000}, {99'999, 1}, {4096, 8192}, {12'345, 54'321}};
+  const std::pair<uint64_t, uint64_t> ranges[] = {{0, 1}, {0, 100'000}, {99'999, 1}, {4096, 8192}, {12'345, 54'321}};
   for (auto [offset, size] : ranges) {
     auto got = world_.run(store_->get_range("r", offset, size));
     ASSERT_OK(got);
@@ -243,9 +240,8 @@ TEST_P(ObjectStoreContract, PutsBodiesThatNeedSeveralParts) {
   EXPECT_EQ(world_.run(store_->head("large"))->size, body.size());
 }
 
-Task<Result<ObjectInfo>> inline upload_pieces(ObjectStore* store, std::string key,
-                                              std::vector<Buffer> pieces, PutCondition condition,
-                                              bool* visible_early) {
+Task<Result<ObjectInfo>> inline upload_pieces(ObjectStore* store, std::string key, std::vector<Buffer> pieces,
+                                              PutCondition condition, bool* visible_early) {
   HR_CO_TRY(std::unique_ptr<Upload> upload, co_await store->begin_upload(key));
   for (Buffer& piece : pieces) HR_CO_TRY(co_await upload->part(std::move(piece)));
   Result<Buffer> early = co_await store->get(key);
@@ -255,8 +251,7 @@ Task<Result<ObjectInfo>> inline upload_pieces(ObjectStore* store, std::string ke
 }
 
 TEST_P(ObjectStoreContract, AssemblesAnUploadFromPiecesOfAnySize) {
-  for (const std::vector<size_t>& sizes :
-       {std::vector<size_t>{5}, {6 * kMiB, 1, 9 * kMiB, 70'000}, {20 * kMiB, 3}}) {
+  for (const std::vector<size_t>& sizes : {std::vector<size_t>{5}, {6 * kMiB, 1, 9 * kMiB, 70'000}, {20 * kMiB, 3}}) {
     std::vector<Buffer> pieces;
     std::string whole;
     for (size_t size : sizes) {
@@ -265,8 +260,7 @@ TEST_P(ObjectStoreContract, AssemblesAnUploadFromPiecesOfAnySize) {
     }
     const std::string key = "upload/" + std::to_string(sizes.size());
     bool early = true;
-    auto info =
-        world_.run(upload_pieces(store_.get(), key, pieces, PutCondition::if_absent(), &early));
+    auto info = world_.run(upload_pieces(store_.get(), key, pieces, PutCondition::if_absent(), &early));
     ASSERT_OK(info);
     EXPECT_FALSE(early);
     EXPECT_EQ(info->size, whole.size());
@@ -274,8 +268,7 @@ TEST_P(ObjectStoreContract, AssemblesAnUploadFromPiecesOfAnySize) {
     ASSERT_OK(got);
     EXPECT_TRUE(got->body.text() == whole);
     EXPECT_EQ(got->etag, info->etag);
-    auto again = world_.run(
-        upload_pieces(store_.get(), key, {text("other")}, PutCondition::if_absent(), &early));
+    auto again = world_.run(upload_pieces(store_.get(), key, {text("other")}, PutCondition::if_absent(), &early));
     EXPECT_EQ(again.code(), Code::kConflict);
     EXPECT_TRUE(world_.run(store_->get(key))->text() == whole);
   }
@@ -324,8 +317,8 @@ Task<void> inline count_up(ObjectStore* store, int times, int* done) {
     Result<Got> got = co_await store->get_with_etag("counter");
     HR_ASSERT(got.ok());
     const int value = std::stoi(std::string(got->body.text()));
-    Result<ObjectInfo> swapped = co_await store->put("counter", text(std::to_string(value + 1)),
-                                                     PutCondition::if_match(got->etag));
+    Result<ObjectInfo> swapped =
+        co_await store->put("counter", text(std::to_string(value + 1)), PutCondition::if_match(got->etag));
     if (swapped.ok())
       ++*done;
     else
@@ -339,8 +332,7 @@ TEST_P(ObjectStoreContract, LosesNoSwapAmongRacingStores) {
   int done[6] = {};
   {
     Scope scope;
-    for (int i = 0; i < 6; ++i)
-      scope.spawn(count_up(i % 2 == 0 ? store_.get() : other.get(), 10, &done[i]));
+    for (int i = 0; i < 6; ++i) scope.spawn(count_up(i % 2 == 0 ? store_.get() : other.get(), 10, &done[i]));
     while (scope.running() > 0) world_.step();
   }
   EXPECT_EQ(get("counter")->text(), "60");

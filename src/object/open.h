@@ -21,7 +21,7 @@ struct ObjectStoreOptions {
 
 // Talks to nobody yet: a wrong bucket, missing credentials or an unwritable directory show at the
 // first call. The Env's parts outlive the store.
-[[nodiscard]] Result<std::unique_ptr<ObjectStore>> open_object_store(
-    BucketUrl url, Env env, ObjectStoreOptions options = {});
+[[nodiscard]] Result<std::unique_ptr<ObjectStore>> open_object_store(BucketUrl url, Env env,
+                                                                     ObjectStoreOptions options = {});
 
 }  // namespace headrace

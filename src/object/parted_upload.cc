@@ -13,8 +13,7 @@ constexpr int kPartAttempts = 4;
 
 }  // namespace
 
-PartedUpload::PartedUpload(std::unique_ptr<PartService> service, std::string key, Clock& clock,
-                           Random& random)
+PartedUpload::PartedUpload(std::unique_ptr<PartService> service, std::string key, Clock& clock, Random& random)
     : service_(std::move(service)), key_(std::move(key)), clock_(clock), random_(random) {}
 
 Task<Result<void>> PartedUpload::part(Buffer bytes) {
@@ -73,8 +72,7 @@ Task<Result<ObjectInfo>> PartedUpload::finish(PutCondition condition) {
 Task<void> PartedUpload::abort() {
   if (ended_) co_return;
   ended_ = true;
-  while (in_flight_ > 0)
-    co_await ListWait(changed_);  // a part that arrives later would stay for ever
+  while (in_flight_ > 0) co_await ListWait(changed_);  // a part that arrives later would stay for ever
   if (begun_) co_await service_->discard();
 }
 
@@ -86,8 +84,7 @@ Task<Result<void>> PartedUpload::start_part(Buffer bytes) {
     co_return failure;
   }
   if (parts_ == kMostParts)
-    co_return Error(Code::kTooLarge,
-                    fmt::format("upload {}: more than {} parts", key_, kMostParts));
+    co_return Error(Code::kTooLarge, fmt::format("upload {}: more than {} parts", key_, kMostParts));
   if (!begun_) HR_CO_TRY(co_await service_->begin());
   begun_ = true;
   ++in_flight_;
@@ -101,8 +98,7 @@ Task<void> PartedUpload::send_part(size_t index, Buffer bytes) {
     sent = co_await service_->send(index, bytes);
     if (sent.ok() || sent.error().retry() == Retry::kFinal || attempt == kPartAttempts) break;
     const Nanos whole = milliseconds(100) * (int64_t{1} << attempt);
-    const Nanos pause{whole.count / 2 + static_cast<int64_t>(random_.below(
-                                            static_cast<uint64_t>(whole.count / 2)))};
+    const Nanos pause{whole.count / 2 + static_cast<int64_t>(random_.below(static_cast<uint64_t>(whole.count / 2)))};
     co_await clock_.sleep(pause);
   }
   if (!sent.ok() && !failure_)

@@ -29,8 +29,7 @@ class PartService {
   // The part of this index; sending it again replaces it. Several may be under way.
   [[nodiscard]] virtual Task<Result<void>> send(size_t index, Buffer bytes) = 0;
   // All parts, each sent once or more, become the object; the condition is decided here.
-  [[nodiscard]] virtual Task<Result<ObjectInfo>> complete(size_t parts, uint64_t size,
-                                                          PutCondition condition) = 0;
+  [[nodiscard]] virtual Task<Result<ObjectInfo>> complete(size_t parts, uint64_t size, PutCondition condition) = 0;
   // The whole body was smaller than a part: begin() was never called.
   [[nodiscard]] virtual Task<Result<ObjectInfo>> put_whole(Buffer body, PutCondition condition) = 0;
   // Forgets the parts; only after begin().

@@ -29,9 +29,7 @@ class TestClock final : public Clock {
  public:
   explicit TestClock(bool is_virtual) : virtual_(is_virtual) {}
   Nanos now() override { return virtual_ ? virtual_now_ : read(CLOCK_BOOTTIME); }
-  Nanos wall() override {
-    return (virtual_ ? virtual_now_ + seconds(1'700'000'000) : read(CLOCK_REALTIME)) + skew;
-  }
+  Nanos wall() override { return (virtual_ ? virtual_now_ + seconds(1'700'000'000) : read(CLOCK_REALTIME)) + skew; }
   void arm(TimerNode& node, Nanos deadline) override { timers.arm(node, deadline); }
   void jump(Nanos to) {
     if (to > virtual_now_) virtual_now_ = to;
@@ -79,8 +77,7 @@ class ThreadBlocking final : public Blocking {
     {
       std::unique_lock lock(mutex_);
       if (done_.empty() && patience > Nanos{})
-        finished_.wait_for(lock, std::chrono::nanoseconds(patience.count),
-                           [this] { return !done_.empty(); });
+        finished_.wait_for(lock, std::chrono::nanoseconds(patience.count), [this] { return !done_.empty(); });
       done.swap(done_);
       pending_ -= done.size();
     }
@@ -139,8 +136,7 @@ class PosixFile final : public File {
   Task<Result<size_t>> read(uint64_t offset, Buffer into) override {
     size_t have = 0;
     while (have < into.size()) {
-      ssize_t n =
-          ::pread(fd_, into.data() + have, into.size() - have, static_cast<off_t>(offset + have));
+      ssize_t n = ::pread(fd_, into.data() + have, into.size() - have, static_cast<off_t>(offset + have));
       if (n < 0) co_return errno_error("read");
       if (n == 0) break;
       have += static_cast<size_t>(n);
@@ -152,8 +148,7 @@ class PosixFile final : public File {
     for (Buffer& piece : pieces) {
       size_t done = 0;
       while (done < piece.size()) {
-        ssize_t n =
-            ::pwrite(fd_, piece.data() + done, piece.size() - done, static_cast<off_t>(offset));
+        ssize_t n = ::pwrite(fd_, piece.data() + done, piece.size() - done, static_cast<off_t>(offset));
         if (n < 0) co_return errno_error("write");
         done += static_cast<size_t>(n);
         offset += static_cast<uint64_t>(n);
@@ -185,8 +180,7 @@ class PosixDisk final : public Disk {
  public:
   DiskFaults faults;
   Task<Result<std::unique_ptr<File>>> open(std::string path, OpenOptions options) override {
-    int flags = O_CLOEXEC | (options.create ? O_RDWR | O_CREAT : O_RDONLY) |
-                (options.exclusive ? O_EXCL : 0);
+    int flags = O_CLOEXEC | (options.create ? O_RDWR | O_CREAT : O_RDONLY) | (options.exclusive ? O_EXCL : 0);
     int fd = ::open(path.c_str(), flags, 0666);
     if (fd < 0) co_return errno_error("open " + path);
     struct stat st{};
@@ -222,12 +216,8 @@ class PosixDisk final : public Disk {
     }
     co_return {};
   }
-  Task<Result<std::vector<std::string>>> list(std::string) override {
-    co_return Error(Code::kNotSupported, "list");
-  }
-  Task<Result<uint64_t>> free_bytes(std::string) override {
-    co_return Error(Code::kNotSupported, "free_bytes");
-  }
+  Task<Result<std::vector<std::string>>> list(std::string) override { co_return Error(Code::kNotSupported, "list"); }
+  Task<Result<uint64_t>> free_bytes(std::string) override { co_return Error(Code::kNotSupported, "free_bytes"); }
 };
 
 class NoNet final : public Net {
@@ -235,9 +225,7 @@ class NoNet final : public Net {
   Task<Result<std::unique_ptr<Connection>>> connect(Address) override {
     co_return Error(Code::kNotSupported, "no net");
   }
-  Task<Result<std::unique_ptr<Listener>>> listen(Address) override {
-    co_return Error(Code::kNotSupported, "no net");
-  }
+  Task<Result<std::unique_ptr<Listener>>> listen(Address) override { co_return Error(Code::kNotSupported, "no net"); }
 };
 
 // One core. Members that hold tasks must be destroyed before it.

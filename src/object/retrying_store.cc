@@ -12,8 +12,7 @@ struct RetryingStore::Round {
   int attempts = 0;
 };
 
-RetryingStore::RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random,
-                             RetryOptions options)
+RetryingStore::RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random, RetryOptions options)
     : inner_(std::move(inner)), clock_(clock), random_(random), options_(options) {
   HR_ASSERT(inner_ != nullptr && options_.attempts > 0 && options_.first_pause > Nanos{});
 }
@@ -22,7 +21,9 @@ RetryingStore::RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, R
 class RetryingStore::Attempt {
  public:
   Attempt(RetryingStore& store, uint64_t bytes)
-      : store_(store), begun_(store.clock_.now()), due_(begun_ + store.options_.silence + seconds(1) * static_cast<int64_t>(bytes / kMiB)) {
+      : store_(store),
+        begun_(store.clock_.now()),
+        due_(begun_ + store.options_.silence + seconds(1) * static_cast<int64_t>(bytes / kMiB)) {
     store_.under_way_.emplace(due_, begun_);
   }
   ~Attempt() { store_.under_way_.erase(store_.under_way_.find({due_, begun_})); }
@@ -41,7 +42,9 @@ void RetryingStore::cancel() {
 }
 
 namespace {
-Error not_waited_for(const std::string& url) { return {Code::kCancelled, url + ": nobody waits for it any more"}; }
+Error not_waited_for(const std::string& url) {
+  return {Code::kCancelled, url + ": nobody waits for it any more"};
+}
 
 // Whether the service did what it is there for, whatever the answer means to whoever asked.
 bool well(Code code) {
@@ -53,8 +56,10 @@ bool well(Code code) {
     case Code::kRange:
     case Code::kNameTooLong:
     case Code::kTooLarge:
-    case Code::kCancelled: return true;
-    default: return false;
+    case Code::kCancelled:
+      return true;
+    default:
+      return false;
   }
 }
 }  // namespace
@@ -85,12 +90,10 @@ Task<bool> RetryingStore::again(Error why, bool idempotent, bool read, Round* ro
   const Code code = why.code();
   const bool nothing_happened = code == Code::kUnavailable;
   const bool unknown = code == Code::kTimeout || code == Code::kDisconnected;
-  if (!(nothing_happened || (unknown && idempotent) || (code == Code::kCorrupt && read)))
-    co_return false;
+  if (!(nothing_happened || (unknown && idempotent) || (code == Code::kCorrupt && read))) co_return false;
   if (++round->attempts >= options_.attempts) co_return false;
   const int doublings = std::min(round->attempts - 1, 20);
-  const Nanos whole =
-      std::min(options_.first_pause * (int64_t{1} << doublings), options_.longest_pause);
+  const Nanos whole = std::min(options_.first_pause * (int64_t{1} << doublings), options_.longest_pause);
   const auto half = static_cast<uint64_t>(whole.count / 2);
   const Nanos pause{static_cast<int64_t>(half + random_.below(half + 1))};
   if (clock_.now() + pause - round->begun > options_.total) co_return false;
@@ -117,18 +120,15 @@ Task<Result<ObjectInfo>> RetryingStore::put(std::string key, Buffer body, PutCon
   RETRYING(inner_->put(key, body, condition), body.size(), idempotent, false)
 }
 
-Task<Result<Got>> RetryingStore::get_with_etag(std::string key){
-    RETRYING(inner_->get_with_etag(key), 0, true, true)}
+Task<Result<Got>> RetryingStore::get_with_etag(std::string key){RETRYING(inner_ -> get_with_etag(key), 0, true, true)}
 
 Task<Result<Buffer>> RetryingStore::get_range(std::string key, uint64_t offset, uint64_t size,
                                               std::string if_match_etag){
     RETRYING(inner_->get_range(key, offset, size, if_match_etag), size, true, true)}
 
-Task<Result<ObjectInfo>> RetryingStore::head(std::string key){
-    RETRYING(inner_->head(key), 0, true, true)}
+Task<Result<ObjectInfo>> RetryingStore::head(std::string key){RETRYING(inner_->head(key), 0, true, true)}
 
-Task<Result<Listing>> RetryingStore::list(std::string prefix, std::string continuation,
-                                          size_t limit){
+Task<Result<Listing>> RetryingStore::list(std::string prefix, std::string continuation, size_t limit){
     RETRYING(inner_->list(prefix, continuation, limit), 0, true, true)}
 
 Task<Result<std::unique_ptr<Upload>>> RetryingStore::begin_upload(std::string key){
@@ -136,8 +136,7 @@ Task<Result<std::unique_ptr<Upload>>> RetryingStore::begin_upload(std::string ke
 #undef RETRYING
 
 // Keys that failed one by one are asked again as well as calls that failed whole.
-Task<Result<std::vector<RemoveFailure>>> RetryingStore::remove_batch(
-    std::vector<std::string> keys) {
+Task<Result<std::vector<RemoveFailure>>> RetryingStore::remove_batch(std::vector<std::string> keys) {
   std::vector<RemoveFailure> final_failures;
   Round round{clock_.now()};
   while (true) {
@@ -156,7 +155,8 @@ Task<Result<std::vector<RemoveFailure>>> RetryingStore::remove_batch(
     for (const RemoveFailure& failure : failures)
       if (failure.error.retry() != Retry::kFinal) keys.push_back(failure.key);
     if (!keys.empty()) {
-      const bool retry = co_await again(Error(Code::kUnavailable, failures.front().error.message()), true, false, &round);
+      const bool retry =
+          co_await again(Error(Code::kUnavailable, failures.front().error.message()), true, false, &round);
       if (retry) {
         for (RemoveFailure& failure : failures)
           if (failure.error.retry() == Retry::kFinal) final_failures.push_back(std::move(failure));

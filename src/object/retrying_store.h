@@ -26,14 +26,13 @@ struct RetryOptions {
   int attempts = 8;
   Nanos first_pause = milliseconds(100);  // doubles; each pause is drawn from [half, whole]
   Nanos longest_pause = seconds(5);
-  Nanos total = seconds(60);  // no attempt starts later than this after the first
+  Nanos total = seconds(60);   // no attempt starts later than this after the first
   Nanos silence = seconds(5);  // without any answer, until it is trouble; bodies add to it
 };
 
 class RetryingStore final : public ObjectStore {
  public:
-  RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random,
-                RetryOptions options = {});
+  RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random, RetryOptions options = {});
   Task<Result<ObjectInfo>> put(std::string key, Buffer body, PutCondition condition = {}) override;
   Task<Result<Got>> get_with_etag(std::string key) override;
   Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size,
@@ -62,8 +61,8 @@ class RetryingStore final : public ObjectStore {
   uint64_t retries_ = 0;
   CancelToken cancelled_;
   std::multiset<std::pair<Nanos, Nanos>> under_way_;  // by when an attempt should be answered, and since when it runs
-  Nanos answered_{};          // the last time that anything was
-  std::string failure_;       // of the last attempt; empty: the service did what it should
+  Nanos answered_{};                                  // the last time that anything was
+  std::string failure_;                               // of the last attempt; empty: the service did what it should
   Nanos failing_since_{};
 };
 

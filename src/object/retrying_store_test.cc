@@ -43,8 +43,7 @@ class ScriptedStore final : public ObjectStore {
     Result<Got> got = co_await inner.get_with_etag(key);
     co_return got;
   }
-  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size,
-                                 std::string etag) override {
+  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size, std::string etag) override {
     std::optional<Error> error = next();
     if (error) co_return *error;
     Result<Buffer> got = co_await inner.get_range(key, offset, size, etag);
@@ -64,9 +63,7 @@ class ScriptedStore final : public ObjectStore {
   Task<Result<Listing>> list(std::string prefix, std::string continuation, size_t limit) override {
     return inner.list(prefix, continuation, limit);
   }
-  Task<Result<std::unique_ptr<Upload>>> begin_upload(std::string key) override {
-    return inner.begin_upload(key);
-  }
+  Task<Result<std::unique_ptr<Upload>>> begin_upload(std::string key) override { return inner.begin_upload(key); }
   [[nodiscard]] std::string url() const override { return "memory:scripted"; }
 };
 

@@ -29,8 +29,8 @@ Error refused(const Capability& capability, const std::string& why) {
 
 }  // namespace
 
-Capability sign_capability(const NamespaceSecret& secret, SegmentId segment, uint64_t begin, uint64_t end, uint8_t rights,
-                           uint32_t expiry_s) {
+Capability sign_capability(const NamespaceSecret& secret, SegmentId segment, uint64_t begin, uint64_t end,
+                           uint8_t rights, uint32_t expiry_s) {
   Capability capability{.segment = segment, .begin = begin, .end = end, .rights = rights, .expiry_s = expiry_s};
   capability.mac = mac_of(secret, capability);
   return capability;
@@ -44,8 +44,8 @@ bool genuine(const NamespaceSecret& secret, const Capability& capability) {
 }
 
 bool same(const Capability& a, const Capability& b) {
-  return a.segment == b.segment && a.begin == b.begin && a.end == b.end && a.rights == b.rights && a.expiry_s == b.expiry_s &&
-         CRYPTO_memcmp(a.mac.data(), b.mac.data(), a.mac.size()) == 0;
+  return a.segment == b.segment && a.begin == b.begin && a.end == b.end && a.rights == b.rights &&
+         a.expiry_s == b.expiry_s && CRYPTO_memcmp(a.mac.data(), b.mac.data(), a.mac.size()) == 0;
 }
 
 Error not_genuine() {
@@ -53,7 +53,8 @@ Error not_genuine() {
 }
 
 // What a genuine one allows.
-Result<void> allows(const Capability& capability, SegmentId segment, uint64_t begin, uint64_t end, Right right, uint32_t now_s) {
+Result<void> allows(const Capability& capability, SegmentId segment, uint64_t begin, uint64_t end, Right right,
+                    uint32_t now_s) {
   if (capability.segment != segment) return refused(capability, "asked for segment " + to_string(segment));
   if ((capability.rights & static_cast<uint8_t>(right)) == 0)
     return refused(capability, right == Right::kWrite ? "does not allow writing" : "does not allow reading");
@@ -68,15 +69,15 @@ Result<void> allows(const Capability& capability, SegmentId segment, uint64_t be
 
 }  // namespace
 
-Result<void> verify_capability(const NamespaceSecret& secret, const Capability& capability, SegmentId segment, uint64_t begin,
-                               uint64_t end, Right right, uint32_t now_s) {
+Result<void> verify_capability(const NamespaceSecret& secret, const Capability& capability, SegmentId segment,
+                               uint64_t begin, uint64_t end, Right right, uint32_t now_s) {
   // The MAC first: until it verifies, nothing that the capability says about itself means anything.
   if (!genuine(secret, capability)) return not_genuine();
   return allows(capability, segment, begin, end, right, now_s);
 }
 
-Result<void> CapabilityVerifier::verify(const Capability& capability, SegmentId segment, uint64_t begin, uint64_t end, Right right,
-                                        uint32_t now_s) {
+Result<void> CapabilityVerifier::verify(const Capability& capability, SegmentId segment, uint64_t begin, uint64_t end,
+                                        Right right, uint32_t now_s) {
   auto known = known_.find(capability.segment);
   if (known == known_.end() || !same(known->second, capability)) {
     if (!genuine(secret_, capability)) return not_genuine();

@@ -20,16 +20,18 @@ struct MessageList {
 // A new message is added here too (messages_test finds a number of MessageType that is missing or used twice).
 using AllMessages = MessageList<
     // target.h
-    FragmentWrite, FragmentRead, FragmentFree, Inventory, TargetStatus, JournalOpen, JournalAppend, JournalSeal, JournalRead,
-    JournalTrim,
+    FragmentWrite, FragmentRead, FragmentFree, Inventory, TargetStatus, JournalOpen, JournalAppend, JournalSeal,
+    JournalRead, JournalTrim,
     // meta.h
-    SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Recall, Closing, Lookup, GetAttributes, SetAttributes,
-    Make, Unlink, Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept, Forget, ChangeNames,
-    ReserveFiles, Lock, FindLock, Reserve, Commit, Stage, GetExtents, Locate, Punch, Statistics, GetMap, Report, ColdRead,
+    SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Recall, Closing, Lookup, GetAttributes,
+    SetAttributes, Make, Unlink, Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept,
+    Forget, ChangeNames, ReserveFiles, Lock, FindLock, Reserve, Commit, Stage, GetExtents, Locate, Punch, Statistics,
+    GetMap, Report, ColdRead,
     // transaction.h
     Prepare, Finish, Decision, ParentOf,
     // work.h
-    Uploadable, Uploaded, Droppable, Drop, SegmentsOf, PlaceAgain, PlacedAgain, SetPin, Pins, SparseObjects, KnownObjects, DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims,
-    TakeCut, ReadCheckpoint, CutLocations, ReleaseCut, CheckpointNow, Close, PartitionStatus>;
+    Uploadable, Uploaded, Droppable, Drop, SegmentsOf, PlaceAgain, PlacedAgain, SetPin, Pins, SparseObjects,
+    KnownObjects, DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims, TakeCut, ReadCheckpoint,
+    CutLocations, ReleaseCut, CheckpointNow, Close, PartitionStatus>;
 
 }  // namespace headrace

@@ -1,4 +1,5 @@
-// Every request and reply of proto/ from bytes: no crash, no excess of memory, and what decodes encodes to what decodes.
+// Every request and reply of proto/ from bytes: no crash, no excess of memory, and what decodes encodes to what
+// decodes.
 // FUZZES: message
 #include "proto/cluster.h"
 #include "proto/messages.h"
@@ -25,8 +26,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   size_t index = 0;
   AllMessages::each([&]<class Request>() {
     if (index++ != chosen) return;
-    if (reply) check<typename Request::Reply>(bytes);
-    else check<Request>(bytes);
+    if (reply)
+      check<typename Request::Reply>(bytes);
+    else
+      check<Request>(bytes);
   });
   if (chosen == AllMessages::kCount) {
     check<Header>(bytes);

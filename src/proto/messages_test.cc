@@ -78,7 +78,8 @@ TEST(Messages, NoNumberIsUsedTwice) {
 
 // Peers of any version must find these where they are: the answer to a foreign version depends on it.
 TEST(Messages, AHeaderBeginsTheSameInEveryVersion) {
-  Header header{.protocol = 0x0102, .type = static_cast<MessageType>(0x0304), .reply = true, .request = 0x1122334455667788};
+  Header header{
+      .protocol = 0x0102, .type = static_cast<MessageType>(0x0304), .reply = true, .request = 0x1122334455667788};
   std::string bytes = encode(header);
   EXPECT_EQ(bytes.substr(0, 13), std::string("\x02\x01\x04\x03\x01\x88\x77\x66\x55\x44\x33\x22\x11", 13));
   EXPECT_EQ(bytes.size(), 111u);

@@ -11,42 +11,51 @@
 
 namespace headrace {
 
-enum class FileType : uint8_t { kNone = 0, kFile = 1, kDirectory = 2, kSymlink = 3, kFifo = 4, kSocket = 5, kCharDevice = 6, kBlockDevice = 7 };
+enum class FileType : uint8_t {
+  kNone = 0,
+  kFile = 1,
+  kDirectory = 2,
+  kSymlink = 3,
+  kFifo = 4,
+  kSocket = 5,
+  kCharDevice = 6,
+  kBlockDevice = 7
+};
 
 // Times are nanoseconds since 1970.
 struct Attributes {
   FileId id;
-  uint64_t generation = 0;      // namespace epoch of its birth
+  uint64_t generation = 0;  // namespace epoch of its birth
   FileType type = FileType::kNone;
-  uint32_t mode = 0;            // permission bits and suid, sgid, sticky
+  uint32_t mode = 0;  // permission bits and suid, sgid, sticky
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint32_t links = 0;
   uint64_t size = 0;
-  uint64_t bytes = 0;           // allocated
+  uint64_t bytes = 0;  // allocated
   uint64_t rdev = 0;
   int64_t atime = 0;
   int64_t mtime = 0;
   int64_t ctime = 0;
   int64_t btime = 0;
-  uint64_t change = 0;          // grows with each change
-  FileId parent;                // directories: their parent
+  uint64_t change = 0;  // grows with each change
+  FileId parent;        // directories: their parent
   void fields(this auto& self, auto& v) {
-    v(self.id, self.generation, self.type, self.mode, self.uid, self.gid, self.links, self.size, self.bytes, self.rdev, self.atime,
-      self.mtime, self.ctime, self.btime, self.change, self.parent);
+    v(self.id, self.generation, self.type, self.mode, self.uid, self.gid, self.links, self.size, self.bytes, self.rdev,
+      self.atime, self.mtime, self.ctime, self.btime, self.change, self.parent);
   }
 };
 
 struct Ticket {
   SessionId session;
-  uint64_t sequence = 0;          // from 1, per session
-  uint64_t lowest_unanswered = 0; // results below it may be forgotten
+  uint64_t sequence = 0;           // from 1, per session
+  uint64_t lowest_unanswered = 0;  // results below it may be forgotten
   void fields(this auto& self, auto& v) { v(self.session, self.sequence, self.lowest_unanswered); }
 };
 
 // What a client may cache or do alone. On a file, read: attributes and data; write: also change data, size, times and
-// other attributes before the partition knows. On a directory, read: its attributes and dentries, positive and negative;
-// write: also change them, and make files in it, before the partition knows (ChangeNames).
+// other attributes before the partition knows. On a directory, read: its attributes and dentries, positive and
+// negative; write: also change them, and make files in it, before the partition knows (ChangeNames).
 enum class GrantKind : uint8_t { kNone = 0, kRead = 1, kWrite = 2 };
 struct Grant {
   FileId file;
@@ -61,16 +70,17 @@ struct SessionOpenReply {
   uint32_t lease_ms = 10'000;
   void fields(this auto& self, auto& v) { v(self.session, self.lease_ms); }
 };
-// One session per (client, partition). Re-opening with `again` after a leader change keeps the session while it lives (kStale otherwise).
+// One session per (client, partition). Re-opening with `again` after a leader change keeps the session while it lives
+// (kStale otherwise).
 struct SessionOpen {
   static constexpr MessageType kType = MessageType::kSessionOpen;
   using Reply = SessionOpenReply;
   ClientId client;
   SessionId again;
-  std::vector<Grant> claims;    // held before: granted again or the session is stale
+  std::vector<Grant> claims;  // held before: granted again or the session is stale
   void fields(this auto& self, auto& v) { v(self.client, self.again, self.claims); }
 };
-struct SessionRenew {           // keeps the lease; also sent as the client's heartbeat
+struct SessionRenew {  // keeps the lease; also sent as the client's heartbeat
   static constexpr MessageType kType = MessageType::kSessionRenew;
   using Reply = Empty;
   SessionId session;
@@ -94,7 +104,7 @@ struct GrantAcquireReply {
     v.tail(self.entries);
   }
 };
-struct GrantAcquire {           // waits while conflicting grants are recalled
+struct GrantAcquire {  // waits while conflicting grants are recalled
   static constexpr MessageType kType = MessageType::kGrantAcquire;
   using Reply = GrantAcquireReply;
   SessionId session;
@@ -128,7 +138,7 @@ struct Closing {
 };
 
 // ---- names ----
-struct EntryReply {             // grants that came with it (empty where none was free to give)
+struct EntryReply {  // grants that came with it (empty where none was free to give)
   Attributes attributes;
   std::optional<Grant> file_grant;
   std::optional<Grant> directory_grant;  // on the parent
@@ -146,7 +156,7 @@ struct EntryReply {             // grants that came with it (empty where none wa
 struct Lookup {
   static constexpr MessageType kType = MessageType::kLookup;
   using Reply = EntryReply;
-  SessionId session;            // zero: no grants wanted
+  SessionId session;  // zero: no grants wanted
   FileId parent;
   std::string name;
   void fields(this auto& self, auto& v) { v(self.session, self.parent, self.name); }
@@ -162,7 +172,14 @@ struct GetAttributes {
 // Bits of SetAttributes.mask.
 // kOnlyGrow, with kSetSize: a file that is longer stays as it is.
 enum SetMask : uint32_t {
-  kSetMode = 1, kSetUid = 2, kSetGid = 4, kSetSize = 8, kSetAtime = 16, kSetMtime = 32, kSetCtime = 64, kOnlyGrow = 128
+  kSetMode = 1,
+  kSetUid = 2,
+  kSetGid = 4,
+  kSetSize = 8,
+  kSetAtime = 16,
+  kSetMtime = 32,
+  kSetCtime = 64,
+  kOnlyGrow = 128
 };
 struct SetAttributes {
   static constexpr MessageType kType = MessageType::kSetAttributes;
@@ -174,7 +191,7 @@ struct SetAttributes {
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint64_t size = 0;
-  int64_t atime = 0;            // INT64_MIN: now
+  int64_t atime = 0;  // INT64_MIN: now
   int64_t mtime = 0;
   int64_t ctime = 0;
   void fields(this auto& self, auto& v) {
@@ -193,55 +210,55 @@ struct Make {
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint64_t rdev = 0;
-  std::string target;           // of a symlink, ≤ 4095 bytes
-  bool want_write_grant = false;  // files: about to be written
-  bool keep_open = false;       // as OpenKept
+  std::string target;                 // of a symlink, ≤ 4095 bytes
+  bool want_write_grant = false;      // files: about to be written
+  bool keep_open = false;             // as OpenKept
   bool want_directory_write = false;  // a write grant on the parent: more is to be made in it
-  bool unnamed = false;         // O_TMPFILE: a file in `parent`'s partition without a name (`name` is empty); needs keep_open
+  bool unnamed = false;  // O_TMPFILE: a file in `parent`'s partition without a name (`name` is empty); needs keep_open
   void fields(this auto& self, auto& v) {
-    v(self.ticket, self.parent, self.name, self.type, self.mode, self.uid, self.gid, self.rdev, self.target, self.want_write_grant,
-      self.keep_open);
+    v(self.ticket, self.parent, self.name, self.type, self.mode, self.uid, self.gid, self.rdev, self.target,
+      self.want_write_grant, self.keep_open);
     v.tail(self.want_directory_write, self.unnamed);
   }
 };
 struct UnlinkReply {
   FileId file;
-  uint32_t links = 0;           // left
+  uint32_t links = 0;  // left
   void fields(this auto& self, auto& v) { v(self.file, self.links); }
 };
-struct Unlink {                 // unlink and, with `directory`, rmdir
+struct Unlink {  // unlink and, with `directory`, rmdir
   static constexpr MessageType kType = MessageType::kUnlink;
   using Reply = UnlinkReply;
   Ticket ticket;
   FileId parent;
   std::string name;
   bool directory = false;
-  uint32_t uid = 0;             // who asks: sticky bit checks happen in the kernel (default_permissions)
+  uint32_t uid = 0;  // who asks: sticky bit checks happen in the kernel (default_permissions)
   void fields(this auto& self, auto& v) { v(self.ticket, self.parent, self.name, self.directory, self.uid); }
 };
-struct Rename {                 // sent to the partition of the source's parent
+struct Rename {  // sent to the partition of the source's parent
   static constexpr MessageType kType = MessageType::kRename;
-  using Reply = UnlinkReply;    // the replaced file, if any
+  using Reply = UnlinkReply;  // the replaced file, if any
   Ticket ticket;
   FileId from_parent;
   std::string from_name;
   FileId to_parent;
   std::string to_name;
   bool no_replace = false;
-  bool exchange = false;        // both names are there and change places; nothing is replaced
+  bool exchange = false;  // both names are there and change places; nothing is replaced
   void fields(this auto& self, auto& v) {
     v(self.ticket, self.from_parent, self.from_name, self.to_parent, self.to_name, self.no_replace);
     v.tail(self.exchange);
   }
 };
-struct Link {                   // sent to the partition of the new name's parent
+struct Link {  // sent to the partition of the new name's parent
   static constexpr MessageType kType = MessageType::kLink;
   using Reply = EntryReply;
   Ticket ticket;
   FileId file;
   FileId parent;
   std::string name;
-  bool unnamed = false;         // the file was made without a name and may get its first
+  bool unnamed = false;  // the file was made without a name and may get its first
   void fields(this auto& self, auto& v) {
     v(self.ticket, self.file, self.parent, self.name);
     v.tail(self.unnamed);
@@ -251,7 +268,7 @@ struct DirectoryEntry {
   std::string name;
   FileId id;
   FileType type = FileType::kNone;
-  uint64_t cookie = 0;          // > 2; ask again with it to continue behind this entry
+  uint64_t cookie = 0;                   // > 2; ask again with it to continue behind this entry
   std::optional<Attributes> attributes;  // when its inode is in the same partition and `plus` was asked
   void fields(this auto& self, auto& v) { v(self.name, self.id, self.type, self.cookie, self.attributes); }
 };
@@ -265,7 +282,7 @@ struct ReadDirectory {
   using Reply = ReadDirectoryReply;
   SessionId session;
   FileId directory;
-  uint64_t after = 0;           // cookie
+  uint64_t after = 0;  // cookie
   uint32_t limit = 512;
   bool plus = false;
   void fields(this auto& self, auto& v) { v(self.session, self.directory, self.after, self.limit, self.plus); }
@@ -274,7 +291,7 @@ struct TextReply {
   std::string text;
   void fields(this auto& self, auto& v) { v(self.text); }
 };
-struct GetXattr {               // name "" with a symlink: its target
+struct GetXattr {  // name "" with a symlink: its target
   static constexpr MessageType kType = MessageType::kGetXattr;
   using Reply = TextReply;
   FileId file;
@@ -286,11 +303,13 @@ struct SetXattr {
   using Reply = Empty;
   Ticket ticket;
   FileId file;
-  std::string name;             // ≤ 255 bytes
-  std::string value;            // ≤ 64 KiB
+  std::string name;   // ≤ 255 bytes
+  std::string value;  // ≤ 64 KiB
   bool must_create = false;
   bool must_replace = false;
-  void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.name, self.value, self.must_create, self.must_replace); }
+  void fields(this auto& self, auto& v) {
+    v(self.ticket, self.file, self.name, self.value, self.must_create, self.must_replace);
+  }
 };
 struct ListXattrReply {
   std::vector<std::string> names;
@@ -328,9 +347,9 @@ struct Forget {
 
 // ---- names under directory write grants ----
 struct ReserveFilesReply {
-  uint64_t first = 0;           // local parts of FileIds, for any slot of the partition; nobody else ever gets them
+  uint64_t first = 0;  // local parts of FileIds, for any slot of the partition; nobody else ever gets them
   uint32_t count = 0;
-  uint64_t generation = 0;      // of what is made with them
+  uint64_t generation = 0;  // of what is made with them
   void fields(this auto& self, auto& v) { v(self.first, self.count, self.generation); }
 };
 struct ReserveFiles {
@@ -342,12 +361,12 @@ struct ReserveFiles {
 };
 enum class NameChangeKind : uint8_t {
   kNone = 0,
-  kMake = 1,                    // name → file, a new inode (no directory) in the directory's slot
-  kUnlink = 2,                  // name → file goes; no directory
-  kSetAttributes = 3,           // of `file` (or a directory), those of `mask`; never its size
-  kTouch = 4,                   // the directory's times: what was made in it and removed again
-  kRename = 5,                  // name → to_name in one directory; `replaced` goes. No directories
-  kLink = 6,                    // name → file, an inode of this partition
+  kMake = 1,           // name → file, a new inode (no directory) in the directory's slot
+  kUnlink = 2,         // name → file goes; no directory
+  kSetAttributes = 3,  // of `file` (or a directory), those of `mask`; never its size
+  kTouch = 4,          // the directory's times: what was made in it and removed again
+  kRename = 5,         // name → to_name in one directory; `replaced` goes. No directories
+  kLink = 6,           // name → file, an inode of this partition
 };
 // Each is under the session's write grants: `directory_grant` on the directory whose names change, `file_grant` on the
 // inode that changes. The one on a file that is made is given with it, under the id that the client chose.
@@ -361,9 +380,9 @@ struct NameChange {
   GrantId file_grant;
   FileId replaced;
   GrantId replaced_grant;
-  int64_t time = 0;             // when the client did it
+  int64_t time = 0;  // when the client did it
   FileType type = FileType::kNone;
-  uint32_t mask = 0;            // kSetAttributes: SetMask
+  uint32_t mask = 0;  // kSetAttributes: SetMask
   uint32_t mode = 0;
   uint32_t uid = 0;
   uint32_t gid = 0;
@@ -371,12 +390,12 @@ struct NameChange {
   int64_t atime = 0;
   int64_t mtime = 0;
   int64_t ctime = 0;
-  std::string target;           // of a symlink
-  bool keep_open = false;       // kMake: as OpenKept
+  std::string target;      // of a symlink
+  bool keep_open = false;  // kMake: as OpenKept
   void fields(this auto& self, auto& v) {
-    v(self.kind, self.directory, self.directory_grant, self.name, self.to_name, self.file, self.file_grant, self.replaced,
-      self.replaced_grant, self.time, self.type, self.mask, self.mode, self.uid, self.gid, self.rdev, self.atime, self.mtime,
-      self.ctime, self.target, self.keep_open);
+    v(self.kind, self.directory, self.directory_grant, self.name, self.to_name, self.file, self.file_grant,
+      self.replaced, self.replaced_grant, self.time, self.type, self.mask, self.mode, self.uid, self.gid, self.rdev,
+      self.atime, self.mtime, self.ctime, self.target, self.keep_open);
   }
 };
 struct ChangeNamesReply {
@@ -395,16 +414,16 @@ struct ChangeNames {
 };
 
 // ---- locks ----
-// Advisory locks of programs: fcntl's over ranges, flock's over a whole file; the two kinds do not see each other. A lock
-// belongs to an owner of a session (a number that the client chose) and ends with the session.
+// Advisory locks of programs: fcntl's over ranges, flock's over a whole file; the two kinds do not see each other. A
+// lock belongs to an owner of a session (a number that the client chose) and ends with the session.
 enum class LockKind : uint8_t { kUnlock = 0, kShared = 1, kExclusive = 2 };
 struct FileLock {
   uint64_t owner = 0;
-  uint32_t pid = 0;             // for fcntl(F_GETLK)
-  bool whole = false;           // flock's
+  uint32_t pid = 0;    // for fcntl(F_GETLK)
+  bool whole = false;  // flock's
   LockKind kind = LockKind::kUnlock;
   uint64_t begin = 0;
-  uint64_t end = 0;             // behind the last byte; 2^63: to the end of the file, however far
+  uint64_t end = 0;  // behind the last byte; 2^63: to the end of the file, however far
   void fields(this auto& self, auto& v) { v(self.owner, self.pid, self.whole, self.kind, self.begin, self.end); }
   bool operator==(const FileLock&) const = default;
 };
@@ -413,7 +432,8 @@ struct LockReply {
   bool granted = false;
   void fields(this auto& self, auto& v) { v(self.granted); }
 };
-// Takes, changes (in one step) or ends a lock. Where another's is in the way: waits for up to wait_ms, then is not granted.
+// Takes, changes (in one step) or ends a lock. Where another's is in the way: waits for up to wait_ms, then is not
+// granted.
 struct Lock {
   static constexpr MessageType kType = MessageType::kLock;
   using Reply = LockReply;
@@ -427,7 +447,7 @@ struct FindLockReply {
   std::optional<FileLock> lock;
   void fields(this auto& self, auto& v) { v(self.lock); }
 };
-struct FindLock {               // one that would be in the way of `lock`
+struct FindLock {  // one that would be in the way of `lock`
   static constexpr MessageType kType = MessageType::kFindLock;
   using Reply = FindLockReply;
   SessionId session;
@@ -439,27 +459,27 @@ struct FindLock {               // one that would be in the way of `lock`
 // ---- data ----
 struct Reservation {
   SegmentId segment;
-  Placement placement;          // one target per fragment
+  Placement placement;  // one target per fragment
   std::vector<TargetId> spares;
-  Capability capability;        // kRead | kWrite of the whole segment
+  Capability capability;  // kRead | kWrite of the whole segment
   void fields(this auto& self, auto& v) { v(self.segment, self.placement, self.spares, self.capability); }
 };
 struct ReserveReply {
   std::vector<Reservation> reservations;
   void fields(this auto& self, auto& v) { v(self.reservations); }
 };
-// Ids and placements that belong to the session until committed, abandoned or given back by its end. kBusy (the hot tier is
-// full, space is being made), kNoSpace (none can be made) / kUnavailable (fewer than P+1 targets); what is abandoned is taken
-// back whatever the answer.
+// Ids and placements that belong to the session until committed, abandoned or given back by its end. kBusy (the hot
+// tier is full, space is being made), kNoSpace (none can be made) / kUnavailable (fewer than P+1 targets); what is
+// abandoned is taken back whatever the answer.
 struct Reserve {
   static constexpr MessageType kType = MessageType::kReserve;
   using Reply = ReserveReply;
   SessionId session;
-  Slot slot;                    // of the files that will name them: the segments' home
+  Slot slot;  // of the files that will name them: the segments' home
   uint32_t count = 1;
   std::vector<SegmentId> abandoned;  // reserved before, never named in a commit: their fragments are freed
-  uint32_t written = 0;         // of what is reserved: filled on the targets, so that space is not claimed for it twice
-  bool crowded = false;         // a target had no room for what was reserved last: some is made before this is answered with more
+  uint32_t written = 0;  // of what is reserved: filled on the targets, so that space is not claimed for it twice
+  bool crowded = false;  // a target had no room for what was reserved last: some is made before more is given
   void fields(this auto& self, auto& v) {
     v(self.session, self.slot, self.count);
     v.tail(self.abandoned, self.written, self.crowded);
@@ -474,17 +494,17 @@ struct CommitFile {
   int64_t mtime = 0;
   void fields(this auto& self, auto& v) { v(self.file, self.grant, self.extents, self.size, self.mtime); }
 };
-struct CommitSegment {          // written whole, all fragments durable
+struct CommitSegment {  // written whole, all fragments durable
   SegmentId segment;
   uint64_t length = 0;
-  Placement placement;          // as written: spares may stand in
+  Placement placement;  // as written: spares may stand in
   void fields(this auto& self, auto& v) { v(self.segment, self.length, self.placement); }
 };
 struct CommitReply {
   std::vector<uint16_t> codes;  // a Code per file; a failed one (kStale, kNotFound) changes nothing of that file
   void fields(this auto& self, auto& v) { v(self.codes); }
 };
-struct Commit {                 // files of one partition
+struct Commit {  // files of one partition
   static constexpr MessageType kType = MessageType::kCommit;
   using Reply = CommitReply;
   Ticket ticket;
@@ -511,14 +531,14 @@ struct Stage {
 };
 struct StagedBytes {
   uint64_t staged = 0;
-  Buffer bytes;                 // whole staged row
+  Buffer bytes;  // whole staged row
   void fields(this auto& self, auto& v) { v(self.staged, self.bytes); }
 };
 struct GetExtentsReply {
   uint64_t size = 0;
-  std::vector<Extent> extents;  // cover [offset, min(offset+length, size)) without gaps; holes explicit
-  std::vector<Location> locations;        // of the segments named, each once
-  std::vector<Capability> capabilities;   // kRead, same order as locations
+  std::vector<Extent> extents;           // cover [offset, min(offset+length, size)) without gaps; holes explicit
+  std::vector<Location> locations;       // of the segments named, each once
+  std::vector<Capability> capabilities;  // kRead, same order as locations
   std::vector<StagedBytes> staged;
   void fields(this auto& self, auto& v) { v(self.size, self.extents, self.locations, self.capabilities, self.staged); }
 };
@@ -536,13 +556,13 @@ struct LocateReply {
   Capability capability;
   void fields(this auto& self, auto& v) { v(self.location, self.capability); }
 };
-struct Locate {                 // current placement, after kNoFragment. kNotFound: the segment is dead
+struct Locate {  // current placement, after kNoFragment. kNotFound: the segment is dead
   static constexpr MessageType kType = MessageType::kLocate;
   using Reply = LocateReply;
   SegmentId segment;
   void fields(this auto& self, auto& v) { v(self.segment); }
 };
-struct Punch {                  // a hole in [offset, offset+length), size unchanged. (Truncation is SetAttributes.)
+struct Punch {  // a hole in [offset, offset+length), size unchanged. (Truncation is SetAttributes.)
   static constexpr MessageType kType = MessageType::kPunch;
   using Reply = Empty;
   Ticket ticket;
@@ -551,7 +571,7 @@ struct Punch {                  // a hole in [offset, offset+length), size uncha
   uint64_t length = 0;
   void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.offset, self.length); }
 };
-struct StatisticsReply {        // of this partition; the client adds them up
+struct StatisticsReply {  // of this partition; the client adds them up
   uint64_t files = 0;
   uint64_t bytes = 0;
   void fields(this auto& self, auto& v) { v(self.files, self.bytes); }
@@ -565,8 +585,8 @@ struct Statistics {
 
 // ---- node services ----
 struct GetMapReply {
-  std::string map;              // encode_durable(ClusterMap)
-  bool read_only = false;       // another cluster owns the namespace now
+  std::string map;         // encode_durable(ClusterMap)
+  bool read_only = false;  // another cluster owns the namespace now
   std::string why;
   void fields(this auto& self, auto& v) { v(self.map, self.read_only, self.why); }
 };
@@ -583,7 +603,7 @@ struct Report {
   uint64_t degraded_reads = 0;
   uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;
-  std::vector<Damage> damage;   // that its reads met since the last report: the node repairs it. At most kMaxDamage
+  std::vector<Damage> damage;  // that its reads met since the last report: the node repairs it. At most kMaxDamage
   static constexpr size_t kMaxDamage = 256;
   void fields(this auto& self, auto& v) {
     v(self.degraded_reads, self.bytes_read, self.bytes_written);

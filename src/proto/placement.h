@@ -37,8 +37,8 @@ struct ObjectRef {
 
 struct Location {
   SegmentId segment;
-  uint64_t length = 0;        // bytes of data
-  NamespaceId bucket;         // whose bucket the object is in (a clone's origin); the segment's own, usually
+  uint64_t length = 0;  // bytes of data
+  NamespaceId bucket;   // whose bucket the object is in (a clone's origin); the segment's own, usually
   Placement placement;
   ObjectRef object;
   void fields(this auto& self, auto& v) { v(self.segment, self.length, self.bucket, self.placement, self.object); }
@@ -56,7 +56,7 @@ struct Damage {
 // A piece of a file. Offsets in bytes; pieces of one file never overlap and ascend.
 enum class ExtentKind : uint8_t { kHole = 0, kSegment = 1, kStaged = 2, kInline = 3, kForeign = 4 };
 struct Extent {
-  uint64_t offset = 0;          // in the file
+  uint64_t offset = 0;  // in the file
   uint64_t length = 0;
   ExtentKind kind = ExtentKind::kHole;
   SegmentId segment;            // kSegment

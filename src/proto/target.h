@@ -29,7 +29,7 @@ struct FragmentWrite {
 // Block-aligned range of one fragment. The target verifies each block before it answers; so does the reader.
 // kNoFragment: not here. kCorrupt: a block does not verify (the reader goes on degraded).
 struct FragmentReadReply {
-  std::vector<uint32_t> crcs;   // of the blocks in the payload
+  std::vector<uint32_t> crcs;  // of the blocks in the payload
   uint64_t segment_length = 0;
   Buffer payload;
   void fields(this auto& self, auto& v) { v(self.crcs, self.segment_length); }
@@ -63,7 +63,7 @@ struct FragmentFree {
 struct InventoryItem {
   FragmentName fragment;
   uint64_t bytes = 0;
-  uint64_t age_ms = 0;          // since it was written, on the target's boot clock; large after a restart is not known: 0
+  uint64_t age_ms = 0;  // since it was written, on the target's boot clock; large after a restart is not known: 0
   void fields(this auto& self, auto& v) { v(self.fragment, self.bytes, self.age_ms); }
 };
 struct InventoryReply {
@@ -81,9 +81,9 @@ struct Inventory {
 };
 
 struct TargetStatusReply {
-  uint64_t capacity = 0;        // bytes of data space
-  uint64_t used = 0;            // fragments, journals; cache entries not counted
-  uint64_t cached = 0;          // bytes of cache entries
+  uint64_t capacity = 0;  // bytes of data space
+  uint64_t used = 0;      // fragments, journals; cache entries not counted
+  uint64_t cached = 0;    // bytes of cache entries
   uint64_t fragments = 0;
   uint64_t corrupt_blocks = 0;  // found since start
   bool fenced = false;          // a write or flush failed: serves nothing
@@ -114,8 +114,8 @@ struct JournalAbout {
   Position first;
   std::vector<TargetId> copies;
   void fields(this auto& self, auto& v) {
-    v(self.name_space, self.namespace_epoch, self.partition, self.first_slot, self.last_slot, self.epoch, self.run, self.predecessor,
-      self.first, self.copies);
+    v(self.name_space, self.namespace_epoch, self.partition, self.first_slot, self.last_slot, self.epoch, self.run,
+      self.predecessor, self.first, self.copies);
   }
 };
 struct JournalOpen {
@@ -137,15 +137,15 @@ struct JournalAppend {
   RunId run;
   Position first;
   Position last;
-  Buffer payload;               // encoded records (meta/journal), opaque to the target
+  Buffer payload;  // encoded records (meta/journal), opaque to the target
   void fields(this auto& self, auto& v) { v(self.target, self.run, self.first, self.last); }
 };
 
 struct RunSummary {
   RunId run;
   Position first;
-  Position last;                // of the longest valid prefix; first - 1 when empty
-  bool damaged = false;         // an unreadable batch follows: bytes were lost or torn
+  Position last;         // of the longest valid prefix; first - 1 when empty
+  bool damaged = false;  // an unreadable batch follows: bytes were lost or torn
   std::string about;
   void fields(this auto& self, auto& v) { v(self.run, self.first, self.last, self.damaged, self.about); }
 };
@@ -177,7 +177,7 @@ struct JournalRead {
   using Reply = JournalReadReply;
   TargetId target;
   RunId run;
-  Position from;                // the batch that contains it and later ones
+  Position from;  // the batch that contains it and later ones
   uint32_t max_bytes = 4 << 20;
   void fields(this auto& self, auto& v) { v(self.target, self.run, self.from, self.max_bytes); }
 };
@@ -188,7 +188,7 @@ struct JournalTrim {
   using Reply = Empty;
   TargetId target;
   std::vector<RunId> forget;
-  RunId run;                    // zero: none
+  RunId run;  // zero: none
   Position below;
   void fields(this auto& self, auto& v) { v(self.target, self.forget, self.run, self.below); }
 };

@@ -23,18 +23,21 @@ struct TransactionId {
 
 enum class StepKind : uint8_t {
   kNone = 0,
-  kMakeDirectory = 1,   // allocate an inode for a new directory: attributes (mode, uid, gid, parent), slot. Replies with Attributes
-  kInsertEntry = 2,     // directory, name → file, type; expect = the id that it may replace (zero: must be absent → kExists)
-  kRemoveEntry = 3,     // directory, name; expect = id that must be there (kBusy otherwise)
-  kLinkCount = 4,       // file: links += delta; at 0 the file is unlinked (kept while open). Replies with Attributes. From 0 to 1
-                        // only where `unnamed` says that it never had a name
-  kRemoveDirectory = 5, // file: must be an empty directory (kNotEmpty); it is gone
-  kSetParent = 6,       // file (a directory): parent becomes `directory`
-  kLockRename = 7,      // the namespace's lock for renames of directories between parents (root's slot)
+  // Allocates an inode for a new directory: attributes (mode, uid, gid, parent), slot. Replies with Attributes.
+  kMakeDirectory = 1,
+  // directory, name → file, type; expect = the id that it may replace (zero: must be absent → kExists).
+  kInsertEntry = 2,
+  kRemoveEntry = 3,  // directory, name; expect = id that must be there (kBusy otherwise)
+  // file: links += delta; at 0 the file is unlinked (kept while open), from 0 to 1 it goes only where `unnamed` says
+  // that it never had a name. Replies with Attributes.
+  kLinkCount = 4,
+  kRemoveDirectory = 5,  // file: must be an empty directory (kNotEmpty); it is gone
+  kSetParent = 6,        // file (a directory): parent becomes `directory`
+  kLockRename = 7,       // the namespace's lock for renames of directories between parents (root's slot)
 };
 struct Step {
   StepKind kind = StepKind::kNone;
-  Slot slot;            // decides which partition runs it
+  Slot slot;  // decides which partition runs it
   FileId file;
   FileId directory;
   std::string name;
@@ -42,11 +45,11 @@ struct Step {
   FileId expect;
   int32_t delta = 0;
   Attributes attributes;
-  int64_t now = 0;      // time stamp of the operation
+  int64_t now = 0;  // time stamp of the operation
   bool unnamed = false;
   void fields(this auto& self, auto& v) {
-    v(self.kind, self.slot, self.file, self.directory, self.name, self.type, self.expect, self.delta, self.attributes, self.now,
-      self.unnamed);
+    v(self.kind, self.slot, self.file, self.directory, self.name, self.type, self.expect, self.delta, self.attributes,
+      self.now, self.unnamed);
   }
 };
 struct StepsReply {
@@ -68,7 +71,7 @@ struct Finish {
   void fields(this auto& self, auto& v) { v(self.transaction, self.commit); }
 };
 struct DecisionReply {
-  bool known = false;   // false: still being decided; ask again
+  bool known = false;  // false: still being decided; ask again
   bool commit = false;
   void fields(this auto& self, auto& v) { v(self.known, self.commit); }
 };
@@ -82,7 +85,7 @@ struct ParentOfReply {
   FileId parent;
   void fields(this auto& self, auto& v) { v(self.parent); }
 };
-struct ParentOf {       // of a directory: for the ancestry check of renames
+struct ParentOf {  // of a directory: for the ancestry check of renames
   static constexpr MessageType kType = MessageType::kParentOf;
   using Reply = ParentOfReply;
   FileId directory;

@@ -15,7 +15,7 @@ struct SegmentsReply {
   bool more = false;
   void fields(this auto& self, auto& v) { v(self.segments, self.more); }
 };
-struct Uploadable {             // live segments without an object, older than min_age, oldest first, after `after`
+struct Uploadable {  // live segments without an object, older than min_age, oldest first, after `after`
   static constexpr MessageType kType = MessageType::kUploadable;
   using Reply = SegmentsReply;
   SegmentId after;
@@ -24,10 +24,10 @@ struct Uploadable {             // live segments without an object, older than m
   void fields(this auto& self, auto& v) { v(self.after, self.min_age_ms, self.limit); }
 };
 struct UploadedReply {
-  uint32_t recorded = 0;        // segments that were still alive
+  uint32_t recorded = 0;  // segments that were still alive
   void fields(this auto& self, auto& v) { v(self.recorded); }
 };
-struct Uploaded {               // the object was verified in the bucket; journaled on reply
+struct Uploaded {  // the object was verified in the bucket; journaled on reply
   static constexpr MessageType kType = MessageType::kUploaded;
   using Reply = UploadedReply;
   ObjectRef object;
@@ -35,20 +35,20 @@ struct Uploaded {               // the object was verified in the bucket; journa
   std::vector<SegmentId> segments;
   void fields(this auto& self, auto& v) { v(self.object, self.object_bytes, self.segments); }
 };
-struct Droppable {              // segments that are in the bucket and still hot, coldest first
+struct Droppable {  // segments that are in the bucket and still hot, coldest first
   static constexpr MessageType kType = MessageType::kDroppable;
   using Reply = SegmentsReply;
   SegmentId after;
   uint32_t limit = 256;
   void fields(this auto& self, auto& v) { v(self.after, self.limit); }
 };
-struct Drop {                   // their placements end (journaled), then their fragments are freed
+struct Drop {  // their placements end (journaled), then their fragments are freed
   static constexpr MessageType kType = MessageType::kDrop;
   using Reply = Empty;
   std::vector<SegmentId> segments;
   void fields(this auto& self, auto& v) { v(self.segments); }
 };
-struct SegmentsOf {             // locations of a file's segments (or of all below a directory's own partition: file zero = all)
+struct SegmentsOf {  // locations of a file's segments (or of all below a directory's own partition: file zero = all)
   static constexpr MessageType kType = MessageType::kSegmentsOf;
   using Reply = SegmentsReply;
   FileId file;
@@ -59,18 +59,20 @@ struct SegmentsOf {             // locations of a file's segments (or of all bel
 // ---- into the hot tier again ----
 struct PlaceAgainReply {
   Location location;
-  Placement placement;          // where its fragments may be written
+  Placement placement;  // where its fragments may be written
   std::vector<TargetId> spares;
-  Capability capability;        // kRead | kWrite of the whole segment
+  Capability capability;  // kRead | kWrite of the whole segment
   void fields(this auto& self, auto& v) { v(self.location, self.placement, self.spares, self.capability); }
 };
-struct PlaceAgain {             // targets for a segment that is in the bucket only. kExists: it is hot; kBusy: old fragments are being freed
+// Targets for a segment that is in the bucket only. kExists: it is hot; kBusy: old fragments are being freed.
+struct PlaceAgain {
   static constexpr MessageType kType = MessageType::kPlaceAgain;
   using Reply = PlaceAgainReply;
   SegmentId segment;
   void fields(this auto& self, auto& v) { v(self.segment); }
 };
-struct PlacedAgain {            // all its fragments are durable there; journaled on reply. kConflict unless PlaceAgain was asked of this leader
+// All its fragments are durable there; journaled on reply. kConflict unless PlaceAgain was asked of this leader.
+struct PlacedAgain {
   static constexpr MessageType kType = MessageType::kPlacedAgain;
   using Reply = Empty;
   SegmentId segment;
@@ -78,18 +80,18 @@ struct PlacedAgain {            // all its fragments are durable there; journale
   void fields(this auto& self, auto& v) { v(self.segment, self.placement); }
 };
 // ---- pins ----
-struct SetPin {                 // a user's wish that what is at or below `file` stays hot, or the end of that wish; journaled on reply
+struct SetPin {  // a user's wish that what is at or below `file` stays hot, or the end of that wish; journaled on reply
   static constexpr MessageType kType = MessageType::kSetPin;
   using Reply = Empty;
   FileId file;
   bool pinned = false;
-  std::string path;             // as the user named it, for people
+  std::string path;  // as the user named it, for people
   void fields(this auto& self, auto& v) { v(self.file, self.pinned, self.path); }
 };
 struct PinItem {
   FileId file;
   std::string path;
-  int64_t since = 0;            // ns since 1970
+  int64_t since = 0;  // ns since 1970
   void fields(this auto& self, auto& v) { v(self.file, self.path, self.since); }
 };
 struct PinsReply {
@@ -106,7 +108,7 @@ struct ObjectsReply {
   std::vector<ObjectId> objects;
   void fields(this auto& self, auto& v) { v(self.objects); }
 };
-struct DeadObjects {            // objects with no live segment at or after the published cut, nor in a retained one
+struct DeadObjects {  // objects with no live segment at or after the published cut, nor in a retained one
   static constexpr MessageType kType = MessageType::kDeadObjects;
   using Reply = ObjectsReply;
   Cut published;
@@ -114,33 +116,33 @@ struct DeadObjects {            // objects with no live segment at or after the 
 };
 struct SparseObject {
   ObjectId object;
-  uint64_t raw = 0;             // bytes of segments when it was written
-  uint64_t live = 0;            // of those that are not dead
+  uint64_t raw = 0;   // bytes of segments when it was written
+  uint64_t live = 0;  // of those that are not dead
   void fields(this auto& self, auto& v) { v(self.object, self.raw, self.live); }
 };
 struct SparseObjectsReply {
   std::vector<SparseObject> objects;
-  uint64_t raw = 0;             // of all objects with something live
+  uint64_t raw = 0;  // of all objects with something live
   uint64_t live = 0;
   void fields(this auto& self, auto& v) { v(self.objects, self.raw, self.live); }
 };
-struct SparseObjects {          // objects with something live and something dead, the emptiest first
+struct SparseObjects {  // objects with something live and something dead, the emptiest first
   static constexpr MessageType kType = MessageType::kSparseObjects;
   using Reply = SparseObjectsReply;
   uint32_t limit = 64;
   void fields(this auto& self, auto& v) { v(self.limit); }
 };
 struct KnownObjectsReply {
-  std::vector<uint8_t> known;   // 1 for each that has a row, or whose making is not surely over
+  std::vector<uint8_t> known;  // 1 for each that has a row, or whose making is not surely over
   void fields(this auto& self, auto& v) { v(self.known); }
 };
-struct KnownObjects {           // answered behind a journaled record where any is unknown: a deposed leader never does
+struct KnownObjects {  // answered behind a journaled record where any is unknown: a deposed leader never does
   static constexpr MessageType kType = MessageType::kKnownObjects;
   using Reply = KnownObjectsReply;
   std::vector<ObjectId> objects;
   void fields(this auto& self, auto& v) { v(self.objects); }
 };
-struct ForgetObjects {          // they were deleted from the bucket
+struct ForgetObjects {  // they were deleted from the bucket
   static constexpr MessageType kType = MessageType::kForgetObjects;
   using Reply = Empty;
   std::vector<ObjectId> objects;
@@ -148,24 +150,24 @@ struct ForgetObjects {          // they were deleted from the bucket
 };
 
 // ---- staged bytes and small segments → full segments ----
-struct PackItem {               // one staged row, or a small segment, with the pieces that still name it
+struct PackItem {  // one staged row, or a small segment, with the pieces that still name it
   FileId file;
   uint64_t staged = 0;
-  Extent extent;                // the piece in the file
-  Buffer bytes;                 // staged: the piece's bytes
+  Extent extent;  // the piece in the file
+  Buffer bytes;   // staged: the piece's bytes
   void fields(this auto& self, auto& v) { v(self.file, self.staged, self.extent, self.bytes); }
 };
 struct PackableReply {
   std::vector<PackItem> items;
   void fields(this auto& self, auto& v) { v(self.items); }
 };
-struct Packable {               // the oldest staged pieces, up to max_bytes
+struct Packable {  // the oldest staged pieces, up to max_bytes
   static constexpr MessageType kType = MessageType::kPackable;
   using Reply = PackableReply;
   uint64_t max_bytes = kMaxSegment;
   void fields(this auto& self, auto& v) { v(self.max_bytes); }
 };
-struct Packed {                 // items[i] now stands in `segment` at offsets[i]: each piece that still names its row is replaced
+struct Packed {  // items[i] now stands in `segment` at offsets[i]: each piece that still names its row is replaced
   static constexpr MessageType kType = MessageType::kPacked;
   using Reply = Empty;
   SegmentId segment;
@@ -177,7 +179,7 @@ struct Packed {                 // items[i] now stands in `segment` at offsets[i
 };
 
 // ---- rebuild and orphans ----
-struct FragmentsOn {            // segments with a fragment on the target, most damaged first where known
+struct FragmentsOn {  // segments with a fragment on the target, most damaged first where known
   static constexpr MessageType kType = MessageType::kFragmentsOn;
   using Reply = SegmentsReply;
   TargetId on;
@@ -185,7 +187,7 @@ struct FragmentsOn {            // segments with a fragment on the target, most 
   uint32_t limit = 256;
   void fields(this auto& self, auto& v) { v(self.on, self.after, self.limit); }
 };
-struct Placed {                 // fragment `index` is now (durable) on `target`. kConflict when the placement changed since
+struct Placed {  // fragment `index` is now (durable) on `target`. kConflict when the placement changed since
   static constexpr MessageType kType = MessageType::kPlaced;
   using Reply = Empty;
   SegmentId segment;
@@ -195,7 +197,8 @@ struct Placed {                 // fragment `index` is now (durable) on `target`
   void fields(this auto& self, auto& v) { v(self.segment, self.index, self.was, self.target); }
 };
 struct ClaimsReply {
-  std::vector<uint8_t> claimed; // 1 for each fragment that a row, reservation, checkpoint or running rebuild claims on that target
+  std::vector<uint8_t>
+      claimed;  // 1 for each fragment that a row, reservation, checkpoint or running rebuild claims on that target
   void fields(this auto& self, auto& v) { v(self.claimed); }
 };
 struct Claims {
@@ -208,19 +211,19 @@ struct Claims {
 };
 
 // ---- checkpoints and cuts ----
-struct StoreFile {              // one immutable file of a store
-  std::string name;             // unique within the partition's life
+struct StoreFile {   // one immutable file of a store
+  std::string name;  // unique within the partition's life
   uint64_t size = 0;
-  uint32_t crc = 0;             // crc32c of the whole
-  std::string import;           // what the store needs to take it in again (level, sequence numbers, key range), opaque
+  uint32_t crc = 0;    // crc32c of the whole
+  std::string import;  // what the store needs to take it in again (level, sequence numbers, key range), opaque
   void fields(this auto& self, auto& v) { v(self.name, self.size, self.crc, self.import); }
 };
-struct StoreFileCopy {          // and where a checkpoint keeps it: pieces of ≤ 16 MiB, mirrored segments
+struct StoreFileCopy {  // and where a checkpoint keeps it: pieces of ≤ 16 MiB, mirrored segments
   StoreFile file;
   std::vector<Location> pieces;
   void fields(this auto& self, auto& v) { v(self.file, self.pieces); }
 };
-struct CheckpointRecord {       // durable, in R copies, named in the coordinator
+struct CheckpointRecord {  // durable, in R copies, named in the coordinator
   static constexpr uint8_t kFormat = 1;
   NamespaceId name_space;
   NamespaceEpoch namespace_epoch;
@@ -228,25 +231,27 @@ struct CheckpointRecord {       // durable, in R copies, named in the coordinato
   uint16_t first_slot = 0;
   uint16_t last_slot = 0;
   PartitionEpoch epoch;
-  Position at;                  // contains the journal up to and including it
-  Cut cut;                      // highest journaled
-  std::string store_import;     // of the whole set, opaque
+  Position at;               // contains the journal up to and including it
+  Cut cut;                   // highest journaled
+  std::string store_import;  // of the whole set, opaque
   std::vector<StoreFileCopy> files;
   void fields(this auto& self, auto& v) {
-    v(self.name_space, self.namespace_epoch, self.partition, self.first_slot, self.last_slot, self.epoch, self.at, self.cut,
-      self.store_import, self.files);
+    v(self.name_space, self.namespace_epoch, self.partition, self.first_slot, self.last_slot, self.epoch, self.at,
+      self.cut, self.store_import, self.files);
   }
 };
 struct TakeCutReply {
   Position at;
   std::string store_import;
-  std::vector<StoreFile> files; // readable by ReadCheckpoint until ReleaseCut
-  uint64_t files_count = 0;     // inodes alive
-  uint64_t bytes = 0;           // logical
-  uint64_t unplaced = 0;        // live segments without an object: a manifest may not be published while > 0
-  void fields(this auto& self, auto& v) { v(self.at, self.store_import, self.files, self.files_count, self.bytes, self.unplaced); }
+  std::vector<StoreFile> files;  // readable by ReadCheckpoint until ReleaseCut
+  uint64_t files_count = 0;      // inodes alive
+  uint64_t bytes = 0;            // logical
+  uint64_t unplaced = 0;         // live segments without an object: a manifest may not be published while > 0
+  void fields(this auto& self, auto& v) {
+    v(self.at, self.store_import, self.files, self.files_count, self.bytes, self.unplaced);
+  }
 };
-struct TakeCut {                // journals the cut (if it is new), flushes the store exactly at it, and keeps those files
+struct TakeCut {  // journals the cut (if it is new), flushes the store exactly at it, and keeps those files
   static constexpr MessageType kType = MessageType::kTakeCut;
   using Reply = TakeCutReply;
   Cut cut;
@@ -272,26 +277,26 @@ struct CutLocations {
   Cut cut;
   void fields(this auto& self, auto& v) { v(self.cut); }
 };
-struct ReleaseCut {             // published (or given up): the kept files may go; with published, dead objects may be found
+struct ReleaseCut {  // published (or given up): the kept files may go; with published, dead objects may be found
   static constexpr MessageType kType = MessageType::kReleaseCut;
   using Reply = Empty;
   Cut cut;
   bool published = false;
   void fields(this auto& self, auto& v) { v(self.cut, self.published); }
 };
-struct CheckpointNow {          // protected checkpoint, then trim
+struct CheckpointNow {  // protected checkpoint, then trim
   static constexpr MessageType kType = MessageType::kCheckpointNow;
   using Reply = Empty;
   void fields(this auto&, auto&) {}
 };
 enum class CloseStep : uint8_t { kClosing = 1, kClosed = 2, kUndo = 3 };
 struct CloseReply {
-  uint32_t grants = 0;          // still out
+  uint32_t grants = 0;  // still out
   uint32_t sessions = 0;
   std::vector<std::string> evicted;  // clients that did not answer
   void fields(this auto& self, auto& v) { v(self.grants, self.sessions, self.evicted); }
 };
-struct Close {                  // spin-down. kClosing: no new grants, clients are told; kClosed: no mutation any more
+struct Close {  // spin-down. kClosing: no new grants, clients are told; kClosed: no mutation any more
   static constexpr MessageType kType = MessageType::kClose;
   using Reply = CloseReply;
   CloseStep step = CloseStep::kClosing;
@@ -305,8 +310,8 @@ struct PartitionStatusReply {
   uint64_t inodes = 0;
   uint64_t bytes = 0;
   uint64_t segments = 0;
-  uint64_t hot_bytes = 0;       // of segments with a placement
-  uint64_t bucket_bytes = 0;    // of segments with an object
+  uint64_t hot_bytes = 0;     // of segments with a placement
+  uint64_t bucket_bytes = 0;  // of segments with an object
   uint64_t objects = 0;
   uint64_t staged_bytes = 0;
   uint64_t sessions = 0;
@@ -314,10 +319,11 @@ struct PartitionStatusReply {
   uint64_t reservations = 0;
   uint64_t operations = 0;
   bool serving = false;
-  std::string state;            // "serving", "recovering", "closing", "closed", "read-only: …"
+  std::string state;  // "serving", "recovering", "closing", "closed", "read-only: …"
   void fields(this auto& self, auto& v) {
-    v(self.epoch, self.last, self.checkpoint_at, self.cut, self.inodes, self.bytes, self.segments, self.hot_bytes, self.bucket_bytes,
-      self.objects, self.staged_bytes, self.sessions, self.grants, self.reservations, self.operations, self.serving, self.state);
+    v(self.epoch, self.last, self.checkpoint_at, self.cut, self.inodes, self.bytes, self.segments, self.hot_bytes,
+      self.bucket_bytes, self.objects, self.staged_bytes, self.sessions, self.grants, self.reservations,
+      self.operations, self.serving, self.state);
   }
 };
 struct PartitionStatus {

@@ -36,20 +36,20 @@ class Channel {
 
   [[nodiscard]] bool has_slot() const { return !free_.empty() || slots_.size() < kMaxInFlight; }
   [[nodiscard]] PendingCall* pending(uint64_t request) const;
-  void close();                    // the receiver then notices the end
+  void close();                     // the receiver then notices the end
   void fail_all(const Error& why);  // marks it broken; every caller is woken
 
   const uint64_t number_;
-  const Address address_;           // dialled; empty: accepted
+  const Address address_;  // dialled; empty: accepted
   const std::string peer_;
   std::unique_ptr<Connection> connection_;
   bool broken_ = false;
-  size_t handling_ = 0;             // requests of the peer that handlers are working on
-  size_t sending_ = 0;              // frames not yet taken by the connection
+  size_t handling_ = 0;  // requests of the peer that handlers are working on
+  size_t sending_ = 0;   // frames not yet taken by the connection
   uint64_t calls_ = 0;
   std::vector<PendingCall*> slots_;
   std::vector<uint16_t> free_;
-  WaitList full_;                   // callers without a slot
+  WaitList full_;  // callers without a slot
 };
 
 class PendingCall {

@@ -23,8 +23,8 @@ struct CallInfo {
 struct Identity {
   NamespaceId name_space;
   NamespaceEpoch namespace_epoch;
-  ClientId client;                   // 0 for nodes
-  Cut cut;                           // highest seen: raised by every frame received, and by whoever journals a cut
+  ClientId client;  // 0 for nodes
+  Cut cut;          // highest seen: raised by every frame received, and by whoever journals a cut
 };
 
 // Outlives the hubs that use it. Filled before the first of them serves.
@@ -48,7 +48,8 @@ class Handlers {
   struct Entry {
     virtual ~Entry() = default;
     // From a request's frame to its reply's.
-    [[nodiscard]] virtual Task<Frame> serve(Frame frame, size_t body, CallInfo info, const Identity& identity) const = 0;
+    [[nodiscard]] virtual Task<Frame> serve(Frame frame, size_t body, CallInfo info,
+                                            const Identity& identity) const = 0;
   };
   template <class Req>
   struct TypedEntry final : Entry {
@@ -56,7 +57,8 @@ class Handlers {
     [[nodiscard]] Task<Frame> serve(Frame frame, size_t body, CallInfo info, const Identity& identity) const override {
       Header asked = info.header;
       Result<Req> request = decode_request<Req>(std::move(frame), body);
-      if (!request.ok()) co_return error_frame(reply_header(asked, identity), std::move(request).error().within("request"));
+      if (!request.ok())
+        co_return error_frame(reply_header(asked, identity), std::move(request).error().within("request"));
       Result<typename Req::Reply> reply = co_await handler(*std::move(request), std::move(info));
       co_return reply_frame(reply_header(asked, identity), std::move(reply));
     }

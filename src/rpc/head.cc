@@ -30,10 +30,11 @@ Error unsupported_protocol(const Header& header) {
 
 Result<void> fits(const Frame& frame) {
   if (frame.head.size() > kMaxHead)
-    return Error(Code::kTooLarge, "message of " + std::to_string(frame.head.size()) + " bytes: the limit is " + std::to_string(kMaxHead));
+    return Error(Code::kTooLarge, "message of " + std::to_string(frame.head.size()) + " bytes: the limit is " +
+                                      std::to_string(kMaxHead));
   if (frame.payload.size() > kMaxPayload)
-    return Error(Code::kTooLarge,
-                 "payload of " + std::to_string(frame.payload.size()) + " bytes: the limit is " + std::to_string(kMaxPayload));
+    return Error(Code::kTooLarge, "payload of " + std::to_string(frame.payload.size()) + " bytes: the limit is " +
+                                      std::to_string(kMaxPayload));
   return {};
 }
 

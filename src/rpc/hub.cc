@@ -9,7 +9,9 @@ namespace headrace {
 
 namespace {
 
-std::string type_text(MessageType type) { return "message " + std::to_string(static_cast<unsigned>(type)); }
+std::string type_text(MessageType type) {
+  return "message " + std::to_string(static_cast<unsigned>(type));
+}
 
 // Holds one unit of a count for as long as a frame lives.
 class Counted {
@@ -52,7 +54,8 @@ Hub::~Hub() {
 }
 
 Header Hub::request_header(MessageType type, const CallOptions& options, Nanos deadline) const {
-  int64_t left_ms = std::clamp<int64_t>((deadline - env_.clock.now()).count / 1'000'000, 1, std::numeric_limits<uint32_t>::max());
+  int64_t left_ms =
+      std::clamp<int64_t>((deadline - env_.clock.now()).count / 1'000'000, 1, std::numeric_limits<uint32_t>::max());
   return Header{.type = type,
                 .deadline_ms = static_cast<uint32_t>(left_ms),
                 .name_space = identity_.name_space,
@@ -72,9 +75,11 @@ void Hub::see_cut(const Header& header) {
 
 Result<void> Hub::acceptable(const Header& header) const {
   bool ours = header.name_space && header.name_space == identity_.name_space;
-  if (ours && header.namespace_epoch && header.namespace_epoch < identity_.namespace_epoch && !asks_what_is_current(header.type))
-    return Error(Code::kStale, "sent in namespace epoch " + std::to_string(header.namespace_epoch.value()) + ", which " +
-                                   std::to_string(identity_.namespace_epoch.value()) + " has replaced: mount again");
+  if (ours && header.namespace_epoch && header.namespace_epoch < identity_.namespace_epoch &&
+      !asks_what_is_current(header.type))
+    return Error(Code::kStale, "sent in namespace epoch " + std::to_string(header.namespace_epoch.value()) +
+                                   ", which " + std::to_string(identity_.namespace_epoch.value()) +
+                                   " has replaced: mount again");
   return {};
 }
 
@@ -175,7 +180,8 @@ void Hub::take_request(const std::shared_ptr<Channel>& channel, Head head, Frame
     if (entry == nullptr) {
       refusal = no_handler(header.type);
     } else if (channel->handling_ >= kMaxInFlight) {
-      refusal = Error(Code::kUnavailable, "over " + std::to_string(kMaxInFlight) + " calls in progress on this connection");
+      refusal =
+          Error(Code::kUnavailable, "over " + std::to_string(kMaxInFlight) + " calls in progress on this connection");
     } else if (Result<void> ok = acceptable(header); !ok.ok()) {
       refusal = std::move(ok).error();
     }
@@ -217,7 +223,8 @@ Task<Result<std::shared_ptr<Channel>>> Hub::reach(Address address, Nanos deadlin
       scope_.spawn(dial(address, dialing));
     }
     if (!dialing->done()) co_await ListWait(dialing->waiting, env_.clock, deadline);
-    if (!dialing->done()) co_return Error(Code::kUnavailable, "connect to " + address + ": no connection before the deadline");
+    if (!dialing->done())
+      co_return Error(Code::kUnavailable, "connect to " + address + ": no connection before the deadline");
     if (dialing->error) co_return *dialing->error;
     channel = dialing->channel;
   }
@@ -232,7 +239,8 @@ Task<Result<void>> Hub::wait_for_slot(std::shared_ptr<Channel> channel, Nanos de
     if (channel->has_slot()) co_return Result<void>();
     bool woken = co_await ListWait(channel->full_, env_.clock, deadline);
     if (!woken)
-      co_return Error(Code::kUnavailable, channel->peer() + ": " + std::to_string(kMaxInFlight) + " calls in flight until the deadline");
+      co_return Error(Code::kUnavailable,
+                      channel->peer() + ": " + std::to_string(kMaxInFlight) + " calls in flight until the deadline");
   }
 }
 
@@ -255,7 +263,8 @@ Task<void> Hub::dial(Address address, std::shared_ptr<Dial> dial) {
 Result<void> Hub::send(const std::shared_ptr<Channel>& channel, Frame frame) {
   HR_TRY(fits(frame));
   if (channel->sending_ >= 2 * kMaxInFlight)
-    return Error(Code::kUnavailable, channel->peer() + " does not read: " + std::to_string(channel->sending_) + " messages are waiting");
+    return Error(Code::kUnavailable,
+                 channel->peer() + " does not read: " + std::to_string(channel->sending_) + " messages are waiting");
   // A child of its own, so that a caller's deadline counts while the connection has no room.
   if (!scope_.spawn(send_now(channel, std::move(frame)))) return Error(Code::kCancelled, "shutting down");
   return {};

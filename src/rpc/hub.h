@@ -2,13 +2,13 @@
 // without encoding them.
 //
 // A handler is `Task<Result<Req::Reply>>(Req, CallInfo)`; it runs in a Scope of the hub and is never cancelled by its
-// caller. At most kMaxInFlight calls per channel and direction: further callers wait; a peer that sends more all the same
-// is answered kUnavailable. A call ends at its deadline with kTimeout (outcome unknown), with kDisconnected
-// when the connection breaks after sending, with kUnavailable before. Retrying is the caller's business.
-// Every frame carries, and every hub remembers, the highest cut seen. Requests of an older namespace epoch than ours
-// are answered kStale here (those that ask what is current excepted).
-// Both ends of a channel may call: a partition recalls a grant through the channel that its client opened.
-// Frames of callers and handlers may be destroyed in any order: each side holds what both share.
+// caller. At most kMaxInFlight calls per channel and direction: further callers wait; a peer that sends more all the
+// same is answered kUnavailable. A call ends at its deadline with kTimeout (outcome unknown), with kDisconnected when
+// the connection breaks after sending, with kUnavailable before. Retrying is the caller's business. Every frame
+// carries, and every hub remembers, the highest cut seen. Requests of an older namespace epoch than ours are answered
+// kStale here (those that ask what is current excepted). Both ends of a channel may call: a partition recalls a grant
+// through the channel that its client opened. Frames of callers and handlers may be destroyed in any order: each side
+// holds what both share.
 #pragma once
 
 #include <map>
@@ -53,10 +53,11 @@ class Hub {
   [[nodiscard]] Task<Result<typename Req::Reply>> call(Address address, Req request, CallOptions options = {});
   // Back over a channel, e.g. Recall. kUnavailable once it is broken.
   template <class Req>
-  [[nodiscard]] Task<Result<typename Req::Reply>> call(std::shared_ptr<Channel> channel, Req request, CallOptions options = {});
+  [[nodiscard]] Task<Result<typename Req::Reply>> call(std::shared_ptr<Channel> channel, Req request,
+                                                       CallOptions options = {});
 
-  // Stops serving, breaks all channels (pending calls end kDisconnected, new ones kCancelled), joins: whatever the handlers
-  // wait for must end by itself or have been told to.
+  // Stops serving, breaks all channels (pending calls end kDisconnected, new ones kCancelled), joins: whatever the
+  // handlers wait for must end by itself or have been told to.
   [[nodiscard]] Task<void> close();
   [[nodiscard]] bool closed() const { return closed_; }
 
@@ -99,7 +100,8 @@ class Hub {
   [[nodiscard]] Task<void> receive_from(std::shared_ptr<Channel> channel);
   [[nodiscard]] Result<void> take(const std::shared_ptr<Channel>& channel, Frame frame);
   void take_request(const std::shared_ptr<Channel>& channel, Head head, Frame frame);
-  [[nodiscard]] Task<void> handle(std::shared_ptr<Channel> channel, const Handlers::Entry& entry, Head head, Frame frame);
+  [[nodiscard]] Task<void> handle(std::shared_ptr<Channel> channel, const Handlers::Entry& entry, Head head,
+                                  Frame frame);
   [[nodiscard]] Result<void> send(const std::shared_ptr<Channel>& channel, Frame frame);
   [[nodiscard]] Task<void> send_now(std::shared_ptr<Channel> channel, Frame frame);
 
@@ -111,8 +113,8 @@ class Hub {
   [[nodiscard]] Task<void> handle_self(const Handlers::TypedEntry<Req>& entry, Req request, Header header,
                                        std::shared_ptr<LocalCall<typename Req::Reply>> call);
   template <class Req>
-  [[nodiscard]] Task<Result<typename Req::Reply>> exchange(std::shared_ptr<Channel> channel, Req request, CallOptions options,
-                                                           Nanos deadline);
+  [[nodiscard]] Task<Result<typename Req::Reply>> exchange(std::shared_ptr<Channel> channel, Req request,
+                                                           CallOptions options, Nanos deadline);
 
   Env env_;
   Identity& identity_;

@@ -82,7 +82,8 @@ struct Node : Process {
 };
 
 struct Pair {
-  explicit Pair(uint64_t seed = 1, WorldOptions options = {}) : world(seed, options), a(world.add_machine("a")), b(world.add_machine("b")) {
+  explicit Pair(uint64_t seed = 1, WorldOptions options = {})
+      : world(seed, options), a(world.add_machine("a")), b(world.add_machine("b")) {
     start(a);
     start(b);
   }
@@ -100,11 +101,14 @@ struct Pair {
   Machine& b;
 };
 
-Lookup named(std::string name) { return Lookup{.parent = kRootFile, .name = std::move(name)}; }
+Lookup named(std::string name) {
+  return Lookup{.parent = kRootFile, .name = std::move(name)};
+}
 
 TEST(Hub, AnswersACall) {
   Pair pair;
-  Result<EntryReply> reply = pair.call(named("hello"), {.partition = PartitionId(3), .partition_epoch = PartitionEpoch(4)});
+  Result<EntryReply> reply =
+      pair.call(named("hello"), {.partition = PartitionId(3), .partition_epoch = PartitionEpoch(4)});
   ASSERT_TRUE(reply.ok()) << reply.error().text();
   EXPECT_EQ(reply->attributes.size, 5u);
   EXPECT_EQ(pair.node(pair.b).seen.partition, PartitionId(3));

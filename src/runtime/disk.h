@@ -38,7 +38,7 @@ class Disk {
  public:
   virtual ~Disk() = default;
   [[nodiscard]] virtual Task<Result<std::unique_ptr<File>>> open(std::string path, OpenOptions options) = 0;
-  [[nodiscard]] virtual Task<Result<void>> remove(std::string path) = 0;              // kNotFound when absent
+  [[nodiscard]] virtual Task<Result<void>> remove(std::string path) = 0;                  // kNotFound when absent
   [[nodiscard]] virtual Task<Result<void>> rename(std::string from, std::string to) = 0;  // atomic, replaces
   // Durable on return: the names made, removed and renamed in this directory.
   [[nodiscard]] virtual Task<Result<void>> sync_directory(std::string path) = 0;

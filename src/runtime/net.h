@@ -29,7 +29,7 @@ class Connection {
   [[nodiscard]] virtual Task<Result<void>> send(Frame frame) = 0;
   // One receiver. kDisconnected at the end.
   [[nodiscard]] virtual Task<Result<Frame>> receive() = 0;
-  virtual void close() = 0;  // wakes both sides; idempotent
+  virtual void close() = 0;                            // wakes both sides; idempotent
   [[nodiscard]] virtual std::string peer() const = 0;  // for logs
 };
 

@@ -45,7 +45,9 @@ Scheduler& Scheduler::current() {
   return *current_scheduler;
 }
 
-bool Scheduler::present() { return current_scheduler != nullptr; }
+bool Scheduler::present() {
+  return current_scheduler != nullptr;
+}
 
 void Scheduler::make_current() {
   HR_ASSERT(current_scheduler == nullptr);

@@ -41,7 +41,10 @@ class WaitList {
   WaitList() = default;
   WaitList(const WaitList&) = delete;
   WaitList& operator=(const WaitList&) = delete;
-  ~WaitList() { while (pop() != nullptr) {} }
+  ~WaitList() {
+    while (pop() != nullptr) {
+    }
+  }
 
   [[nodiscard]] bool empty() const { return first_ == nullptr; }
   [[nodiscard]] uint64_t size() const { return size_; }
@@ -64,7 +67,7 @@ class Scheduler {
   [[nodiscard]] static Scheduler& current();
   [[nodiscard]] static bool present();
 
-  void wake(Waiter& waiter);     // moves it from wherever it is linked to the ready queue
+  void wake(Waiter& waiter);  // moves it from wherever it is linked to the ready queue
   void wake_all(WaitList& list);
   void wake_one(WaitList& list);
   [[nodiscard]] bool idle() const { return ready_.empty(); }
@@ -90,6 +93,8 @@ struct Yield {
   }
   void await_resume() const {}
 };
-[[nodiscard]] inline Yield yield() { return {}; }
+[[nodiscard]] inline Yield yield() {
+  return {};
+}
 
 }  // namespace headrace

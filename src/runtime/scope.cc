@@ -34,7 +34,9 @@ Scope::Child Scope::ChildPromise::get_return_object() {
   return {std::coroutine_handle<ChildPromise>::from_promise(*this)};
 }
 
-Scope::Child Scope::run(Scope&, Task<void> task) { co_await std::move(task); }
+Scope::Child Scope::run(Scope&, Task<void> task) {
+  co_await std::move(task);
+}
 
 Scope::~Scope() {
   closed_ = true;

@@ -161,7 +161,9 @@ class Mutex {
     explicit Guard(Mutex& mutex) : mutex_(&mutex) {}
     Guard(Guard&& other) noexcept : mutex_(std::exchange(other.mutex_, nullptr)) {}
     Guard& operator=(Guard&&) = delete;
-    ~Guard() { if (mutex_ != nullptr) mutex_->unit_.release(); }
+    ~Guard() {
+      if (mutex_ != nullptr) mutex_->unit_.release();
+    }
 
    private:
     Mutex* mutex_;

@@ -21,9 +21,15 @@ struct Nanos {
   constexpr Nanos operator/(int64_t divisor) const { return {count / divisor}; }
   [[nodiscard]] constexpr double seconds() const { return static_cast<double>(count) * 1e-9; }
 };
-constexpr Nanos microseconds(int64_t n) { return {n * 1'000}; }
-constexpr Nanos milliseconds(int64_t n) { return {n * 1'000'000}; }
-constexpr Nanos seconds(int64_t n) { return {n * 1'000'000'000}; }
+constexpr Nanos microseconds(int64_t n) {
+  return {n * 1'000};
+}
+constexpr Nanos milliseconds(int64_t n) {
+  return {n * 1'000'000};
+}
+constexpr Nanos seconds(int64_t n) {
+  return {n * 1'000'000'000};
+}
 
 class Timers;
 

@@ -44,8 +44,7 @@ uint8_t* raw(const Buffer& buffer) {
 }
 
 // out[i] = Σ rows[i][j] · in[j]
-std::vector<Buffer> multiply(const std::vector<uint8_t>& tables, const std::vector<Buffer>& in,
-                             size_t rows) {
+std::vector<Buffer> multiply(const std::vector<uint8_t>& tables, const std::vector<Buffer>& in, size_t rows) {
   size_t size = in.front().size();
   std::vector<Buffer> out;
   std::vector<uint8_t*> sources;
@@ -80,9 +79,8 @@ Result<std::vector<Buffer>> reconstruct(Protection protection, const std::vector
   for (size_t i = 0; i < fragments.size() && rows.size() < d; ++i)
     if (!fragments[i].empty()) rows.push_back(i);
   if (rows.size() < d)
-    return Error(Code::kIo, "only " + std::to_string(rows.size()) + " of " +
-                                std::to_string(protection.width()) + " fragments are there, " +
-                                std::to_string(d) + " are needed");
+    return Error(Code::kIo, "only " + std::to_string(rows.size()) + " of " + std::to_string(protection.width()) +
+                                " fragments are there, " + std::to_string(d) + " are needed");
   for (size_t row : rows) HR_ASSERT(fragments[row].size() == fragments[rows.front()].size());
 
   std::vector<Buffer> out(wanted.size());
@@ -121,8 +119,7 @@ Result<std::vector<Buffer>> reconstruct(Protection protection, const std::vector
     }
   }
   std::vector<uint8_t> tables(kTableBytes * d * absent.size());
-  ec_init_tables(static_cast<int>(d), static_cast<int>(absent.size()), coefficients.data(),
-                 tables.data());
+  ec_init_tables(static_cast<int>(d), static_cast<int>(absent.size()), coefficients.data(), tables.data());
   std::vector<Buffer> made = multiply(tables, in, absent.size());
   for (size_t i = 0; i < absent.size(); ++i) out[absent[i]] = std::move(made[i]);
   return out;

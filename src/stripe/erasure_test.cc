@@ -36,9 +36,9 @@ void each_loss(int n, int most, F f) {
 TEST(Erasure, RecoversFromEveryLossPatternOfUpToP) {
   SeededRandom random(1);
   for (Protection protection :
-       {Protection{1, 1}, Protection{1, 2}, Protection{1, 4}, Protection{2, 1}, Protection{2, 2},
-        Protection{3, 2}, Protection{4, 2}, Protection{5, 1}, Protection{6, 3}, Protection{8, 2},
-        Protection{8, 4}, Protection{10, 4}, Protection{16, 2}, Protection{16, 4}}) {
+       {Protection{1, 1}, Protection{1, 2}, Protection{1, 4}, Protection{2, 1}, Protection{2, 2}, Protection{3, 2},
+        Protection{4, 2}, Protection{5, 1}, Protection{6, 3}, Protection{8, 2}, Protection{8, 4}, Protection{10, 4},
+        Protection{16, 2}, Protection{16, 4}}) {
     std::vector<Buffer> all = stripe(protection, 64, random);
     uint64_t patterns = 0;
     each_loss(protection.width(), protection.parity, [&](uint32_t mask) {
@@ -51,8 +51,7 @@ TEST(Erasure, RecoversFromEveryLossPatternOfUpToP) {
       }
       auto made = reconstruct(protection, left, wanted);
       ASSERT_TRUE(made.ok()) << made.error().text();
-      for (size_t i = 0; i < wanted.size(); ++i)
-        ASSERT_EQ((*made)[i].text(), all[wanted[i]].text()) << mask;
+      for (size_t i = 0; i < wanted.size(); ++i) ASSERT_EQ((*made)[i].text(), all[wanted[i]].text()) << mask;
       ++patterns;
     });
     EXPECT_GT(patterns, 0u);

@@ -53,29 +53,25 @@ uint32_t block_crc(SegmentId segment, uint8_t index, uint32_t block, ByteView by
   return crc32c(bytes, crc32c_seed(segment.high(), segment.low(), uint64_t{index} << 32 | block));
 }
 
-std::vector<uint32_t> block_crcs(SegmentId segment, uint8_t index, uint32_t first_block,
-                                 ByteView bytes) {
+std::vector<uint32_t> block_crcs(SegmentId segment, uint8_t index, uint32_t first_block, ByteView bytes) {
   HR_ASSERT(bytes.size() % kBlock == 0);
   std::vector<uint32_t> crcs(bytes.size() / kBlock);
   for (size_t i = 0; i < crcs.size(); ++i)
-    crcs[i] = block_crc(segment, index, static_cast<uint32_t>(first_block + i),
-                        bytes.subspan(i * kBlock, kBlock));
+    crcs[i] = block_crc(segment, index, static_cast<uint32_t>(first_block + i), bytes.subspan(i * kBlock, kBlock));
   return crcs;
 }
 
 Result<void> verify_blocks(SegmentId segment, uint8_t index, uint32_t first_block, ByteView bytes,
                            const std::vector<uint32_t>& crcs) {
   if (bytes.size() != crcs.size() * kBlock)
-    return Error(Code::kCorrupt, "segment " + to_string(segment) + " fragment " +
-                                     std::to_string(index) + ": " + std::to_string(bytes.size()) +
-                                     " bytes came with " + std::to_string(crcs.size()) +
+    return Error(Code::kCorrupt, "segment " + to_string(segment) + " fragment " + std::to_string(index) + ": " +
+                                     std::to_string(bytes.size()) + " bytes came with " + std::to_string(crcs.size()) +
                                      " checksums");
   for (size_t i = 0; i < crcs.size(); ++i) {
     uint32_t block = static_cast<uint32_t>(first_block + i);
     if (block_crc(segment, index, block, bytes.subspan(i * kBlock, kBlock)) != crcs[i])
-      return Error(Code::kCorrupt, "segment " + to_string(segment) + " fragment " +
-                                       std::to_string(index) + ": block " + std::to_string(block) +
-                                       " does not match its checksum");
+      return Error(Code::kCorrupt, "segment " + to_string(segment) + " fragment " + std::to_string(index) + ": block " +
+                                       std::to_string(block) + " does not match its checksum");
   }
   return {};
 }
@@ -110,30 +106,23 @@ Buffer encode_fragment_header(const FragmentHeader& header, TargetId target, uin
 }
 
 Result<FragmentHeader> decode_fragment_header(ByteView bytes, TargetId target, uint64_t address) {
-  if (bytes.size() < sizeof(FixedHeader))
-    return Error(Code::kCorrupt, "fragment header: truncated");
+  if (bytes.size() < sizeof(FixedHeader)) return Error(Code::kCorrupt, "fragment header: truncated");
   FixedHeader fixed;
   std::memcpy(&fixed, bytes.data(), sizeof fixed);
-  if (fixed.magic != FragmentHeader::kMagic)
-    return Error(Code::kCorrupt, "fragment header: no fragment begins here");
-  if (fixed.fragment_length == 0 || fixed.fragment_length > kMaxSegment ||
-      fixed.fragment_length % kBlock != 0)
+  if (fixed.magic != FragmentHeader::kMagic) return Error(Code::kCorrupt, "fragment header: no fragment begins here");
+  if (fixed.fragment_length == 0 || fixed.fragment_length > kMaxSegment || fixed.fragment_length % kBlock != 0)
     return Error(Code::kCorrupt, "fragment header: impossible length");
   uint64_t size = fragment_header_size(fixed.fragment_length);
   if (bytes.size() < size) return Error(Code::kCorrupt, "fragment header: truncated");
   if (header_crc(bytes.first(size), target, address) != fixed.crc)
-    return Error(
-        Code::kCorrupt,
-        "fragment header: checksum does not match (damaged, or written for another place)");
+    return Error(Code::kCorrupt, "fragment header: checksum does not match (damaged, or written for another place)");
   // From here on the bytes are what some writer meant; a newer one may have meant more than we
   // know.
   if (fixed.format != 1 || fixed.tag_bytes != kTagBytes)
-    return Error(Code::kUnsupportedFormat,
-                 "fragment format " + std::to_string(fixed.format) +
-                     " is newer than this version reads (1): upgrade headrace");
+    return Error(Code::kUnsupportedFormat, "fragment format " + std::to_string(fixed.format) +
+                                               " is newer than this version reads (1): upgrade headrace");
   if (fixed.data == 0 || fixed.index >= fixed.data + fixed.parity || fixed.segment_length == 0 ||
-      fixed.segment_length > kMaxSegment ||
-      fragment_size(fixed.segment_length, fixed.data) != fixed.fragment_length ||
+      fixed.segment_length > kMaxSegment || fragment_size(fixed.segment_length, fixed.data) != fixed.fragment_length ||
       fixed.tags != fixed.fragment_length / kBlock)
     return Error(Code::kCorrupt, "fragment header: fields contradict each other");
   FragmentHeader header;

@@ -20,7 +20,7 @@ namespace headrace {
 [[nodiscard]] Result<void> verify_blocks(SegmentId segment, uint8_t index, uint32_t first_block, ByteView bytes,
                                          const std::vector<uint32_t>& crcs);
 
-struct FragmentHeader {           // on disk before the blocks: fixed part, then the vector of crcs, rounded up to kBlock
+struct FragmentHeader {  // on disk before the blocks: fixed part, then the vector of crcs, rounded up to kBlock
   static constexpr uint32_t kMagic = 0x31465248;  // "HRF1"
   uint16_t format = 1;
   SegmentId segment;
@@ -29,7 +29,7 @@ struct FragmentHeader {           // on disk before the blocks: fixed part, then
   uint64_t segment_length = 0;
   uint64_t fragment_length = 0;
   KeyId key;
-  std::vector<uint32_t> crcs;     // (or 16 B tags, with a key)
+  std::vector<uint32_t> crcs;  // (or 16 B tags, with a key)
 };
 [[nodiscard]] uint64_t fragment_header_size(uint64_t fragment_length);  // multiple of kBlock
 // `place` seeds the header's crc with (target id, address on it), so that user bytes never pass for a header.

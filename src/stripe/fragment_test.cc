@@ -19,8 +19,7 @@ FragmentHeader sample(uint64_t segment_length, Protection protection, uint8_t in
   header.protection = protection;
   header.segment_length = segment_length;
   header.fragment_length = fragment_size(segment_length, protection.data);
-  for (uint64_t i = 0; i < header.fragment_length / kBlock; ++i)
-    header.crcs.push_back(static_cast<uint32_t>(i * 77));
+  for (uint64_t i = 0; i < header.fragment_length / kBlock; ++i) header.crcs.push_back(static_cast<uint32_t>(i * 77));
   return header;
 }
 
@@ -36,8 +35,7 @@ TEST(Fragment, SizeIsTheShareRoundedUpToBlocks) {
 TEST(Fragment, HeaderComesBackAsItWas) {
   for (uint64_t length : {uint64_t{1}, uint64_t{4096}, uint64_t{100'000}, 16 * kMiB}) {
     for (Protection protection : {Protection{1, 2}, Protection{4, 2}, Protection{16, 4}}) {
-      FragmentHeader header =
-          sample(length, protection, static_cast<uint8_t>(protection.width() - 1));
+      FragmentHeader header = sample(length, protection, static_cast<uint8_t>(protection.width() - 1));
       Buffer bytes = encode_fragment_header(header, kTarget, 8192);
       ASSERT_EQ(bytes.size(), fragment_header_size(header.fragment_length));
       auto back = decode_fragment_header(bytes.view(), kTarget, 8192);
@@ -73,11 +71,8 @@ TEST(Fragment, BadInputHeaderOfAnotherPlaceIsRefused) {
 
 TEST(Fragment, BadInputTruncatedHeaderIsRefused) {
   Buffer bytes = encode_fragment_header(sample(16 * kMiB, {4, 2}, 0), kTarget, 4096);
-  for (size_t size :
-       {size_t{0}, size_t{1}, size_t{127}, size_t{128}, size_t{4096}, bytes.size() - 1})
-    EXPECT_EQ(decode_fragment_header(bytes.view().first(size), kTarget, 4096).code(),
-              Code::kCorrupt)
-        << size;
+  for (size_t size : {size_t{0}, size_t{1}, size_t{127}, size_t{128}, size_t{4096}, bytes.size() - 1})
+    EXPECT_EQ(decode_fragment_header(bytes.view().first(size), kTarget, 4096).code(), Code::kCorrupt) << size;
 }
 
 TEST(Fragment, RandomBytesAreNeverAHeader) {

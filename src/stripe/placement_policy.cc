@@ -60,8 +60,7 @@ size_t draw(const std::vector<const Candidate*>& from, Random& random) {
 // share (which is one where there are enough of them); levels from the top are given up where that
 // leaves too few. Domains are nested, so choosing one by one never ends early where a full choice
 // exists.
-std::vector<const Candidate*> spread(const std::vector<Candidate>& all, size_t width,
-                                     Random& random) {
+std::vector<const Candidate*> spread(const std::vector<Candidate>& all, size_t width, Random& random) {
   size_t levels = 0;
   for (const Candidate& candidate : all) levels = std::max(levels, candidate.labels.size());
   std::vector<size_t> share(levels);
@@ -80,8 +79,7 @@ std::vector<const Candidate*> spread(const std::vector<Candidate>& all, size_t w
     while (chosen.size() < width) {
       std::erase_if(left, [&](const Candidate* candidate) {
         for (size_t level = top; level < levels; ++level) {
-          const std::string& label =
-              candidate->labels[std::min(level, candidate->labels.size() - 1)];
+          const std::string& label = candidate->labels[std::min(level, candidate->labels.size() - 1)];
           if (taken[level][label] >= share[level]) return true;
         }
         return false;
@@ -100,18 +98,16 @@ std::vector<const Candidate*> spread(const std::vector<Candidate>& all, size_t w
 }
 
 Error unknown(std::string_view text) {
-  return Error(
-      Code::kInvalid,
-      "unknown protection class '" + std::string(text) +
-          "': use D+P with 2 to 16 data and 1 to 4 parity fragments (4+2, 8+2, 16+4), or replica-N "
-          "with 1 to 5 copies (replica-3)");
+  return Error(Code::kInvalid,
+               "unknown protection class '" + std::string(text) +
+                   "': use D+P with 2 to 16 data and 1 to 4 parity fragments (4+2, 8+2, 16+4), or replica-N "
+                   "with 1 to 5 copies (replica-3)");
 }
 
 std::optional<uint32_t> number(std::string_view text) {
   uint32_t value = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || text.empty() || text.size() > 3)
-    return std::nullopt;
+  if (error != std::errc() || end != text.data() + text.size() || text.empty() || text.size() > 3) return std::nullopt;
   return value;
 }
 
@@ -122,15 +118,13 @@ Result<Choice> choose_targets(const ClusterMap& map, Protection wanted, Random& 
   HR_ASSERT(wanted.data > 0);
   std::vector<Candidate> all = candidates_in(map, avoid);
   if (all.size() < size_t{wanted.parity} + 1)
-    return Error(
-        Code::kUnavailable,
-        "protection " + to_string(wanted) + " needs at least " + std::to_string(wanted.parity + 1) +
-            " live targets and " + std::to_string(all.size()) +
-            " can be used: bring targets back or add some (`headrace target list` shows them)");
+    return Error(Code::kUnavailable,
+                 "protection " + to_string(wanted) + " needs at least " + std::to_string(wanted.parity + 1) +
+                     " live targets and " + std::to_string(all.size()) +
+                     " can be used: bring targets back or add some (`headrace target list` shows them)");
   Choice choice;
   choice.placement.protection.parity = wanted.parity;
-  choice.placement.protection.data =
-      static_cast<uint8_t>(std::min<size_t>(wanted.data, all.size() - wanted.parity));
+  choice.placement.protection.data = static_cast<uint8_t>(std::min<size_t>(wanted.data, all.size() - wanted.parity));
   for (const Candidate* candidate : spread(all, choice.placement.protection.width(), random))
     choice.placement.targets.push_back(candidate->id);
   HR_ASSERT(choice.placement.targets.size() == choice.placement.protection.width());
@@ -151,10 +145,9 @@ Result<std::vector<TargetId>> choose_copies(const ClusterMap& map, uint8_t count
   HR_ASSERT(count > 0);
   std::vector<Candidate> all = candidates_in(map, avoid);
   if (all.empty())
-    return Error(
-        Code::kUnavailable,
-        "no live target can be used: bring targets back or add some (`headrace target list` "
-        "shows them)");
+    return Error(Code::kUnavailable,
+                 "no live target can be used: bring targets back or add some (`headrace target list` "
+                 "shows them)");
   std::vector<TargetId> out;
   for (const Candidate* candidate : spread(all, std::min<size_t>(count, all.size()), random))
     out.push_back(candidate->id);
@@ -172,8 +165,7 @@ Result<Protection> parse_protection(std::string_view text) {
   if (plus == std::string_view::npos) return unknown(text);
   auto data = number(text.substr(0, plus));
   auto parity = number(text.substr(plus + 1));
-  if (!data || !parity || *data < 1 || *data > kMaxData || *parity < 1 || *parity > kMaxParity)
-    return unknown(text);
+  if (!data || !parity || *data < 1 || *data > kMaxData || *parity < 1 || *parity > kMaxParity) return unknown(text);
   return Protection{static_cast<uint8_t>(*data), static_cast<uint8_t>(*parity)};
 }
 

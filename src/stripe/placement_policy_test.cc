@@ -19,8 +19,7 @@ ClusterMap cluster(int hosts, int each, int per_rack = 1000) {
       TargetInfo info;
       info.id = TargetId(id);
       info.node = NodeId(static_cast<uint32_t>(h + 1));
-      info.domain = "z/r" + std::to_string(h / per_rack) + "/h" + std::to_string(h) + "/t" +
-                    std::to_string(t);
+      info.domain = "z/r" + std::to_string(h / per_rack) + "/h" + std::to_string(h) + "/t" + std::to_string(t);
       info.capacity = 100 * kMiB;
       map.targets.push_back(info);
     }
@@ -58,8 +57,7 @@ TEST(PlacementPolicy, SpreadsOverHostsWhereThereAreEnough) {
     EXPECT_EQ(nodes.size(), 6u);
     EXPECT_EQ(choice->spares.size(), 2u);
     for (TargetId spare : choice->spares)
-      EXPECT_EQ(std::ranges::find(choice->placement.targets, spare),
-                choice->placement.targets.end());
+      EXPECT_EQ(std::ranges::find(choice->placement.targets, spare), choice->placement.targets.end());
   }
 }
 
@@ -114,10 +112,8 @@ TEST(PlacementPolicy, DoesNotDependOnTheOrderOfMembers) {
 
 TEST(PlacementPolicy, KeepsParityAndShrinksDataBelowTheWantedWidth) {
   SeededRandom random(6);
-  EXPECT_EQ(choose_targets(cluster(4, 1), {4, 2}, random)->placement.protection,
-            (Protection{2, 2}));
-  EXPECT_EQ(choose_targets(cluster(3, 1), {4, 2}, random)->placement.protection,
-            (Protection{1, 2}));
+  EXPECT_EQ(choose_targets(cluster(4, 1), {4, 2}, random)->placement.protection, (Protection{2, 2}));
+  EXPECT_EQ(choose_targets(cluster(3, 1), {4, 2}, random)->placement.protection, (Protection{1, 2}));
   auto none = choose_targets(cluster(2, 1), {4, 2}, random);
   ASSERT_FALSE(none.ok());
   EXPECT_EQ(none.code(), Code::kUnavailable);
@@ -147,14 +143,12 @@ TEST(PlacementPolicy, ReadsAndWritesProtectionClasses) {
   EXPECT_EQ(*parse_protection("4+2"), (Protection{4, 2}));
   EXPECT_EQ(*parse_protection("16+4"), (Protection{16, 4}));
   EXPECT_EQ(*parse_protection("replica-3"), (Protection{1, 2}));
-  for (const char* text : {"4+2", "8+2", "replica-1", "replica-3"})
-    EXPECT_EQ(to_string(*parse_protection(text)), text);
+  for (const char* text : {"4+2", "8+2", "replica-1", "replica-3"}) EXPECT_EQ(to_string(*parse_protection(text)), text);
 }
 
 TEST(PlacementPolicy, BadInputProtectionClassIsRefusedWithWhatIsKnown) {
-  for (const char* text :
-       {"", "4", "+", "4+", "+2", "0+2", "4+0", "17+2", "4+5", "4+2 ", " 4+2", "-4+2", "4+2+1",
-        "replica-", "replica-0", "replica-6", "replica-x", "raid6", "4294967300+2"}) {
+  for (const char* text : {"", "4", "+", "4+", "+2", "0+2", "4+0", "17+2", "4+5", "4+2 ", " 4+2", "-4+2", "4+2+1",
+                           "replica-", "replica-0", "replica-6", "replica-x", "raid6", "4294967300+2"}) {
     auto parsed = parse_protection(text);
     ASSERT_FALSE(parsed.ok()) << text;
     EXPECT_EQ(parsed.code(), Code::kInvalid);

@@ -64,15 +64,13 @@ Task<void> SegmentIo::fetch(std::shared_ptr<Gathering> g, uint8_t index, bool de
   if (reply) {
     Result<void> fits =
         reply->payload.size() == length
-            ? verify_blocks(g->segment, index, static_cast<uint32_t>(offset / kBlock),
-                            reply->payload.view(), reply->crcs)
-            : Error(Code::kCorrupt, "target " + to_string(g->placement.targets[index]) +
-                                        " returned " + std::to_string(reply->payload.size()) +
-                                        " bytes for " + std::to_string(length));
+            ? verify_blocks(g->segment, index, static_cast<uint32_t>(offset / kBlock), reply->payload.view(),
+                            reply->crcs)
+            : Error(Code::kCorrupt, "target " + to_string(g->placement.targets[index]) + " returned " +
+                                        std::to_string(reply->payload.size()) + " bytes for " + std::to_string(length));
     if (fits && reply->segment_length != g->segment_length)
-      fits = Error(Code::kCorrupt, "target " + to_string(g->placement.targets[index]) +
-                                       " holds segment " + to_string(g->segment) +
-                                       " with another length");
+      fits = Error(Code::kCorrupt, "target " + to_string(g->placement.targets[index]) + " holds segment " +
+                                       to_string(g->segment) + " with another length");
     if (fits) {
       fetch.bytes = std::move(reply->payload);
     } else {
@@ -81,8 +79,7 @@ Task<void> SegmentIo::fetch(std::shared_ptr<Gathering> g, uint8_t index, bool de
   } else {
     fetch.error = std::move(reply).error();
   }
-  if (fetch.error &&
-      (fetch.error->code() == Code::kCorrupt || fetch.error->code() == Code::kNoFragment))
+  if (fetch.error && (fetch.error->code() == Code::kCorrupt || fetch.error->code() == Code::kNoFragment))
     note_damage({g->segment, index, g->placement.targets[index]});
   g->progress.set();
 }
@@ -90,9 +87,7 @@ Task<void> SegmentIo::fetch(std::shared_ptr<Gathering> g, uint8_t index, bool de
 void SegmentIo::note_damage(Damage damage) {
   if (damage_.size() >= kMaxDamage) return;
   for (const Damage& known : damage_)
-    if (known.segment == damage.segment && known.index == damage.index &&
-        known.target == damage.target)
-      return;
+    if (known.segment == damage.segment && known.index == damage.index && known.target == damage.target) return;
   damage_.push_back(damage);
 }
 
@@ -102,9 +97,8 @@ std::vector<Damage> SegmentIo::take_damage() {
 
 // Reconstructs [begin, end) of the fragments in `wanted` from any D others; `wanted` itself is not
 // asked.
-Task<Result<std::vector<Buffer>>> SegmentIo::reconstruct_range(std::shared_ptr<Gathering> g,
-                                                               uint64_t begin, uint64_t end,
-                                                               std::vector<uint8_t> wanted) {
+Task<Result<std::vector<Buffer>>> SegmentIo::reconstruct_range(std::shared_ptr<Gathering> g, uint64_t begin,
+                                                               uint64_t end, std::vector<uint8_t> wanted) {
   Protection protection = g->placement.protection;
   size_t width = protection.width();
   size_t needed = protection.data;
@@ -155,8 +149,7 @@ Task<Result<std::vector<Buffer>>> SegmentIo::reconstruct_range(std::shared_ptr<G
       co_await g->progress.wait();
       for (size_t i = 0; i < g->plain.size(); ++i) {
         const Fetch& have = g->plain[i];
-        if (!have.good() || g->degraded[i].started || have.begin > begin || have.end < end)
-          continue;
+        if (!have.good() || g->degraded[i].started || have.begin > begin || have.end < end) continue;
         g->degraded[i].started = g->degraded[i].ended = true;
         g->degraded[i].bytes = have.bytes.slice(begin - have.begin, end - begin);
       }
@@ -188,26 +181,20 @@ Error SegmentIo::lost(const Gathering& g, size_t good) const {
     if (error == nullptr) continue;
     if (error->code() == Code::kNoFragment) ++absent;
     if (error->code() == Code::kDenied || error->code() == Code::kStale) refused = *error;
-    if (error->code() != Code::kNoFragment && error->code() != Code::kCorrupt &&
-        error->code() != Code::kIo)
-      ++later;
-    if (why.size() < 400)
-      why += (why.empty() ? "" : "; ") + std::to_string(i) + ": " + error->text();
+    if (error->code() != Code::kNoFragment && error->code() != Code::kCorrupt && error->code() != Code::kIo) ++later;
+    if (why.size() < 400) why += (why.empty() ? "" : "; ") + std::to_string(i) + ": " + error->text();
   }
   std::string what = "segment " + to_string(g.segment) + ": " + std::to_string(good) + " of " +
-                     std::to_string(g.placement.protection.data) +
-                     " needed fragments could be read (" + why + ")";
+                     std::to_string(g.placement.protection.data) + " needed fragments could be read (" + why + ")";
   if (refused) return Error(refused->code(), what);
   if (absent > 0) return Error(Code::kNoFragment, what);
   if (good + later >= g.placement.protection.data) return Error(Code::kUnavailable, what);
   return Error(Code::kIo, what);
 }
 
-Task<Result<Buffer>> SegmentIo::read(SegmentId segment, uint64_t segment_length,
-                                     Placement placement, uint64_t offset, uint64_t length,
-                                     Capability capability) {
-  if (!placement.hot() || placement.targets.size() != placement.protection.width() ||
-      placement.protection.data == 0)
+Task<Result<Buffer>> SegmentIo::read(SegmentId segment, uint64_t segment_length, Placement placement, uint64_t offset,
+                                     uint64_t length, Capability capability) {
+  if (!placement.hot() || placement.targets.size() != placement.protection.width() || placement.protection.data == 0)
     co_return Error(Code::kNoFragment, "segment " + to_string(segment) + " has no placement");
   if (segment_length == 0 || segment_length > kMaxSegment || offset > segment_length ||
       length > segment_length - offset)
@@ -258,8 +245,7 @@ Task<Result<Buffer>> SegmentIo::read(SegmentId segment, uint64_t segment_length,
   }
   if (!failed.empty()) {
     for (uint8_t i : failed)
-      if (g->plain[i].bad() && final_refusal(g->plain[i].error->code()))
-        co_return *g->plain[i].error;
+      if (g->plain[i].bad() && final_refusal(g->plain[i].error->code())) co_return *g->plain[i].error;
     uint64_t lo = ~uint64_t{0};
     uint64_t hi = 0;
     for (uint8_t i : failed) {
@@ -291,15 +277,13 @@ Task<Result<Buffer>> SegmentIo::read(SegmentId segment, uint64_t segment_length,
     uint64_t begin = i * size;
     uint64_t from = std::max(offset, begin);
     uint64_t to = std::min(end, begin + size);
-    std::memcpy(out.data() + (from - offset), fetch.bytes.data() + (from - begin - fetch.begin),
-                to - from);
+    std::memcpy(out.data() + (from - offset), fetch.bytes.data() + (from - begin - fetch.begin), to - from);
   }
   co_return out;
 }
 
-Task<Result<FragmentWrite>> SegmentIo::rebuild(SegmentId segment, uint64_t segment_length,
-                                               Placement placement, uint8_t index,
-                                               Capability capability) {
+Task<Result<FragmentWrite>> SegmentIo::rebuild(SegmentId segment, uint64_t segment_length, Placement placement,
+                                               uint8_t index, Capability capability) {
   if (placement.targets.size() != placement.protection.width() || placement.protection.data == 0 ||
       index >= placement.protection.width() || segment_length == 0 || segment_length > kMaxSegment)
     co_return Error(Code::kInvalid, "segment " + to_string(segment) + ": placement and fragment " +
@@ -342,10 +326,8 @@ Task<void> SegmentIo::write_fragment(std::shared_ptr<Writing> w, FragmentWrite r
     if (refused || w->spares.empty()) {
       Code code = refused || written.code() == Code::kNoSpace ? written.code() : Code::kUnavailable;
       if (!w->error)
-        w->error = Error(
-            code, "segment " + to_string(request.segment) + ": fragment " +
-                      std::to_string(request.index) +
-                      " could not be written and no spare is left: " + written.error().text());
+        w->error = Error(code, "segment " + to_string(request.segment) + ": fragment " + std::to_string(request.index) +
+                                   " could not be written and no spare is left: " + written.error().text());
       co_return;
     }
     if (w->error) co_return;  // another fragment failed for good: the segment will not be committed
@@ -360,11 +342,9 @@ Task<Result<Placement>> SegmentIo::write(SegmentId segment, Buffer data, Placeme
                                          std::vector<TargetId> spares, Capability capability) {
   Protection protection = placement.protection;
   if (data.empty() || data.size() > kMaxSegment)
-    co_return Error(Code::kInvalid,
-                    "a segment holds 1 byte to 16 MiB, not " + std::to_string(data.size()));
+    co_return Error(Code::kInvalid, "a segment holds 1 byte to 16 MiB, not " + std::to_string(data.size()));
   if (protection.data == 0 || placement.targets.size() != protection.width())
-    co_return Error(Code::kInvalid,
-                    "segment " + to_string(segment) + ": placement does not fit its protection");
+    co_return Error(Code::kInvalid, "segment " + to_string(segment) + ": placement does not fit its protection");
   uint64_t length = data.size();
   uint64_t size = fragment_size(length, protection.data);
   bool aligned = reinterpret_cast<uintptr_t>(data.data()) % kBlock == 0;

@@ -30,16 +30,16 @@ class SegmentIo {
 
   // Encodes `data` (1 … kMaxSegment bytes) and writes all fragments in parallel; a failed one goes to the next spare.
   // Returns the placement as written, all D+P durable; kUnavailable when spares ran out (nothing may be committed).
-  [[nodiscard]] Task<Result<Placement>> write(SegmentId segment, Buffer data, Placement placement, std::vector<TargetId> spares,
-                                              Capability capability);
+  [[nodiscard]] Task<Result<Placement>> write(SegmentId segment, Buffer data, Placement placement,
+                                              std::vector<TargetId> spares, Capability capability);
   // Bytes [offset, offset + length) of the segment, every block verified here. A 4 KiB read touches one target; with a
   // bad, absent or slow (hedged after 200 ms) fragment any D others serve. kNoFragment when fewer than D answered and
   // some said that they hold nothing (the caller asks the home for the current placement); kIo when lost.
-  [[nodiscard]] Task<Result<Buffer>> read(SegmentId segment, uint64_t segment_length, Placement placement, uint64_t offset,
-                                          uint64_t length, Capability capability);
+  [[nodiscard]] Task<Result<Buffer>> read(SegmentId segment, uint64_t segment_length, Placement placement,
+                                          uint64_t offset, uint64_t length, Capability capability);
   // Recomputes fragment `index` from the others (rebuild), with its crcs; not written anywhere.
-  [[nodiscard]] Task<Result<FragmentWrite>> rebuild(SegmentId segment, uint64_t segment_length, Placement placement, uint8_t index,
-                                                    Capability capability);
+  [[nodiscard]] Task<Result<FragmentWrite>> rebuild(SegmentId segment, uint64_t segment_length, Placement placement,
+                                                    uint8_t index, Capability capability);
 
   [[nodiscard]] const SegmentIoCounters& counters() const { return counters_; }
   // Bounded list of what reads found damaged since the last call.

@@ -38,8 +38,7 @@ struct FakePort final : public FragmentPort {
     Buffer part = at->second.payload.slice(request.offset, request.length);
     reply.payload = fault == Fault::kBadBlock ? Buffer::copy_of(part.view()) : part;
     if (fault == Fault::kBadBlock) reply.payload.data()[100] ^= std::byte{1};
-    if (fault == Fault::kShort)
-      reply.payload = reply.payload.slice(0, reply.payload.size() - kBlock);
+    if (fault == Fault::kShort) reply.payload = reply.payload.slice(0, reply.payload.size() - kBlock);
     for (uint64_t i = 0; i < reply.payload.size() / kBlock; ++i)
       reply.crcs.push_back(at->second.crcs[request.offset / kBlock + i]);
     co_return reply;
@@ -69,8 +68,7 @@ struct SegmentIoTest : public testing::Test {
     return out;
   }
   Placement write(Buffer data, Protection protection) {
-    auto written = world.run(
-        io.write(kSegment, data, placement(protection), {TargetId(101), TargetId(102)}, {}));
+    auto written = world.run(io.write(kSegment, data, placement(protection), {TargetId(101), TargetId(102)}, {}));
     EXPECT_TRUE(written.ok()) << written.error().text();
     return *written;
   }
@@ -84,10 +82,10 @@ struct SegmentIoTest : public testing::Test {
 };
 
 TEST_F(SegmentIoTest, WhatWasWrittenIsReadBackAtEverySize) {
-  for (Protection protection : {Protection{1, 0}, Protection{1, 2}, Protection{2, 1},
-                                Protection{4, 2}, Protection{16, 4}}) {
-    for (uint64_t size : {uint64_t{1}, uint64_t{4095}, uint64_t{4096}, uint64_t{4097},
-                          uint64_t{65'537}, 3 * kMiB + 5, 16 * kMiB}) {
+  for (Protection protection :
+       {Protection{1, 0}, Protection{1, 2}, Protection{2, 1}, Protection{4, 2}, Protection{16, 4}}) {
+    for (uint64_t size :
+         {uint64_t{1}, uint64_t{4095}, uint64_t{4096}, uint64_t{4097}, uint64_t{65'537}, 3 * kMiB + 5, 16 * kMiB}) {
       Buffer data = random_bytes(size, size);
       Placement where = write(data, protection);
       auto whole = read(data, where, 0, size);
@@ -200,15 +198,13 @@ TEST_F(SegmentIoTest, FailedWriteGoesToASpare) {
 TEST_F(SegmentIoTest, WriteFailsWhenSparesRunOut) {
   for (uint64_t id : {1, 2, 3}) port.faults[TargetId(id)] = FakePort::Fault::kDown;
   Buffer data = random_bytes(kMiB, 7);
-  auto written =
-      world.run(io.write(kSegment, data, placement({4, 2}), {TargetId(101), TargetId(102)}, {}));
+  auto written = world.run(io.write(kSegment, data, placement({4, 2}), {TargetId(101), TargetId(102)}, {}));
   EXPECT_EQ(written.code(), Code::kUnavailable);
 }
 
 TEST_F(SegmentIoTest, RefusedWriteIsNotTriedElsewhere) {
   port.faults[TargetId(1)] = FakePort::Fault::kDenied;
-  auto written =
-      world.run(io.write(kSegment, random_bytes(kMiB, 7), placement({4, 2}), {TargetId(101)}, {}));
+  auto written = world.run(io.write(kSegment, random_bytes(kMiB, 7), placement({4, 2}), {TargetId(101)}, {}));
   EXPECT_EQ(written.code(), Code::kDenied);
   EXPECT_EQ(io.counters().spare_writes, 0u);
 }

@@ -12,12 +12,11 @@ namespace headrace {
 namespace {
 constexpr int kAttempts = 8;
 constexpr uint64_t kPiece = 8 * kMiB;
-}
+}  // namespace
 
 Nanos retry_pause(Random& random, int attempt) {
   Nanos most = std::min(seconds(5), milliseconds(100) * (int64_t{1} << std::min(attempt, 8)));
-  return most / 2 +
-         Nanos{static_cast<int64_t>(random.below(static_cast<uint64_t>(most.count / 2) + 1))};
+  return most / 2 + Nanos{static_cast<int64_t>(random.below(static_cast<uint64_t>(most.count / 2) + 1))};
 }
 
 bool may_pass(Code code) {
@@ -34,8 +33,7 @@ Task<Result<void>> put_verified(Env env, ObjectStore& store, std::string key, Bu
     if (!put.ok()) {
       last = std::move(put).error();
       if (last.code() == Code::kUnavailable) continue;  // surely nothing happened
-      if (last.code() != Code::kConflict && !may_pass(last.code()))
-        co_return std::move(last).within(key);
+      if (last.code() != Code::kConflict && !may_pass(last.code())) co_return std::move(last).within(key);
     }
     bool there = put.ok() || last.code() == Code::kConflict;
     Result<Buffer> back = co_await store.get(key);
@@ -65,16 +63,14 @@ Task<Result<bool>> has_bytes(ObjectStore* store, std::string key, uint64_t size,
   if (info->size != size) co_return Error(Code::kExists, key + " holds other bytes than were put");
   uint32_t found = 0;
   for (uint64_t offset = 0; offset < size; offset += kPiece) {
-    HR_CO_TRY(Buffer piece,
-              co_await store->get_range(key, offset, std::min(kPiece, size - offset)));
+    HR_CO_TRY(Buffer piece, co_await store->get_range(key, offset, std::min(kPiece, size - offset)));
     found = crc32c(piece.view(), found);
   }
   if (found != crc) co_return Error(Code::kCorrupt, "what was read back is not what was written");
   co_return true;
 }
 
-Task<Result<ObjectInfo>> send_pieces(ObjectStore* store, std::string key, uint64_t size,
-                                     uint32_t crc, ReadPiece read) {
+Task<Result<ObjectInfo>> send_pieces(ObjectStore* store, std::string key, uint64_t size, uint32_t crc, ReadPiece read) {
   HR_CO_TRY(std::unique_ptr<Upload> upload, co_await store->begin_upload(key));
   uint32_t sent = 0;
   std::optional<Error> failed;
@@ -98,8 +94,8 @@ Task<Result<ObjectInfo>> send_pieces(ObjectStore* store, std::string key, uint64
 
 }  // namespace
 
-Task<Result<void>> put_verified_pieces(Env env, ObjectStore& store, std::string key, uint64_t size,
-                                       uint32_t crc, ReadPiece read) {
+Task<Result<void>> put_verified_pieces(Env env, ObjectStore& store, std::string key, uint64_t size, uint32_t crc,
+                                       ReadPiece read) {
   Error last(Code::kUnavailable, "not written");
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     if (attempt > 0) co_await env.clock.sleep(retry_pause(env.random, attempt - 1));
@@ -108,8 +104,7 @@ Task<Result<void>> put_verified_pieces(Env env, ObjectStore& store, std::string 
     if (!put.ok()) {
       last = std::move(put).error();
       if (last.code() == Code::kUnavailable) continue;  // surely nothing happened
-      if (last.code() != Code::kConflict && !may_pass(last.code()))
-        co_return std::move(last).within(key);
+      if (last.code() != Code::kConflict && !may_pass(last.code())) co_return std::move(last).within(key);
     }
     Result<bool> there = co_await has_bytes(&store, key, size, crc);
     if (there.ok() && *there) co_return {};

@@ -12,8 +12,8 @@ constexpr int kAttempts = 4;
 constexpr uint32_t kFramesPerPiece = kPieceBytes / kFrameBytes;
 
 // Frames [first, first + count) from their stored bytes, cut into pieces.
-Result<std::vector<Buffer>> decode_pieces(const PackedSegment& segment, size_t first_frame,
-                                          size_t frames, Buffer stored) {
+Result<std::vector<Buffer>> decode_pieces(const PackedSegment& segment, size_t first_frame, size_t frames,
+                                          Buffer stored) {
   std::vector<Buffer> pieces;
   uint64_t at = 0;
   for (size_t frame = first_frame; frame < first_frame + frames; frame += kFramesPerPiece) {
@@ -38,11 +38,7 @@ Result<std::vector<Buffer>> decode_pieces(const PackedSegment& segment, size_t f
 }  // namespace
 
 ColdReader::ColdReader(Env env, ObjectStore& store, PieceCache& cache, ColdReaderOptions options)
-    : env_(env),
-      store_(store),
-      cache_(cache),
-      options_(options),
-      gets_(std::max<uint32_t>(1, options.gets)) {
+    : env_(env), store_(store), cache_(cache), options_(options), gets_(std::max<uint32_t>(1, options.gets)) {
   options_.max_get = std::max(options_.max_get, kPieceBytes);
 }
 
@@ -69,8 +65,7 @@ Task<Result<ColdReader::Index>> ColdReader::load_index(ObjectRef ref) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     if (attempt > 0) co_await env_.clock.sleep(retry_pause(env_.random, attempt - 1));
     ++counters_.gets;
-    Result<Buffer> bytes =
-        co_await store_.get_range(object_key(ref.object), ref.index_offset, ref.index_length);
+    Result<Buffer> bytes = co_await store_.get_range(object_key(ref.object), ref.index_offset, ref.index_length);
     if (bytes.ok()) {
       counters_.got_bytes += bytes->size();
       Result<ObjectIndex> index = decode_object_index(bytes->view(), name_space_, ref);
@@ -83,8 +78,7 @@ Task<Result<ColdReader::Index>> ColdReader::load_index(ObjectRef ref) {
     if (!may_pass(last.code())) break;
   }
   if (last.code() == Code::kNotFound || last.code() == Code::kRange)
-    co_return Error(Code::kNoFragment,
-                    "object " + to_string(ref.object) + " is not in the bucket (any more)");
+    co_return Error(Code::kNoFragment, "object " + to_string(ref.object) + " is not in the bucket (any more)");
   co_return std::move(last).within(store_.url());
 }
 
@@ -113,14 +107,12 @@ Task<Result<ColdReader::Index>> ColdReader::index_of(ObjectRef ref) {
   co_return co_await flight->wait();
 }
 
-Task<Result<std::vector<Buffer>>> ColdReader::fetch_pieces(ObjectId object, Index index,
-                                                           const PackedSegment* segment,
+Task<Result<std::vector<Buffer>>> ColdReader::fetch_pieces(ObjectId object, Index index, const PackedSegment* segment,
                                                            uint32_t first, size_t count) {
   co_await gets_.acquire();
   const Semaphore::Held held(gets_);
   size_t first_frame = size_t{first} * kFramesPerPiece;
-  size_t frames =
-      std::min(segment->frames.size(), first_frame + count * kFramesPerPiece) - first_frame;
+  size_t frames = std::min(segment->frames.size(), first_frame + count * kFramesPerPiece) - first_frame;
   uint64_t offset = segment->frame_offset(first_frame);
   uint64_t size = segment->frame_offset(first_frame + frames) - offset;
   Error last(Code::kUnavailable, "not read");
@@ -130,8 +122,8 @@ Task<Result<std::vector<Buffer>>> ColdReader::fetch_pieces(ObjectId object, Inde
     Result<Buffer> stored = co_await store_.get_range(object_key(object), offset, size);
     if (stored.ok()) {
       counters_.got_bytes += stored->size();
-      Result<std::vector<Buffer>> pieces = co_await env_.blocking.run(
-          [index, segment, first_frame, frames, bytes = *std::move(stored)]() {
+      Result<std::vector<Buffer>> pieces =
+          co_await env_.blocking.run([index, segment, first_frame, frames, bytes = *std::move(stored)]() {
             return decode_pieces(*segment, first_frame, frames, bytes);
           });
       if (pieces.ok()) co_return pieces;
@@ -143,13 +135,11 @@ Task<Result<std::vector<Buffer>>> ColdReader::fetch_pieces(ObjectId object, Inde
     if (!may_pass(last.code())) break;
   }
   if (last.code() == Code::kNotFound || last.code() == Code::kRange)
-    co_return Error(Code::kNoFragment,
-                    "object " + to_string(object) + " is not in the bucket (any more)");
+    co_return Error(Code::kNoFragment, "object " + to_string(object) + " is not in the bucket (any more)");
   co_return std::move(last).within(store_.url() + ": object " + to_string(object));
 }
 
-Task<Result<Buffer>> ColdReader::read_frames(Index index, SegmentId id, uint64_t offset,
-                                             uint64_t length) {
+Task<Result<Buffer>> ColdReader::read_frames(Index index, SegmentId id, uint64_t offset, uint64_t length) {
   const PackedSegment* segment = index->find(id);
   HR_ASSERT(segment != nullptr);
   co_await gets_.acquire();
@@ -159,28 +149,24 @@ Task<Result<Buffer>> ColdReader::read_frames(Index index, SegmentId id, uint64_t
   Buffer out = Buffer::allocate((last - first + 1) * kFrameBytes);
   for (size_t frame = first; frame <= last; ++frame) {
     ++counters_.gets;
-    HR_CO_TRY(Buffer stored,
-              co_await store_.get_range(object_key(index->object), segment->frame_offset(frame),
-                                        segment->frames[frame].stored));
+    HR_CO_TRY(Buffer stored, co_await store_.get_range(object_key(index->object), segment->frame_offset(frame),
+                                                       segment->frames[frame].stored));
     counters_.got_bytes += stored.size();
-    HR_CO_TRY(decode_frame(
-        *segment, frame, stored.view(),
-        out.span().subspan((frame - first) * kFrameBytes, segment->raw_size(frame))));
+    HR_CO_TRY(decode_frame(*segment, frame, stored.view(),
+                           out.span().subspan((frame - first) * kFrameBytes, segment->raw_size(frame))));
   }
   co_return out.slice(offset - first * kFrameBytes, length);
 }
 
-Task<void> ColdReader::fetch(ObjectId object, Index index, const PackedSegment* segment,
-                             uint32_t first, std::vector<std::shared_ptr<Flight>> flights) {
-  Result<std::vector<Buffer>> pieces =
-      co_await fetch_pieces(object, index, segment, first, flights.size());
+Task<void> ColdReader::fetch(ObjectId object, Index index, const PackedSegment* segment, uint32_t first,
+                             std::vector<std::shared_ptr<Flight>> flights) {
+  Result<std::vector<Buffer>> pieces = co_await fetch_pieces(object, index, segment, first, flights.size());
   if (!pieces.ok()) counters_.last_error = pieces.error().text();
   for (size_t i = 0; i < flights.size(); ++i) {
     PieceKey key{segment->segment, first + static_cast<uint32_t>(i)};
     if (pieces.ok()) co_await cache_.put(key, (*pieces)[i]);
     flights_.erase(key);
-    flights[i]->piece.set(pieces.ok() ? Result<Buffer>((*pieces)[i])
-                                      : Result<Buffer>(pieces.error()));
+    flights[i]->piece.set(pieces.ok() ? Result<Buffer>((*pieces)[i]) : Result<Buffer>(pieces.error()));
   }
 }
 
@@ -189,12 +175,9 @@ Task<Result<ColdReadReply>> ColdReader::read(ColdRead request) {
   if (request.length == 0 || request.length > kMaxSegment || location.length > kMaxSegment ||
       request.offset > location.length || request.length > location.length - request.offset)
     co_return Error(Code::kInvalid, "not a range of the segment");
-  if (!location.object.object)
-    co_return Error(Code::kNoFragment, "the segment is not in the bucket");
-  if (location.object.index_length > kMaxObjectIndex)
-    co_return Error(Code::kInvalid, "no object has such an index");
-  if (location.segment.name_space() != name_space_ ||
-      (location.bucket && location.bucket != name_space_))
+  if (!location.object.object) co_return Error(Code::kNoFragment, "the segment is not in the bucket");
+  if (location.object.index_length > kMaxObjectIndex) co_return Error(Code::kInvalid, "no object has such an index");
+  if (location.segment.name_space() != name_space_ || (location.bucket && location.bucket != name_space_))
     co_return Error(Code::kNotSupported, "the segment is in another namespace's bucket");
   ++counters_.reads;
 
@@ -220,8 +203,8 @@ Task<Result<ColdReadReply>> ColdReader::read(ColdRead request) {
     }
     const PackedSegment* segment = (*index)->find(location.segment);
     if (segment == nullptr || segment->length != location.length)
-      co_return Error(Code::kCorrupt, "object " + to_string(location.object.object) +
-                                          " does not hold segment " + to_string(location.segment));
+      co_return Error(Code::kCorrupt, "object " + to_string(location.object.object) + " does not hold segment " +
+                                          to_string(location.segment));
     std::vector<std::shared_ptr<Flight>> waits(pieces.size());
     std::vector<std::shared_ptr<Flight>> run;
     const size_t most = options_.max_get / kPieceBytes;
@@ -253,8 +236,7 @@ Task<Result<ColdReadReply>> ColdReader::read(ColdRead request) {
       if (waits[i] == nullptr) continue;
       Result<Buffer> piece = co_await waits[i]->piece.wait();
       if (piece.code() == Code::kCorrupt) {
-        Result<Buffer> exact = co_await read_frames(*index, location.segment, request.offset,
-                                                    request.length);
+        Result<Buffer> exact = co_await read_frames(*index, location.segment, request.offset, request.length);
         if (!exact.ok()) co_return std::move(piece).error();
         ColdReadReply reply;
         reply.payload = *std::move(exact);

@@ -69,12 +69,11 @@ class ColdReader {
   Task<void> fetch(ObjectId object, Index index, const PackedSegment* segment, uint32_t first,
                    std::vector<std::shared_ptr<Flight>> flights);
   [[nodiscard]] Task<Result<std::vector<Buffer>>> fetch_pieces(ObjectId object, Index index,
-                                                               const PackedSegment* segment,
-                                                               uint32_t first, size_t count);
+                                                               const PackedSegment* segment, uint32_t first,
+                                                               size_t count);
   // When a piece does not verify: the range by the frames that it lies in, since the damage may be
   // in others. Not cached.
-  [[nodiscard]] Task<Result<Buffer>> read_frames(Index index, SegmentId id, uint64_t offset,
-                                                 uint64_t length);
+  [[nodiscard]] Task<Result<Buffer>> read_frames(Index index, SegmentId id, uint64_t offset, uint64_t length);
 
   Env env_;
   ObjectStore& store_;

@@ -16,20 +16,15 @@ const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBa
 
 uint64_t bytes_on_targets(const Location& location) {
   const Protection& protection = location.placement.protection;
-  uint64_t fragment =
-      round_up(divide_up(location.length, std::max<uint64_t>(1, protection.data)), kBlock);
+  uint64_t fragment = round_up(divide_up(location.length, std::max<uint64_t>(1, protection.data)), kBlock);
   return fragment * location.placement.targets.size();
 }
 
 }  // namespace
 
-Evictor::Evictor(Env env, PartitionPort& partitions, std::function<HotUsage()> usage,
-                 EvictorOptions options, EvictorHelp help)
-    : env_(env),
-      partitions_(partitions),
-      usage_(std::move(usage)),
-      options_(options),
-      help_(std::move(help)) {}
+Evictor::Evictor(Env env, PartitionPort& partitions, std::function<HotUsage()> usage, EvictorOptions options,
+                 EvictorHelp help)
+    : env_(env), partitions_(partitions), usage_(std::move(usage)), options_(options), help_(std::move(help)) {}
 
 void Evictor::start() {
   scope_.spawn(loop());
@@ -71,8 +66,7 @@ Task<void> Evictor::push() {
 
 Task<Result<void>> Evictor::round(bool wanted_anyway) {
   HotUsage usage = usage_();
-  if (usage.capacity == 0 ||
-      (!wanted_anyway && usage.claimed() <= usage.capacity / 100 * options_.high_percent)) {
+  if (usage.capacity == 0 || (!wanted_anyway && usage.claimed() <= usage.capacity / 100 * options_.high_percent)) {
     progress_.short_of = false;
     progress_.stuck = false;
     co_return {};
@@ -116,7 +110,8 @@ Task<Result<void>> Evictor::round(bool wanted_anyway) {
     HR_CO_TRY(uint64_t more, co_await drop(left()));
     dropped += more;
   }
-  // Nothing at all: what is being written right now is in use and is no segment yet. Only when that lasts is it hopeless.
+  // Nothing at all: what is being written right now is in use and is no segment yet. Only when that lasts is it
+  // hopeless.
   for (int i = 0; dropped == 0 && left() > 0 && pushed_.ok() && i < kHopelessAfter; ++i) {
     bool slept = co_await scope_.token().sleep(env_.clock, seconds(1));
     if (!slept) co_return {};

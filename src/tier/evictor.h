@@ -1,9 +1,9 @@
 // Evictor: frees hot space when the high watermark is passed, down to the low one.
 //
-// Only what a partition calls droppable (verified in the bucket) is dropped, and the partition frees the fragments. What is
-// hot only is uploaded first when there is not enough else, however young it is. Segments under a pin stay. Order: round
-// and round through each partition's segments, so that what was written or fetched since the last lap is the last to go.
-// Owner: TierService. One core; one round at a time.
+// Only what a partition calls droppable (verified in the bucket) is dropped, and the partition frees the fragments.
+// What is hot only is uploaded first when there is not enough else, however young it is. Segments under a pin stay.
+// Order: round and round through each partition's segments, so that what was written or fetched since the last lap is
+// the last to go. Owner: TierService. One core; one round at a time.
 #pragma once
 
 #include <functional>
@@ -49,8 +49,8 @@ struct EvictorHelp {
 
 class Evictor {
  public:
-  Evictor(Env env, PartitionPort& partitions, std::function<HotUsage()> usage,
-          EvictorOptions options = {}, EvictorHelp help = {});
+  Evictor(Env env, PartitionPort& partitions, std::function<HotUsage()> usage, EvictorOptions options = {},
+          EvictorHelp help = {});
   void start();
   [[nodiscard]] Task<void> stop();
   void cancel() { scope_.cancel(); }

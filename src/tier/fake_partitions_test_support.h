@@ -51,8 +51,8 @@ class FakePartitions {
     uint32_t sessions = 0;
   };
 
-  FakePartitions(World& world, std::shared_ptr<MemoryBucket> bucket, std::string machine = "node",
-                 uint16_t epoch = 1, uint16_t count = 2)
+  FakePartitions(World& world, std::shared_ptr<MemoryBucket> bucket, std::string machine = "node", uint16_t epoch = 1,
+                 uint16_t count = 2)
       : machine(world.add_machine(std::move(machine))),
         env(this->machine.env()),
         bucket_(std::move(bucket)),
@@ -63,31 +63,22 @@ class FakePartitions {
         coordinator(shared, this->machine.name()) {
     identity.name_space = kNamespace;
     identity.namespace_epoch = NamespaceEpoch(epoch);
-    handlers.on<Uploadable>(
-        [this](Uploadable r, CallInfo i) { return uploadable(r, std::move(i)); });
-    handlers.on<Uploaded>(
-        [this](Uploaded r, CallInfo i) { return uploaded(std::move(r), std::move(i)); });
+    handlers.on<Uploadable>([this](Uploadable r, CallInfo i) { return uploadable(r, std::move(i)); });
+    handlers.on<Uploaded>([this](Uploaded r, CallInfo i) { return uploaded(std::move(r), std::move(i)); });
     handlers.on<Droppable>([this](Droppable r, CallInfo i) { return droppable(r, std::move(i)); });
     handlers.on<Drop>([this](Drop r, CallInfo i) { return drop(std::move(r), std::move(i)); });
     handlers.on<TakeCut>([this](TakeCut r, CallInfo i) { return take_cut(r, std::move(i)); });
-    handlers.on<ReadCheckpoint>([this](ReadCheckpoint r, CallInfo i) {
-      return read_checkpoint(std::move(r), std::move(i));
-    });
-    handlers.on<CutLocations>(
-        [this](CutLocations r, CallInfo i) { return cut_locations(r, std::move(i)); });
-    handlers.on<ReleaseCut>(
-        [this](ReleaseCut r, CallInfo i) { return release_cut(r, std::move(i)); });
-    handlers.on<DeadObjects>(
-        [this](DeadObjects r, CallInfo i) { return dead_objects(r, std::move(i)); });
-    handlers.on<ForgetObjects>(
-        [this](ForgetObjects r, CallInfo i) { return forget(std::move(r), std::move(i)); });
+    handlers.on<ReadCheckpoint>(
+        [this](ReadCheckpoint r, CallInfo i) { return read_checkpoint(std::move(r), std::move(i)); });
+    handlers.on<CutLocations>([this](CutLocations r, CallInfo i) { return cut_locations(r, std::move(i)); });
+    handlers.on<ReleaseCut>([this](ReleaseCut r, CallInfo i) { return release_cut(r, std::move(i)); });
+    handlers.on<DeadObjects>([this](DeadObjects r, CallInfo i) { return dead_objects(r, std::move(i)); });
+    handlers.on<ForgetObjects>([this](ForgetObjects r, CallInfo i) { return forget(std::move(r), std::move(i)); });
     handlers.on<Close>([this](Close r, CallInfo i) { return close(r, std::move(i)); });
     handlers.on<Pins>([](Pins, CallInfo) { return no_pins(); });
     handlers.on<SparseObjects>([](SparseObjects, CallInfo) { return nothing_sparse(); });
-    handlers.on<KnownObjects>(
-        [this](KnownObjects r, CallInfo i) { return known_objects(std::move(r), std::move(i)); });
-    handlers.on<FragmentRead>(
-        [this](FragmentRead r, CallInfo i) { return fragment_read(r, std::move(i)); });
+    handlers.on<KnownObjects>([this](KnownObjects r, CallInfo i) { return known_objects(std::move(r), std::move(i)); });
+    handlers.on<FragmentRead>([this](FragmentRead r, CallInfo i) { return fragment_read(r, std::move(i)); });
     for (uint16_t p = 0; p < count; ++p) partitions[PartitionId(p)];
     auto address = world.run(hub.serve(this->machine.address()));
     HR_ASSERT(address.ok());
@@ -98,20 +89,18 @@ class FakePartitions {
     map.namespace_epoch = NamespaceEpoch(epoch);
     map.protection = {2, 1};
     map.nodes.push_back({NodeId(1), *address, true});
-    for (uint64_t t = 1; t <= 3; ++t)
-      map.targets.push_back({.id = TargetId(t), .node = NodeId(1), .capacity = kGiB});
+    for (uint64_t t = 1; t <= 3; ++t) map.targets.push_back({.id = TargetId(t), .node = NodeId(1), .capacity = kGiB});
     for (uint16_t p = 0; p < count; ++p) {
       uint32_t width = 65'536u / count;
       map.partitions.push_back({PartitionId(p), static_cast<uint16_t>(p * width),
-                                static_cast<uint16_t>((p + 1) * width - 1), NodeId(1),
-                                PartitionEpoch(5)});
+                                static_cast<uint16_t>((p + 1) * width - 1), NodeId(1), PartitionEpoch(5)});
     }
     view.update(std::move(map));
   }
 
   SegmentId add_segment(PartitionId partition, Buffer data) {
-    SegmentId id(kNamespace, Slot(static_cast<uint16_t>(partition.value() * 1000)),
-                 identity.namespace_epoch, next_segment_++);
+    SegmentId id(kNamespace, Slot(static_cast<uint16_t>(partition.value() * 1000)), identity.namespace_epoch,
+                 next_segment_++);
     Segment segment;
     segment.location.segment = id;
     segment.location.length = data.size();
@@ -157,8 +146,7 @@ class FakePartitions {
     KnownObjectsReply reply;
     for (ObjectId object : r.objects) {
       bool known = of(info).dead.contains(object);
-      for (const auto& [id, segment] : of(info).segments)
-        known |= segment.location.object.object == object;
+      for (const auto& [id, segment] : of(info).segments) known |= segment.location.object.object == object;
       reply.known.push_back(known ? 1 : 0);
     }
     co_return reply;
@@ -179,9 +167,8 @@ class FakePartitions {
     Partition& partition = of(info);
     auto object = bucket_->get(object_key(r.object.object));
     HR_ASSERT(object.ok() && object->body.size() == r.object_bytes);
-    auto index = decode_object_index(
-        object->body.view().subspan(r.object.index_offset, r.object.index_length), kNamespace,
-        r.object);
+    auto index = decode_object_index(object->body.view().subspan(r.object.index_offset, r.object.index_length),
+                                     kNamespace, r.object);
     HR_ASSERT(index.ok());
     UploadedReply reply;
     for (SegmentId id : r.segments) {
@@ -192,8 +179,7 @@ class FakePartitions {
       for (size_t f = 0; f < packed->frames.size(); ++f) {
         std::string raw(packed->raw_size(f), '\0');
         HR_ASSERT(decode_frame(*packed, f,
-                               object->body.view().subspan(packed->frame_offset(f),
-                                                           packed->frames[f].stored),
+                               object->body.view().subspan(packed->frame_offset(f), packed->frames[f].stored),
                                std::as_writable_bytes(std::span(raw)))
                       .ok());
         HR_ASSERT(raw == at->second.data.text().substr(f * kFrameBytes, raw.size()));
@@ -207,9 +193,7 @@ class FakePartitions {
   Task<Result<SegmentsReply>> droppable(Droppable r, CallInfo info) {
     SegmentsReply reply;
     for (const auto& [id, segment] : of(info).segments) {
-      if (!segment.location.object.object || !segment.location.placement.hot() ||
-          (r.after && id <= r.after))
-        continue;
+      if (!segment.location.object.object || !segment.location.placement.hot() || (r.after && id <= r.after)) continue;
       if (reply.segments.size() == r.limit) {
         reply.more = true;
         break;
@@ -233,8 +217,7 @@ class FakePartitions {
     if (!partition.kept.contains(r.cut)) {
       partition.kept[r.cut] = partition.files;
       partition.changed[r.cut];
-      if (after_cut && info.header.partition == partitions.rbegin()->first)
-        std::exchange(after_cut, nullptr)(r.cut);
+      if (after_cut && info.header.partition == partitions.rbegin()->first) std::exchange(after_cut, nullptr)(r.cut);
     }
     TakeCutReply reply;
     reply.at = Position(9);
@@ -247,8 +230,7 @@ class FakePartitions {
   }
   Task<Result<ReadCheckpointReply>> read_checkpoint(ReadCheckpoint r, CallInfo info) {
     auto kept = of(info).kept.find(r.cut);
-    if (kept == of(info).kept.end() || !kept->second.contains(r.name))
-      co_return Error(Code::kNotFound, "no such file");
+    if (kept == of(info).kept.end() || !kept->second.contains(r.name)) co_return Error(Code::kNotFound, "no such file");
     ReadCheckpointReply reply;
     reply.payload = kept->second[r.name].slice(r.offset, r.length);
     co_return reply;
@@ -275,8 +257,7 @@ class FakePartitions {
   }
   Task<Result<CloseReply>> close(Close r, CallInfo info) {
     Partition& partition = of(info);
-    if (partition.closes.empty() || partition.closes.back() != r.step)
-      partition.closes.push_back(r.step);
+    if (partition.closes.empty() || partition.closes.back() != r.step) partition.closes.push_back(r.step);
     CloseReply reply;
     if (partition.sessions > 0) --partition.sessions;
     reply.sessions = partition.sessions;
@@ -285,9 +266,7 @@ class FakePartitions {
   Task<Result<FragmentReadReply>> fragment_read(FragmentRead r, CallInfo) {
     for (auto& [id, partition] : partitions) {
       auto at = partition.segments.find(r.segment);
-      if (at == partition.segments.end() || !at->second.location.placement.hot() ||
-          lost.contains(r.segment))
-        continue;
+      if (at == partition.segments.end() || !at->second.location.placement.hot() || lost.contains(r.segment)) continue;
       if (fail_fragment_reads > 0) {
         --fail_fragment_reads;
         co_return Error(Code::kUnavailable, "injected");
@@ -297,8 +276,7 @@ class FakePartitions {
       FragmentReadReply reply;
       reply.segment_length = at->second.data.size();
       reply.payload = padded.slice(r.offset, r.length);
-      reply.crcs = block_crcs(r.segment, r.index, static_cast<uint32_t>(r.offset / kBlock),
-                              reply.payload.view());
+      reply.crcs = block_crcs(r.segment, r.index, static_cast<uint32_t>(r.offset / kBlock), reply.payload.view());
       co_return reply;
     }
     co_return Error(Code::kNoFragment, "not here");

@@ -22,17 +22,14 @@ Fetcher::Fetcher(Env env, PartitionPort& partitions, SegmentIo& segments, ColdRe
 
 Task<Result<void>> Fetcher::fetch_one(Location segment) {
   const Slot home = segment.segment.home();
-  Result<PlaceAgainReply> place =
-      co_await partitions_.call(home, PlaceAgain{segment.segment}, kBackground);
+  Result<PlaceAgainReply> place = co_await partitions_.call(home, PlaceAgain{segment.segment}, kBackground);
   if (place.code() == Code::kExists || place.code() == Code::kNotFound) co_return {};
   if (!place.ok()) co_return std::move(place).error();
-  HR_CO_TRY(ColdReadReply bytes,
-            co_await cold_.read(ColdRead{place->location, 0, place->location.length}));
-  HR_CO_TRY(Placement placement,
-            co_await segments_.write(segment.segment, std::move(bytes.payload), place->placement,
-                                     place->spares, place->capability));
-  Result<Empty> recorded = co_await partitions_.call(
-      home, PlacedAgain{segment.segment, std::move(placement)}, kBackground);
+  HR_CO_TRY(ColdReadReply bytes, co_await cold_.read(ColdRead{place->location, 0, place->location.length}));
+  HR_CO_TRY(Placement placement, co_await segments_.write(segment.segment, std::move(bytes.payload), place->placement,
+                                                          place->spares, place->capability));
+  Result<Empty> recorded =
+      co_await partitions_.call(home, PlacedAgain{segment.segment, std::move(placement)}, kBackground);
   if (!recorded.ok() && recorded.code() != Code::kExists && recorded.code() != Code::kNotFound)
     co_return std::move(recorded).error();
   if (fetched_.size() >= kMaxRemembered) fetched_.clear();
@@ -54,8 +51,8 @@ Task<void> Fetcher::fetch_counted(Location segment, std::shared_ptr<FetchProgres
   into->last_error = done.error().text();
 }
 
-Task<Result<void>> Fetcher::fetch(std::vector<Location> segments,
-                                  std::shared_ptr<FetchProgress> into, CancelToken* stop) {
+Task<Result<void>> Fetcher::fetch(std::vector<Location> segments, std::shared_ptr<FetchProgress> into,
+                                  CancelToken* stop) {
   into->running = true;
   into->no_room = false;
   std::erase_if(segments, [&](const Location& location) {

@@ -1,8 +1,8 @@
 // Fetcher: brings segments that are in the bucket only back into the hot tier.
 //
-// A segment gets targets from its home (PlaceAgain), its bytes from the bucket, verified; its fragments are written, then
-// recorded (PlacedAgain). Interrupted anywhere, the segment is in the bucket as before, and what was written is an orphan.
-// Owner: TierService. One core. Bounded: kAtOnce segments.
+// A segment gets targets from its home (PlaceAgain), its bytes from the bucket, verified; its fragments are written,
+// then recorded (PlacedAgain). Interrupted anywhere, the segment is in the bucket as before, and what was written is an
+// orphan. Owner: TierService. One core. Bounded: kAtOnce segments.
 #pragma once
 
 #include <functional>
@@ -38,17 +38,14 @@ struct FetchProgress {
 class Fetcher {
  public:
   // All outlive this. `has_room`: whether the hot tier takes more.
-  Fetcher(Env env, PartitionPort& partitions, SegmentIo& segments, ColdReader& cold,
-          std::function<bool()> has_room);
+  Fetcher(Env env, PartitionPort& partitions, SegmentIo& segments, ColdReader& cold, std::function<bool()> has_room);
 
   // Those of them that are cold. Ok also when some failed or found no room: `into` says so, and it may be looked at
   // meanwhile. kCancelled when `stop` fires.
-  [[nodiscard]] Task<Result<void>> fetch(std::vector<Location> segments,
-                                         std::shared_ptr<FetchProgress> into, CancelToken* stop);
+  [[nodiscard]] Task<Result<void>> fetch(std::vector<Location> segments, std::shared_ptr<FetchProgress> into,
+                                         CancelToken* stop);
   // Fetched by this process, perhaps dropped again since: readers who think that it is cold may be helped.
-  [[nodiscard]] bool perhaps_hot(const SegmentId& segment) const {
-    return fetched_.contains(segment);
-  }
+  [[nodiscard]] bool perhaps_hot(const SegmentId& segment) const { return fetched_.contains(segment); }
 
  private:
   [[nodiscard]] Task<Result<void>> fetch_one(Location segment);

@@ -20,7 +20,8 @@ Task<Result<HeadVersion>> BucketHead::read() {
       if (record.ok()) co_return HeadVersion{*std::move(record), got->etag};
       got = std::move(record).error();
     }
-    if (!may_pass(got.code()) || attempt + 1 == kAttempts || (got.code() == Code::kCorrupt && attempt + 1 >= kCorruptAttempts)) {
+    if (!may_pass(got.code()) || attempt + 1 == kAttempts ||
+        (got.code() == Code::kCorrupt && attempt + 1 >= kCorruptAttempts)) {
       Error error = std::move(got).error();
       if (error.code() == Code::kCorrupt) error = Error(error.code(), error.message() + put_back_hint(error.code()));
       co_return std::move(error).within(store_.url() + ": head");
@@ -36,15 +37,13 @@ Task<Result<HeadVersion>> BucketHead::swap(HeadVersion expected, HeadRecord next
   return write(std::move(next), std::move(expected));
 }
 
-Task<Result<HeadVersion>> BucketHead::write(HeadRecord record,
-                                            std::optional<HeadVersion> expected) {
+Task<Result<HeadVersion>> BucketHead::write(HeadRecord record, std::optional<HeadVersion> expected) {
   record.nonce = env_.random.nonzero();
   record.changed_s = wall_seconds(env_.clock);
   Buffer body = encode_bucket_head(record);
   Error last(Code::kUnavailable, "head was not written");
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    PutCondition condition =
-        expected ? PutCondition::if_match(expected->etag) : PutCondition::if_absent();
+    PutCondition condition = expected ? PutCondition::if_match(expected->etag) : PutCondition::if_absent();
     Result<ObjectInfo> put = co_await store_.put(kHeadKey, body, condition);
     if (put.ok()) co_return HeadVersion{std::move(record), put->etag};
     last = std::move(put).error();
@@ -58,11 +57,10 @@ Task<Result<HeadVersion>> BucketHead::write(HeadRecord record,
         if (there->record.nonce == record.nonce) co_return there;
         bool same = expected && there->etag == expected->etag;
         if (!same && !expected)
-          co_return Error(Code::kExists,
-                          store_.url() + " holds a namespace: " + describe(there->record));
+          co_return Error(Code::kExists, store_.url() + " holds a namespace: " + describe(there->record));
         if (!same)
-          co_return Error(Code::kDeposed, store_.url() + ": the namespace has another owner: " +
-                                              describe(there->record));
+          co_return Error(Code::kDeposed,
+                          store_.url() + ": the namespace has another owner: " + describe(there->record));
       } else if (there.code() == Code::kNotFound && expected) {
         co_return Error(Code::kIo, store_.url() + ": head is gone: someone deleted it");
       }
@@ -110,8 +108,7 @@ Task<Result<void>> Ownership::check_locked() {
   if (mutant("ignore_other_owner")) co_return {};
   // An old answer of the service is no reason to give up what is ours; it is none to trust it
   // either.
-  if (record.epoch < current_.record.epoch)
-    co_return Error(Code::kUnavailable, "the bucket answered with an old head");
+  if (record.epoch < current_.record.epoch) co_return Error(Code::kUnavailable, "the bucket answered with an old head");
   co_return deposed(describe(record));
 }
 
@@ -139,8 +136,7 @@ Task<void> Ownership::watch() {
     bool slept = co_await scope_.token().sleep(env_.clock, kWatch);
     if (!slept) co_return;
     Result<void> seen = co_await check();
-    (void)seen
-        .ok();  // a bucket that does not answer takes nothing away: only another owner's head does
+    (void)seen.ok();  // a bucket that does not answer takes nothing away: only another owner's head does
   }
 }
 

@@ -40,8 +40,7 @@ class BucketHead {
   [[nodiscard]] Task<Result<HeadVersion>> swap(HeadVersion expected, HeadRecord next);
 
  private:
-  [[nodiscard]] Task<Result<HeadVersion>> write(HeadRecord record,
-                                                std::optional<HeadVersion> expected);
+  [[nodiscard]] Task<Result<HeadVersion>> write(HeadRecord record, std::optional<HeadVersion> expected);
 
   Env env_;
   ObjectStore& store_;

@@ -37,11 +37,8 @@ struct LosesAnswers final : public ObjectStore {
     }
     co_return info;
   }
-  Task<Result<Got>> get_with_etag(std::string key) override {
-    return inner.get_with_etag(std::move(key));
-  }
-  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size,
-                                 std::string etag) override {
+  Task<Result<Got>> get_with_etag(std::string key) override { return inner.get_with_etag(std::move(key)); }
+  Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size, std::string etag) override {
     return inner.get_range(std::move(key), offset, size, std::move(etag));
   }
   Task<Result<ObjectInfo>> head(std::string key) override { return inner.head(std::move(key)); }
@@ -152,8 +149,7 @@ TEST(Head, ManyContendersUnderFaultsMakeOneWinnerPerRound) {
     struct Contender {
       Contender(World& world, const std::shared_ptr<MemoryBucket>& bucket, uint64_t n)
           : env(world.add_machine("c" + std::to_string(n)).env()),
-            store(std::make_unique<MemoryStore>(bucket, &env.clock, milliseconds(5)), env.clock,
-                  env.random, rates()),
+            store(std::make_unique<MemoryStore>(bucket, &env.clock, milliseconds(5)), env.clock, env.random, rates()),
             head(env, store),
             number(n) {}
       static FaultRates rates() {
@@ -162,8 +158,7 @@ TEST(Head, ManyContendersUnderFaultsMakeOneWinnerPerRound) {
         return r;
       }
       Task<void> contend(HeadVersion expected, uint16_t epoch) {
-        Result<HeadVersion> swapped =
-            co_await head.swap(std::move(expected), record_of(number, epoch));
+        Result<HeadVersion> swapped = co_await head.swap(std::move(expected), record_of(number, epoch));
         won = swapped.ok();
         lost = swapped.code() == Code::kDeposed;
         done = true;
@@ -175,8 +170,7 @@ TEST(Head, ManyContendersUnderFaultsMakeOneWinnerPerRound) {
       bool won = false, lost = false, done = false;
     };
     std::vector<std::unique_ptr<Contender>> contenders;
-    for (uint64_t n = 1; n <= 3; ++n)
-      contenders.push_back(std::make_unique<Contender>(world, bucket, n));
+    for (uint64_t n = 1; n <= 3; ++n) contenders.push_back(std::make_unique<Contender>(world, bucket, n));
     for (uint16_t round = 2; round < 6; ++round) {
       auto now = world.run(referees.read());
       ASSERT_TRUE(now.ok());
@@ -184,8 +178,7 @@ TEST(Head, ManyContendersUnderFaultsMakeOneWinnerPerRound) {
         c->won = c->lost = c->done = false;
         world.spawn(c->contend(*now, round));
       }
-      ASSERT_TRUE(world.run_until(
-          [&] { return contenders[0]->done && contenders[1]->done && contenders[2]->done; }));
+      ASSERT_TRUE(world.run_until([&] { return contenders[0]->done && contenders[1]->done && contenders[2]->done; }));
       auto after = world.run(referees.read());
       ASSERT_TRUE(after.ok());
       for (auto& c : contenders) {

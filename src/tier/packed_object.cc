@@ -27,12 +27,11 @@ bool worth_it(size_t stored, size_t raw) {
 
 std::string encode_index(const ObjectIndex& index) {
   Writer out(1024);
-  out(kIndexMagic, kFormat, uint16_t{0}, index.name_space, index.object,
-      static_cast<uint32_t>(kFrameBytes), static_cast<uint32_t>(index.segments.size()));
+  out(kIndexMagic, kFormat, uint16_t{0}, index.name_space, index.object, static_cast<uint32_t>(kFrameBytes),
+      static_cast<uint32_t>(index.segments.size()));
   for (const PackedSegment& segment : index.segments) {
     out(segment.segment, segment.length, segment.offset, uint32_t{0});
-    for (const PackedFrame& frame : segment.frames)
-      out(frame.stored, frame.codec, frame.stored_crc, frame.raw_crc);
+    for (const PackedFrame& frame : segment.frames) out(frame.stored, frame.codec, frame.stored_crc, frame.raw_crc);
   }
   out(crc32c(bytes_of(out.bytes())));
   return out.take();
@@ -59,8 +58,7 @@ const PackedSegment* ObjectIndex::find(SegmentId segment) const {
 
 uint64_t ObjectIndex::memory() const {
   uint64_t bytes = sizeof *this;
-  for (const PackedSegment& segment : segments)
-    bytes += sizeof segment + segment.frames.size() * sizeof(PackedFrame);
+  for (const PackedSegment& segment : segments) bytes += sizeof segment + segment.frames.size() * sizeof(PackedFrame);
   return bytes;
 }
 
@@ -84,20 +82,17 @@ EncodedSegment encode_segment(SegmentId segment, Buffer data) {
     }
     frame.stored = static_cast<uint32_t>(stored.size());
     frame.stored_crc = crc32c(stored, frame_seed(segment, number));
-    frame.raw_crc = frame.codec == FrameCodec::kRaw ? frame.stored_crc
-                                                    : crc32c(raw, frame_seed(segment, number));
+    frame.raw_crc = frame.codec == FrameCodec::kRaw ? frame.stored_crc : crc32c(raw, frame_seed(segment, number));
     std::memcpy(out.stored.data() + at, stored.data(), stored.size());
     at += stored.size();
     out.about.frames.push_back(frame);
   }
   // Many segments wait for their object together: what compression saved is given back at once.
-  out.stored =
-      at < data.size() / 2 ? Buffer::copy_of(out.stored.view().first(at)) : out.stored.slice(0, at);
+  out.stored = at < data.size() / 2 ? Buffer::copy_of(out.stored.view().first(at)) : out.stored.slice(0, at);
   return out;
 }
 
-EncodedObject encode_object(NamespaceId name_space, ObjectId object,
-                            std::vector<EncodedSegment> segments) {
+EncodedObject encode_object(NamespaceId name_space, ObjectId object, std::vector<EncodedSegment> segments) {
   HR_ASSERT(!segments.empty() && segments.size() <= kMaxObjectSegments);
   ObjectIndex index{name_space, object, {}};
   uint64_t at = kObjectHeaderBytes;
@@ -152,17 +147,14 @@ Result<ObjectRef> decode_object_tail(ByteView tail, NamespaceId name_space, uint
   uint32_t crc = 0;
   uint32_t magic = 0;
   reader(ref.index_offset, ref.index_length, format, zero, owner, ref.object, crc, magic);
-  if (!reader.ok() || magic != kTailMagic)
-    return Error(Code::kCorrupt, "not a packed object, or cut short");
+  if (!reader.ok() || magic != kTailMagic) return Error(Code::kCorrupt, "not a packed object, or cut short");
   if (crc != crc32c(tail.first(kObjectTailBytes - 8)))
     return Error(Code::kCorrupt, "a packed object's tail does not verify");
   if (format > kFormat)
-    return Error(Code::kUnsupportedFormat,
-                 "packed object format " + std::to_string(format) + ": upgrade headrace");
+    return Error(Code::kUnsupportedFormat, "packed object format " + std::to_string(format) + ": upgrade headrace");
   if (owner != name_space) return corrupt(ref.object, "of another namespace");
   uint64_t room = object_size - kObjectTailBytes;
-  if (ref.index_offset < kObjectHeaderBytes || ref.index_offset > room ||
-      ref.index_length != room - ref.index_offset)
+  if (ref.index_offset < kObjectHeaderBytes || ref.index_offset > room || ref.index_length != room - ref.index_offset)
     return corrupt(ref.object, "its tail names no index");
   return ref;
 }
@@ -179,14 +171,13 @@ Result<ObjectIndex> decode_object_index(ByteView bytes, NamespaceId name_space, 
   uint32_t count = 0;
   ObjectIndex index;
   reader(magic, format, zero, index.name_space, index.object, frame_bytes, count);
-  if (!reader.ok() || magic != kIndexMagic)
-    return corrupt(ref.object, "there is no index where there should be one");
+  if (!reader.ok() || magic != kIndexMagic) return corrupt(ref.object, "there is no index where there should be one");
   uint32_t crc = 0;
   std::memcpy(&crc, bytes.data() + body.size(), sizeof crc);
   if (crc != crc32c(body)) return corrupt(ref.object, "its index does not verify");
   if (format > kFormat)
-    return Error(Code::kUnsupportedFormat, "object " + to_string(ref.object) + " has format " +
-                                               std::to_string(format) + ": upgrade headrace");
+    return Error(Code::kUnsupportedFormat,
+                 "object " + to_string(ref.object) + " has format " + std::to_string(format) + ": upgrade headrace");
   if (index.name_space != name_space || index.object != ref.object)
     return corrupt(ref.object, "the index is another object's");
   if (frame_bytes != kFrameBytes || count == 0 || count > kMaxObjectSegments)
@@ -199,8 +190,7 @@ Result<ObjectIndex> decode_object_index(ByteView bytes, NamespaceId name_space, 
     if (!reader.ok() || segment.length == 0 || segment.length > kMaxSegment || segment.offset != at)
       return corrupt(ref.object, "its index says impossible things of a segment");
     if (key != 0)
-      return Error(Code::kUnsupportedFormat,
-                   "object " + to_string(ref.object) + " is encrypted: upgrade headrace");
+      return Error(Code::kUnsupportedFormat, "object " + to_string(ref.object) + " is encrypted: upgrade headrace");
     segment.frames.resize(divide_up(segment.length, kFrameBytes));
     for (size_t f = 0; f < segment.frames.size(); ++f) {
       PackedFrame& frame = segment.frames[f];
@@ -208,24 +198,21 @@ Result<ObjectIndex> decode_object_index(ByteView bytes, NamespaceId name_space, 
       uint64_t raw = segment.raw_size(f);
       bool possible = (frame.codec == FrameCodec::kRaw && frame.stored == raw) ||
                       (frame.codec == FrameCodec::kZstd && frame.stored > 0 && frame.stored < raw);
-      if (!reader.ok() || !possible)
-        return corrupt(ref.object, "its index says impossible things of a frame");
+      if (!reader.ok() || !possible) return corrupt(ref.object, "its index says impossible things of a frame");
       at += frame.stored;
     }
     index.segments.push_back(std::move(segment));
   }
-  if (reader.left() != 0 || at != ref.index_offset)
-    return corrupt(ref.object, "its index does not fit its frames");
+  if (reader.left() != 0 || at != ref.index_offset) return corrupt(ref.object, "its index does not fit its frames");
   return index;
 }
 
-Result<void> decode_frame(const PackedSegment& segment, size_t number, ByteView stored,
-                          ByteSpan into) {
+Result<void> decode_frame(const PackedSegment& segment, size_t number, ByteView stored, ByteSpan into) {
   HR_ASSERT(number < segment.frames.size() && into.size() == segment.raw_size(number));
   const PackedFrame& frame = segment.frames[number];
   auto bad = [&](const char* what) {
-    return Error(Code::kCorrupt, "frame " + std::to_string(number) + " of segment " +
-                                     to_string(segment.segment) + ": " + what);
+    return Error(Code::kCorrupt,
+                 "frame " + std::to_string(number) + " of segment " + to_string(segment.segment) + ": " + what);
   };
   uint32_t seed = frame_seed(segment.segment, number);
   if (stored.size() != frame.stored || crc32c(stored, seed) != frame.stored_crc)

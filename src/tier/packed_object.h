@@ -39,11 +39,8 @@ struct PackedSegment {
   uint64_t offset = 0;  // of its first frame in the object; the others follow
   std::vector<PackedFrame> frames;
 
-  [[nodiscard]] uint64_t raw_size(size_t frame) const {
-    return std::min(kFrameBytes, length - frame * kFrameBytes);
-  }
-  [[nodiscard]] uint64_t frame_offset(
-      size_t frame) const;  // in the object; one past the last works
+  [[nodiscard]] uint64_t raw_size(size_t frame) const { return std::min(kFrameBytes, length - frame * kFrameBytes); }
+  [[nodiscard]] uint64_t frame_offset(size_t frame) const;  // in the object; one past the last works
 };
 
 struct ObjectIndex {
@@ -72,20 +69,17 @@ struct EncodedObject {
 // Where the index is, from the object's last kObjectTailBytes: for whoever has no ObjectRef
 // (unpack).
 // DECODER: object_tail
-[[nodiscard]] Result<ObjectRef> decode_object_tail(ByteView tail, NamespaceId name_space,
-                                                   uint64_t object_size);
+[[nodiscard]] Result<ObjectRef> decode_object_tail(ByteView tail, NamespaceId name_space, uint64_t object_size);
 
 // The index as ObjectRef names it. kCorrupt when it is not that of the object, or no frame table
 // can be.
 // DECODER: object_index
-[[nodiscard]] Result<ObjectIndex> decode_object_index(ByteView bytes, NamespaceId name_space,
-                                                      ObjectRef ref);
+[[nodiscard]] Result<ObjectIndex> decode_object_index(ByteView bytes, NamespaceId name_space, ObjectRef ref);
 
 // Verifies and decodes one frame into `into` (raw_size(frame) bytes). Nothing of it may be used on
 // kCorrupt.
 // DECODER: object_frame
-[[nodiscard]] Result<void> decode_frame(const PackedSegment& segment, size_t frame, ByteView stored,
-                                        ByteSpan into);
+[[nodiscard]] Result<void> decode_frame(const PackedSegment& segment, size_t frame, ByteView stored, ByteSpan into);
 
 // "d/XX/OBJECT", relative to the bucket URL.
 [[nodiscard]] std::string object_key(ObjectId object);

@@ -18,8 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 48) return 0;
   // The fixed head, and where the frames end, as they should be; the rest as the fuzzer has it.
   Writer head;
-  head(uint32_t{0x31495248}, uint16_t{1}, uint16_t{0}, NamespaceId(7), ref.object,
-       static_cast<uint32_t>(kFrameBytes));
+  head(uint32_t{0x31495248}, uint16_t{1}, uint16_t{0}, NamespaceId(7), ref.object, static_cast<uint32_t>(kFrameBytes));
   std::memcpy(bytes.data(), head.bytes().data(), head.size());
   uint32_t crc = crc32c(bytes_of(bytes).first(size - 4));
   std::memcpy(bytes.data() + size - 4, &crc, 4);

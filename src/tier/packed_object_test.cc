@@ -14,37 +14,30 @@ SegmentId segment_id(uint64_t n) {
 
 EncodedObject object_of(const std::vector<Buffer>& data) {
   std::vector<EncodedSegment> segments;
-  for (size_t i = 0; i < data.size(); ++i)
-    segments.push_back(encode_segment(segment_id(i + 1), data[i]));
-  return encode_object(kSpace, ObjectId(NamespaceEpoch(1), PartitionId(2), 77),
-                       std::move(segments));
+  for (size_t i = 0; i < data.size(); ++i) segments.push_back(encode_segment(segment_id(i + 1), data[i]));
+  return encode_object(kSpace, ObjectId(NamespaceEpoch(1), PartitionId(2), 77), std::move(segments));
 }
 
 Result<std::string> unpack(const PackedSegment& segment, ByteView object) {
   std::string out(segment.length, '\0');
   for (size_t f = 0; f < segment.frames.size(); ++f)
-    HR_TRY(decode_frame(
-        segment, f, object.subspan(segment.frame_offset(f), segment.frames[f].stored),
-        std::as_writable_bytes(std::span(out)).subspan(f * kFrameBytes, segment.raw_size(f))));
+    HR_TRY(decode_frame(segment, f, object.subspan(segment.frame_offset(f), segment.frames[f].stored),
+                        std::as_writable_bytes(std::span(out)).subspan(f * kFrameBytes, segment.raw_size(f))));
   return out;
 }
 
 TEST(PackedObject, GivesBackWhatWasPackedAtEverySize) {
   std::vector<Buffer> data;
   uint64_t seed = 0;
-  for (size_t size : {size_t{1}, size_t{4095}, size_t{kFrameBytes}, size_t{kFrameBytes + 1},
-                      size_t{3 * kMiB + 5}})
-    for (bool compressible : {false, true})
-      data.push_back(random_bytes(size, ++seed, compressible));
+  for (size_t size : {size_t{1}, size_t{4095}, size_t{kFrameBytes}, size_t{kFrameBytes + 1}, size_t{3 * kMiB + 5}})
+    for (bool compressible : {false, true}) data.push_back(random_bytes(size, ++seed, compressible));
   EncodedObject object = object_of(data);
-  auto ref =
-      decode_object_tail(object.body.view().last(kObjectTailBytes), kSpace, object.body.size());
+  auto ref = decode_object_tail(object.body.view().last(kObjectTailBytes), kSpace, object.body.size());
   ASSERT_TRUE(ref.ok()) << ref.error().text();
   EXPECT_EQ(ref->object, object.ref.object);
   EXPECT_EQ(ref->index_offset, object.ref.index_offset);
   EXPECT_EQ(ref->index_length, object.ref.index_length);
-  auto index = decode_object_index(object.body.view().subspan(ref->index_offset, ref->index_length),
-                                   kSpace, *ref);
+  auto index = decode_object_index(object.body.view().subspan(ref->index_offset, ref->index_length), kSpace, *ref);
   ASSERT_TRUE(index.ok()) << index.error().text();
   ASSERT_EQ(index->segments.size(), data.size());
   for (size_t i = 0; i < data.size(); ++i) {
@@ -78,8 +71,7 @@ TEST(PackedObject, BadInputFlippedBitsAreFoundWhereverTheyAre) {
     bool tail_hit = at >= bytes.size() - kObjectTailBytes;
     EXPECT_EQ(ref.ok(), !tail_hit) << at;
     if (!ref.ok()) continue;
-    auto index =
-        decode_object_index(view.subspan(ref->index_offset, ref->index_length), kSpace, *ref);
+    auto index = decode_object_index(view.subspan(ref->index_offset, ref->index_length), kSpace, *ref);
     bool index_hit = at >= ref->index_offset;
     EXPECT_EQ(index.ok(), !index_hit) << at;
     if (!index.ok()) continue;
@@ -98,8 +90,7 @@ TEST(PackedObject, BadInputBytesOfAnotherPlaceNeverVerify) {
   EXPECT_TRUE(decode_frame(encoded.about, 0, frame, std::as_writable_bytes(std::span(out))).ok());
   PackedSegment moved = encoded.about;
   moved.frames[1] = moved.frames[0];
-  EXPECT_EQ(decode_frame(moved, 1, frame, std::as_writable_bytes(std::span(out))).code(),
-            Code::kCorrupt);
+  EXPECT_EQ(decode_frame(moved, 1, frame, std::as_writable_bytes(std::span(out))).code(), Code::kCorrupt);
 }
 
 TEST(PackedObject, BadInputAnotherNamespacesOrObjectsIndexIsRefused) {

@@ -1,7 +1,7 @@
 // Packer: moves staged bytes out of metadata rows into full segments, oldest first, for each partition of this node.
 //
-// Whatever was overwritten meanwhile stays as it is: the partition replaces only pieces that still name their row. A round
-// that fails half-way leaves a segment that nobody names, an orphan. Owner: TierService. One core.
+// Whatever was overwritten meanwhile stays as it is: the partition replaces only pieces that still name their row. A
+// round that fails half-way leaves a segment that nobody names, an orphan. Owner: TierService. One core.
 #pragma once
 
 #include "coord/ports.h"

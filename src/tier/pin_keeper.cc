@@ -49,8 +49,7 @@ Task<Result<void>> PinKeeper::release(std::string path) {
     pins_.erase(pin.file);
   }
   if (!any && !found.ok()) co_return std::move(found).error();
-  if (!any)
-    co_return Error(Code::kNotFound, path + " is not pinned itself (`headrace tier pins` lists pins)");
+  if (!any) co_return Error(Code::kNotFound, path + " is not pinned itself (`headrace tier pins` lists pins)");
   wanted_.set();
   co_return {};
 }

@@ -1,9 +1,9 @@
-// PinKeeper: keeps what users pinned hot: knows which segments are under a pin, so that they are not evicted, and fetches
-// those that are cold.
+// PinKeeper: keeps what users pinned hot: knows which segments are under a pin, so that they are not evicted, and
+// fetches those that are cold.
 //
-// A pin is a row at a file or directory (SetPin, durable in its partition) and holds for all that is below. What is under
-// it is found by walking, again and again: what was added since the last walk is hot anyhow, and is known by the next.
-// Until the first walk after a start is over nothing may be evicted. Owner: TierService. One core.
+// A pin is a row at a file or directory (SetPin, durable in its partition) and holds for all that is below. What is
+// under it is found by walking, again and again: what was added since the last walk is hot anyhow, and is known by the
+// next. Until the first walk after a start is over nothing may be evicted. Owner: TierService. One core.
 #pragma once
 
 #include <map>

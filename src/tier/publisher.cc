@@ -30,19 +30,17 @@ std::set<std::string> keys_of(const ManifestRecord& manifest) {
 }
 
 Task<Result<ManifestRecord>> read_manifest(Env env, ObjectStore& store, HeadRecord head) {
-  if (head.manifest.empty())
-    co_return Error(Code::kNotFound, store.url() + ": nothing was published yet");
+  if (head.manifest.empty()) co_return Error(Code::kNotFound, store.url() + ": nothing was published yet");
   HR_CO_TRY(Buffer bytes, co_await get_verified(env, store, head.manifest, head.manifest_crc));
   HR_CO_TRY(ManifestRecord manifest, decode_manifest(bytes.view()));
   if (manifest.name_space != head.name_space || manifest.cut != head.cut)
-    co_return Error(Code::kCorrupt,
-                    store.url() + ": " + head.manifest + " is not the manifest that head names" + put_back_hint(Code::kCorrupt));
+    co_return Error(Code::kCorrupt, store.url() + ": " + head.manifest + " is not the manifest that head names" +
+                                        put_back_hint(Code::kCorrupt));
   co_return manifest;
 }
 
-Publisher::Publisher(Env env, PartitionPort& partitions, Coordinator& coordinator,
-                     ObjectStore& store, Uploader& uploader, Ownership& ownership,
-                     const Identity& identity, PublisherOptions options)
+Publisher::Publisher(Env env, PartitionPort& partitions, Coordinator& coordinator, ObjectStore& store,
+                     Uploader& uploader, Ownership& ownership, const Identity& identity, PublisherOptions options)
     : env_(env),
       partitions_(partitions),
       coordinator_(coordinator),
@@ -63,8 +61,7 @@ Task<Result<Cut>> Publisher::next_cut() {
       Reader reader(record->value);
       Cut given;
       reader(given);
-      if (!reader.ok())
-        co_return Error(Code::kCorrupt, "the coordinator's record of the highest cut is damaged");
+      if (!reader.ok()) co_return Error(Code::kCorrupt, "the coordinator's record of the highest cut is damaged");
       highest = std::max(highest, given);
     }
     Cut next = std::max(highest, identity_.cut).next();
@@ -94,15 +91,13 @@ Task<Result<void>> Publisher::load_previous() {
 
 Task<Result<Publisher::Taken>> Publisher::take_one(PartitionInfo partition, Cut cut) {
   Result<TakeCutReply> reply = co_await partitions_.call(partition.id, TakeCut{cut}, kBackground);
-  if (!reply.ok())
-    co_return std::move(reply).error().within("partition " + std::to_string(partition.id.value()));
+  if (!reply.ok()) co_return std::move(reply).error().within("partition " + std::to_string(partition.id.value()));
   co_return Taken{std::move(partition), *std::move(reply)};
 }
 
 Task<Result<std::vector<Publisher::Taken>>> Publisher::take(Cut cut) {
   std::vector<Task<Result<Taken>>> calls;
-  for (const PartitionInfo& partition : partitions_.view().map().partitions)
-    calls.push_back(take_one(partition, cut));
+  for (const PartitionInfo& partition : partitions_.view().map().partitions) calls.push_back(take_one(partition, cut));
   std::vector<Result<Taken>> replies = co_await when_all(std::move(calls));
   std::vector<Taken> out;
   for (Result<Taken>& reply : replies) {
@@ -112,16 +107,14 @@ Task<Result<std::vector<Publisher::Taken>>> Publisher::take(Cut cut) {
   co_return out;
 }
 
-Task<Result<Buffer>> Publisher::read_piece(PartitionId partition, Cut cut, std::string name,
-                                           uint64_t offset, uint64_t length) {
+Task<Result<Buffer>> Publisher::read_piece(PartitionId partition, Cut cut, std::string name, uint64_t offset,
+                                           uint64_t length) {
   Buffer out = Buffer::allocate(length);
   for (uint64_t done = 0; done < length;) {
     ReadCheckpoint request{cut, name, offset + done, std::min(kReadPiece, length - done)};
-    HR_CO_TRY(ReadCheckpointReply reply,
-              co_await partitions_.call(partition, std::move(request), kBackground));
+    HR_CO_TRY(ReadCheckpointReply reply, co_await partitions_.call(partition, std::move(request), kBackground));
     if (reply.payload.empty() || reply.payload.size() > length - done)
-      co_return Error(Code::kCorrupt,
-                      "store file " + name + " is not as long as its partition says");
+      co_return Error(Code::kCorrupt, "store file " + name + " is not as long as its partition says");
     std::memcpy(out.data() + done, reply.payload.data(), reply.payload.size());
     done += reply.payload.size();
   }
@@ -169,8 +162,7 @@ Task<Result<PartitionManifest>> Publisher::copy_partition(Taken taken, Cut cut) 
     const ManifestFile* same = nullptr;
     if (old != nullptr)
       for (const ManifestFile& candidate : old->files)
-        if (candidate.file.name == file.name && candidate.file.crc == file.crc &&
-            candidate.file.size == file.size)
+        if (candidate.file.name == file.name && candidate.file.crc == file.crc && candidate.file.size == file.size)
           same = &candidate;
     if (same != nullptr) {
       out.files.push_back({file, same->key});
@@ -186,11 +178,9 @@ Task<Result<PartitionManifest>> Publisher::copy_partition(Taken taken, Cut cut) 
   }
   std::sort(out.files.begin(), out.files.end(),
             [](const ManifestFile& a, const ManifestFile& b) { return a.file.name < b.file.name; });
-  HR_CO_TRY(SegmentsReply changed,
-            co_await partitions_.call(out.id, CutLocations{cut}, kBackground));
+  HR_CO_TRY(SegmentsReply changed, co_await partitions_.call(out.id, CutLocations{cut}, kBackground));
   if (!changed.segments.empty() && !mutant("omit_locations")) {
-    LocationsRecord record{partitions_.view().map().name_space, out.id, cut,
-                           std::move(changed.segments)};
+    LocationsRecord record{partitions_.view().map().name_space, out.id, cut, std::move(changed.segments)};
     for (Location& location : record.locations) location.placement = {};
     Buffer bytes = encode_locations(record);
     out.locations = locations_key(cut, out.id);
@@ -210,16 +200,14 @@ Task<Result<ManifestRecord>> Publisher::build(Cut cut) {
     progress_.unplaced = unplaced;
     if (unplaced == 0 || mutant("publish_before_upload")) break;
     if (round == kUploadRounds)
-      co_return Error(Code::kUnavailable, std::to_string(unplaced) +
-                                              " segments are not in the bucket yet: " +
+      co_return Error(Code::kUnavailable, std::to_string(unplaced) + " segments are not in the bucket yet: " +
                                               uploader_.progress().last_error);
     HR_CO_TRY(co_await uploader_.push_all());
     HR_CO_TRY(taken, co_await take(cut));
     uint64_t left = 0;
     for (const Taken& one : taken) left += one.reply.unplaced;
     if (left >= unplaced)
-      co_await env_.clock.sleep(
-          milliseconds(200));  // dying or being written elsewhere: settles by itself
+      co_await env_.clock.sleep(milliseconds(200));  // dying or being written elsewhere: settles by itself
   }
   const ClusterMap& map = partitions_.view().map();
   ManifestRecord manifest;
@@ -237,9 +225,7 @@ Task<Result<ManifestRecord>> Publisher::build(Cut cut) {
     manifest.partitions.push_back(*std::move(partition));
   }
   std::sort(manifest.partitions.begin(), manifest.partitions.end(),
-            [](const PartitionManifest& a, const PartitionManifest& b) {
-              return a.first_slot < b.first_slot;
-            });
+            [](const PartitionManifest& a, const PartitionManifest& b) { return a.first_slot < b.first_slot; });
 
   // What was named and is not any more, what was put in vain, and what is still to be deleted of
   // earlier.
@@ -339,8 +325,8 @@ Task<Result<void>> Publisher::collect() {
   co_return co_await collect_strays();
 }
 
-// Objects that nobody records: an upload was interrupted between its put and its record. A listing only says which ones to
-// ask for: one that no partition knows, in two looks a horizon apart, is deleted.
+// Objects that nobody records: an upload was interrupted between its put and its record. A listing only says which ones
+// to ask for: one that no partition knows, in two looks a horizon apart, is deleted.
 Task<Result<void>> Publisher::collect_strays() {
   if (env_.clock.now() < next_stray_look_) co_return {};
   next_stray_look_ = env_.clock.now() + options_.stray_interval;
@@ -361,8 +347,7 @@ Task<Result<void>> Publisher::collect_strays() {
     for (auto& [partition, ask] : asks) {
       if (partitions_.view().map().partition(partition) == nullptr) continue;
       std::vector<ObjectId> objects = ask.objects;
-      HR_CO_TRY(KnownObjectsReply reply,
-                co_await partitions_.call(partition, std::move(ask), kBackground));
+      HR_CO_TRY(KnownObjectsReply reply, co_await partitions_.call(partition, std::move(ask), kBackground));
       if (reply.known.size() != objects.size())
         co_return Error(Code::kCorrupt, "a partition does not answer for each object");
       for (size_t i = 0; i < objects.size(); ++i) {
@@ -377,8 +362,7 @@ Task<Result<void>> Publisher::collect_strays() {
     }
   } while (!continuation.empty());
   stray_objects_ = std::move(seen);
-  if (!stray_objects_.empty())
-    next_stray_look_ = std::min(next_stray_look_, env_.clock.now() + options_.horizon);
+  if (!stray_objects_.empty()) next_stray_look_ = std::min(next_stray_look_, env_.clock.now() + options_.horizon);
   if (due.empty()) co_return {};
   HR_CO_TRY(co_await ownership_.check());
   const uint64_t count = due.size();
@@ -393,15 +377,13 @@ Task<Result<void>> Publisher::collect_keys() {
   auto horizon = static_cast<uint64_t>(options_.horizon.count / 1'000'000'000);
   std::vector<std::string> due;
   for (const GarbageKey& garbage : previous_->garbage)
-    if (garbage.since_s + horizon <= now && !deleted_.contains(garbage.key) &&
-        due.size() < kMaxDeletesAtOnce)
+    if (garbage.since_s + horizon <= now && !deleted_.contains(garbage.key) && due.size() < kMaxDeletesAtOnce)
       due.push_back(garbage.key);
   if (due.empty()) co_return {};
   std::vector<std::string> asked = due;
   HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));
   for (std::string& key : asked) {
-    if (std::any_of(left.begin(), left.end(), [&](const RemoveFailure& f) { return f.key == key; }))
-      continue;
+    if (std::any_of(left.begin(), left.end(), [&](const RemoveFailure& f) { return f.key == key; })) continue;
     deleted_.insert(std::move(key));
     ++progress_.keys_deleted;
   }
@@ -412,16 +394,15 @@ Task<Result<void>> Publisher::collect_objects() {
   const std::vector<PartitionInfo> partitions = partitions_.view().map().partitions;
   std::set<ObjectId> still;
   for (const PartitionInfo& partition : partitions) {
-    HR_CO_TRY(ObjectsReply reply, co_await partitions_.call(
-                                      partition.id, DeadObjects{progress_.published}, kBackground));
+    HR_CO_TRY(ObjectsReply reply,
+              co_await partitions_.call(partition.id, DeadObjects{progress_.published}, kBackground));
     ForgetObjects forget;
     std::vector<std::string> due;
     std::vector<ObjectId> due_ids;
     for (ObjectId object : reply.objects) {
       still.insert(object);
       auto [at, fresh] = dead_.emplace(object, env_.clock.now());
-      if (env_.clock.now() - at->second < options_.horizon || due.size() == kMaxDeletesAtOnce)
-        continue;
+      if (env_.clock.now() - at->second < options_.horizon || due.size() == kMaxDeletesAtOnce) continue;
       due.push_back(object_key(object));
       due_ids.push_back(object);
     }
@@ -429,9 +410,7 @@ Task<Result<void>> Publisher::collect_objects() {
     HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));
     for (ObjectId object : due_ids) {
       std::string key = object_key(object);
-      if (std::any_of(left.begin(), left.end(),
-                      [&](const RemoveFailure& f) { return f.key == key; }))
-        continue;
+      if (std::any_of(left.begin(), left.end(), [&](const RemoveFailure& f) { return f.key == key; })) continue;
       forget.objects.push_back(object);
     }
     uint64_t count = forget.objects.size();

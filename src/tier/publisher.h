@@ -24,9 +24,9 @@
 namespace headrace {
 
 struct PublisherOptions {
-  Nanos horizon = seconds(3600);  // readers elsewhere may still use what was replaced
+  Nanos horizon = seconds(3600);         // readers elsewhere may still use what was replaced
   Nanos stray_interval = seconds(3600);  // looks for objects that nobody recorded
-  uint32_t files = 4;             // store files copied at once
+  uint32_t files = 4;                    // store files copied at once
   uint32_t cut_attempts = 3;
 };
 
@@ -39,16 +39,15 @@ struct PublishProgress {
   uint64_t objects_deleted = 0;
   uint64_t keys_deleted = 0;
   uint64_t strays_deleted = 0;  // objects that an interrupted upload had left
-  uint64_t unplaced = 0;  // segments that the cut in work still waits for
+  uint64_t unplaced = 0;        // segments that the cut in work still waits for
   std::string last_error;
 };
 
 class Publisher {
  public:
   // All outlive this. `identity`: the process's (its highest cut seen).
-  Publisher(Env env, PartitionPort& partitions, Coordinator& coordinator, ObjectStore& store,
-            Uploader& uploader, Ownership& ownership, const Identity& identity,
-            PublisherOptions options = {});
+  Publisher(Env env, PartitionPort& partitions, Coordinator& coordinator, ObjectStore& store, Uploader& uploader,
+            Ownership& ownership, const Identity& identity, PublisherOptions options = {});
 
   // On ok, head names a manifest of a cut that was taken after the call began; `state` is set in
   // the same swap, where given. kDeposed: another owner.
@@ -68,10 +67,9 @@ class Publisher {
   [[nodiscard]] Task<Result<Taken>> take_one(PartitionInfo partition, Cut cut);
   [[nodiscard]] Task<Result<ManifestRecord>> build(Cut cut);
   [[nodiscard]] Task<Result<PartitionManifest>> copy_partition(Taken taken, Cut cut);
-  [[nodiscard]] Task<Result<Buffer>> read_piece(PartitionId partition, Cut cut, std::string name,
-                                                uint64_t offset, uint64_t length);
-  [[nodiscard]] Task<Result<ManifestFile>> copy_file(PartitionInfo partition, Cut cut,
-                                                     StoreFile file);
+  [[nodiscard]] Task<Result<Buffer>> read_piece(PartitionId partition, Cut cut, std::string name, uint64_t offset,
+                                                uint64_t length);
+  [[nodiscard]] Task<Result<ManifestFile>> copy_file(PartitionInfo partition, Cut cut, StoreFile file);
   [[nodiscard]] Task<Result<void>> try_publish(Cut cut, std::optional<HeadState> state);
   [[nodiscard]] Task<void> release(Cut cut, bool published);
   [[nodiscard]] Task<Result<Empty>> release_one(PartitionId partition, Cut cut, bool published);
@@ -90,10 +88,9 @@ class Publisher {
   PublishProgress progress_;
   std::string previous_key_;  // manifest that previous_ is
   std::optional<ManifestRecord> previous_;
-  std::set<std::string>
-      strays_;  // keys put for manifests that did not become current (perhaps did)
-  std::set<std::string> deleted_;   // garbage of previous_ that is gone already
-  std::map<ObjectId, Nanos> dead_;  // since when it is known to be dead, by the boot clock
+  std::set<std::string> strays_;             // keys put for manifests that did not become current (perhaps did)
+  std::set<std::string> deleted_;            // garbage of previous_ that is gone already
+  std::map<ObjectId, Nanos> dead_;           // since when it is known to be dead, by the boot clock
   std::map<ObjectId, Nanos> stray_objects_;  // since when no partition knows them
   Nanos next_stray_look_{};
   Semaphore copying_;
@@ -103,7 +100,6 @@ class Publisher {
 // Every key that it names, its own excepted.
 [[nodiscard]] std::set<std::string> keys_of(const ManifestRecord& manifest);
 // The manifest that head names, verified; kNotFound when there is none yet.
-[[nodiscard]] Task<Result<ManifestRecord>> read_manifest(Env env, ObjectStore& store,
-                                                         HeadRecord head);
+[[nodiscard]] Task<Result<ManifestRecord>> read_manifest(Env env, ObjectStore& store, HeadRecord head);
 
 }  // namespace headrace

@@ -26,10 +26,8 @@ Result<T> unseal(uint32_t magic, ByteView bytes, const char* what) {
   uint32_t found = 0;
   uint32_t crc = 0;
   reader(found, crc);
-  if (!reader.ok() || found != magic)
-    return Error(Code::kCorrupt, std::string("this is no ") + what + " of headrace");
-  if (crc != crc32c(reader.rest()))
-    return Error(Code::kCorrupt, std::string("the ") + what + " does not verify");
+  if (!reader.ok() || found != magic) return Error(Code::kCorrupt, std::string("this is no ") + what + " of headrace");
+  if (crc != crc32c(reader.rest())) return Error(Code::kCorrupt, std::string("the ") + what + " does not verify");
   Result<T> record = decode_durable<T>(text_of(reader.rest()));
   if (!record.ok()) return std::move(record).error().within(what);
   return record;
@@ -59,8 +57,8 @@ std::string_view to_string(HeadState state) {
 }
 
 std::string describe(const HeadRecord& head) {
-  return "epoch " + std::to_string(head.epoch.value()) + ", " + std::string(to_string(head.state)) +
-         " since " + time_text(head.owned_since_s) + " by " + head.description;
+  return "epoch " + std::to_string(head.epoch.value()) + ", " + std::string(to_string(head.state)) + " since " +
+         time_text(head.owned_since_s) + " by " + head.description;
 }
 
 Buffer encode_bucket_head(const HeadRecord& head) {
@@ -68,8 +66,7 @@ Buffer encode_bucket_head(const HeadRecord& head) {
 }
 Result<HeadRecord> decode_bucket_head(ByteView bytes) {
   HR_TRY(HeadRecord head, unseal<HeadRecord>(kHeadMagic, bytes, "head"));
-  if (head.state != HeadState::kOwned && head.state != HeadState::kClosing &&
-      head.state != HeadState::kReleased)
+  if (head.state != HeadState::kOwned && head.state != HeadState::kClosing && head.state != HeadState::kReleased)
     return Error(Code::kCorrupt, "the head has an unknown state");
   if (!head.name_space || !head.epoch) return Error(Code::kCorrupt, "the head names no namespace");
   return head;
@@ -86,8 +83,7 @@ Result<ManifestRecord> decode_manifest(ByteView bytes) {
       return Error(Code::kCorrupt, "the manifest's partitions do not cover every slot once");
     next = uint32_t{partition.last_slot} + 1;
   }
-  if (next != 65'536)
-    return Error(Code::kCorrupt, "the manifest's partitions do not cover every slot once");
+  if (next != 65'536) return Error(Code::kCorrupt, "the manifest's partitions do not cover every slot once");
   return manifest;
 }
 
@@ -107,19 +103,15 @@ std::string store_file_key(NamespaceEpoch epoch, PartitionId partition, Partitio
   std::string name;
   for (char c : file.name)  // a store may name its files as it likes; a key keeps to letters that
                             // every service takes
-    name += (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                    c == '.' || c == '-'
-                ? c
-                : '_';
+    name +=
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' ? c : '_';
   if (name.size() > 200) name.resize(200);
-  return "m/" + hex(epoch.value(), 4) + "-" + hex(partition.value(), 4) + "/" +
-         hex(leadership.value(), 8) + "-" + hex(file.crc, 8) + "-" + hex(file.size, 10) + "-" +
-         name;
+  return "m/" + hex(epoch.value(), 4) + "-" + hex(partition.value(), 4) + "/" + hex(leadership.value(), 8) + "-" +
+         hex(file.crc, 8) + "-" + hex(file.size, 10) + "-" + name;
 }
 
 std::string locations_key(Cut cut, PartitionId partition) {
-  return "m/" + hex(cut.epoch().value(), 4) + "-" + hex(partition.value(), 4) + "/locations-" +
-         hex(cut.number(), 12);
+  return "m/" + hex(cut.epoch().value(), 4) + "-" + hex(partition.value(), 4) + "/locations-" + hex(cut.number(), 12);
 }
 
 }  // namespace headrace

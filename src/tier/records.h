@@ -34,9 +34,8 @@ struct HeadRecord {
   uint64_t owned_since_s = 0;
   uint64_t changed_s = 0;
   void fields(this auto& self, auto& v) {
-    v(self.name_space, self.cluster, self.epoch, self.state, self.owner, self.nonce, self.manifest,
-      self.manifest_crc, self.cut, self.published_s, self.description, self.owned_since_s,
-      self.changed_s);
+    v(self.name_space, self.cluster, self.epoch, self.state, self.owner, self.nonce, self.manifest, self.manifest_crc,
+      self.cut, self.published_s, self.description, self.owned_since_s, self.changed_s);
   }
 };
 // "epoch 3, owned since 2025-01-01T00:00:00Z by node1:/srv/state", for messages and status.
@@ -63,8 +62,8 @@ struct PartitionManifest {
   uint64_t inodes = 0;
   uint64_t bytes = 0;
   void fields(this auto& self, auto& v) {
-    v(self.id, self.first_slot, self.last_slot, self.epoch, self.at, self.store_import, self.files,
-      self.locations, self.locations_size, self.locations_crc, self.inodes, self.bytes);
+    v(self.id, self.first_slot, self.last_slot, self.epoch, self.at, self.store_import, self.files, self.locations,
+      self.locations_size, self.locations_crc, self.inodes, self.bytes);
   }
 };
 
@@ -86,8 +85,8 @@ struct ManifestRecord {
   std::vector<PartitionManifest> partitions;  // by id; together all slots
   std::vector<GarbageKey> garbage;
   void fields(this auto& self, auto& v) {
-    v(self.name_space, self.cluster, self.epoch, self.cut, self.created_s, self.protection,
-      self.partitions, self.garbage);
+    v(self.name_space, self.cluster, self.epoch, self.cut, self.created_s, self.protection, self.partitions,
+      self.garbage);
   }
 };
 
@@ -97,9 +96,7 @@ struct LocationsRecord {
   PartitionId partition;
   Cut cut;
   std::vector<Location> locations;  // placements left out: they are void elsewhere
-  void fields(this auto& self, auto& v) {
-    v(self.name_space, self.partition, self.cut, self.locations);
-  }
+  void fields(this auto& self, auto& v) { v(self.name_space, self.partition, self.cut, self.locations); }
 };
 
 [[nodiscard]] Buffer encode_bucket_head(const HeadRecord& head);
@@ -116,8 +113,8 @@ struct LocationsRecord {
 // "manifest/EPOCH-NUMBER"
 [[nodiscard]] std::string manifest_key(Cut cut);
 // "m/EPOCH-PARTITION/LEADERSHIP-CRC-NAME": unique for ever, so that it is never overwritten.
-[[nodiscard]] std::string store_file_key(NamespaceEpoch epoch, PartitionId partition,
-                                         PartitionEpoch leadership, const StoreFile& file);
+[[nodiscard]] std::string store_file_key(NamespaceEpoch epoch, PartitionId partition, PartitionEpoch leadership,
+                                         const StoreFile& file);
 [[nodiscard]] std::string locations_key(Cut cut, PartitionId partition);
 
 }  // namespace headrace

@@ -15,8 +15,7 @@ std::string age_of(const HeadRecord& head, uint64_t now) {
   return "its last manifest is " + std::to_string(age) + " s old";
 }
 
-Task<Result<Buffer>> fetch_range(Env env, ObjectStore* store, std::string key, uint64_t offset,
-                                 uint64_t length) {
+Task<Result<Buffer>> fetch_range(Env env, ObjectStore* store, std::string key, uint64_t offset, uint64_t length) {
   Error last(Code::kUnavailable, "not read");
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     if (attempt > 0) co_await env.clock.sleep(retry_pause(env.random, attempt - 1));
@@ -37,8 +36,7 @@ Task<Result<std::optional<ReleaseRecord>>> release_record(Coordinator& coordinat
   co_return std::optional<ReleaseRecord>(record);
 }
 
-Task<Result<void>> put_release_record(Coordinator& coordinator,
-                                      std::optional<ReleaseRecord> record) {
+Task<Result<void>> put_release_record(Coordinator& coordinator, std::optional<ReleaseRecord> record) {
   HR_CO_TRY(CoordRecord old, co_await coordinator.get(kReleaseKey));
   std::string value = record ? encode_durable(*record) : std::string();
   if (old.value == value) co_return {};
@@ -54,8 +52,7 @@ Task<Result<OwnerRecord>> owner_record(Env env, Coordinator& coordinator, std::s
     if (found->version != 0) {
       HR_CO_TRY(OwnerRecord record, decode_durable<OwnerRecord>(found->value));
       if (record.bucket != bucket)
-        co_return Error(Code::kInvalid,
-                        "this cluster's bucket is " + record.bucket + ", not " + bucket);
+        co_return Error(Code::kInvalid, "this cluster's bucket is " + record.bucket + ", not " + bucket);
       co_return record;
     }
     OwnerRecord record{env.random.nonzero(), bucket};
@@ -88,20 +85,18 @@ Task<Result<HeadVersion>> resume_ownership(Env env, Coordinator& coordinator, Ob
     co_return Error(Code::kInvalid, store.url() + " holds another namespace (" + describe(record) +
                                         "): name an empty bucket or prefix, or rehydrate from it");
   if (record.owner != owner.owner || record.epoch > options.epoch)
-    co_return Error(Code::kDeposed,
-                    store.url() + ": the namespace has another owner: " + describe(record));
+    co_return Error(Code::kDeposed, store.url() + ": the namespace has another owner: " + describe(record));
   if (record.epoch < options.epoch)
-    co_return Error(
-        Code::kCorrupt,
-        store.url() + ": head is of an older epoch than this cluster: it was put back from a copy");
+    co_return Error(Code::kCorrupt,
+                    store.url() + ": head is of an older epoch than this cluster: it was put back from a copy");
   if (record.state == HeadState::kReleased)
-    co_return Error(Code::kStale,
-                    store.url() + " was spun down: bring it back with headrace rehydrate, or, where it was, with headrace stop and headrace up");
+    co_return Error(Code::kStale, store.url() +
+                                      " was spun down: bring it back with headrace rehydrate, or, where it was, with "
+                                      "headrace stop and headrace up");
   co_return there;
 }
 
-Task<Result<Attached>> attach(Env env, Coordinator& coordinator, ObjectStore& store,
-                              AttachOptions options) {
+Task<Result<Attached>> attach(Env env, Coordinator& coordinator, ObjectStore& store, AttachOptions options) {
   BucketHead head(env, store);
   Result<HeadVersion> found = co_await head.read();
   if (found.code() == Code::kNotFound)
@@ -116,8 +111,7 @@ Task<Result<Attached>> attach(Env env, Coordinator& coordinator, ObjectStore& st
   if (there.record.owner == owner.owner && there.record.state == HeadState::kOwned) {
     out.head = std::move(there);  // an earlier attempt got that far
   } else {
-    if (there.record.owner != owner.owner && there.record.state != HeadState::kReleased &&
-        !options.take_over)
+    if (there.record.owner != owner.owner && there.record.state != HeadState::kReleased && !options.take_over)
       co_return Error(Code::kBusy, store.url() + " has an owner: " + describe(there.record) + "; " +
                                        age_of(there.record, wall_seconds(env.clock)) +
                                        ". Spin it down there, or take it from a live or dead owner "
@@ -141,8 +135,7 @@ Task<Result<Attached>> attach(Env env, Coordinator& coordinator, ObjectStore& st
 
 FetchStoreFile fetch_from_bucket(Env env, ObjectStore& store, PartitionManifest partition) {
   auto shared = std::make_shared<const PartitionManifest>(std::move(partition));
-  return [env, &store, shared](StoreFile file, uint64_t offset,
-                               uint64_t length) -> Task<Result<Buffer>> {
+  return [env, &store, shared](StoreFile file, uint64_t offset, uint64_t length) -> Task<Result<Buffer>> {
     std::string key;
     for (const ManifestFile& candidate : shared->files)
       if (candidate.file.name == file.name) key = candidate.key;
@@ -151,20 +144,18 @@ FetchStoreFile fetch_from_bucket(Env env, ObjectStore& store, PartitionManifest 
   };
 }
 
-Task<Result<std::vector<Location>>> read_locations(Env env, ObjectStore& store,
-                                                   ManifestRecord manifest, PartitionId partition) {
+Task<Result<std::vector<Location>>> read_locations(Env env, ObjectStore& store, ManifestRecord manifest,
+                                                   PartitionId partition) {
   for (const PartitionManifest& candidate : manifest.partitions) {
     if (candidate.id != partition) continue;
     if (candidate.locations.empty()) co_return std::vector<Location>();
-    HR_CO_TRY(Buffer bytes,
-              co_await get_verified(env, store, candidate.locations, candidate.locations_crc));
+    HR_CO_TRY(Buffer bytes, co_await get_verified(env, store, candidate.locations, candidate.locations_crc));
     HR_CO_TRY(LocationsRecord record, decode_locations(bytes.view()));
     if (record.name_space != manifest.name_space || record.partition != partition)
       co_return Error(Code::kCorrupt, candidate.locations + " is another partition's");
     co_return std::move(record.locations);
   }
-  co_return Error(Code::kNotFound,
-                  "the manifest has no partition " + std::to_string(partition.value()));
+  co_return Error(Code::kNotFound, "the manifest has no partition " + std::to_string(partition.value()));
 }
 
 }  // namespace headrace

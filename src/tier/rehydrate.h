@@ -22,8 +22,8 @@ struct OwnerRecord {
   void fields(this auto& self, auto& v) { v(self.owner, self.bucket); }
 };
 
-// Where a cluster keeps how far it is with releasing its namespace: encode_durable(ReleaseRecord). Absent or empty: it is
-// not. Written before head is swapped to released, so that a start that finds none need not ask the bucket.
+// Where a cluster keeps how far it is with releasing its namespace: encode_durable(ReleaseRecord). Absent or empty: it
+// is not. Written before head is swapped to released, so that a start that finds none need not ask the bucket.
 inline constexpr const char* kReleaseKey = "release";
 struct ReleaseRecord {
   static constexpr uint8_t kFormat = 1;
@@ -32,12 +32,10 @@ struct ReleaseRecord {
 };
 // Nothing: not being released.
 [[nodiscard]] Task<Result<std::optional<ReleaseRecord>>> release_record(Coordinator& coordinator);
-[[nodiscard]] Task<Result<void>> put_release_record(Coordinator& coordinator,
-                                                    std::optional<ReleaseRecord> record);
+[[nodiscard]] Task<Result<void>> put_release_record(Coordinator& coordinator, std::optional<ReleaseRecord> record);
 
 // The cluster's; made when there is none. kInvalid when it owns another bucket.
-[[nodiscard]] Task<Result<OwnerRecord>> owner_record(Env env, Coordinator& coordinator,
-                                                     std::string bucket);
+[[nodiscard]] Task<Result<OwnerRecord>> owner_record(Env env, Coordinator& coordinator, std::string bucket);
 
 // Takes up ownership where it was left: head must be ours, in this epoch. The bucket of a new
 // namespace gets its head here. kDeposed: another owner has it, the message says who. kStale: we
@@ -48,8 +46,8 @@ struct ResumeOptions {
   NamespaceEpoch epoch;  // that the cluster runs in
   std::string description;
 };
-[[nodiscard]] Task<Result<HeadVersion>> resume_ownership(Env env, Coordinator& coordinator,
-                                                         ObjectStore& store, ResumeOptions options);
+[[nodiscard]] Task<Result<HeadVersion>> resume_ownership(Env env, Coordinator& coordinator, ObjectStore& store,
+                                                         ResumeOptions options);
 
 struct AttachOptions {
   ClusterId cluster;
@@ -70,13 +68,10 @@ struct Attached {
 
 // What Partition::Origin wants (meta/store: FetchFile): bytes of the cut's files, from the bucket.
 // `store` outlives it.
-using FetchStoreFile =
-    std::function<Task<Result<Buffer>>(StoreFile file, uint64_t offset, uint64_t length)>;
-[[nodiscard]] FetchStoreFile fetch_from_bucket(Env env, ObjectStore& store,
-                                               PartitionManifest partition);
+using FetchStoreFile = std::function<Task<Result<Buffer>>(StoreFile file, uint64_t offset, uint64_t length)>;
+[[nodiscard]] FetchStoreFile fetch_from_bucket(Env env, ObjectStore& store, PartitionManifest partition);
 // The locations that changed after the cut was journaled.
-[[nodiscard]] Task<Result<std::vector<Location>>> read_locations(Env env, ObjectStore& store,
-                                                                 ManifestRecord manifest,
+[[nodiscard]] Task<Result<std::vector<Location>>> read_locations(Env env, ObjectStore& store, ManifestRecord manifest,
                                                                  PartitionId partition);
 
 }  // namespace headrace

@@ -20,14 +20,11 @@ TierService::TierService(TierContext context, TierOptions options)
       cold_(env_, context_.store, context_.pieces, options_.cold),
       uploader_(env_, context_.partitions, segments_, context_.store, cold_, options_.upload),
       evictor_(
-          env_, context_.partitions, context_.usage ? context_.usage : [] { return HotUsage{}; },
-          options_.evict,
+          env_, context_.partitions, context_.usage ? context_.usage : [] { return HotUsage{}; }, options_.evict,
           EvictorHelp{[this] { return uploader_.push_all(); },
                       [this](const SegmentId& segment) { return pins_.covers(segment); },
-                      [this] { return bucket_answers(); },
-                      [this] { return pins_.known(); }}),
-      fetcher_(env_, context_.partitions, segments_, cold_,
-               [this] { return !context_.usage || evictor_.below_low(); }),
+                      [this] { return bucket_answers(); }, [this] { return pins_.known(); }}),
+      fetcher_(env_, context_.partitions, segments_, cold_, [this] { return !context_.usage || evictor_.below_low(); }),
       pins_(env_, context_.partitions, fetcher_, options_.pins),
       packer_(env_, context_.partitions, segments_) {}
 
@@ -42,12 +39,10 @@ void TierService::register_handlers(Handlers& handlers) {
 Task<Result<ColdReadReply>> TierService::cold_read(ColdRead request) {
   if (fetcher_.perhaps_hot(request.location.segment)) {
     const SegmentId segment = request.location.segment;
-    Result<LocateReply> at =
-        co_await context_.partitions.call(segment.home(), Locate{segment}, kBackground);
+    Result<LocateReply> at = co_await context_.partitions.call(segment.home(), Locate{segment}, kBackground);
     if (at.ok() && at->location.placement.hot() && at->location.length == request.location.length) {
-      Result<Buffer> bytes =
-          co_await segments_.read(segment, at->location.length, at->location.placement,
-                                  request.offset, request.length, at->capability);
+      Result<Buffer> bytes = co_await segments_.read(segment, at->location.length, at->location.placement,
+                                                     request.offset, request.length, at->capability);
       if (bytes.ok()) {
         ColdReadReply reply;
         reply.payload = *std::move(bytes);
@@ -73,8 +68,7 @@ Task<Result<void>> TierService::bucket_answers() {
     std::string trouble = context_.store.trouble();
     co_return Error(Code::kUnavailable, !trouble.empty() ? trouble : context_.store.url() + " does not answer");
   }
-  if (!head->ok() && head->code() != Code::kNotFound)
-    co_return Error(head->error()).within(context_.store.url());
+  if (!head->ok() && head->code() != Code::kNotFound) co_return Error(head->error()).within(context_.store.url());
   co_return {};
 }
 
@@ -83,9 +77,11 @@ Error TierService::make_room() {
   if (!evictor_.progress().stuck)
     return Error(Code::kBusy, "the hot tier is full: new data waits until some of it is in the bucket");
   const std::string& why = evictor_.progress().last_error;
-  return Error(Code::kNoSpace,
-               why.empty() ? "the hot tier is full, and nothing in it may be dropped: delete something, release pins, or add targets"
-                           : "the hot tier is full, and the bucket takes nothing: " + why);
+  return Error(
+      Code::kNoSpace,
+      why.empty()
+          ? "the hot tier is full, and nothing in it may be dropped: delete something, release pins, or add targets"
+          : "the hot tier is full, and the bucket takes nothing: " + why);
 }
 
 Task<Result<FetchProgress>> TierService::fetch(std::string path) {
@@ -96,8 +92,7 @@ Task<Result<FetchProgress>> TierService::fetch(std::string path) {
   progress->began = env_.clock.now();
   fetching_ = progress;
   TreeSegments tree;
-  Result<void> done =
-      co_await collect_tree(context_.partitions, file, &tree, &scope_.token());
+  Result<void> done = co_await collect_tree(context_.partitions, file, &tree, &scope_.token());
   if (done.ok()) {
     std::vector<Location> segments;
     for (auto& [id, location] : tree.segments) segments.push_back(std::move(location));
@@ -144,29 +139,24 @@ Task<Result<void>> TierService::start(std::optional<HeadVersion> held) {
   if (!held) {
     const ClusterMap& map = context_.partitions.view().map();
     ResumeOptions resume{map.name_space, map.cluster, map.namespace_epoch, options_.description};
-    Result<HeadVersion> head =
-        co_await resume_ownership(env_, context_.coordinator, context_.store, std::move(resume));
+    Result<HeadVersion> head = co_await resume_ownership(env_, context_.coordinator, context_.store, std::move(resume));
     if (!head.ok()) {
       why_not_ = head.error().text();
-      if (head.code() == Code::kDeposed && context_.on_lost)
-        context_.on_lost(head.error().message());
+      if (head.code() == Code::kDeposed && context_.on_lost) context_.on_lost(head.error().message());
       // The last write of a spin-down came late, from before this process.
       if (head.code() == Code::kStale) spin_down_.step = SpinDownStep::kReleased;
       co_return std::move(head).error();
     }
     held = *std::move(head);
   }
-  ownership_ = std::make_unique<Ownership>(env_, context_.store, *std::move(held),
-                                           [this](std::string winner) {
-                                             uploader_.cancel();
-                                             evictor_.cancel();
-                                             pins_.cancel();
-                                             if (context_.on_lost)
-                                               context_.on_lost(std::move(winner));
-                                           });
-  publisher_ =
-      std::make_unique<Publisher>(env_, context_.partitions, context_.coordinator, context_.store,
-                                  uploader_, *ownership_, context_.identity, options_.publish);
+  ownership_ = std::make_unique<Ownership>(env_, context_.store, *std::move(held), [this](std::string winner) {
+    uploader_.cancel();
+    evictor_.cancel();
+    pins_.cancel();
+    if (context_.on_lost) context_.on_lost(std::move(winner));
+  });
+  publisher_ = std::make_unique<Publisher>(env_, context_.partitions, context_.coordinator, context_.store, uploader_,
+                                           *ownership_, context_.identity, options_.publish);
   ownership_->start();
   uploader_.start();
   if (context_.usage) evictor_.start();
@@ -196,8 +186,10 @@ Task<void> TierService::publish_loop() {
     const std::vector<PartitionInfo> partitions = context_.partitions.view().map().partitions;
     for (const PartitionInfo& partition : partitions) {
       Result<uint64_t> moved = co_await uploader_.rewrite(partition.id);
-      if (!moved.ok()) rewrite_error_ = moved.error().text();
-      else rewrite_error_.clear();
+      if (!moved.ok())
+        rewrite_error_ = moved.error().text();
+      else
+        rewrite_error_.clear();
     }
   }
 }
@@ -231,8 +223,7 @@ Task<bool> TierService::closed_somewhere() {
 
 Task<Result<CloseReply>> TierService::close_one(PartitionId partition, CloseStep step) {
   Result<CloseReply> reply = co_await context_.partitions.call(partition, Close{step}, kBackground);
-  if (!reply.ok())
-    co_return std::move(reply).error().within("partition " + std::to_string(partition.value()));
+  if (!reply.ok()) co_return std::move(reply).error().within("partition " + std::to_string(partition.value()));
   co_return reply;
 }
 
@@ -261,12 +252,13 @@ Task<Result<void>> TierService::spin_down(Nanos patience) {
   if (!ownership_ || !ownership_->held()) co_return not_owner();
   // Before anybody is sent away.
   Result<void> answers = co_await bucket_answers();
-  if (!answers.ok()) co_return Error(answers.code(), answers.error().message() + ": nothing was changed, spin down when the bucket is well");
+  if (!answers.ok())
+    co_return Error(answers.code(),
+                    answers.error().message() + ": nothing was changed, spin down when the bucket is well");
   const Nanos deadline = env_.clock.now() + patience;
   spin_down_ = {};
   spin_down_.step = SpinDownStep::kClosing;
-  HR_CO_TRY(
-      co_await ownership_->update([](HeadRecord& head) { head.state = HeadState::kClosing; }));
+  HR_CO_TRY(co_await ownership_->update([](HeadRecord& head) { head.state = HeadState::kClosing; }));
   for (;;) {
     HR_CO_TRY(CloseReply left, co_await close_all(CloseStep::kClosing));
     spin_down_.grants = left.grants;

@@ -111,9 +111,9 @@ class TierService {
   // How much of what is at or below a path is where; bytes are of whole segments.
   struct Where {
     uint64_t files = 0, directories = 0, segments = 0, bytes = 0;
-    uint64_t hot = 0;          // bytes in the hot tier, whether in the bucket too or not
+    uint64_t hot = 0;            // bytes in the hot tier, whether in the bucket too or not
     uint64_t not_in_bucket = 0;  // of those
-    uint64_t cached = 0;       // bytes of the rest that this node's cache has
+    uint64_t cached = 0;         // bytes of the rest that this node's cache has
     bool pinned = false;
   };
   [[nodiscard]] Task<Result<Where>> where(std::string path);
@@ -152,7 +152,7 @@ class TierService {
   SpinDownProgress spin_down_;
   std::string why_not_;  // owner, when start() failed
   std::string rewrite_error_;
-  Scope scope_;          // last
+  Scope scope_;  // last
 };
 
 }  // namespace headrace

@@ -12,14 +12,20 @@ namespace {
 constexpr PartitionId kP0{0}, kP1{1};
 
 struct Rig {
-  Rig(World& world, const std::shared_ptr<MemoryBucket>& bucket, std::string name = "node",
-      uint16_t epoch = 1, TierOptions options = quiet(), FaultRates rates = {})
+  Rig(World& world, const std::shared_ptr<MemoryBucket>& bucket, std::string name = "node", uint16_t epoch = 1,
+      TierOptions options = quiet(), FaultRates rates = {})
       : world(world),
         node(world, bucket, name, epoch),
         store(std::make_unique<MemoryStore>(bucket), node.env.clock, node.env.random, rates),
         tier(context(), (options.description = name, options)) {}
   TierContext context() {
-    return {node.env, store, node.coordinator, node.ports, node.targets, pieces, node.identity,
+    return {node.env,
+            store,
+            node.coordinator,
+            node.ports,
+            node.targets,
+            pieces,
+            node.identity,
             [this](std::string who) { winner = std::move(who); },
             {}};
   }
@@ -94,8 +100,7 @@ TEST_F(TierTest, OneLostSegmentDoesNotKeepTheOthersFromTheBucket) {
   rig.start();
   auto pushed = world.run(rig.tier.push());
   ASSERT_FALSE(pushed.ok());
-  EXPECT_NE(pushed.error().message().find(to_string(lost)), std::string::npos)
-      << pushed.error().text();
+  EXPECT_NE(pushed.error().message().find(to_string(lost)), std::string::npos) << pushed.error().text();
   EXPECT_EQ(rig.node.unplaced(), 1u);
   rig.node.lost.clear();
   EXPECT_TRUE(world.run(rig.tier.push()).ok());
@@ -112,8 +117,7 @@ TEST(Tier, BadInputFaultyBucketLosesNothingThatWasRecorded) {
     Rig rig(world, bucket, "node", 1, Rig::quiet());
     rig.start();
     rig.store.rates() = rates;
-    for (uint64_t i = 0; i < 20; ++i)
-      rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(1 + i * 10'000, i, true));
+    for (uint64_t i = 0; i < 20; ++i) rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(1 + i * 10'000, i, true));
     rig.node[0].files["a.sst"] = random_bytes(50'000, 1);
     Result<Cut> cut(Code::kUnavailable, "");
     for (int i = 0; i < 10 && !cut.ok(); ++i) cut = world.run(rig.tier.publish());
@@ -232,8 +236,7 @@ TEST_F(TierTest, ColdReadsMergeAndComeFromTheCacheTheSecondTime) {
     }
   };
   for (int i = 0; i < 20; ++i)
-    world.spawn(
-        Reader::run(&cold, ColdRead{rig.node[0].segments[id].location, 0, data.size()}, &done));
+    world.spawn(Reader::run(&cold, ColdRead{rig.node[0].segments[id].location, 0, data.size()}, &done));
   ASSERT_TRUE(world.run_until([&] { return done == 20; }));
   EXPECT_EQ(cold.counters().gets, gets + 1);
 }
@@ -282,8 +285,7 @@ TEST_F(TierTest, SpunDownNamespaceIsAttachedByAnotherClusterInTheNextEpoch) {
     auto down = world.run(rig.tier.spin_down());
     ASSERT_TRUE(down.ok()) << down.error().text();
     EXPECT_EQ(rig.tier.spin_down_progress().step, SpinDownStep::kReleased);
-    EXPECT_EQ(rig.node[0].closes,
-              (std::vector<CloseStep>{CloseStep::kClosing, CloseStep::kClosed}));
+    EXPECT_EQ(rig.node[0].closes, (std::vector<CloseStep>{CloseStep::kClosing, CloseStep::kClosed}));
     EXPECT_EQ(rig.node.unplaced(), 0u);
     EXPECT_EQ(rig.tier.status().state, HeadState::kReleased);
     EXPECT_EQ(world.run(rig.tier.start()).code(),
@@ -456,15 +458,13 @@ TEST_F(TierTest, UploadsAndManifestsHappenByThemselves) {
 TEST_F(TierTest, EvictionStopsAtTheLowWatermarkAndDropsOnlyWhatIsInTheBucket) {
   Rig rig(world, bucket);
   rig.start();
-  for (uint64_t i = 0; i < 100; ++i)
-    rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(10 * kBlock, i));
+  for (uint64_t i = 0; i < 100; ++i) rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(10 * kBlock, i));
   ASSERT_TRUE(world.run(rig.tier.push()).ok());
   for (uint64_t i = 0; i < 10; ++i) rig.node.add_segment(kP0, random_bytes(10 * kBlock, i));
   auto used = [&] {
     uint64_t bytes = 0;
     for (auto& [p, partition] : rig.node.partitions)
-      for (auto& [id, segment] : partition.segments)
-        bytes += segment.location.placement.hot() ? 10 * kBlock : 0;
+      for (auto& [id, segment] : partition.segments) bytes += segment.location.placement.hot() ? 10 * kBlock : 0;
     return bytes;
   };
   const uint64_t unit = 10 * kBlock;
@@ -542,7 +542,8 @@ TEST_F(TierTest, EvictionUploadsWhatIsHotOnlyWhenNothingElseIsLeftAndSparesPins)
   EXPECT_FALSE(evictor.progress().stuck);
   ASSERT_TRUE(world.run(evictor.round()).ok());
   EXPECT_TRUE(evictor.progress().stuck) << "only pinned segments are left";
-  for (SegmentId id : pinned) EXPECT_TRUE(rig.node[id.home().value() == 0 ? 0 : 1].segments.at(id).location.placement.hot());
+  for (SegmentId id : pinned)
+    EXPECT_TRUE(rig.node[id.home().value() == 0 ? 0 : 1].segments.at(id).location.placement.hot());
   world.run_until(evictor.stop());
 }
 

@@ -15,8 +15,7 @@ Task<Result<void>> collect_file(PartitionPort* partitions, FileId file, TreeSegm
   for (;;) {
     HR_CO_TRY(SegmentsReply page, co_await partitions->call(file.slot(), request, kBackground));
     if (!page.segments.empty()) request.after = page.segments.back().segment;
-    for (Location& location : page.segments)
-      into->segments.insert_or_assign(location.segment, std::move(location));
+    for (Location& location : page.segments) into->segments.insert_or_assign(location.segment, std::move(location));
     if (!page.more) co_return {};
   }
 }
@@ -34,16 +33,14 @@ Task<Result<FileId>> resolve_path(PartitionPort& partitions, std::string path) {
     Lookup lookup;
     lookup.parent = at;
     lookup.name = std::move(name);
-    Result<EntryReply> found =
-        co_await partitions.call(at.slot(), std::move(lookup), kBackground);
+    Result<EntryReply> found = co_await partitions.call(at.slot(), std::move(lookup), kBackground);
     if (!found.ok()) co_return std::move(found).error().within(path);
     at = found->attributes.id;
   }
   co_return at;
 }
 
-Task<Result<void>> collect_tree(PartitionPort& partitions, FileId file, TreeSegments* into,
-                                CancelToken* stop) {
+Task<Result<void>> collect_tree(PartitionPort& partitions, FileId file, TreeSegments* into, CancelToken* stop) {
   GetAttributes ask;
   ask.file = file;
   HR_CO_TRY(EntryReply entry, co_await partitions.call(file.slot(), std::move(ask), kBackground));
@@ -62,8 +59,7 @@ Task<Result<void>> collect_tree(PartitionPort& partitions, FileId file, TreeSegm
     request.limit = kPage;
     for (;;) {
       if (stop->cancelled()) co_return Error(Code::kCancelled, "the node stops");
-      Result<ReadDirectoryReply> page =
-          co_await partitions.call(directory.slot(), request, kBackground);
+      Result<ReadDirectoryReply> page = co_await partitions.call(directory.slot(), request, kBackground);
       if (page.code() == Code::kNotFound || page.code() == Code::kNotDirectory) break;
       if (!page.ok()) co_return std::move(page).error();
       for (const DirectoryEntry& entry_of : page->entries) {

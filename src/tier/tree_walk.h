@@ -23,7 +23,7 @@ struct TreeSegments {
 };
 // All of it, at and below `file`, into `into`, which may be looked at meanwhile and outlives the task. Ends early with
 // kCancelled. A file or directory that went meanwhile is left out.
-[[nodiscard]] Task<Result<void>> collect_tree(PartitionPort& partitions, FileId file,
-                                              TreeSegments* into, CancelToken* stop);
+[[nodiscard]] Task<Result<void>> collect_tree(PartitionPort& partitions, FileId file, TreeSegments* into,
+                                              CancelToken* stop);
 
 }  // namespace headrace

@@ -20,8 +20,8 @@ std::string name_of(PartitionId partition) {
 
 }  // namespace
 
-Uploader::Uploader(Env env, PartitionPort& partitions, SegmentIo& segments, ObjectStore& store,
-                   ColdReader& cold, UploaderOptions options)
+Uploader::Uploader(Env env, PartitionPort& partitions, SegmentIo& segments, ObjectStore& store, ColdReader& cold,
+                   UploaderOptions options)
     : env_(env),
       partitions_(partitions),
       segments_(segments),
@@ -103,13 +103,12 @@ Task<Result<uint64_t>> Uploader::pass(PartitionId partition, Nanos min_age) {
       bool full = next == page.size();
       if (next < page.size()) {
         Location& location = page[next];
-        full = !group.empty() && (group_bytes + location.length > options_.object_bytes ||
-                                  group.size() == kMaxObjectSegments);
+        full = !group.empty() &&
+               (group_bytes + location.length > options_.object_bytes || group.size() == kMaxObjectSegments);
         if (!full) {
           ++next;
           if (location.length == 0 || location.length > kMaxSegment || !location.placement.hot()) {
-            failed = Error(Code::kIo, "segment " + to_string(location.segment) +
-                                          " is neither hot nor in the bucket");
+            failed = Error(Code::kIo, "segment " + to_string(location.segment) + " is neither hot nor in the bucket");
             ++progress_.failed;
             continue;
           }
@@ -124,8 +123,7 @@ Task<Result<uint64_t>> Uploader::pass(PartitionId partition, Nanos min_age) {
       if (!done.ok()) {
         progress_.failed += count;
         failed = std::move(done).error();
-        if (failed->code() == Code::kDeposed || failed->code() == Code::kStale ||
-            failed->code() == Code::kDenied)
+        if (failed->code() == Code::kDeposed || failed->code() == Code::kStale || failed->code() == Code::kDenied)
           co_return *std::move(failed);
       }
     }
@@ -144,15 +142,13 @@ Task<Result<std::vector<Location>>> Uploader::living_in(ObjectId object) {
   HR_CO_TRY(ObjectInfo info, co_await store_.head(key));
   if (info.size < kObjectHeaderBytes + kObjectTailBytes)
     co_return Error(Code::kCorrupt, key + " is too short for an object");
-  HR_CO_TRY(Buffer tail,
-            co_await store_.get_range(key, info.size - kObjectTailBytes, kObjectTailBytes));
+  HR_CO_TRY(Buffer tail, co_await store_.get_range(key, info.size - kObjectTailBytes, kObjectTailBytes));
   HR_CO_TRY(ObjectRef ref, decode_object_tail(tail.view(), name_space, info.size));
   HR_CO_TRY(Buffer bytes, co_await store_.get_range(key, ref.index_offset, ref.index_length));
   HR_CO_TRY(ObjectIndex index, decode_object_index(bytes.view(), name_space, ref));
   std::vector<Location> out;
   for (const PackedSegment& packed : index.segments) {
-    Result<LocateReply> at =
-        co_await partitions_.call(packed.segment.home(), Locate{packed.segment}, kBackground);
+    Result<LocateReply> at = co_await partitions_.call(packed.segment.home(), Locate{packed.segment}, kBackground);
     if (at.code() == Code::kNotFound) continue;
     if (!at.ok()) co_return std::move(at).error();
     if (at->location.object.object == object) out.push_back(std::move(at->location));
@@ -164,8 +160,7 @@ Task<Result<uint64_t>> Uploader::rewrite(PartitionId partition, uint64_t most) {
   std::shared_ptr<Mutex> mutex = mutex_of(partition);
   Mutex::Guard guard = co_await mutex->lock();
   uint64_t moved = 0;
-  HR_CO_TRY(SparseObjectsReply sparse,
-            co_await partitions_.call(partition, SparseObjects{}, kBackground));
+  HR_CO_TRY(SparseObjectsReply sparse, co_await partitions_.call(partition, SparseObjects{}, kBackground));
   uint64_t dead = sparse.raw - std::min(sparse.raw, sparse.live);
   bool& active = rewriting_[partition];
   if (dead * 100 > sparse.raw * options_.rewrite_over_percent) active = true;
@@ -177,8 +172,8 @@ Task<Result<uint64_t>> Uploader::rewrite(PartitionId partition, uint64_t most) {
     HR_CO_TRY(std::vector<Location> living, co_await living_in(object.object));
     dead -= std::min(dead, object.raw - std::min(object.raw, object.live));
     for (Location& location : living) {
-      if (!group.empty() && (group_bytes + location.length > options_.object_bytes ||
-                             group.size() == kMaxObjectSegments)) {
+      if (!group.empty() &&
+          (group_bytes + location.length > options_.object_bytes || group.size() == kMaxObjectSegments)) {
         HR_CO_TRY(co_await upload(partition, std::exchange(group, {})));
         moved += std::exchange(group_bytes, 0);
       }
@@ -199,15 +194,15 @@ Task<Result<EncodedSegment>> Uploader::read(Location location, std::shared_ptr<S
   const Semaphore::Held held(*slots);
   Buffer data;
   if (location.placement.hot()) {
-    HR_CO_TRY(data, co_await segments_.read(location.segment, location.length, location.placement,
-                                            0, location.length, {}));
+    HR_CO_TRY(data,
+              co_await segments_.read(location.segment, location.length, location.placement, 0, location.length, {}));
   } else {  // it moves from one object to another
     HR_CO_TRY(ColdReadReply cold, co_await cold_.read(ColdRead{location, 0, location.length}));
     data = std::move(cold.payload);
   }
   SegmentId segment = location.segment;
-  EncodedSegment encoded = co_await env_.blocking.run(
-      [segment, data = std::move(data)]() { return encode_segment(segment, data); });
+  EncodedSegment encoded =
+      co_await env_.blocking.run([segment, data = std::move(data)]() { return encode_segment(segment, data); });
   co_return encoded;
 }
 
@@ -226,8 +221,7 @@ Task<Result<void>> Uploader::upload(PartitionId partition, std::vector<Location>
   for (size_t i = 0; i < group.size(); ++i) {
     if (!read_back[i].ok()) {  // the others go up without it
       // Segments die all the time, and their fragments go: what is dead needs no object.
-      Result<LocateReply> there =
-          co_await partitions_.call(partition, Locate{group[i].segment}, kBackground);
+      Result<LocateReply> there = co_await partitions_.call(partition, Locate{group[i].segment}, kBackground);
       if (there.code() == Code::kNotFound) continue;
       failed = std::move(read_back[i]).error().within("segment " + to_string(group[i].segment));
       continue;
@@ -249,10 +243,9 @@ Task<Result<void>> Uploader::upload(PartitionId partition, std::vector<Location>
     // that is taken.
     ObjectId id(epoch, partition, static_cast<uint32_t>(env_.random.nonzero()));
     std::vector<EncodedSegment> parts = encoded;  // references
-    EncodedObject object =
-        co_await env_.blocking.run([name_space, id, parts = std::move(parts)]() mutable {
-          return encode_object(name_space, id, std::move(parts));
-        });
+    EncodedObject object = co_await env_.blocking.run([name_space, id, parts = std::move(parts)]() mutable {
+      return encode_object(name_space, id, std::move(parts));
+    });
     record.object = object.ref;
     in_flight_.insert(id);
     record.object_bytes = object.body.size();

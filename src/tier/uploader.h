@@ -27,11 +27,10 @@ struct UploaderOptions {
   Nanos min_age = seconds(300);  // upload-after
   Nanos interval = seconds(5);
   uint64_t object_bytes = kMaxObjectData;  // raw bytes of one object; at least one segment goes in
-  uint32_t parallel =
-      2;               // objects being packed at once: each takes up to twice kMaxObject of memory
-  uint32_t reads = 4;  // segments read at once for one object
-  uint32_t rewrite_over_percent = 13;  // dead bytes of a partition's objects: rewriting begins
-  uint32_t rewrite_under_percent = 7;  // and ends
+  uint32_t parallel = 2;                   // objects being packed at once: each takes up to twice kMaxObject of memory
+  uint32_t reads = 4;                      // segments read at once for one object
+  uint32_t rewrite_over_percent = 13;      // dead bytes of a partition's objects: rewriting begins
+  uint32_t rewrite_under_percent = 7;      // and ends
 };
 
 struct UploadProgress {
@@ -47,8 +46,8 @@ struct UploadProgress {
 class Uploader {
  public:
   // All outlive this.
-  Uploader(Env env, PartitionPort& partitions, SegmentIo& segments, ObjectStore& store,
-           ColdReader& cold, UploaderOptions options = {});
+  Uploader(Env env, PartitionPort& partitions, SegmentIo& segments, ObjectStore& store, ColdReader& cold,
+           UploaderOptions options = {});
 
   void start();  // the loop
   [[nodiscard]] Task<void> stop();
@@ -60,9 +59,9 @@ class Uploader {
   [[nodiscard]] Task<Result<void>> push(PartitionId partition, Nanos min_age);
   // All partitions at once.
   [[nodiscard]] Task<Result<void>> push_all(Nanos min_age = {});
-  // Where too much of a partition's objects is dead, moves what lives in the emptiest of them into new ones, until little
-  // enough is (hysteresis), or `most` raw bytes were moved. The old ones are then without live bytes, and collected like
-  // others. Returns the bytes moved.
+  // Where too much of a partition's objects is dead, moves what lives in the emptiest of them into new ones, until
+  // little enough is (hysteresis), or `most` raw bytes were moved. The old ones are then without live bytes, and
+  // collected like others. Returns the bytes moved.
   [[nodiscard]] Task<Result<uint64_t>> rewrite(PartitionId partition, uint64_t most = 256 * kMiB);
   // Objects that were put, or are being put, and are not recorded yet: nobody may take them for strays.
   [[nodiscard]] bool in_flight(ObjectId object) const { return in_flight_.contains(object); }
@@ -73,8 +72,7 @@ class Uploader {
                                             Nanos min_age);  // how many were found
   [[nodiscard]] Task<Result<void>> upload(PartitionId partition, std::vector<Location> group);
   [[nodiscard]] Task<Result<std::vector<Location>>> living_in(ObjectId object);
-  [[nodiscard]] Task<Result<EncodedSegment>> read(Location location,
-                                                  std::shared_ptr<Semaphore> slots);
+  [[nodiscard]] Task<Result<EncodedSegment>> read(Location location, std::shared_ptr<Semaphore> slots);
   Task<void> loop();
   std::shared_ptr<Mutex> mutex_of(PartitionId partition);
 

@@ -20,8 +20,10 @@ using nlohmann::json;
 std::string default_state() {
   if (const char* named = std::getenv("HEADRACE_STATE"); named != nullptr && *named != '\0') return named;
   if (::geteuid() == 0) return "/var/lib/headrace";
-  if (const char* base = std::getenv("XDG_STATE_HOME"); base != nullptr && *base == '/') return std::string(base) + "/headrace";
-  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') return std::string(home) + "/.local/state/headrace";
+  if (const char* base = std::getenv("XDG_STATE_HOME"); base != nullptr && *base == '/')
+    return std::string(base) + "/headrace";
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/')
+    return std::string(home) + "/.local/state/headrace";
   return "/var/lib/headrace";
 }
 
@@ -29,7 +31,9 @@ int fail(const std::string& what) {
   std::fprintf(stderr, "headrace: %s\n", what.c_str());
   return 1;
 }
-int fail(const Error& error) { return fail(error.message()); }
+int fail(const Error& error) {
+  return fail(error.message());
+}
 
 namespace {
 
@@ -37,11 +41,14 @@ Result<json> parse_answer(const httplib::Result& answer) {
   json body = json::parse(answer->body, nullptr, false);
   if (answer->status == 200) return body;
   std::string said = "HTTP " + std::to_string(answer->status);
-  if (body.is_object() && body.contains("error") && body["error"].is_object()) said = body["error"].value("message", said);
+  if (body.is_object() && body.contains("error") && body["error"].is_object())
+    said = body["error"].value("message", said);
   return Error(Code::kUnavailable, said);
 }
 
-httplib::Headers headers_of(const NodeFile& node) { return {{"Authorization", "Bearer " + node.admin_token}}; }
+httplib::Headers headers_of(const NodeFile& node) {
+  return {{"Authorization", "Bearer " + node.admin_token}};
+}
 
 }  // namespace
 
@@ -50,8 +57,10 @@ Result<json> ask(const NodeFile& node, const std::string& path) {
   client.set_read_timeout(60);
   httplib::Result answer = client.Get(path, headers_of(node));
   if (!answer)
-    return Error(Code::kUnavailable, "the node (pid " + std::to_string(node.pid) + ") does not answer on its admin port " + std::to_string(node.admin_port) +
-                                         ": it is starting, stopping or stuck; see log/headraced.jsonl in its state directory");
+    return Error(Code::kUnavailable,
+                 "the node (pid " + std::to_string(node.pid) + ") does not answer on its admin port " +
+                     std::to_string(node.admin_port) +
+                     ": it is starting, stopping or stuck; see log/headraced.jsonl in its state directory");
   return parse_answer(answer);
 }
 
@@ -73,7 +82,9 @@ Result<json> command(const NodeFile& node, const std::string& path, const json& 
   done = true;
   progress.join();
   if (!answer)
-    return Error(Code::kUnavailable, "the node (pid " + std::to_string(node.pid) + ") went away before it was done: see log/headraced.jsonl in its state directory");
+    return Error(Code::kUnavailable,
+                 "the node (pid " + std::to_string(node.pid) +
+                     ") went away before it was done: see log/headraced.jsonl in its state directory");
   return parse_answer(answer);
 }
 
@@ -113,7 +124,8 @@ std::string UploadRate::text(const json& status) {
   seconds_ += 1;
   uint64_t sent = now - first_;
   double rate = static_cast<double>(sent) / seconds_;
-  std::string line = bytes_text(sent) + " of about " + bytes_text(std::max(total_, sent)) + ", " + bytes_text(static_cast<uint64_t>(rate)) + "/s";
+  std::string line = bytes_text(sent) + " of about " + bytes_text(std::max(total_, sent)) + ", " +
+                     bytes_text(static_cast<uint64_t>(rate)) + "/s";
   if (rate > 0 && total_ > sent) line += ", " + duration_text(static_cast<double>(total_ - sent) / rate) + " left";
   if (std::string trouble = status.value("bucket_trouble", ""); !trouble.empty()) line += "; " + trouble;
   return line;
@@ -132,7 +144,8 @@ struct MountOfPath {
   std::string inside;  // the path below it, from "/"
 };
 
-// The mounting process names its directory and its state in its arguments. (Nothing is asked of the mount itself: it may hang.)
+// The mounting process names its directory and its state in its arguments. (Nothing is asked of the mount itself: it
+// may hang.)
 std::optional<MountOfPath> mount_of(const std::string& path) {
   std::error_code error;
   std::string whole = std::filesystem::absolute(path, error).lexically_normal().string();

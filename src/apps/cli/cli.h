@@ -1,7 +1,7 @@
 // The commands of `headrace`: what they share, and one function per command that returns the exit status.
 //
-// A command finds the processes of a state directory by its files (apps/state.h), asks the node's admin API, and says on
-// stderr what is wrong and how to mend it. Results go to stdout; progress to stderr, on a terminal only.
+// A command finds the processes of a state directory by its files (apps/state.h), asks the node's admin API, and says
+// on stderr what is wrong and how to mend it. Results go to stdout; progress to stderr, on a terminal only.
 #pragma once
 
 #include <functional>
@@ -22,7 +22,7 @@ struct CliOptions {
   std::string bucket;
   uint64_t capacity_mib = 0;
   bool force = false;
-  double scrub_days = 0;      // 0: as the node has it
+  double scrub_days = 0;  // 0: as the node has it
   bool detach = false;
   bool as_json = false;
   bool rehydrate = false;
@@ -30,7 +30,7 @@ struct CliOptions {
   bool undo = false;
   bool wait = false;
   std::string path;
-  std::string target;       // "t3"
+  std::string target;  // "t3"
   std::string destination;
   std::string shell;
 };
@@ -76,8 +76,8 @@ int fail(const Error& error);
 // A POST that may take long; while it does, `line` of /status is shown every second on a terminal.
 [[nodiscard]] Result<nlohmann::json> command(const NodeFile& node, const std::string& path, const nlohmann::json& body,
                                              const std::function<std::string(const nlohmann::json& status)>& line);
-[[nodiscard]] std::string bytes_text(uint64_t bytes);      // "12.3 MiB"
-[[nodiscard]] std::string duration_text(double seconds);   // "3 min 5 s"
+[[nodiscard]] std::string bytes_text(uint64_t bytes);     // "12.3 MiB"
+[[nodiscard]] std::string duration_text(double seconds);  // "3 min 5 s"
 // One line on stderr that is written over; nothing where stderr is no terminal.
 class ProgressLine {
  public:
@@ -94,7 +94,7 @@ class ProgressLine {
 // How far an upload is, from one /status to the next, a second apart.
 class UploadRate {
  public:
-  explicit UploadRate(uint64_t total) : total_(total) {}  // bytes, as far as known
+  explicit UploadRate(uint64_t total) : total_(total) {}         // bytes, as far as known
   [[nodiscard]] std::string text(const nlohmann::json& status);  // "12 MiB of about 80 MiB, 3 MiB/s, 23 s left"
 
  private:

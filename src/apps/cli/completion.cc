@@ -23,7 +23,8 @@ std::vector<std::string> words_of(const CommandNames& command) {
 // One case per command: "tier push" → its words.
 void bash_cases(const CommandNames& command, const std::string& path, std::string& out) {
   out += "    \"" + path + "\") words=\"" + joined(words_of(command)) + "\" ;;\n";
-  for (const CommandNames& child : command.commands) bash_cases(child, path.empty() ? child.name : path + " " + child.name, out);
+  for (const CommandNames& child : command.commands)
+    bash_cases(child, path.empty() ? child.name : path + " " + child.name, out);
 }
 
 std::string bash(const CommandNames& root) {
@@ -36,9 +37,11 @@ std::string bash(const CommandNames& root) {
   for (const std::string& group : groups) group_pattern += (group_pattern.empty() ? "" : "|") + group;
   return "# bash completion of headrace: source <(headrace completion bash)\n"
          "_headrace() {\n"
-         "  local current=\"${COMP_WORDS[COMP_CWORD]}\" previous=\"${COMP_WORDS[COMP_CWORD-1]}\" path=\"\" words=\"\" i\n"
+         "  local current=\"${COMP_WORDS[COMP_CWORD]}\" previous=\"${COMP_WORDS[COMP_CWORD-1]}\" path=\"\" words=\"\" "
+         "i\n"
          "  case \"$previous\" in\n"
-         "    --state|--mount|--directory|mount|umount|unpack) compopt -o dirnames 2>/dev/null; COMPREPLY=($(compgen -d -- \"$current\")); return ;;\n"
+         "    --state|--mount|--directory|mount|umount|unpack) compopt -o dirnames 2>/dev/null; COMPREPLY=($(compgen "
+         "-d -- \"$current\")); return ;;\n"
          "    --protection) COMPREPLY=($(compgen -W \"4+2 8+2 2+1 replica-2 replica-3\" -- \"$current\")); return ;;\n"
          "    --bucket|rehydrate) COMPREPLY=($(compgen -W \"file:// s3:// az://\" -- \"$current\")); return ;;\n"
          "    completion) COMPREPLY=($(compgen -W \"bash zsh fish\" -- \"$current\")); return ;;\n"
@@ -46,9 +49,12 @@ std::string bash(const CommandNames& root) {
          "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
          "    case \"${COMP_WORDS[i]}\" in -*) continue ;; esac\n"
          "    if [ -z \"$path\" ]; then path=\"${COMP_WORDS[i]}\"\n"
-         "    else case \"$path\" in " + group_pattern + ") path=\"$path ${COMP_WORDS[i]}\" ;; esac; fi\n"
+         "    else case \"$path\" in " +
+         group_pattern +
+         ") path=\"$path ${COMP_WORDS[i]}\" ;; esac; fi\n"
          "  done\n"
-         "  case \"$path\" in\n" + cases +
+         "  case \"$path\" in\n" +
+         cases +
          "  esac\n"
          "  COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
          "  [ ${#COMPREPLY[@]} -gt 0 ] || COMPREPLY=($(compgen -f -- \"$current\"))\n"
@@ -67,12 +73,16 @@ std::string fish(const CommandNames& root) {
   for (const CommandNames& child : root.commands) {
     out += "complete -c headrace -n __fish_use_subcommand -a " + child.name + " -d " + quoted(child.about) + "\n";
     for (const CommandNames& grandchild : child.commands)
-      out += "complete -c headrace -n '__fish_seen_subcommand_from " + child.name + "' -a " + grandchild.name + " -d " + quoted(grandchild.about) + "\n";
+      out += "complete -c headrace -n '__fish_seen_subcommand_from " + child.name + "' -a " + grandchild.name + " -d " +
+             quoted(grandchild.about) + "\n";
     auto options = [&](const CommandNames& command) {
       for (const std::string& option : command.options)
         if (option.starts_with("--"))
           out += "complete -c headrace -n '__fish_seen_subcommand_from " + command.name + "' -l " + option.substr(2) +
-                 (option == "--state" || option == "--mount" || option == "--directory" ? " -r -a '(__fish_complete_directories)'" : "") + "\n";
+                 (option == "--state" || option == "--mount" || option == "--directory"
+                      ? " -r -a '(__fish_complete_directories)'"
+                      : "") +
+                 "\n";
     };
     options(child);
     for (const CommandNames& grandchild : child.commands) options(grandchild);
@@ -86,7 +96,11 @@ int run_completion(const std::string& shell, const CommandNames& root) {
   std::string text;
   if (shell == "bash") text = bash(root);
   // zsh runs bash's functions.
-  if (shell == "zsh") text = "#compdef headrace\n# zsh completion of headrace: source <(headrace completion zsh)\nautoload -U +X bashcompinit && bashcompinit\n" + bash(root);
+  if (shell == "zsh")
+    text =
+        "#compdef headrace\n# zsh completion of headrace: source <(headrace completion zsh)\nautoload -U +X "
+        "bashcompinit && bashcompinit\n" +
+        bash(root);
   if (shell == "fish") text = fish(root);
   if (text.empty()) return fail("completion for '" + shell + "' is not known: bash, zsh or fish");
   std::fputs(text.c_str(), stdout);

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <filesystem>
 
-#include "apps/devices.h"
 #include "apps/cli/cli.h"
+#include "apps/devices.h"
 #include "apps/process.h"
 #include "gateway/fuse/mount.h"
 
@@ -21,12 +21,15 @@ namespace {
 constexpr int kStopSeconds = 60;
 constexpr const char* kDefaultMount = "/mnt/headrace";
 
-std::string log_of(const std::string& state, const char* name) { return state + "/log/" + name; }
+std::string log_of(const std::string& state, const char* name) {
+  return state + "/log/" + name;
+}
 
 Result<int> start_mount(const std::string& state, const std::string& directory, const NodeFile& node) {
   std::error_code error;
   std::filesystem::create_directories(state + "/log", error);
-  return start_daemon("headrace-mount", {directory, "--node", node.address, "--state", state}, log_of(state, "mount.log"));
+  return start_daemon("headrace-mount", {directory, "--node", node.address, "--state", state},
+                      log_of(state, "mount.log"));
 }
 
 Result<void> make_state(const std::string& state) {
@@ -70,7 +73,8 @@ int run_up(CliOptions options) {
   if (!made.ok()) return fail(made.error());
   Result<NodeFile> running = read_node_file(options.state);
   if (running.ok() && options.rehydrate)
-    return fail("a node runs on " + options.state + " already (pid " + std::to_string(running->pid) + "): choose an empty --state");
+    return fail("a node runs on " + options.state + " already (pid " + std::to_string(running->pid) +
+                "): choose an empty --state");
   if (!running.ok()) {
     Result<int> started = start_daemon("headraced", *arguments, log_of(options.state, "headraced.log"));
     if (!started.ok()) return fail(started.error());
@@ -82,7 +86,8 @@ int run_up(CliOptions options) {
     if (!mounted.ok()) return fail(Error(mounted.error()).within("the node serves, but it could not be mounted"));
   }
   Result<json> now = ask(*running, "/status");
-  std::printf("headrace: serving %s%s%s\n", options.state.c_str(), options.mount.empty() ? ", not mounted" : " at ", options.mount.c_str());
+  std::printf("headrace: serving %s%s%s\n", options.state.c_str(), options.mount.empty() ? ", not mounted" : " at ",
+              options.mount.c_str());
   if (options.mount.empty()) std::printf("  mount it: headrace mount DIR --state %s\n", options.state.c_str());
   if (now.ok()) {
     const json targets = now->value("targets", json::array());
@@ -93,18 +98,21 @@ int run_up(CliOptions options) {
       ++live;
       capacity += target.value("capacity", 0ULL);
     }
-    std::printf("  namespace %s, epoch %d: %llu files, %s\n", now->value("namespace", "").c_str(), now->value("namespace_epoch", 0),
-                static_cast<unsigned long long>(now->value("files", 0ULL)), bytes_text(now->value("bytes", 0ULL)).c_str());
-    std::printf("  targets %zu under %s/targets, %s in all, protection %s\n", live, options.state.c_str(), bytes_text(capacity).c_str(),
-                now->value("protection", "").c_str());
+    std::printf("  namespace %s, epoch %d: %llu files, %s\n", now->value("namespace", "").c_str(),
+                now->value("namespace_epoch", 0), static_cast<unsigned long long>(now->value("files", 0ULL)),
+                bytes_text(now->value("bytes", 0ULL)).c_str());
+    std::printf("  targets %zu under %s/targets, %s in all, protection %s\n", live, options.state.c_str(),
+                bytes_text(capacity).c_str(), now->value("protection", "").c_str());
     std::printf("  bucket %s\n", now->value("bucket", "").c_str());
   }
-  if (now.ok() && !now->value("read_only", "").empty()) std::printf("  read-only: %s\n", now->value("read_only", "").c_str());
+  if (now.ok() && !now->value("read_only", "").empty())
+    std::printf("  read-only: %s\n", now->value("read_only", "").c_str());
   if (now.ok())
     for (const json& target : now->value("targets", json::array()))
       if (target.value("state", "") == "lost") {
         const std::string name = target.value("name", ""), reason = target.value("reason", "");
-        std::printf("  target %s is lost: headrace target replace %s --state %s\n", name.c_str(), name.c_str(), options.state.c_str());
+        std::printf("  target %s is lost: headrace target replace %s --state %s\n", name.c_str(), name.c_str(),
+                    options.state.c_str());
         if (!reason.empty()) std::printf("    %s\n", reason.c_str());
       }
   std::printf("  survives lost files and bad blocks of its targets, not the loss of the disk under them\n");
@@ -125,7 +133,8 @@ int run_stop(const CliOptions& options) {
   bool all = true;
   for (const MountFile& mount : read_mount_files(options.state)) {
     if (end_process(mount.pid, kStopSeconds)) continue;
-    std::fprintf(stderr, "headrace: the mount at %s does not end: files are open there (fuser -m %s shows whose)\n", mount.directory.c_str(), mount.directory.c_str());
+    std::fprintf(stderr, "headrace: the mount at %s does not end: files are open there (fuser -m %s shows whose)\n",
+                 mount.directory.c_str(), mount.directory.c_str());
     all = false;
   }
   Result<NodeFile> node = read_node_file(options.state);
@@ -168,19 +177,26 @@ int run_spin_down(const CliOptions& options) {
   Result<json> done = command(*node, "/spin-down", json::object(), [&rate](const json& status) {
     json down = status.value("spin_down", json::object());
     uint64_t sessions = down.value("sessions", 0ULL);
-    std::string waits = sessions > 0 ? "waiting for " + std::to_string(sessions) + " client sessions with " + std::to_string(down.value("grants", 0ULL)) + " grants; " : "";
+    std::string waits = sessions > 0 ? "waiting for " + std::to_string(sessions) + " client sessions with " +
+                                           std::to_string(down.value("grants", 0ULL)) + " grants; "
+                                     : "";
     return "spinning down: " + waits + rate.text(status);
   });
-  if (!done.ok()) return fail(Error(done.error()).within("not spun down (again, or undo it with `headrace spin-down --undo`)"));
+  if (!done.ok())
+    return fail(Error(done.error()).within("not spun down (again, or undo it with `headrace spin-down --undo`)"));
   for (const json& client : done->value("evicted", json::array()))
-    std::fprintf(stderr, "headrace: client %s did not answer: what it had not synced is lost\n", client.get<std::string>().c_str());
+    std::fprintf(stderr, "headrace: client %s did not answer: what it had not synced is lost\n",
+                 client.get<std::string>().c_str());
   bool all = true;
   for (const MountFile& mount : read_mount_files(options.state)) {
     if (end_process(mount.pid, kStopSeconds)) continue;
-    std::fprintf(stderr, "headrace: everything is in the bucket, but the mount at %s does not end: files are open there\n", mount.directory.c_str());
+    std::fprintf(stderr,
+                 "headrace: everything is in the bucket, but the mount at %s does not end: files are open there\n",
+                 mount.directory.c_str());
     all = false;
   }
-  if (!end_process(node->pid, kStopSeconds)) return fail("everything is in the bucket, but the node (pid " + std::to_string(node->pid) + ") does not end");
+  if (!end_process(node->pid, kStopSeconds))
+    return fail("everything is in the bucket, but the node (pid " + std::to_string(node->pid) + ") does not end");
   std::printf("everything is in the bucket; %s may be deleted\n", options.state.c_str());
   return all ? 0 : 1;
 }

@@ -23,17 +23,21 @@ Result<uint32_t> target_number(const std::string& name) {
 
 std::string rebuild_text(const json& r) {
   std::string out = "rebuild " + r.value("state", "") + ": " + std::to_string(r.value("segments_done", 0ULL)) + " of " +
-                    std::to_string(r.value("segments_total", 0ULL)) + " segments, " + bytes_text(r.value("bytes", 0ULL));
-  if (r.value("bytes_per_s", 0.0) > 0) out += ", " + bytes_text(static_cast<uint64_t>(r.value("bytes_per_s", 0.0))) + "/s";
+                    std::to_string(r.value("segments_total", 0ULL)) + " segments, " +
+                    bytes_text(r.value("bytes", 0ULL));
+  if (r.value("bytes_per_s", 0.0) > 0)
+    out += ", " + bytes_text(static_cast<uint64_t>(r.value("bytes_per_s", 0.0))) + "/s";
   if (r.value("eta_s", 0.0) > 0) out += ", " + duration_text(r.value("eta_s", 0.0)) + " left";
   if (!r.value("last_error", "").empty()) out += " (" + r.value("last_error", "") + ")";
   return out;
 }
 
 std::string scrub_text(const json& s) {
-  std::string out = "scrub: " + bytes_text(s.value("bytes", 0ULL)) + " of " + bytes_text(s.value("bytes_total", 0ULL)) + ", " +
-                    std::to_string(s.value("targets_done", 0ULL)) + " of " + std::to_string(s.value("targets", 0ULL)) + " targets";
-  if (s.value("bytes_per_s", 0.0) > 0) out += ", " + bytes_text(static_cast<uint64_t>(s.value("bytes_per_s", 0.0))) + "/s";
+  std::string out = "scrub: " + bytes_text(s.value("bytes", 0ULL)) + " of " + bytes_text(s.value("bytes_total", 0ULL)) +
+                    ", " + std::to_string(s.value("targets_done", 0ULL)) + " of " +
+                    std::to_string(s.value("targets", 0ULL)) + " targets";
+  if (s.value("bytes_per_s", 0.0) > 0)
+    out += ", " + bytes_text(static_cast<uint64_t>(s.value("bytes_per_s", 0.0))) + "/s";
   if (s.value("eta_s", 0.0) > 0) out += ", " + duration_text(s.value("eta_s", 0.0)) + " left";
   return out;
 }
@@ -49,11 +53,14 @@ int run_target_list(const CliOptions& options) {
     std::printf("%s\n", body->dump(2).c_str());
     return 0;
   }
-  std::printf("%-6s %-9s %-17s %12s %12s %10s %8s\n", "target", "state", "id", "used", "capacity", "fragments", "corrupt");
+  std::printf("%-6s %-9s %-17s %12s %12s %10s %8s\n", "target", "state", "id", "used", "capacity", "fragments",
+              "corrupt");
   for (const json& t : body->value("targets", json::array())) {
-    std::printf("%-6s %-9s %-17s %12s %12s %10llu %8llu\n", t.value("name", "").c_str(), t.value("state", "").c_str(), t.value("id", "").c_str(),
-                bytes_text(t.value("used", 0ULL)).c_str(), bytes_text(t.value("capacity", 0ULL)).c_str(),
-                static_cast<unsigned long long>(t.value("fragments", 0ULL)), static_cast<unsigned long long>(t.value("corrupt_blocks", 0ULL)));
+    std::printf("%-6s %-9s %-17s %12s %12s %10llu %8llu\n", t.value("name", "").c_str(), t.value("state", "").c_str(),
+                t.value("id", "").c_str(), bytes_text(t.value("used", 0ULL)).c_str(),
+                bytes_text(t.value("capacity", 0ULL)).c_str(),
+                static_cast<unsigned long long>(t.value("fragments", 0ULL)),
+                static_cast<unsigned long long>(t.value("corrupt_blocks", 0ULL)));
     if (t.contains("rebuild")) std::printf("       %s\n", rebuild_text(t["rebuild"]).c_str());
     if (!t.value("reason", "").empty()) std::printf("       %s\n", t.value("reason", "").c_str());
   }
@@ -82,7 +89,8 @@ int run_target_replace(const CliOptions& options) {
   for (int i = 0;; ++i) {
     ::usleep(i < 10 ? 100'000 : 500'000);
     Result<json> now = ask(*node, "/targets");
-    if (!now.ok()) return fail(Error(now.error()).within("the target is replaced, but how far rebuilding is cannot be told"));
+    if (!now.ok())
+      return fail(Error(now.error()).within("the target is replaced, but how far rebuilding is cannot be told"));
     bool busy = false;
     for (const json& t : now->value("targets", json::array())) {
       if (t.value("name", "") != name || t.value("state", "") != "retired") continue;
@@ -96,7 +104,9 @@ int run_target_replace(const CliOptions& options) {
     if (!busy) break;
   }
   line.end();
-  if (!trouble.empty()) return fail("the target is replaced, but not all could be rebuilt yet (it is tried again every minute): " + trouble);
+  if (!trouble.empty())
+    return fail("the target is replaced, but not all could be rebuilt yet (it is tried again every minute): " +
+                trouble);
   std::printf("rebuilt: %llu segments are whole again\n", static_cast<unsigned long long>(segments));
   return 0;
 }
@@ -131,10 +141,15 @@ int run_target_scrub(const CliOptions& options) {
   }
   line.end();
   const json was = before->value("scrub", json::object());
-  auto since = [&](const char* name) { return static_cast<unsigned long long>(s.value(name, 0ULL) - was.value(name, 0ULL)); };
-  std::printf("scrubbed: %llu fragments, %s; %llu damaged, %llu missing, %llu stripes with wrong parity; %llu repaired\n", since("fragments_ever"),
-              bytes_text(since("bytes_ever")).c_str(), since("damaged"), since("missing"), since("parity_wrong"), since("repaired"));
-  if (since("found") > since("repaired")) return fail("not all that was found is repaired: " + s.value("last_error", ""));
+  auto since = [&](const char* name) {
+    return static_cast<unsigned long long>(s.value(name, 0ULL) - was.value(name, 0ULL));
+  };
+  std::printf(
+      "scrubbed: %llu fragments, %s; %llu damaged, %llu missing, %llu stripes with wrong parity; %llu repaired\n",
+      since("fragments_ever"), bytes_text(since("bytes_ever")).c_str(), since("damaged"), since("missing"),
+      since("parity_wrong"), since("repaired"));
+  if (since("found") > since("repaired"))
+    return fail("not all that was found is repaired: " + s.value("last_error", ""));
   return 0;
 }
 

@@ -16,7 +16,8 @@ int run_push(const CliOptions& options) {
   Result<json> before = ask(*node, "/tier");
   uint64_t total = before.ok() ? before->value("pending_bytes", 0ULL) + before->value("staged_bytes", 0ULL) : 0;
   UploadRate rate(total);
-  Result<json> done = command(*node, "/tier/push", json::object(), [&rate](const json& status) { return "pushing: " + rate.text(status); });
+  Result<json> done = command(*node, "/tier/push", json::object(),
+                              [&rate](const json& status) { return "pushing: " + rate.text(status); });
   if (!done.ok()) return fail(done.error());
   std::printf("everything is in the bucket; cut %s is published\n", done->value("published", "").c_str());
   return 0;
@@ -40,8 +41,11 @@ json pin_of(const json& body, const std::string& path) {
 
 std::string pin_text(const json& pin) {
   if (!pin.value("walked", false)) return "being looked through";
-  if (pin.value("running", false)) return "fetching " + fetch_text(pin, pin.value("bytes_per_s", 0.0), pin.value("eta_s", 0.0));
-  if (pin.value("no_room", false)) return "incomplete: the hot tier has no room for " + bytes_text(pin.value("bytes_cold", 0ULL) - pin.value("bytes", 0ULL)) + " of it";
+  if (pin.value("running", false))
+    return "fetching " + fetch_text(pin, pin.value("bytes_per_s", 0.0), pin.value("eta_s", 0.0));
+  if (pin.value("no_room", false))
+    return "incomplete: the hot tier has no room for " +
+           bytes_text(pin.value("bytes_cold", 0ULL) - pin.value("bytes", 0ULL)) + " of it";
   if (pin.value("failed", 0ULL) > 0) return "incomplete: " + pin.value("last_error", "") + " (it is tried again)";
   return pin.value("complete", false) ? "hot: " + bytes_text(pin.value("bytes_total", 0ULL)) : "waiting";
 }
@@ -61,15 +65,19 @@ int run_fetch(const CliOptions& options) {
     return "fetching: " + fetch_text(p, rate, rate > 0 ? static_cast<double>(left) / rate : 0);
   });
   if (!done.ok()) return fail(done.error());
-  if (options.as_json) std::printf("%s\n", done->dump(2).c_str());
-  else std::printf("fetched %s in %llu segments; %s was hot already\n", bytes_text(done->value("bytes", 0ULL)).c_str(),
-                   static_cast<unsigned long long>(done->value("segments", 0ULL)),
-                   bytes_text(done->value("bytes_total", 0ULL) - done->value("bytes_cold", 0ULL)).c_str());
+  if (options.as_json)
+    std::printf("%s\n", done->dump(2).c_str());
+  else
+    std::printf("fetched %s in %llu segments; %s was hot already\n", bytes_text(done->value("bytes", 0ULL)).c_str(),
+                static_cast<unsigned long long>(done->value("segments", 0ULL)),
+                bytes_text(done->value("bytes_total", 0ULL) - done->value("bytes_cold", 0ULL)).c_str());
   if (done->value("no_room", false))
-    return fail("the hot tier is full (it is filled to 90 %): " + bytes_text(done->value("bytes_cold", 0ULL) - done->value("bytes", 0ULL)) +
+    return fail("the hot tier is full (it is filled to 90 %): " +
+                bytes_text(done->value("bytes_cold", 0ULL) - done->value("bytes", 0ULL)) +
                 " stay in the bucket; fetch less, release pins, or add targets");
   if (done->value("failed", 0ULL) > 0)
-    return fail(std::to_string(done->value("failed", 0ULL)) + " segments could not be fetched, and stay in the bucket: " + done->value("last_error", ""));
+    return fail(std::to_string(done->value("failed", 0ULL)) +
+                " segments could not be fetched, and stay in the bucket: " + done->value("last_error", ""));
   return 0;
 }
 
@@ -123,7 +131,8 @@ int run_pins(const CliOptions& options) {
   const json pins = body->value("pins", json::array());
   if (pins.empty()) std::printf("nothing is pinned\n");
   for (const json& pin : pins)
-    std::printf("%-40s %8llu files  %s\n", pin.value("path", "").c_str(), static_cast<unsigned long long>(pin.value("files", 0ULL)), pin_text(pin).c_str());
+    std::printf("%-40s %8llu files  %s\n", pin.value("path", "").c_str(),
+                static_cast<unsigned long long>(pin.value("files", 0ULL)), pin_text(pin).c_str());
   return 0;
 }
 

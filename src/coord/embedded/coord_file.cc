@@ -25,11 +25,13 @@ Result<CoordTable> decode_coord_file(ByteView bytes) {
   if (!reader.ok()) return Error(Code::kCorrupt, "it is too short");
   if (magic != kMagic) return Error(Code::kCorrupt, "it does not begin like a coordinator's file");
   if (length != reader.left())
-    return Error(Code::kCorrupt, "it should hold " + std::to_string(length) + " bytes of records and holds " + std::to_string(reader.left()));
+    return Error(Code::kCorrupt, "it should hold " + std::to_string(length) + " bytes of records and holds " +
+                                     std::to_string(reader.left()));
   if (crc32c(reader.rest()) != crc) return Error(Code::kCorrupt, "its checksum does not match its contents");
   HR_TRY(CoordTable table, decode_durable<CoordTable>(text_of(reader.rest())));
   for (size_t i = 1; i < table.entries.size(); ++i) {
-    if (!(table.entries[i - 1].key < table.entries[i].key)) return Error(Code::kCorrupt, "its records are out of order");
+    if (!(table.entries[i - 1].key < table.entries[i].key))
+      return Error(Code::kCorrupt, "its records are out of order");
   }
   return table;
 }

@@ -50,7 +50,8 @@ Task<Result<void>> EmbeddedCoordinator::load() {
     if (!file.ok() && table.code() == Code::kUnsupportedFormat) co_return std::move(table).error().within(path);
     if (table.ok()) good.push_back({path, std::move(table)});
   }
-  // Copies of another cluster came with a target of its; whose the rest are is for the file to say, or for most of them.
+  // Copies of another cluster came with a target of its; whose the rest are is for the file to say, or for most of
+  // them.
   uint64_t id = file.ok() ? file->id : 0;
   std::map<uint64_t, size_t> votes;
   for (const Copy& copy : good) ++votes[copy.table->id];
@@ -66,19 +67,24 @@ Task<Result<void>> EmbeddedCoordinator::load() {
       loaded_ = true;
       co_return Result<void>();
     }
-    std::string what = file.code() == Code::kNotFound ? path_ + " is missing" : path_ + " is damaged: " + file.error().message();
+    std::string what =
+        file.code() == Code::kNotFound ? path_ + " is missing" : path_ + " is damaged: " + file.error().message();
     if (!good.empty()) {
       what += ", and its copies beside the targets are of different clusters (";
       for (const Copy& copy : good) what += (&copy == good.data() ? "" : ", ") + copy.path;
-      co_return Error(Code::kCorrupt, what + "): move the directories of targets of another cluster away, then start again");
+      co_return Error(Code::kCorrupt,
+                      what + "): move the directories of targets of another cluster away, then start again");
     }
-    co_return Error(Code::kCorrupt, what + ", and no copy of it beside the targets is whole" +
-                                        ". Put back a copy of this file if there is one. Otherwise keep the targets as they are: "
-                                        "`headrace recover`, which rebuilds it from them, comes in a later version; what was "
-                                        "tiered can be had from the bucket with `headrace rehydrate`");
+    co_return Error(Code::kCorrupt,
+                    what + ", and no copy of it beside the targets is whole" +
+                        ". Put back a copy of this file if there is one. Otherwise keep the targets as they are: "
+                        "`headrace recover`, which rebuilds it from them, comes in a later version; what was "
+                        "tiered can be had from the bucket with `headrace rehydrate`");
   }
   if (!file.ok() || (newest != nullptr && newest->table->revision > file->revision)) {
-    std::string why = !file.ok() ? file.error().message() : "it is an older one (revision " + std::to_string(file->revision) + ", not " + std::to_string(newest->table->revision) + ")";
+    std::string why = !file.ok() ? file.error().message()
+                                 : "it is an older one (revision " + std::to_string(file->revision) + ", not " +
+                                       std::to_string(newest->table->revision) + ")";
     mended_ = path_ + " was not right (" + why + ") and was put back from " + newest->path;
     file = *newest->table;
     HR_CO_TRY(co_await write_file(path_, encode_coord_file(*file)));
@@ -113,7 +119,8 @@ Task<Result<uint64_t>> EmbeddedCoordinator::put(std::string key, std::string val
   for (const CoordEntry& entry : staged_.entries) {
     if (entry.key != key) bytes += entry.key.size() + entry.value.size();
   }
-  if (bytes > kMaxBytes) co_return Error(Code::kTooLarge, path_ + ": over " + std::to_string(kMaxBytes) + " bytes of records");
+  if (bytes > kMaxBytes)
+    co_return Error(Code::kTooLarge, path_ + ": over " + std::to_string(kMaxBytes) + " bytes of records");
   HR_CO_TRY(uint64_t version, staged_.put(key, std::move(value), expected));
   if (staged_.id == 0) staged_.id = env_.random.nonzero();
   if (next_ == nullptr) next_ = std::make_shared<Group>();
@@ -206,7 +213,8 @@ Task<void> EmbeddedCoordinator::write_copies(std::string bytes) {
     bool woken = co_await ListWait(round->waiting, env_.clock, deadline);
     if (!woken) break;
   }
-  if (round->under_way > 0 && round->error.empty()) round->error = "a copy is not written within " + std::to_string(kCopyPatience.count / 1'000'000'000) + " s";
+  if (round->under_way > 0 && round->error.empty())
+    round->error = "a copy is not written within " + std::to_string(kCopyPatience.count / 1'000'000'000) + " s";
   copied_ = round->written;
   copy_error_ = round->error;
 }

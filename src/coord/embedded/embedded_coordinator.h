@@ -1,5 +1,5 @@
-// EmbeddedCoordinator: the Coordinator of a cluster of one machine: all records in one file, STATE/coord, and a copy of it
-// beside every target, STATE/targets/tN/coord.
+// EmbeddedCoordinator: the Coordinator of a cluster of one machine: all records in one file, STATE/coord, and a copy of
+// it beside every target, STATE/targets/tN/coord.
 //
 // Every put writes the whole file anew beside the old one, flushes it, renames it into place and syncs the directory: a
 // power loss leaves either version whole. (Two alternating slots in one file would be a little cheaper, but a slot that
@@ -8,10 +8,10 @@
 // changes nothing; one that fails in or after it leaves open which version a restart will find, so from then on
 // everything is refused (kIo) until a restart reads what is there.
 //
-// A put is acknowledged when the file is durable and every copy that can be written is: a copy is never newer than what the
-// file has been, and a disk that takes no copy stops nothing. load() takes the newest of the file and its copies, and puts
-// the file right from it: a damaged or missing file, or an old one put back, is mended by any copy.
-// Owner: the node. Leases live in memory: they begin anew with the process, as the only node does.
+// A put is acknowledged when the file is durable and every copy that can be written is: a copy is never newer than what
+// the file has been, and a disk that takes no copy stops nothing. load() takes the newest of the file and its copies,
+// and puts the file right from it: a damaged or missing file, or an old one put back, is mended by any copy. Owner: the
+// node. Leases live in memory: they begin anew with the process, as the only node does.
 #pragma once
 
 #include <memory>
@@ -49,8 +49,8 @@ class EmbeddedCoordinator final : public Coordinator {
 
   // Waits for writes in progress; then every operation is kCancelled, and waits for changes end.
   [[nodiscard]] Task<void> close();
-  [[nodiscard]] uint64_t writes() const { return writes_; }  // of the file, since load()
-  [[nodiscard]] size_t copies() const { return copied_; }    // that hold the newest revision
+  [[nodiscard]] uint64_t writes() const { return writes_; }                    // of the file, since load()
+  [[nodiscard]] size_t copies() const { return copied_; }                      // that hold the newest revision
   [[nodiscard]] const std::string& copy_error() const { return copy_error_; }  // of the last write; empty: none
 
  private:

@@ -227,7 +227,8 @@ TEST(EmbeddedCoordinatorBadInput, AFullDiskFailsThePutAndChangesNothing) {
 
 struct WithCopies : Fixture {
   WithCopies() {
-    for (int i = 0; i < 3; ++i) EXPECT_TRUE(world.run(machine.env().disk.make_directories("/state/targets/t" + std::to_string(i))).ok());
+    for (int i = 0; i < 3; ++i)
+      EXPECT_TRUE(world.run(machine.env().disk.make_directories("/state/targets/t" + std::to_string(i))).ok());
   }
   std::unique_ptr<EmbeddedCoordinator> open() {
     auto out = std::make_unique<EmbeddedCoordinator>(machine.env(), kPath, "/state/targets");
@@ -236,7 +237,9 @@ struct WithCopies : Fixture {
   }
   static std::string copy(int i) { return "/state/targets/t" + std::to_string(i) + "/coord"; }
   void remove(const std::string& path) { EXPECT_TRUE(world.run(machine.env().disk.remove(path)).ok()) << path; }
-  void move(const std::string& from, const std::string& to) { EXPECT_TRUE(world.run(machine.env().disk.rename(from, to)).ok()) << from; }
+  void move(const std::string& from, const std::string& to) {
+    EXPECT_TRUE(world.run(machine.env().disk.rename(from, to)).ok()) << from;
+  }
 };
 
 TEST(EmbeddedCoordinatorBadInput, AFlippedTruncatedOrMissingFileIsMendedFromACopy) {
@@ -253,11 +256,14 @@ TEST(EmbeddedCoordinatorBadInput, AFlippedTruncatedOrMissingFileIsMendedFromACop
       auto file = f.world.run(f.machine.env().disk.open(kPath, {}));
       ASSERT_TRUE(file.ok() && f.world.run((*file)->resize(17)).ok());
     }
-    if (how == 3) ASSERT_TRUE(f.machine.disk().flip(kPath, 0) && f.machine.disk().flip(f.copy(0), 9));  // and one of the copies
+    if (how == 3)
+      ASSERT_TRUE(f.machine.disk().flip(kPath, 0) && f.machine.disk().flip(f.copy(0), 9));  // and one of the copies
     auto again = f.open();
     ASSERT_TRUE(f.loaded.ok()) << how << ": " << f.loaded.error().text();
     EXPECT_TRUE(again->found());
-    EXPECT_NE(again->mended().find("put back from /state/targets/t" + std::to_string(how == 3 ? 1 : 0)), std::string::npos) << again->mended();
+    EXPECT_NE(again->mended().find("put back from /state/targets/t" + std::to_string(how == 3 ? 1 : 0)),
+              std::string::npos)
+        << again->mended();
     EXPECT_EQ(f.world.run(again->get("x"))->value, "2");
     again.reset();
     auto third = f.open();  // the file itself is right again
@@ -312,10 +318,12 @@ TEST(EmbeddedCoordinatorBadInput, ADiskThatTakesNoCopyStopsNothing) {
   WithCopies f;
   auto coordinator = f.open();
   ASSERT_TRUE(f.world.run(coordinator->put("x", "1", 0)).ok());
-  ASSERT_TRUE(f.world.run(f.machine.env().disk.make_directories(f.copy(1) + ".new")).ok());  // no file can be made there
+  ASSERT_TRUE(
+      f.world.run(f.machine.env().disk.make_directories(f.copy(1) + ".new")).ok());  // no file can be made there
   ASSERT_TRUE(f.world.run(coordinator->put("x", "2", 1)).ok());
   EXPECT_EQ(coordinator->copies(), 2u);
-  EXPECT_NE(coordinator->copy_error().find("/state/targets/t1/coord.new"), std::string::npos) << coordinator->copy_error();
+  EXPECT_NE(coordinator->copy_error().find("/state/targets/t1/coord.new"), std::string::npos)
+      << coordinator->copy_error();
   coordinator.reset();
   f.remove(kPath);
   auto again = f.open();

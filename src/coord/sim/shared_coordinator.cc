@@ -13,7 +13,8 @@ bool SharedCoordinator::unavailable(const std::string& machine) const {
 }
 
 Clock::Sleep SharedCoordinator::delay() {
-  auto nanos = random_.between(static_cast<uint64_t>(options.min_delay.count), static_cast<uint64_t>(options.max_delay.count));
+  auto nanos =
+      random_.between(static_cast<uint64_t>(options.min_delay.count), static_cast<uint64_t>(options.max_delay.count));
   return clock_.sleep(Nanos{static_cast<int64_t>(nanos)});
 }
 

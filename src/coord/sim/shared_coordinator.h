@@ -31,7 +31,9 @@ class SharedCoordinator {
   SharedCoordinatorOptions options;  // may be changed at any time
 
   // For that long the machine's operations fail with kUnavailable (without effect). "" is every machine.
-  void make_unavailable(const std::string& machine, Nanos duration) { unavailable_until_[machine] = clock_.now() + duration; }
+  void make_unavailable(const std::string& machine, Nanos duration) {
+    unavailable_until_[machine] = clock_.now() + duration;
+  }
   void heal() { unavailable_until_.clear(); }
   [[nodiscard]] const CoordTable& table() const { return table_; }  // for checkers
   [[nodiscard]] uint64_t refused() const { return refused_; }       // operations that an injection failed
@@ -55,7 +57,8 @@ class SharedCoordinator {
 
 class SharedCoordinatorHandle final : public Coordinator {
  public:
-  SharedCoordinatorHandle(SharedCoordinator& shared, std::string machine) : shared_(shared), machine_(std::move(machine)) {}
+  SharedCoordinatorHandle(SharedCoordinator& shared, std::string machine)
+      : shared_(shared), machine_(std::move(machine)) {}
 
   [[nodiscard]] Task<Result<CoordRecord>> get(std::string key) override;
   [[nodiscard]] Task<Result<uint64_t>> put(std::string key, std::string value, uint64_t expected) override;

@@ -38,8 +38,7 @@ class FuseMount : public testing::Test {
   void write(const std::string& name, const std::string& text) const {
     int fd = ::open(at(name).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     ASSERT_GE(fd, 0) << std::strerror(errno);
-    ASSERT_EQ(::write(fd, text.data(), text.size()), static_cast<ssize_t>(text.size()))
-        << std::strerror(errno);
+    ASSERT_EQ(::write(fd, text.data(), text.size()), static_cast<ssize_t>(text.size())) << std::strerror(errno);
     ASSERT_EQ(::close(fd), 0);
   }
   [[nodiscard]] std::string read(const std::string& name) const {
@@ -126,8 +125,7 @@ TEST_F(FuseMount, GivesTypesModesOwnersAndNumbers) {
   ASSERT_EQ(::readlink(at("link").c_str(), target, sizeof target), 10);
   EXPECT_EQ(std::string(target, 10), "some/where");
   struct statx extended{};
-  ASSERT_EQ(::statx(AT_FDCWD, at("file").c_str(), 0, STATX_BASIC_STATS | STATX_BTIME, &extended),
-            0);
+  ASSERT_EQ(::statx(AT_FDCWD, at("file").c_str(), 0, STATX_BASIC_STATS | STATX_BTIME, &extended), 0);
   EXPECT_TRUE((extended.stx_mask & STATX_BTIME) != 0);
   EXPECT_GT(extended.stx_btime.tv_sec, 1'600'000'000);
   EXPECT_EQ(extended.stx_size, 1U);
@@ -137,8 +135,7 @@ TEST_F(FuseMount, ChangesAttributes) {
   write("f", "hello");
   ASSERT_EQ(::chmod(at("f").c_str(), 0751), 0);
   ASSERT_EQ(::chown(at("f").c_str(), 12, 34), 0);
-  timespec times[2] = {{.tv_sec = -5, .tv_nsec = 123456789},
-                       {.tv_sec = 1'000'000'000, .tv_nsec = 987654321}};
+  timespec times[2] = {{.tv_sec = -5, .tv_nsec = 123456789}, {.tv_sec = 1'000'000'000, .tv_nsec = 987654321}};
   ASSERT_EQ(::utimensat(AT_FDCWD, at("f").c_str(), times, 0), 0);
   struct stat now = status("f");
   EXPECT_EQ(now.st_mode & 07777, 0751U);
@@ -217,8 +214,7 @@ TEST_F(FuseMount, LinksCountNames) {
 TEST_F(FuseMount, RenamesReplacesAndRefuses) {
   write("a", "1");
   write("b", "2");
-  EXPECT_FAILS(::renameat2(AT_FDCWD, at("a").c_str(), AT_FDCWD, at("b").c_str(), RENAME_NOREPLACE),
-               EEXIST);
+  EXPECT_FAILS(::renameat2(AT_FDCWD, at("a").c_str(), AT_FDCWD, at("b").c_str(), RENAME_NOREPLACE), EEXIST);
   ASSERT_EQ(::renameat2(AT_FDCWD, at("a").c_str(), AT_FDCWD, at("c").c_str(), RENAME_NOREPLACE), 0);
   ASSERT_EQ(::rename(at("c").c_str(), at("b").c_str()), 0);
   EXPECT_EQ(read("b"), "1");
@@ -304,11 +300,9 @@ TEST_F(FuseMount, MapsFilesSharedAndPrivate) {
   constexpr size_t kSize = 1 << 20;
   write("f", pattern(kSize, 4));
   int fd = ::open(at("f").c_str(), O_RDWR | O_CLOEXEC);
-  auto* shared =
-      static_cast<char*>(::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  auto* shared = static_cast<char*>(::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
   ASSERT_NE(shared, MAP_FAILED);
-  auto* own =
-      static_cast<char*>(::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
+  auto* own = static_cast<char*>(::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
   ASSERT_NE(own, MAP_FAILED);
   EXPECT_EQ(std::string(shared, kSize), pattern(kSize, 4));
   std::memcpy(shared + 5000, "mapped", 6);
@@ -363,15 +357,13 @@ TEST_F(FuseMount, KeepsExtendedAttributes) {
   EXPECT_FAILS(::listxattr(path.c_str(), value, 5), ERANGE);
   ASSERT_EQ(::removexattr(path.c_str(), "user.a"), 0);
   EXPECT_FAILS(::removexattr(path.c_str(), "user.a"), ENODATA);
-  EXPECT_FAILS(::getxattr(path.c_str(), "system.posix_acl_access", value, sizeof value),
-               EOPNOTSUPP);
+  EXPECT_FAILS(::getxattr(path.c_str(), "system.posix_acl_access", value, sizeof value), EOPNOTSUPP);
 }
 
 TEST_F(FuseMount, ListsTenThousandNamesWhileOthersAreMade) {
   constexpr int kFiles = 10000;
   ASSERT_EQ(::mkdir(at("d").c_str(), 0755), 0);
-  for (int i = 0; i < kFiles; ++i)
-    ASSERT_EQ(::mknod(at("d/f" + std::to_string(i)).c_str(), S_IFREG | 0644, 0), 0);
+  for (int i = 0; i < kFiles; ++i) ASSERT_EQ(::mknod(at("d/f" + std::to_string(i)).c_str(), S_IFREG | 0644, 0), 0);
   DIR* directory = ::opendir(at("d").c_str());
   ASSERT_NE(directory, nullptr);
   std::multiset<std::string> names;
@@ -417,15 +409,9 @@ TEST_F(FuseMount, EnforcesPermissionsAndGivesFilesToWhoMakesThem) {
   ASSERT_EQ(::chmod(at("open").c_str(), 0777), 0);
   write("secret", "x");
   ASSERT_EQ(::chmod(at("secret").c_str(), 0600), 0);
-  EXPECT_EQ(
-      as_user(1001, 1002, [&] { return ::open(at("secret").c_str(), O_RDONLY) < 0 ? errno : 0; }),
-      EACCES);
-  EXPECT_EQ(as_user(1001, 1002, [&] { return ::mkdir(at("mine").c_str(), 0755) < 0 ? errno : 0; }),
-            EACCES);
-  EXPECT_EQ(as_user(1001, 1002,
-                    [&] {
-                      return ::open(at("open/f").c_str(), O_CREAT | O_WRONLY, 0644) < 0 ? errno : 0;
-                    }),
+  EXPECT_EQ(as_user(1001, 1002, [&] { return ::open(at("secret").c_str(), O_RDONLY) < 0 ? errno : 0; }), EACCES);
+  EXPECT_EQ(as_user(1001, 1002, [&] { return ::mkdir(at("mine").c_str(), 0755) < 0 ? errno : 0; }), EACCES);
+  EXPECT_EQ(as_user(1001, 1002, [&] { return ::open(at("open/f").c_str(), O_CREAT | O_WRONLY, 0644) < 0 ? errno : 0; }),
             0);
   EXPECT_EQ(status("open/f").st_uid, 1001U);
   EXPECT_EQ(status("open/f").st_gid, 1002U);
@@ -458,15 +444,10 @@ TEST_F(FuseMount, TakesPrivilegesFromProgramsThatAreChanged) {
             0);
   EXPECT_EQ(status("program").st_mode & 07777, 0777U) << "write";
   prepare();
-  EXPECT_EQ(
-      as_user(1001, 1001, [&] { return ::truncate(at("program").c_str(), 0) == 0 ? 0 : errno; }),
-      0);
+  EXPECT_EQ(as_user(1001, 1001, [&] { return ::truncate(at("program").c_str(), 0) == 0 ? 0 : errno; }), 0);
   EXPECT_EQ(status("program").st_mode & 07777, 0777U) << "truncate";
   prepare();
-  EXPECT_EQ(
-      as_user(1001, 1001,
-              [&] { return ::open(at("program").c_str(), O_WRONLY | O_TRUNC) >= 0 ? 0 : errno; }),
-      0);
+  EXPECT_EQ(as_user(1001, 1001, [&] { return ::open(at("program").c_str(), O_WRONLY | O_TRUNC) >= 0 ? 0 : errno; }), 0);
   EXPECT_EQ(status("program").st_mode & 07777, 0777U) << "open with O_TRUNC";
   prepare();
   ASSERT_EQ(::chown(at("program").c_str(), 1003, 1003), 0);
@@ -478,8 +459,7 @@ TEST_F(FuseMount, TakesPrivilegesFromProgramsThatAreChanged) {
   EXPECT_EQ(status("program").st_mode & 07777, 06777U) << "root may";
   // version 2, effective: cap_net_bind_service
   const unsigned char capability[20] = {1, 0, 0, 2, 0, 4};
-  ASSERT_EQ(
-      ::setxattr(at("program").c_str(), "security.capability", capability, sizeof capability, 0), 0)
+  ASSERT_EQ(::setxattr(at("program").c_str(), "security.capability", capability, sizeof capability, 0), 0)
       << std::strerror(errno);
   EXPECT_EQ(as_user(1001, 1001,
                     [&] {
@@ -521,7 +501,7 @@ TEST_F(FuseMount, ExchangesTwoNames) {
 TEST_F(FuseMount, MakesAFileWithoutAName) {
   int fd = ::open(at("").c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   ASSERT_GE(fd, 0) << std::strerror(errno);
-  struct stat s {};
+  struct stat s{};
   EXPECT_EQ(::fstat(fd, &s), 0);
   EXPECT_EQ(s.st_nlink, 0U);
   EXPECT_EQ(::write(fd, "named", 5), 5);
@@ -534,12 +514,12 @@ TEST_F(FuseMount, MakesAFileWithoutAName) {
 TEST_F(FuseMount, LocksAreTheFileSystems) {
   write("f", "0123456789");
   int mine = ::open(at("f").c_str(), O_RDWR | O_CLOEXEC);
-  struct flock lock {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2, .l_len = 3, .l_pid = 0};
+  struct flock lock{.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2, .l_len = 3, .l_pid = 0};
   EXPECT_EQ(::fcntl(mine, F_SETLK, &lock), 0);
   pid_t child = ::fork();
   if (child == 0) {
     int fd = ::open(at("f").c_str(), O_RDWR | O_CLOEXEC);
-    struct flock other {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0, .l_pid = 0};
+    struct flock other{.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0, .l_pid = 0};
     bool refused = ::fcntl(fd, F_SETLK, &other) == -1 && errno == EAGAIN;
     bool found = ::fcntl(fd, F_GETLK, &other) == 0 && other.l_type == F_WRLCK && other.l_start == 2 &&
                  other.l_len == 3 && other.l_pid == ::getppid();
@@ -714,8 +694,7 @@ TEST_F(FuseMount, ANewMountClearsADeadOne) {
 
 TEST_F(FuseMount, BadInputASecondMountAtTheSamePlaceIsRefused) {
   ServedMount second({}, at(""));
-  EXPECT_NE(second.started().find("is mounted already (headrace)"), std::string::npos)
-      << second.started();
+  EXPECT_NE(second.started().find("is mounted already (headrace)"), std::string::npos) << second.started();
   EXPECT_NE(second.started().find("umount"), std::string::npos) << second.started();
   EXPECT_EQ(second.wait(), 0);
 }

@@ -2,20 +2,15 @@
 
 namespace headrace {
 
-FuseGateway::FuseGateway(Env env, FileSystem& files, DevFuseTransport::Poll poll,
-                         Blocking& notifiers, FuseGatewayOptions options)
-    : env_(env),
-      files_(files),
-      poll_(std::move(poll)),
-      notifiers_(notifiers),
-      options_(std::move(options)) {}
+FuseGateway::FuseGateway(Env env, FileSystem& files, DevFuseTransport::Poll poll, Blocking& notifiers,
+                         FuseGatewayOptions options)
+    : env_(env), files_(files), poll_(std::move(poll)), notifiers_(notifiers), options_(std::move(options)) {}
 
 Task<Result<void>> FuseGateway::mount(std::string directory) {
   HR_ASSERT(mount_ == nullptr);
   MountOptions options = options_.mount;
-  HR_CO_TRY(Mount mounted, co_await env_.blocking.run([directory = std::move(directory), options] {
-    return Mount::at(directory, options);
-  }));
+  HR_CO_TRY(Mount mounted, co_await env_.blocking.run(
+                               [directory = std::move(directory), options] { return Mount::at(directory, options); }));
   mount_ = std::make_shared<Mount>(std::move(mounted));
   transport_.emplace(mount_->fd(), poll_, notifiers_);
   session_.emplace(env_, files_, *transport_, options_.session);
@@ -42,8 +37,7 @@ Task<Result<void>> FuseGateway::unmount(Nanos grace) {
   constexpr Nanos kAgain = milliseconds(50);
   Nanos deadline = env_.clock.now() + grace;
   for (;;) {
-    Result<void> unmounted =
-        co_await env_.blocking.run([mount = mount_] { return mount->unmount(); });
+    Result<void> unmounted = co_await env_.blocking.run([mount = mount_] { return mount->unmount(); });
     if (unmounted.ok()) co_return Result<void>();
     if (unmounted.code() != Code::kBusy) co_return unmounted;
     if (env_.clock.now() >= deadline) break;

@@ -38,14 +38,9 @@ class MemoryFileSystem::Opened final : public OpenFile {
 
 MemoryFileSystem::MemoryFileSystem(Clock& clock) : clock_(clock) {
   auto root = std::make_shared<Inode>();
-  root->attributes = {.id = kRootFile,
-                      .generation = 1,
-                      .type = FileType::kDirectory,
-                      .mode = 0755,
-                      .links = 2,
-                      .parent = kRootFile};
-  root->attributes.atime = root->attributes.mtime = root->attributes.ctime =
-      root->attributes.btime = now();
+  root->attributes = {
+      .id = kRootFile, .generation = 1, .type = FileType::kDirectory, .mode = 0755, .links = 2, .parent = kRootFile};
+  root->attributes.atime = root->attributes.mtime = root->attributes.ctime = root->attributes.btime = now();
   inodes_.emplace(kRootFile, root);
   reads_may_go_.set();
 }
@@ -70,14 +65,12 @@ Result<MemoryFileSystem::InodeRef> MemoryFileSystem::inode(FileId id) {
 
 Result<MemoryFileSystem::InodeRef> MemoryFileSystem::directory(FileId id) {
   HR_TRY(InodeRef found, inode(id));
-  if (found->attributes.type != FileType::kDirectory)
-    return Error(Code::kNotDirectory, "not a directory");
+  if (found->attributes.type != FileType::kDirectory) return Error(Code::kNotDirectory, "not a directory");
   if (found->attributes.links == 0) return absent();
   return found;
 }
 
-Result<MemoryFileSystem::InodeRef> MemoryFileSystem::child(const Inode& parent,
-                                                           const std::string& name) {
+Result<MemoryFileSystem::InodeRef> MemoryFileSystem::child(const Inode& parent, const std::string& name) {
   auto found = parent.names.find(name);
   if (found == parent.names.end()) return absent();
   return inode(found->second.id);
@@ -112,8 +105,7 @@ void MemoryFileSystem::reclaim(Inode& inode) {
 }
 
 Result<MemoryFileSystem::InodeRef> MemoryFileSystem::add(FileId parent_id, const std::string& name,
-                                                         const MakeOptions& options,
-                                                         Credentials who) {
+                                                         const MakeOptions& options, Credentials who) {
   HR_TRY(InodeRef parent, directory(parent_id));
   if (parent->names.contains(name)) return Error(Code::kExists, "exists");
   InodeRef made = new_inode(*parent, options, who);
@@ -122,8 +114,7 @@ Result<MemoryFileSystem::InodeRef> MemoryFileSystem::add(FileId parent_id, const
   return made;
 }
 
-MemoryFileSystem::InodeRef MemoryFileSystem::new_inode(const Inode& parent,
-                                                       const MakeOptions& options,
+MemoryFileSystem::InodeRef MemoryFileSystem::new_inode(const Inode& parent, const MakeOptions& options,
                                                        Credentials who) {
   auto made = std::make_shared<Inode>();
   Attributes& attributes = made->attributes;
@@ -156,30 +147,24 @@ Task<Result<Attributes>> MemoryFileSystem::lookup(FileId parent, std::string nam
   co_return found->attributes;
 }
 
-Task<Result<Attributes>> MemoryFileSystem::make(FileId parent, std::string name,
-                                                MakeOptions options, Credentials who) {
+Task<Result<Attributes>> MemoryFileSystem::make(FileId parent, std::string name, MakeOptions options, Credentials who) {
   co_await yield();
   HR_CO_TRY(InodeRef made, add(parent, name, options, who));
   co_return made->attributes;
 }
 
-Task<Result<FileSystem::Created>> MemoryFileSystem::create(FileId parent, std::string name,
-                                                           uint32_t mode, OpenMode open,
-                                                           Credentials who) {
+Task<Result<FileSystem::Created>> MemoryFileSystem::create(FileId parent, std::string name, uint32_t mode,
+                                                           OpenMode open, Credentials who) {
   co_await yield();
-  HR_CO_TRY(
-      InodeRef made,
-      add(parent, name, {.type = FileType::kFile, .mode = mode, .rdev = 0, .target = {}}, who));
+  HR_CO_TRY(InodeRef made, add(parent, name, {.type = FileType::kFile, .mode = mode, .rdev = 0, .target = {}}, who));
   co_return Created{made->attributes, opened(made, open)};
 }
 
-Task<Result<FileSystem::Created>> MemoryFileSystem::create_unnamed(FileId parent, uint32_t mode,
-                                                                   OpenMode open,
+Task<Result<FileSystem::Created>> MemoryFileSystem::create_unnamed(FileId parent, uint32_t mode, OpenMode open,
                                                                    Credentials who) {
   co_await yield();
   HR_CO_TRY(InodeRef in, directory(parent));
-  InodeRef made = new_inode(
-      *in, {.type = FileType::kFile, .mode = mode, .rdev = 0, .target = {}}, who);
+  InodeRef made = new_inode(*in, {.type = FileType::kFile, .mode = mode, .rdev = 0, .target = {}}, who);
   made->attributes.links = 0;
   co_return Created{made->attributes, opened(made, open)};
 }
@@ -188,8 +173,7 @@ Task<Result<void>> MemoryFileSystem::unlink(FileId parent, std::string name) {
   co_await yield();
   HR_CO_TRY(InodeRef in, directory(parent));
   HR_CO_TRY(InodeRef found, child(*in, name));
-  if (found->attributes.type == FileType::kDirectory)
-    co_return Error(Code::kIsDirectory, "is a directory");
+  if (found->attributes.type == FileType::kDirectory) co_return Error(Code::kIsDirectory, "is a directory");
   erase(*in, name);
   drop_link(*found);
   co_return Result<void>();
@@ -199,8 +183,7 @@ Task<Result<void>> MemoryFileSystem::remove_directory(FileId parent, std::string
   co_await yield();
   HR_CO_TRY(InodeRef in, directory(parent));
   HR_CO_TRY(InodeRef found, child(*in, name));
-  if (found->attributes.type != FileType::kDirectory)
-    co_return Error(Code::kNotDirectory, "not a directory");
+  if (found->attributes.type != FileType::kDirectory) co_return Error(Code::kNotDirectory, "not a directory");
   if (!found->names.empty()) co_return Error(Code::kNotEmpty, "not empty");
   erase(*in, name);
   --in->attributes.links;
@@ -265,8 +248,7 @@ Task<Result<Attributes>> MemoryFileSystem::link(FileId file, FileId parent, std:
   co_await yield();
   HR_CO_TRY(InodeRef in, directory(parent));
   HR_CO_TRY(InodeRef found, inode(file));
-  if (found->attributes.type == FileType::kDirectory)
-    co_return Error(Code::kNotPermitted, "a directory");
+  if (found->attributes.type == FileType::kDirectory) co_return Error(Code::kNotPermitted, "a directory");
   if (in->names.contains(name)) co_return Error(Code::kExists, "exists");
   insert(*in, name, file);
   ++found->attributes.links;
@@ -277,13 +259,12 @@ Task<Result<Attributes>> MemoryFileSystem::link(FileId file, FileId parent, std:
 Task<Result<std::string>> MemoryFileSystem::read_link(FileId file) {
   co_await yield();
   HR_CO_TRY(InodeRef found, inode(file));
-  if (found->attributes.type != FileType::kSymlink)
-    co_return Error(Code::kInvalid, "not a symlink");
+  if (found->attributes.type != FileType::kSymlink) co_return Error(Code::kInvalid, "not a symlink");
   co_return found->target;
 }
 
-Task<Result<ReadDirectoryReply>> MemoryFileSystem::read_directory(FileId id, uint64_t after,
-                                                                  uint32_t limit, bool plus) {
+Task<Result<ReadDirectoryReply>> MemoryFileSystem::read_directory(FileId id, uint64_t after, uint32_t limit,
+                                                                  bool plus) {
   co_await yield();
   HR_CO_TRY(InodeRef in, directory(id));
   ReadDirectoryReply reply;
@@ -323,10 +304,8 @@ Task<Result<Attributes>> MemoryFileSystem::set_attributes(FileId file, Attribute
   if ((change.mask & kSetMode) != 0) attributes.mode = change.mode;
   if ((change.mask & kSetUid) != 0) attributes.uid = change.uid;
   if ((change.mask & kSetGid) != 0) attributes.gid = change.gid;
-  if ((change.mask & kSetAtime) != 0)
-    attributes.atime = change.atime == kNow ? now() : change.atime;
-  if ((change.mask & kSetMtime) != 0)
-    attributes.mtime = change.mtime == kNow ? now() : change.mtime;
+  if ((change.mask & kSetAtime) != 0) attributes.atime = change.atime == kNow ? now() : change.atime;
+  if ((change.mask & kSetMtime) != 0) attributes.mtime = change.mtime == kNow ? now() : change.mtime;
   touch(*found, false);
   co_return attributes;
 }
@@ -339,8 +318,8 @@ Task<Result<std::string>> MemoryFileSystem::get_xattr(FileId file, std::string n
   co_return value->second;
 }
 
-Task<Result<void>> MemoryFileSystem::set_xattr(FileId file, std::string name, std::string value,
-                                               bool must_create, bool must_replace) {
+Task<Result<void>> MemoryFileSystem::set_xattr(FileId file, std::string name, std::string value, bool must_create,
+                                               bool must_replace) {
   co_await yield();
   HR_CO_TRY(InodeRef found, inode(file));
   bool there = found->xattrs.contains(name);
@@ -402,8 +381,7 @@ void MemoryFileSystem::put(Inode& inode, uint64_t offset, ByteView bytes) {
     uint64_t start = round_down(offset, kPiece);
     size_t part = std::min<size_t>(bytes.size(), start + kPiece - offset);
     auto found = inode.pieces.find(start);
-    Buffer changed = found == inode.pieces.end() ? Buffer::zeroed(kPiece)
-                                                 : Buffer::copy_of(found->second.view());
+    Buffer changed = found == inode.pieces.end() ? Buffer::zeroed(kPiece) : Buffer::copy_of(found->second.view());
     std::memcpy(changed.data() + (offset - start), bytes.data(), part);
     inode.pieces[start] = std::move(changed);
     offset += part;
@@ -423,15 +401,13 @@ Task<Result<OpenFileRef>> MemoryFileSystem::open(FileId file, OpenMode mode) {
   co_return opened(found, mode);
 }
 
-Task<Result<std::vector<Buffer>>> MemoryFileSystem::read(OpenFileRef file, uint64_t offset,
-                                                         uint64_t length) {
+Task<Result<std::vector<Buffer>>> MemoryFileSystem::read(OpenFileRef file, uint64_t offset, uint64_t length) {
   co_await yield();
   ++waiting_reads_;
   co_await reads_may_go_.wait();
   --waiting_reads_;
   const auto* open = static_cast<Opened*>(file.get());
-  if (!open->mode().read)
-    co_return Error(Code::kInvalid, "read of a file that is open for writing alone");
+  if (!open->mode().read) co_return Error(Code::kInvalid, "read of a file that is open for writing alone");
   Inode& inode = static_cast<Opened*>(file.get())->inode();
   std::vector<Buffer> pieces;
   uint64_t end = std::min(inode.attributes.size, offset + length);
@@ -439,8 +415,7 @@ Task<Result<std::vector<Buffer>>> MemoryFileSystem::read(OpenFileRef file, uint6
     uint64_t start = round_down(offset, kPiece);
     uint64_t part = std::min(end, start + kPiece) - offset;
     auto found = inode.pieces.find(start);
-    pieces.push_back(found == inode.pieces.end() ? Buffer::zeroed(part)
-                                                 : found->second.slice(offset - start, part));
+    pieces.push_back(found == inode.pieces.end() ? Buffer::zeroed(part) : found->second.slice(offset - start, part));
     offset += part;
   }
   co_return pieces;
@@ -449,8 +424,7 @@ Task<Result<std::vector<Buffer>>> MemoryFileSystem::read(OpenFileRef file, uint6
 Task<Result<uint64_t>> MemoryFileSystem::write(OpenFileRef file, uint64_t offset, Buffer data) {
   co_await yield();
   auto* open = static_cast<Opened*>(file.get());
-  if (!open->mode().write)
-    co_return Error(Code::kInvalid, "write to a file that is open for reading alone");
+  if (!open->mode().write) co_return Error(Code::kInvalid, "write to a file that is open for reading alone");
   Inode& inode = open->inode();
   if (open->mode().append) offset = inode.attributes.size;
   put(inode, offset, data.view());
@@ -503,8 +477,7 @@ Task<Result<bool>> MemoryFileSystem::lock(FileId file, FileLock lock, Nanos wait
   }
   HR_CO_TRY(InodeRef found, inode(file));
   std::erase_if(found->locks, [&lock](const FileLock& held) {
-    return held.owner == lock.owner && held.whole == lock.whole && held.begin < lock.end &&
-           lock.begin < held.end;
+    return held.owner == lock.owner && held.whole == lock.whole && held.begin < lock.end && lock.begin < held.end;
   });
   if (lock.kind != LockKind::kUnlock) found->locks.push_back(lock);
   co_return true;
@@ -516,8 +489,7 @@ Task<Result<std::optional<FileLock>>> MemoryFileSystem::find_lock(FileId file, F
   for (const FileLock& held : found->locks) {
     bool exclusive = held.kind == LockKind::kExclusive || lock.kind == LockKind::kExclusive;
     bool apart = held.end <= lock.begin || lock.end <= held.begin;
-    if (lock.kind != LockKind::kUnlock && exclusive && !apart && held.owner != lock.owner &&
-        held.whole == lock.whole)
+    if (lock.kind != LockKind::kUnlock && exclusive && !apart && held.owner != lock.owner && held.whole == lock.whole)
       co_return held;
   }
   co_return std::optional<FileLock>();
@@ -527,9 +499,8 @@ Task<Result<void>> MemoryFileSystem::unlock_all(FileId file, uint64_t owner, boo
   co_await yield();
   Result<InodeRef> found = inode(file);
   if (found.ok())
-    std::erase_if((*found)->locks, [owner, whole](const FileLock& held) {
-      return held.owner == owner && held.whole == whole;
-    });
+    std::erase_if((*found)->locks,
+                  [owner, whole](const FileLock& held) { return held.owner == owner && held.whole == whole; });
   co_return Result<void>();
 }
 
@@ -543,9 +514,8 @@ Task<Result<FileSystemStatistics>> MemoryFileSystem::statistics() {
   co_await yield();
   uint64_t used = 0;
   for (const auto& [id, inode] : inodes_) used += inode->attributes.bytes;
-  co_return FileSystemStatistics{.total_bytes = kTotal,
-                                 .free_bytes = kTotal - std::min(kTotal, used),
-                                 .files = inodes_.size()};
+  co_return FileSystemStatistics{
+      .total_bytes = kTotal, .free_bytes = kTotal - std::min(kTotal, used), .files = inodes_.size()};
 }
 
 Task<Result<void>> MemoryFileSystem::sync_all() {
@@ -566,16 +536,14 @@ void MemoryFileSystem::hold_reads(bool hold) {
   }
 }
 
-Task<void> MemoryFileSystem::write_elsewhere(FileId parent, std::string name, std::string bytes,
-                                             bool mtime_moves) {
+Task<void> MemoryFileSystem::write_elsewhere(FileId parent, std::string name, std::string bytes, bool mtime_moves) {
   Result<InodeRef> in = directory(parent);
   HR_ASSERT(in.ok());
   Result<InodeRef> found = child(**in, name);
   HR_ASSERT(found.ok());
   put(**found, 0, bytes_of(bytes));
   if (mtime_moves) touch(**found, true);
-  if (invalidate_)
-    co_await invalidate_({.file = (*found)->attributes.id, .attributes = true, .data = true});
+  if (invalidate_) co_await invalidate_({.file = (*found)->attributes.id, .attributes = true, .data = true});
 }
 
 }  // namespace headrace

@@ -22,27 +22,22 @@ class MemoryFileSystem final : public FileSystem {
   Task<Result<Attributes>> lookup(FileId parent, std::string name) override;
   Task<Result<Attributes>> get_attributes(FileId file) override;
   Task<Result<Attributes>> set_attributes(FileId file, AttributeChange change) override;
-  Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options,
-                                Credentials who) override;
-  Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open,
-                               Credentials who) override;
-  Task<Result<Created>> create_unnamed(FileId parent, uint32_t mode, OpenMode open,
-                                       Credentials who) override;
+  Task<Result<Attributes>> make(FileId parent, std::string name, MakeOptions options, Credentials who) override;
+  Task<Result<Created>> create(FileId parent, std::string name, uint32_t mode, OpenMode open, Credentials who) override;
+  Task<Result<Created>> create_unnamed(FileId parent, uint32_t mode, OpenMode open, Credentials who) override;
   Task<Result<void>> unlink(FileId parent, std::string name) override;
   Task<Result<void>> remove_directory(FileId parent, std::string name) override;
   Task<Result<void>> rename(RenameOptions options) override;
   Task<Result<Attributes>> link(FileId file, FileId parent, std::string name) override;
   Task<Result<std::string>> read_link(FileId file) override;
-  Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after, uint32_t limit,
-                                                  bool plus) override;
+  Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) override;
   Task<Result<std::string>> get_xattr(FileId file, std::string name) override;
   Task<Result<void>> set_xattr(FileId file, std::string name, std::string value, bool must_create,
                                bool must_replace) override;
   Task<Result<std::vector<std::string>>> list_xattr(FileId file) override;
   Task<Result<void>> remove_xattr(FileId file, std::string name) override;
   Task<Result<OpenFileRef>> open(FileId file, OpenMode mode) override;
-  Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset,
-                                         uint64_t length) override;
+  Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset, uint64_t length) override;
   Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) override;
   Task<Result<void>> sync(FileId file) override;
   Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) override;
@@ -92,8 +87,8 @@ class MemoryFileSystem final : public FileSystem {
   [[nodiscard]] Result<InodeRef> directory(FileId id);
   [[nodiscard]] Result<InodeRef> child(const Inode& parent, const std::string& name);
   [[nodiscard]] InodeRef new_inode(const Inode& parent, const MakeOptions& options, Credentials who);
-  [[nodiscard]] Result<InodeRef> add(FileId parent, const std::string& name,
-                                     const MakeOptions& options, Credentials who);
+  [[nodiscard]] Result<InodeRef> add(FileId parent, const std::string& name, const MakeOptions& options,
+                                     Credentials who);
   void insert(Inode& parent, const std::string& name, FileId id);
   void erase(Inode& parent, const std::string& name);
   void drop_link(Inode& inode);

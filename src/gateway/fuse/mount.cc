@@ -32,8 +32,7 @@ std::string unescape(const std::string& text) {
       out += text[i];
       continue;
     }
-    out += static_cast<char>((text[i + 1] - '0') << 6 | (text[i + 2] - '0') << 3 |
-                             (text[i + 3] - '0'));
+    out += static_cast<char>((text[i + 1] - '0') << 6 | (text[i + 2] - '0') << 3 | (text[i + 3] - '0'));
     i += 3;
   }
   return out;
@@ -55,8 +54,7 @@ Result<std::string> resolve(const std::string& directory) {
   char resolved[PATH_MAX];
   if (::realpath(parent.c_str(), resolved) == nullptr)
     return Error(errno == ENOENT ? Code::kNotFound : Code::kInvalid,
-                 "mount: " + parent + ": " + std::strerror(errno) + "; make it first: mkdir -p " +
-                     directory);
+                 "mount: " + parent + ": " + std::strerror(errno) + "; make it first: mkdir -p " + directory);
   std::string out = resolved;
   if (name.empty()) return out;
   return out == "/" ? "/" + name : out + "/" + name;
@@ -69,8 +67,7 @@ Result<std::string> resolve_whole(const std::string& directory) {
   char resolved[PATH_MAX];
   if (::realpath(path.c_str(), resolved) == nullptr)
     return Error(errno == ENOENT ? Code::kNotFound : Code::kInvalid,
-                 "mount: " + directory + ": " + std::strerror(errno) +
-                     "; make it first: mkdir -p " + directory);
+                 "mount: " + directory + ": " + std::strerror(errno) + "; make it first: mkdir -p " + directory);
   return std::string(resolved);
 }
 
@@ -107,14 +104,12 @@ Result<int> open_device() {
   int fd = ::open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
   if (fd >= 0) return fd;
   if (errno == ENOENT || errno == ENODEV || errno == ENXIO)
-    return Error(
-        Code::kNotSupported,
-        "mount: this machine has no /dev/fuse; load it with 'modprobe fuse', or give the container "
-        "'--device /dev/fuse --cap-add SYS_ADMIN'");
+    return Error(Code::kNotSupported,
+                 "mount: this machine has no /dev/fuse; load it with 'modprobe fuse', or give the container "
+                 "'--device /dev/fuse --cap-add SYS_ADMIN'");
   if (errno == EACCES || errno == EPERM)
-    return Error(
-        Code::kNotPermitted,
-        "mount: /dev/fuse may not be opened; run as root, or allow the device in the container");
+    return Error(Code::kNotPermitted,
+                 "mount: /dev/fuse may not be opened; run as root, or allow the device in the container");
   return Error(Code::kIo, std::string("mount: /dev/fuse: ") + std::strerror(errno));
 }
 
@@ -124,8 +119,7 @@ Result<Mount> Mount::at(std::string directory, MountOptions options) {
   HR_TRY(std::string path, resolve_whole(directory));
   HR_TRY(check_mount_point(path));
   HR_TRY(int fd, open_device());
-  std::string data = "fd=" + std::to_string(fd) +
-                     ",rootmode=40000,user_id=" + std::to_string(::geteuid()) +
+  std::string data = "fd=" + std::to_string(fd) + ",rootmode=40000,user_id=" + std::to_string(::geteuid()) +
                      ",group_id=" + std::to_string(::getegid()) +
                      ",default_permissions,max_read=" + std::to_string(kFuseMaxWrite);
   if (options.allow_other) data += ",allow_other";
@@ -133,8 +127,7 @@ Result<Mount> Mount::at(std::string directory, MountOptions options) {
   if (options.read_only) flags |= MS_RDONLY;
   if (!options.allow_suid) flags |= MS_NOSUID;
   if (!options.allow_devices) flags |= MS_NODEV;
-  if (::mount(options.source.c_str(), path.c_str(), kType, flags, data.c_str()) == 0)
-    return Mount(path, fd);
+  if (::mount(options.source.c_str(), path.c_str(), kType, flags, data.c_str()) == 0) return Mount(path, fd);
   int error = errno;
   ::close(fd);
   switch (error) {
@@ -142,8 +135,7 @@ Result<Mount> Mount::at(std::string directory, MountOptions options) {
       return Error(Code::kNotPermitted,
                    "mount: only root may mount; run as root (in a container: --cap-add SYS_ADMIN)");
     case ENODEV:
-      return Error(Code::kNotSupported,
-                   "mount: this kernel has no FUSE; load it with 'modprobe fuse'");
+      return Error(Code::kNotSupported, "mount: this kernel has no FUSE; load it with 'modprobe fuse'");
     case EBUSY:
       return Error(Code::kBusy, "mount: " + path + " is in use; unmount it first: umount " + path);
     default:
@@ -199,18 +191,16 @@ Result<void> Mount::set_read_ahead(uint32_t kib) {
 Result<void> unmount_directory(const std::string& directory, bool force) {
   HR_TRY(std::string path, resolve(directory));
   MountedAt mounted = mounted_at(path);
-  if (mounted.type != kType)
-    return Error(Code::kNotFound, "unmount: nothing of headrace is mounted at " + path);
+  if (mounted.type != kType) return Error(Code::kNotFound, "unmount: nothing of headrace is mounted at " + path);
   if (force) {
     force_unmount(path);
     return {};
   }
   if (::umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) return {};
   if (errno == EBUSY)
-    return Error(Code::kBusy, "unmount: " + path + " is in use; end what uses it (fuser -vm " +
-                                  path + "), or unmount by force");
-  if (errno == EPERM)
-    return Error(Code::kNotPermitted, "unmount: only root may unmount; run as root");
+    return Error(Code::kBusy,
+                 "unmount: " + path + " is in use; end what uses it (fuser -vm " + path + "), or unmount by force");
+  if (errno == EPERM) return Error(Code::kNotPermitted, "unmount: only root may unmount; run as root");
   return Error(Code::kIo, "unmount: " + path + ": " + std::strerror(errno));
 }
 

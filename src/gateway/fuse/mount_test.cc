@@ -14,8 +14,7 @@ TEST(Mount, BadInputAMissingMountPointIsNamedWithTheMend) {
   Result<Mount> mounted = Mount::at("/tmp/headrace-is-not-there/a", {});
   ASSERT_FALSE(mounted.ok());
   EXPECT_EQ(mounted.code(), Code::kNotFound);
-  EXPECT_NE(mounted.error().message().find("mkdir -p /tmp/headrace-is-not-there/a"),
-            std::string::npos)
+  EXPECT_NE(mounted.error().message().find("mkdir -p /tmp/headrace-is-not-there/a"), std::string::npos)
       << mounted.error().text();
 }
 

@@ -30,7 +30,7 @@ constexpr size_t kMaxReadPieces = 512;
 constexpr uint32_t kMaxEntries = 1024;  // asked for at once
 constexpr uint64_t kSectorSize = 512;   // of st_blocks
 constexpr uint64_t kCopyPiece = kFuseMaxWrite;
-constexpr uint64_t kMaxCopy = 64 * kMiB;  // of one request: then its caller asks again
+constexpr uint64_t kMaxCopy = 64 * kMiB;            // of one request: then its caller asks again
 constexpr Nanos kLockPatience = milliseconds(500);  // between looks whether the caller was interrupted
 constexpr const char* kCapability = "security.capability";
 
@@ -146,8 +146,7 @@ Buffer joined(const std::vector<Buffer>& pieces, size_t size) {
 
 uint32_t without_privileges(uint32_t mode) {
   mode &= ~uint32_t{S_ISUID};
-  if ((mode & S_IXGRP) != 0)
-    mode &= ~uint32_t{S_ISGID};  // without it the bit means mandatory locking
+  if ((mode & S_IXGRP) != 0) mode &= ~uint32_t{S_ISGID};  // without it the bit means mandatory locking
   return mode;
 }
 
@@ -210,26 +209,21 @@ class EntryList {
  public:
   EntryList(uint32_t size, bool plus) : out_(Buffer::allocate(size)), plus_(plus) {}
 
-  [[nodiscard]] bool room_for(const std::string& name) const {
-    return at_ + size_of(name) <= out_.size();
-  }
+  [[nodiscard]] bool room_for(const std::string& name) const { return at_ + size_of(name) <= out_.size(); }
   // At most so many more can fit.
   [[nodiscard]] uint32_t room() const {
     size_t smallest = size_of("x");
     return static_cast<uint32_t>((out_.size() - at_) / smallest) + 1;
   }
-  void add(const std::string& name, uint64_t id, FileType type, uint64_t cookie,
-           const fuse_entry_out& entry) {
+  void add(const std::string& name, uint64_t id, FileType type, uint64_t cookie, const fuse_entry_out& entry) {
     std::byte* to = out_.data() + at_;
     std::memset(to, 0, size_of(name));
     if (plus_) {
       std::memcpy(to, &entry, sizeof entry);
       to += sizeof entry;
     }
-    fuse_dirent head{.ino = id,
-                     .off = cookie,
-                     .namelen = static_cast<uint32_t>(name.size()),
-                     .type = type_bits(type) >> 12};
+    fuse_dirent head{
+        .ino = id, .off = cookie, .namelen = static_cast<uint32_t>(name.size()), .type = type_bits(type) >> 12};
     std::memcpy(to, &head, FUSE_NAME_OFFSET);
     std::memcpy(to + FUSE_NAME_OFFSET, name.data(), name.size());
     at_ += size_of(name);
@@ -299,8 +293,7 @@ fuse_attr FuseSession::attributes_out(const Attributes& attributes) const {
           .flags = 0};
 }
 
-fuse_entry_out FuseSession::entry_out(FileId parent, const std::string& name,
-                                      const Attributes& attributes) {
+fuse_entry_out FuseSession::entry_out(FileId parent, const std::string& name, const Attributes& attributes) {
   const Nanos name_for = name_valid(parent, name, attributes);
   const Nanos attributes_for = attributes_valid(attributes.id);
   return {.nodeid = attributes.id.packed(),
@@ -317,8 +310,7 @@ void FuseSession::enter(FuseAnswer& answer, const Attributes& attributes) {
   answer.entered = attributes.id;
 }
 
-FuseAnswer FuseSession::entry(FileId parent, const std::string& name,
-                              Result<Attributes> attributes) {
+FuseAnswer FuseSession::entry(FileId parent, const std::string& name, Result<Attributes> attributes) {
   if (!attributes.ok()) return failed(attributes.error());
   FuseAnswer answer;
   answer.append(entry_out(parent, name, *attributes));
@@ -399,8 +391,7 @@ Task<Result<void>> FuseSession::drop_privileges(FileId file) {
   HR_CO_TRY(Attributes now, co_await files_.get_attributes(file));
   if (now.type == FileType::kDirectory) co_return Result<void>();
   uint32_t mode = without_privileges(now.mode);
-  if (mode != now.mode)
-    HR_CO_TRY(co_await files_.set_attributes(file, {.mask = kSetMode, .mode = mode}));
+  if (mode != now.mode) HR_CO_TRY(co_await files_.set_attributes(file, {.mask = kSetMode, .mode = mode}));
   HR_CO_TRY(bool capable, co_await has_capability(file));
   if (!capable) co_return Result<void>();
   Result<void> removed = co_await files_.remove_xattr(file, kCapability);
@@ -421,32 +412,25 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLookup request) {
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSymlink request) {
   if (int error = check_name(request.name)) co_return failed(error);
   if (request.target.size() > kMaxTarget) co_return failed(ENAMETOOLONG);
-  MakeOptions options{
-      .type = FileType::kSymlink, .mode = 0777, .rdev = 0, .target = std::move(request.target)};
+  MakeOptions options{.type = FileType::kSymlink, .mode = 0777, .rdev = 0, .target = std::move(request.target)};
   co_return entry(header.node, request.name,
-                  co_await files_.make(header.node, request.name, std::move(options),
-                                       {header.uid, header.gid}));
+                  co_await files_.make(header.node, request.name, std::move(options), {header.uid, header.gid}));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseMakeNode request) {
   if (int error = check_name(request.name)) co_return failed(error);
   FileType type = type_of(request.mode);
-  if (type == FileType::kNone || type == FileType::kDirectory || type == FileType::kSymlink)
-    co_return failed(EINVAL);
-  MakeOptions options{
-      .type = type, .mode = request.mode & 07777, .rdev = request.rdev, .target = {}};
+  if (type == FileType::kNone || type == FileType::kDirectory || type == FileType::kSymlink) co_return failed(EINVAL);
+  MakeOptions options{.type = type, .mode = request.mode & 07777, .rdev = request.rdev, .target = {}};
   co_return entry(header.node, request.name,
-                  co_await files_.make(header.node, request.name, std::move(options),
-                                       {header.uid, header.gid}));
+                  co_await files_.make(header.node, request.name, std::move(options), {header.uid, header.gid}));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseMakeDirectory request) {
   if (int error = check_name(request.name)) co_return failed(error);
-  MakeOptions options{
-      .type = FileType::kDirectory, .mode = request.mode & 07777, .rdev = 0, .target = {}};
+  MakeOptions options{.type = FileType::kDirectory, .mode = request.mode & 07777, .rdev = 0, .target = {}};
   co_return entry(header.node, request.name,
-                  co_await files_.make(header.node, request.name, std::move(options),
-                                       {header.uid, header.gid}));
+                  co_await files_.make(header.node, request.name, std::move(options), {header.uid, header.gid}));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseUnlink request) {
@@ -475,8 +459,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRename request) {
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLink request) {
   if (int error = check_name(request.name)) co_return failed(error);
-  co_return entry(header.node, request.name,
-                  co_await files_.link(request.file, header.node, request.name));
+  co_return entry(header.node, request.name, co_await files_.link(request.file, header.node, request.name));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadLink) {
@@ -568,9 +551,9 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSetXattr request) {
   if (request.name.empty() || request.name.size() > kMaxName) co_return failed(ERANGE);
   if (request.value.size() > kMaxXattrValue) co_return failed(E2BIG);
   bool capability = request.name == kCapability;
-  Result<void> set = co_await files_.set_xattr(
-      header.node, std::move(request.name), std::move(request.value),
-      (request.flags & XATTR_CREATE) != 0, (request.flags & XATTR_REPLACE) != 0);
+  Result<void> set =
+      co_await files_.set_xattr(header.node, std::move(request.name), std::move(request.value),
+                                (request.flags & XATTR_CREATE) != 0, (request.flags & XATTR_REPLACE) != 0);
   auto node = nodes_.find(header.node);
   if (capability && node != nodes_.end()) node->second.capability = Node::kUnknown;
   if (!set.ok() && set.code() == Code::kTooLarge) co_return failed(E2BIG);
@@ -615,8 +598,8 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseOpen request) {
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreate request) {
   if (int error = check_name(request.name)) co_return failed(error);
   OpenMode mode = open_mode(request.flags);
-  Result<FileSystem::Created> created = co_await files_.create(
-      header.node, request.name, request.mode & 07777, mode, {header.uid, header.gid});
+  Result<FileSystem::Created> created =
+      co_await files_.create(header.node, request.name, request.mode & 07777, mode, {header.uid, header.gid});
   if (!created.ok()) {
     // Made elsewhere since the kernel looked. ESTALE makes it look again, check permissions and
     // open; opening it here would skip them.
@@ -628,14 +611,13 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreate request) {
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreateUnnamed request) {
   OpenMode mode = open_mode(request.flags);
-  Result<FileSystem::Created> made = co_await files_.create_unnamed(
-      header.node, request.mode & 07777, mode, {header.uid, header.gid});
+  Result<FileSystem::Created> made =
+      co_await files_.create_unnamed(header.node, request.mode & 07777, mode, {header.uid, header.gid});
   if (!made.ok()) co_return failed(made.error());
   co_return created(header.node, {}, *std::move(made), mode);
 }
 
-FuseAnswer FuseSession::created(FileId parent, const std::string& name,
-                                FileSystem::Created created, OpenMode mode) {
+FuseAnswer FuseSession::created(FileId parent, const std::string& name, FileSystem::Created created, OpenMode mode) {
   FuseAnswer answer;
   answer.append(entry_out(parent, name, created.attributes));
   enter(answer, created.attributes);
@@ -686,8 +668,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseWrite request) {
   bool append = !from_pages && (request.flags & O_APPEND) != 0;
   Result<OpenFileRef> file = co_await file_for(opened, append);
   if (!file.ok()) co_return failed(file.error());
-  Result<uint64_t> written =
-      co_await files_.write(*std::move(file), request.offset, std::move(request.data));
+  Result<uint64_t> written = co_await files_.write(*std::move(file), request.offset, std::move(request.data));
   if (opened->pages) nodes_[header.node].pages = true;
   if (!written.ok()) co_return failed(written.error());
   FuseAnswer answer;
@@ -721,11 +702,9 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseSyncFileSystem) {
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseAllocate request) {
   HandleRef opened = handle(request.fh);
-  if (opened == nullptr || opened->id != header.node || !opened->mode.write)
-    co_return failed(EBADF);
+  if (opened == nullptr || opened->id != header.node || !opened->mode.write) co_return failed(EBADF);
   if (request.length == 0) co_return failed(EINVAL);
-  if (request.offset > kMaxFileSize || request.length > kMaxFileSize - request.offset)
-    co_return failed(EFBIG);
+  if (request.offset > kMaxFileSize || request.length > kMaxFileSize - request.offset) co_return failed(EFBIG);
   uint64_t end = request.offset + request.length;
   bool keep_size = (request.mode & kAllocateKeepSize) != 0;
   bool clear = false;
@@ -754,8 +733,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSeek request) {
   HandleRef opened = handle(request.fh);
   if (opened == nullptr || opened->id != header.node) co_return failed(EBADF);
   if (request.whence != SEEK_DATA && request.whence != SEEK_HOLE) co_return failed(EINVAL);
-  Result<uint64_t> found =
-      co_await files_.seek(opened->file, request.offset, request.whence == SEEK_HOLE);
+  Result<uint64_t> found = co_await files_.seek(opened->file, request.offset, request.whence == SEEK_HOLE);
   if (found.code() == Code::kNotFound) co_return failed(ENXIO);
   if (!found.ok()) co_return failed(found.error());
   FuseAnswer answer;
@@ -767,8 +745,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSeek request) {
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCopyRange request) {
   HandleRef from = handle(request.from_fh);
   HandleRef to = handle(request.to_fh);
-  if (from == nullptr || from->id != header.node || to == nullptr || to->id != request.to ||
-      !to->mode.write)
+  if (from == nullptr || from->id != header.node || to == nullptr || to->id != request.to || !to->mode.write)
     co_return failed(EBADF);
   if (request.from_offset > kMaxFileSize || request.to_offset > kMaxFileSize) co_return failed(EINVAL);
   if (to->pages) nodes_[request.to].pages = true;
@@ -890,8 +867,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
     if (!self.ok()) co_return failed(self.error());
     FileId parent = self->parent ? self->parent : header.node;
     // A node id of 0: the kernel learns nothing about them.
-    if (after < kDot && list.room_for("."))
-      list.add(".", header.node.packed(), FileType::kDirectory, kDot, {});
+    if (after < kDot && list.room_for(".")) list.add(".", header.node.packed(), FileType::kDirectory, kDot, {});
     if (list.room_for("..")) list.add("..", parent.packed(), FileType::kDirectory, kDotDot, {});
     after = kDotDot;
   }
@@ -900,8 +876,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
   while (!full && !end) {
     uint32_t limit = std::min(list.room(), kMaxEntries);
     uint64_t cookie = after == kDotDot ? 0 : after;
-    Result<ReadDirectoryReply> reply =
-        co_await files_.read_directory(header.node, cookie, limit, request.plus);
+    Result<ReadDirectoryReply> reply = co_await files_.read_directory(header.node, cookie, limit, request.plus);
     if (!reply.ok()) {
       if (!list.empty()) break;  // the error comes again for the next call
       co_return failed(reply.error());

@@ -107,11 +107,8 @@ FuseRename take_rename(RequestReader& in, bool with_flags) {
 
 FuseWrite take_write(RequestReader& in, const Buffer& bytes) {
   auto head = in.take<fuse_write_in>();
-  FuseWrite write{.fh = head.fh,
-                  .offset = head.offset,
-                  .write_flags = head.write_flags,
-                  .flags = head.flags,
-                  .data = {}};
+  FuseWrite write{
+      .fh = head.fh, .offset = head.offset, .write_flags = head.write_flags, .flags = head.flags, .data = {}};
   if (!in.ok() || in.left() != head.size) {
     in.fail();
     return write;
@@ -204,8 +201,7 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
     case FUSE_STATFS:
       return FuseStatFileSystem{};
     case FUSE_SETXATTR: {
-      uint32_t size =
-          in.take<uint32_t>();  // the compatible, shorter head: SETXATTR_EXT is not negotiated
+      uint32_t size = in.take<uint32_t>();  // the compatible, shorter head: SETXATTR_EXT is not negotiated
       uint32_t flags = in.take<uint32_t>();
       std::string name = in.text();
       return FuseSetXattr{std::move(name), in.bytes(size), flags};
@@ -228,8 +224,7 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
     }
     case FUSE_COPY_FILE_RANGE: {
       auto head = in.take<fuse_copy_file_range_in>();
-      return FuseCopyRange{head.fh_in,  head.off_in,  FileId(head.nodeid_out),
-                           head.fh_out, head.off_out, head.len};
+      return FuseCopyRange{head.fh_in, head.off_in, FileId(head.nodeid_out), head.fh_out, head.off_out, head.len};
     }
     case FUSE_GETLK:
     case FUSE_SETLK:
@@ -251,8 +246,7 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
 Result<FuseHeader> decode_fuse_header(ByteView bytes) {
   RequestReader in(bytes);
   auto header = in.take<fuse_in_header>();
-  if (!in.ok() || header.len != bytes.size())
-    return Error(Code::kInvalid, "fuse: a request without a whole header");
+  if (!in.ok() || header.len != bytes.size()) return Error(Code::kInvalid, "fuse: a request without a whole header");
   return FuseHeader{header.opcode, header.unique, FileId(header.nodeid), header.uid, header.gid};
 }
 
@@ -260,9 +254,7 @@ Result<FuseRequest> decode_fuse_request(const Buffer& bytes) {
   HR_TRY(FuseHeader header, decode_fuse_header(bytes.view()));
   RequestReader in(bytes.view().subspan(sizeof(fuse_in_header)));
   FuseRequest request{header, take_body(in, header, bytes)};
-  if (!in.ok())
-    return Error(Code::kInvalid,
-                 "fuse: a malformed request, operation " + std::to_string(header.opcode));
+  if (!in.ok()) return Error(Code::kInvalid, "fuse: a malformed request, operation " + std::to_string(header.opcode));
   return request;
 }
 

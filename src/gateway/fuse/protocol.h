@@ -215,13 +215,12 @@ struct FuseDestroy {};
 struct FuseUnsupported {};  // understood as a request, but not an operation that we have
 
 using FuseBody =
-    std::variant<FuseUnsupported, FuseInit, FuseLookup, FuseForget, FuseGetAttributes, FuseStatx,
-                 FuseSetAttributes, FuseReadLink, FuseSymlink, FuseMakeNode, FuseMakeDirectory,
-                 FuseUnlink, FuseRemoveDirectory, FuseRename, FuseLink, FuseOpen, FuseOpenDirectory,
-                 FuseCreate, FuseCreateUnnamed, FuseRead, FuseWrite, FuseReadDirectory, FuseFlush, FuseRelease,
-                 FuseReleaseDirectory, FuseSync, FuseSyncFileSystem, FuseStatFileSystem,
-                 FuseSetXattr, FuseGetXattr, FuseListXattr, FuseRemoveXattr, FuseAllocate,
-                 FuseSeek, FuseCopyRange, FuseLock, FuseInterrupt, FuseDestroy>;
+    std::variant<FuseUnsupported, FuseInit, FuseLookup, FuseForget, FuseGetAttributes, FuseStatx, FuseSetAttributes,
+                 FuseReadLink, FuseSymlink, FuseMakeNode, FuseMakeDirectory, FuseUnlink, FuseRemoveDirectory,
+                 FuseRename, FuseLink, FuseOpen, FuseOpenDirectory, FuseCreate, FuseCreateUnnamed, FuseRead, FuseWrite,
+                 FuseReadDirectory, FuseFlush, FuseRelease, FuseReleaseDirectory, FuseSync, FuseSyncFileSystem,
+                 FuseStatFileSystem, FuseSetXattr, FuseGetXattr, FuseListXattr, FuseRemoveXattr, FuseAllocate, FuseSeek,
+                 FuseCopyRange, FuseLock, FuseInterrupt, FuseDestroy>;
 
 struct FuseHeader {
   uint32_t opcode = 0;

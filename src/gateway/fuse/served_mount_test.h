@@ -99,13 +99,10 @@ class ServedMount {
           files(*reactor),
           notifiers(*reactor, 2),
           gateway(
-              reactor->env(), files,
-              [this](int poll_fd, unsigned events) { return reactor->poll(poll_fd, events); },
+              reactor->env(), files, [this](int poll_fd, unsigned events) { return reactor->poll(poll_fd, events); },
               notifiers, std::move(options)),
           control(fd) {}
-    void say(const std::string& text) const {
-      (void)!send(control, text.data(), text.size(), MSG_NOSIGNAL);
-    }
+    void say(const std::string& text) const { (void)!send(control, text.data(), text.size(), MSG_NOSIGNAL); }
   };
 
   static int serve(int control, const std::string& directory, FuseGatewayOptions options) {
@@ -134,8 +131,7 @@ class ServedMount {
       std::string answer = "ok";
       if (command.empty() || command == "unmount") {  // empty: the test is gone
         Result<void> unmounted = co_await server.gateway.unmount(milliseconds(200));
-        if (!unmounted.ok())
-          std::fprintf(stderr, "unmount: %s\n", unmounted.error().text().c_str());
+        if (!unmounted.ok()) std::fprintf(stderr, "unmount: %s\n", unmounted.error().text().c_str());
         server.say(unmounted.ok() ? "ok" : unmounted.error().text());
         co_return;
       }
@@ -145,10 +141,8 @@ class ServedMount {
       if (command == "inodes") answer = std::to_string(server.files.inodes());
       if (command == "open files") answer = std::to_string(server.files.open_files());
       if (command == "waiting reads") answer = std::to_string(server.files.waiting_reads());
-      if (command == "late invalidations")
-        answer = std::to_string(server.gateway.statistics().late_invalidations);
-      if (command == "invalidations")
-        answer = std::to_string(server.gateway.statistics().invalidations);
+      if (command == "late invalidations") answer = std::to_string(server.gateway.statistics().late_invalidations);
+      if (command == "invalidations") answer = std::to_string(server.gateway.statistics().invalidations);
       if (command == "errors") answer = std::to_string(server.gateway.statistics().errors);
       // "write NAME BYTES", "write silently NAME BYTES" (mtime stands still)
       if (command.starts_with("write ")) {
@@ -156,8 +150,7 @@ class ServedMount {
         bool silently = rest.starts_with("silently ");
         if (silently) rest = rest.substr(9);
         size_t space = rest.find(' ');
-        co_await server.files.write_elsewhere(kRootFile, rest.substr(0, space),
-                                              rest.substr(space + 1), !silently);
+        co_await server.files.write_elsewhere(kRootFile, rest.substr(0, space), rest.substr(space + 1), !silently);
       }
       server.say(answer);
     }

@@ -49,14 +49,9 @@ class FuseSession::Running {
   uint64_t bytes_;
 };
 
-FuseSession::FuseSession(Env env, FileSystem& files, Transport& transport,
-                         FuseSessionOptions options)
-    : env_(env),
-      files_(files),
-      transport_(transport),
-      options_(options) {
-  files_.on_invalidate(
-      [this](FileSystem::Invalidation what) { return invalidate(std::move(what)); });
+FuseSession::FuseSession(Env env, FileSystem& files, Transport& transport, FuseSessionOptions options)
+    : env_(env), files_(files), transport_(transport), options_(options) {
+  files_.on_invalidate([this](FileSystem::Invalidation what) { return invalidate(std::move(what)); });
 }
 
 FuseSession::~FuseSession() {
@@ -84,8 +79,8 @@ Task<Result<void>> FuseSession::run() {
     if (active_.empty() && notifying_ == 0) break;
     idle = co_await idle_.wait_until(env_.clock, deadline);
     if (!idle && outcome_.ok())
-      co_return Error(Code::kTimeout, "fuse: " + std::to_string(active_.size()) +
-                                          " requests were not answered in time at the end");
+      co_return Error(Code::kTimeout,
+                      "fuse: " + std::to_string(active_.size()) + " requests were not answered in time at the end");
   }
   co_return std::move(outcome_);
 }
@@ -146,8 +141,7 @@ bool FuseSession::take_at_once(const FuseRequest& request) {
 Task<void> FuseSession::serve(FuseRequest request, std::unique_ptr<Running> running) {
   uint64_t unique = request.header.unique;
   const FuseHeader& header = request.header;
-  Task<FuseAnswer> work =
-      std::visit([&](auto& body) { return this->answer(header, std::move(body)); }, request.body);
+  Task<FuseAnswer> work = std::visit([&](auto& body) { return this->answer(header, std::move(body)); }, request.body);
   FuseAnswer answer = co_await std::move(work);
   finish(unique, std::move(answer));
   running.reset();
@@ -158,8 +152,7 @@ void FuseSession::finish(uint64_t unique, FuseAnswer answer) {
   auto active = active_.find(unique);
   bool answered = active != active_.end() && active->second.answered;
   if (!answered) {
-    Result<void> sent =
-        transport_.reply(unique, answer.error, {answer.head.data(), answer.size}, answer.bulk);
+    Result<void> sent = transport_.reply(unique, answer.error, {answer.head.data(), answer.size}, answer.bulk);
     if (sent.ok()) return;
   }
   ++statistics_.unwanted_answers;
@@ -188,8 +181,7 @@ void FuseSession::forget(FileId id, uint64_t lookups) {
 
 void FuseSession::forget_if_unused(FileId id) {
   auto node = nodes_.find(id);
-  if (node != nodes_.end() && node->second.lookups == 0 && node->second.busy == 0 &&
-      id != kRootFile)
+  if (node != nodes_.end() && node->second.lookups == 0 && node->second.busy == 0 && id != kRootFile)
     nodes_.erase(node);
 }
 
@@ -204,9 +196,8 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
     return;
   }
   if (init.major < kFuseMajor || init.minor < kFuseOldestMinor) {
-    outcome_ = Error(Code::kNotSupported,
-                     "fuse: the kernel speaks FUSE " + std::to_string(init.major) + "." +
-                         std::to_string(init.minor) + "; 7.31 (Linux 5.4) or newer is needed");
+    outcome_ = Error(Code::kNotSupported, "fuse: the kernel speaks FUSE " + std::to_string(init.major) + "." +
+                                              std::to_string(init.minor) + "; 7.31 (Linux 5.4) or newer is needed");
     finish(header.unique, FuseAnswer(EPROTO));
     ended_.set();
     return;
@@ -216,12 +207,10 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
   // partitions', so that all mounts see them; hence every close(2) sends FLUSH, which ends fcntl's. Symlinks never
   // change, so they may be cached.
   uint64_t wanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS |
-                    FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
-                    FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |
-                    FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | kFuseDirectIoAllowMmap |
-                    FUSE_HAS_EXPIRE_ONLY;
-  wanted |= options_.trust_invalidation ? uint64_t{FUSE_EXPLICIT_INVAL_DATA}
-                                        : uint64_t{FUSE_AUTO_INVAL_DATA};
+                    FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
+                    FUSE_CACHE_SYMLINKS | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_HANDLE_KILLPRIV_V2 |
+                    FUSE_INIT_EXT | kFuseDirectIoAllowMmap | FUSE_HAS_EXPIRE_ONLY;
+  wanted |= options_.trust_invalidation ? uint64_t{FUSE_EXPLICIT_INVAL_DATA} : uint64_t{FUSE_AUTO_INVAL_DATA};
   uint64_t agreed = wanted & init.flags;
   kills_privileges_ = (agreed & FUSE_HANDLE_KILLPRIV_V2) != 0;
   expires_names_ = (agreed & FUSE_HAS_EXPIRE_ONLY) != 0;

@@ -49,9 +49,8 @@ struct FuseStatistics {
   uint64_t malformed = 0;
   uint64_t unwanted_answers = 0;  // whoever asked was gone
   uint64_t invalidations = 0;
-  uint64_t late_invalidations =
-      0;  // not done within patience, because the kernel waits for a request of the same file
-  uint64_t nodes = 0;  // that the kernel knows
+  uint64_t late_invalidations = 0;  // not done within patience, because the kernel waits for a request of the same file
+  uint64_t nodes = 0;               // that the kernel knows
   uint64_t open_files = 0;
   uint64_t in_flight = 0;
 };
@@ -95,9 +94,9 @@ class FuseSession {
 
  private:
   struct Node {
-    uint64_t lookups = 0;  // that the kernel has and has not forgotten
-    uint32_t busy = 0;     // requests running
-    bool pages = false;    // the kernel may hold pages of it
+    uint64_t lookups = 0;      // that the kernel has and has not forgotten
+    uint32_t busy = 0;         // requests running
+    bool pages = false;        // the kernel may hold pages of it
     uint64_t invalidated = 0;  // by FileSystem, times
     Nanos attributes_until{};  // the kernel may use those it has
     struct Name {
@@ -144,22 +143,18 @@ class FuseSession {
   Task<void> notify_inode(FileId file, bool pages);
   // Bodies of notifications of one kind, for the kernel one after the other.
   Task<void> notify(int code, std::vector<std::string> bodies, FileId node);
-  Task<void> send_notifications(int code, std::vector<std::string> bodies,
-                                std::shared_ptr<Notification> notification);
+  Task<void> send_notifications(int code, std::vector<std::string> bodies, std::shared_ptr<Notification> notification);
 
   [[nodiscard]] bool busy(FileId id) const;
   [[nodiscard]] HandleRef handle(uint64_t fh) const;
   [[nodiscard]] uint64_t add_handle(FileId id, OpenMode mode, OpenFileRef file);
   [[nodiscard]] fuse_attr attributes_out(const Attributes& attributes) const;
-  [[nodiscard]] fuse_entry_out entry_out(FileId parent, const std::string& name,
-                                         const Attributes& attributes);
+  [[nodiscard]] fuse_entry_out entry_out(FileId parent, const std::string& name, const Attributes& attributes);
   [[nodiscard]] fuse_open_out open_out(uint64_t fh, FileId id);
   void enter(FuseAnswer& answer, const Attributes& attributes);
   // Without a name (O_TMPFILE): a kernel keeps none.
-  [[nodiscard]] FuseAnswer created(FileId parent, const std::string& name,
-                                   FileSystem::Created created, OpenMode mode);
-  [[nodiscard]] FuseAnswer entry(FileId parent, const std::string& name,
-                                 Result<Attributes> attributes);
+  [[nodiscard]] FuseAnswer created(FileId parent, const std::string& name, FileSystem::Created created, OpenMode mode);
+  [[nodiscard]] FuseAnswer entry(FileId parent, const std::string& name, Result<Attributes> attributes);
   [[nodiscard]] FuseAnswer attributes(Result<Attributes> attributes);
   // How long from now the kernel may use them; noted, so that they can be invalidated.
   [[nodiscard]] Nanos attributes_valid(FileId file);

@@ -23,8 +23,7 @@ class PlayedKernel final : public Transport {
     if (!next) co_return Error(Code::kCancelled, "unmounted");
     co_return *next;
   }
-  Result<void> reply(uint64_t unique, int error, ByteView head,
-                     std::span<const Buffer> bulk) override {
+  Result<void> reply(uint64_t unique, int error, ByteView head, std::span<const Buffer> bulk) override {
     EXPECT_FALSE(answers_.contains(unique)) << "answered twice: " << unique;
     std::string bytes(text_of(head));
     for (const Buffer& piece : bulk) bytes += piece.text();
@@ -84,11 +83,7 @@ class PlayedKernel final : public Transport {
 };
 
 fuse_init_in init(uint32_t minor) {
-  return {.major = 7,
-          .minor = minor,
-          .max_readahead = 131072,
-          .flags = 0x7fffffff,
-          .flags2 = 0xffffffff};
+  return {.major = 7, .minor = minor, .max_readahead = 131072, .flags = 0x7fffffff, .flags2 = 0xffffffff};
 }
 
 struct World {
@@ -123,8 +118,8 @@ class FuseSessionTest : public testing::Test {
 };
 
 Task<uint64_t> make_file(World& world, std::string name) {
-  PlayedKernel::Answer made = co_await world.kernel.ask(
-      FUSE_CREATE, kRootFile, fuse_create_in{.flags = 2, .mode = 0100644}, std::move(name));
+  PlayedKernel::Answer made =
+      co_await world.kernel.ask(FUSE_CREATE, kRootFile, fuse_create_in{.flags = 2, .mode = 0100644}, std::move(name));
   EXPECT_EQ(made.error, 0);
   fuse_entry_out entry{};
   std::memcpy(&entry, made.bytes.data(), sizeof entry);
@@ -162,8 +157,7 @@ TEST_F(FuseSessionTest, BadInputAnOldKernelIsRefusedByItsVersion) {
 }
 
 Task<void> survives_garbage(World& world) {
-  PlayedKernel::Answer answer =
-      co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, uint32_t{0x41414141});
+  PlayedKernel::Answer answer = co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, uint32_t{0x41414141});
   EXPECT_EQ(answer.error, EINVAL);
   answer = co_await world.kernel.ask(FUSE_READ, kRootFile, fuse_read_in{.fh = 99, .size = 10});
   EXPECT_EQ(answer.error, EBADF);
@@ -222,8 +216,7 @@ Task<void> stays_bounded(World& world) {
   std::memcpy(&node, found.bytes.data(), sizeof node);
   std::vector<uint64_t> reads;
   for (int i = 0; i < 50; ++i)
-    reads.push_back(
-        world.kernel.send(FUSE_READ, FileId(node), fuse_read_in{.fh = 1, .size = 4096}));
+    reads.push_back(world.kernel.send(FUSE_READ, FileId(node), fuse_read_in{.fh = 1, .size = 4096}));
   for (int i = 0; i < 1000; ++i) co_await yield();
   EXPECT_EQ(world.session.in_flight(), 4U);
   EXPECT_EQ(world.files.waiting_reads(), 4U);

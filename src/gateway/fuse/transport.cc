@@ -73,8 +73,7 @@ Buffer DevFuseTransport::hand_out(size_t size) {
   return copy;
 }
 
-Result<void> DevFuseTransport::reply(uint64_t unique, int error, ByteView head,
-                                     std::span<const Buffer> bulk) {
+Result<void> DevFuseTransport::reply(uint64_t unique, int error, ByteView head, std::span<const Buffer> bulk) {
   HR_ASSERT(error >= 0 && error < 512 && bulk.size() <= kMaxPieces - 2);
   iovec pieces[kMaxPieces];
   size_t count = 1;
@@ -92,17 +91,15 @@ Result<void> DevFuseTransport::reply(uint64_t unique, int error, ByteView head,
   for (;;) {
     if (::writev(fd_, pieces, static_cast<int>(count)) >= 0) return {};
     if (errno == EINTR) continue;
-    if (errno == ENOENT || errno == ENODEV)
-      return Error(Code::kNotFound, "fuse: reply: nobody waits for it");
+    if (errno == ENOENT || errno == ENODEV) return Error(Code::kNotFound, "fuse: reply: nobody waits for it");
     return device_error(errno, "reply");
   }
 }
 
 Task<void> DevFuseTransport::notify(int code, std::vector<std::string> bodies) {
   for (std::string& body : bodies) {
-    fuse_out_header out{.len = static_cast<uint32_t>(sizeof(fuse_out_header) + body.size()),
-                        .error = code,
-                        .unique = 0};
+    fuse_out_header out{
+        .len = static_cast<uint32_t>(sizeof(fuse_out_header) + body.size()), .error = code, .unique = 0};
     body.insert(0, reinterpret_cast<const char*>(&out), sizeof out);
   }
   // A descriptor of its own: the wait in the kernel may outlast this task, and a closed number is

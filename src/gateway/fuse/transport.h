@@ -26,8 +26,7 @@ class Transport {
   [[nodiscard]] virtual Task<Result<Buffer>> receive() = 0;
   // error: 0 or a positive errno, then without bytes. Bytes are copied before it returns; it never
   // waits. kNotFound: nobody waits for this answer any more (whoever asked is gone).
-  [[nodiscard]] virtual Result<void> reply(uint64_t unique, int error, ByteView head,
-                                           std::span<const Buffer> bulk) = 0;
+  [[nodiscard]] virtual Result<void> reply(uint64_t unique, int error, ByteView head, std::span<const Buffer> bulk) = 0;
   // Unasked: FUSE_NOTIFY_…, one for each body. Returns when the kernel has acted, which may be only
   // after requests that it holds were answered: never await it where such an answer depends on it.
   // What the kernel does not know needs no action.
@@ -45,8 +44,7 @@ class DevFuseTransport final : public Transport {
   DevFuseTransport(int fd, Poll poll, Blocking& notifiers);
 
   [[nodiscard]] Task<Result<Buffer>> receive() override;
-  [[nodiscard]] Result<void> reply(uint64_t unique, int error, ByteView head,
-                                   std::span<const Buffer> bulk) override;
+  [[nodiscard]] Result<void> reply(uint64_t unique, int error, ByteView head, std::span<const Buffer> bulk) override;
   [[nodiscard]] Task<void> notify(int code, std::vector<std::string> bodies) override;
 
  private:

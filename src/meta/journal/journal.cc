@@ -15,9 +15,15 @@ constexpr Nanos kAppendTimeout = seconds(10);
 constexpr Nanos kAppendPatience = seconds(60);
 constexpr Nanos kWidenAgain = seconds(5);
 
-Position before(Position p) { return Position(p.value() - 1); }
-Position after(Position p) { return Position(p.value() + 1); }
-bool has(const std::vector<TargetId>& list, TargetId id) { return std::find(list.begin(), list.end(), id) != list.end(); }
+Position before(Position p) {
+  return Position(p.value() - 1);
+}
+Position after(Position p) {
+  return Position(p.value() + 1);
+}
+bool has(const std::vector<TargetId>& list, TargetId id) {
+  return std::find(list.begin(), list.end(), id) != list.end();
+}
 }  // namespace
 
 Journal::Journal(Env env, TargetPort& targets, Coordinator& coordinator, Options options)
@@ -41,7 +47,8 @@ Task<Result<void>> Journal::put_record(PartitionRecord next) {
     if (there.value != value) co_return Error(Code::kConflict, "partition record changed under its leader");
     version = there.version;
   }
-  if (!version.ok()) co_return std::move(version).error().within("partition " + std::to_string(options_.partition.value()) + " record");
+  if (!version.ok())
+    co_return std::move(version).error().within("partition " + std::to_string(options_.partition.value()) + " record");
   version_ = *version;
   record_ = std::move(next);
   co_return {};
@@ -108,19 +115,21 @@ Task<Result<std::vector<JournalRecord>>> Journal::read_tail(std::vector<Sealed> 
     runs[i].end = end;
     HR_CO_TRY(co_await read_run(runs[i], sealed, next, acknowledged, tail));
     if (end && next <= end)
-      co_return Error(Code::kCorrupt, "journal run " + hex(runs[i].run.value()) + " ends at " + std::to_string(next.value() - 1) +
-                                          " but was acknowledged up to " + std::to_string(end.value()) +
-                                          ": bring back one of its targets");
+      co_return Error(Code::kCorrupt, "journal run " + hex(runs[i].run.value()) + " ends at " +
+                                          std::to_string(next.value() - 1) + " but was acknowledged up to " +
+                                          std::to_string(end.value()) + ": bring back one of its targets");
   }
   if (next <= acknowledged)
-    co_return Error(Code::kCorrupt, "journal record " + std::to_string(next.value()) +
-                                        " was acknowledged but no copy of it can be read: bring back one of its targets, or the namespace as it "
-                                        "was published last, from its bucket, with `headrace rehydrate`");
+    co_return Error(
+        Code::kCorrupt,
+        "journal record " + std::to_string(next.value()) +
+            " was acknowledged but no copy of it can be read: bring back one of its targets, or the namespace as it "
+            "was published last, from its bucket, with `headrace rehydrate`");
   co_return tail;
 }
 
-Task<Result<void>> Journal::read_run(RunRecord run, const std::vector<Sealed>& sealed, Position& next, Position& acknowledged,
-                                     std::vector<JournalRecord>& out) {
+Task<Result<void>> Journal::read_run(RunRecord run, const std::vector<Sealed>& sealed, Position& next,
+                                     Position& acknowledged, std::vector<JournalRecord>& out) {
   size_t answered = 0;
   for (TargetId copy : run.copies) {
     // Each copy goes on where the ones before it ended: the result is the longest prefix over all.
@@ -170,11 +179,13 @@ Task<Result<RunRecord>> Journal::open_run(Position first, RunId predecessor, std
   for (int attempt = 0; attempt < 4; ++attempt) {
     Result<std::vector<TargetId>> copies = choose_copies(targets_.view().map(), options_.copies, env_.random, avoid);
     // When those that are up have all refused, why they did says more than that none is left.
-    if (!copies.ok()) co_return attempt == 0 ? std::move(copies).error() : std::move(last).within("opening a journal run");
+    if (!copies.ok())
+      co_return attempt == 0 ? std::move(copies).error() : std::move(last).within("opening a journal run");
     RunRecord run;
     // Of this partition alone: a target holds runs of many by their id.
     constexpr uint64_t kLow24 = 0xff'ffff;
-    run.run = RunId(uint64_t{options_.partition.value()} << 48 | (record_.epoch.value() & kLow24) << 24 | (next_run_++ & kLow24));
+    run.run = RunId(uint64_t{options_.partition.value()} << 48 | (record_.epoch.value() & kLow24) << 24 |
+                    (next_run_++ & kLow24));
     run.first = first;
     run.copies = *copies;
     JournalAbout about;
@@ -190,7 +201,8 @@ Task<Result<RunRecord>> Journal::open_run(Position first, RunId predecessor, std
     about.copies = run.copies;
     std::vector<Task<Result<Empty>>> calls;
     for (TargetId target : run.copies)
-      calls.push_back(targets_.call(JournalOpen{target, run.run, first, encode_durable(about)}, call_options(seconds(10))));
+      calls.push_back(
+          targets_.call(JournalOpen{target, run.run, first, encode_durable(about)}, call_options(seconds(10))));
     std::vector<Result<Empty>> replies = co_await when_all(std::move(calls));
     bool all = true;
     for (size_t i = 0; i < replies.size(); ++i) {
@@ -208,7 +220,8 @@ Task<Result<RunRecord>> Journal::open_run(Position first, RunId predecessor, std
   co_return std::move(last).within("opening a journal run");
 }
 
-Task<Result<void>> Journal::append_to(RunRecord run, Buffer batch, Position first, Position last, std::vector<TargetId>& failed) {
+Task<Result<void>> Journal::append_to(RunRecord run, Buffer batch, Position first, Position last,
+                                      std::vector<TargetId>& failed) {
   std::vector<Task<Result<Empty>>> calls;
   for (TargetId target : run.copies)
     calls.push_back(targets_.call(JournalAppend{target, run.run, first, last, batch}, call_options(kAppendTimeout)));
@@ -234,7 +247,8 @@ Task<Result<void>> Journal::append(std::string batch, Position first, Position l
     // Opened while targets were away: a full run takes over as soon as one is to be had.
     widen_at_ = env_.clock.now() + kWidenAgain;
     Result<void> wider = co_await close_and_reopen(first, {});
-    if (wider.code() == Code::kDeposed || wider.code() == Code::kConflict) co_return Error(Code::kDeposed, wider.error().message());
+    if (wider.code() == Code::kDeposed || wider.code() == Code::kConflict)
+      co_return Error(Code::kDeposed, wider.error().message());
   }
   for (;;) {
     std::vector<TargetId> failed;
@@ -242,7 +256,8 @@ Task<Result<void>> Journal::append(std::string batch, Position first, Position l
     if (done.ok() || done.code() == Code::kDeposed) co_return done;
     if (env_.clock.now() > deadline) co_return std::move(done).error();
     Result<void> reopened = co_await close_and_reopen(first, std::move(failed));
-    if (reopened.code() == Code::kDeposed || reopened.code() == Code::kConflict) co_return Error(Code::kDeposed, reopened.error().message());
+    if (reopened.code() == Code::kDeposed || reopened.code() == Code::kConflict)
+      co_return Error(Code::kDeposed, reopened.error().message());
     if (!reopened.ok()) {
       co_await env_.clock.sleep(pause);
       pause = std::min(pause * 2, seconds(2));

@@ -26,7 +26,7 @@ class Journal {
   struct Options {
     NodeId self;
     PartitionId partition;
-    uint8_t copies = 3;         // R = 1 + the namespace's largest P
+    uint8_t copies = 3;               // R = 1 + the namespace's largest P
     uint64_t batch_bytes = 4 * kMiB;  // of a read during recovery
   };
   Journal(Env env, TargetPort& targets, Coordinator& coordinator, Options options);
@@ -36,8 +36,8 @@ class Journal {
   // kCorrupt when an acknowledged record cannot be read from any copy, kConflict when another node won.
   [[nodiscard]] Task<Result<std::vector<JournalRecord>>> take_over();
 
-  // Durable on all copies on return. kDeposed: another leader was promised; stop. Retries on other targets by itself for
-  // up to 60 s, then kUnavailable: outcome unknown, the partition must stop.
+  // Durable on all copies on return. kDeposed: another leader was promised; stop. Retries on other targets by itself
+  // for up to 60 s, then kUnavailable: outcome unknown, the partition must stop.
   [[nodiscard]] Task<Result<void>> append(std::string batch, Position first, Position last);
 
   // The checkpoint named in `change` is protected: record it (compare-and-swap on this leader's record), then trim what
@@ -59,7 +59,7 @@ class Journal {
   [[nodiscard]] bool may_widen() const;
 
  private:
-  struct Sealed {               // what the copies of the old runs hold
+  struct Sealed {  // what the copies of the old runs hold
     TargetId target;
     std::vector<RunSummary> runs;
   };
@@ -68,7 +68,8 @@ class Journal {
   Task<Result<void>> read_run(RunRecord run, const std::vector<Sealed>& sealed, Position& next, Position& acknowledged,
                               std::vector<JournalRecord>& out);
   Task<Result<RunRecord>> open_run(Position first, RunId predecessor, std::vector<TargetId> avoid);
-  Task<Result<void>> append_to(RunRecord run, Buffer batch, Position first, Position last, std::vector<TargetId>& failed);
+  Task<Result<void>> append_to(RunRecord run, Buffer batch, Position first, Position last,
+                               std::vector<TargetId>& failed);
   Task<Result<void>> close_and_reopen(Position first, std::vector<TargetId> failed);
   Task<void> trim(std::vector<RunRecord> dead, Position below);
   [[nodiscard]] CallOptions call_options(Nanos timeout) const;
@@ -78,12 +79,12 @@ class Journal {
   Coordinator& coordinator_;
   Options options_;
   PartitionRecord record_;
-  Mutex recording_;  // from a copy of record_ to its put: a lost race with oneself would look like being deposed
-  uint64_t version_ = 0;        // of the coordinator's record
+  Mutex recording_;       // from a copy of record_ to its put: a lost race with oneself would look like being deposed
+  uint64_t version_ = 0;  // of the coordinator's record
   uint32_t next_run_ = 1;
   uint64_t bytes_ = 0;
-  bool degraded_ = false;       // a closed run has fewer copies than it should: checkpoint soon
-  Nanos widen_at_{};            // not before
+  bool degraded_ = false;  // a closed run has fewer copies than it should: checkpoint soon
+  Nanos widen_at_{};       // not before
   std::vector<RunRecord> untrimmed_;
 };
 

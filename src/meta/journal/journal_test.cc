@@ -14,7 +14,8 @@ struct Background {
   }
 };
 
-// A copy of the journal fails while a checkpoint is being named: the record of the new run and that of the checkpoint are one.
+// A copy of the journal fails while a checkpoint is being named: the record of the new run and that of the checkpoint
+// are one.
 TEST(Journal, ARunIsReplacedWhileACheckpointIsNamed) {
   OnePartition p(1);
   User u = p.user();

@@ -5,7 +5,9 @@
 namespace headrace {
 
 namespace {
-uint32_t record_crc(ByteView body, PartitionId partition) { return crc32c(body, crc32c_seed(partition.value(), JournalRecord::kFormat)); }
+uint32_t record_crc(ByteView body, PartitionId partition) {
+  return crc32c(body, crc32c_seed(partition.value(), JournalRecord::kFormat));
+}
 }  // namespace
 
 void append_record(const JournalRecord& record, std::string& out) {

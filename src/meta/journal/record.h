@@ -1,5 +1,6 @@
 // A journal record (fixed, format 1): row changes, not operations, so that replay does not depend on the code.
-// On the wire and on targets: length u32 | crc32c u32 (seeded with partition, epoch, position) | body. docs/formats/journal.md.
+// On the wire and on targets: length u32 | crc32c u32 (seeded with partition, epoch, position) | body.
+// docs/formats/journal.md.
 #pragma once
 
 #include <vector>
@@ -14,9 +15,9 @@ struct JournalRecord {
   PartitionId partition;
   PartitionEpoch epoch;
   Position position;
-  Position acknowledged;   // highest known durable on all copies when it was written
-  Cut cut;                 // highest journaled, this record's included
-  bool is_cut = false;     // this record begins the cut `cut`: it and what was before belong to it
+  Position acknowledged;  // highest known durable on all copies when it was written
+  Cut cut;                // highest journaled, this record's included
+  bool is_cut = false;    // this record begins the cut `cut`: it and what was before belong to it
   std::vector<RowChange> changes;
   void fields(this auto& self, auto& v) {
     v(self.partition, self.epoch, self.position, self.acknowledged, self.cut, self.is_cut, self.changes);

@@ -27,7 +27,8 @@ Task<Result<TakeCutReply>> handle(Partition& partition, TakeCut request, CallInf
 }
 
 Task<Result<ReadCheckpointReply>> handle(Partition& partition, ReadCheckpoint request, CallInfo) {
-  if (request.length == 0 || request.length > kMaxPiece) co_return Error(Code::kInvalid, "read 1 byte to 16 MiB of a file at once");
+  if (request.length == 0 || request.length > kMaxPiece)
+    co_return Error(Code::kInvalid, "read 1 byte to 16 MiB of a file at once");
   ReadCheckpointReply reply;
   HR_CO_TRY(reply.payload, co_await partition.read_cut_file(request.cut, request.name, request.offset, request.length));
   co_return reply;
@@ -60,7 +61,8 @@ Task<Result<CloseReply>> handle(Partition& partition, Close request, CallInfo) {
       partition.undo_closing();
       HR_CO_TRY(co_await partition.set_closed(false));
       break;
-    default: co_return Error(Code::kInvalid, "unknown step of a spin-down");
+    default:
+      co_return Error(Code::kInvalid, "unknown step of a spin-down");
   }
   CloseReply reply;
   reply.grants = static_cast<uint32_t>(partition.grants().count());

@@ -16,7 +16,7 @@ namespace {
 constexpr size_t kMaxCommitFiles = 1024;
 constexpr size_t kMaxCommitPieces = 16 * 1024;
 constexpr size_t kMaxCommitSegments = 256;
-constexpr uint64_t kMaxHoles = 256 * kMiB;          // of one commit: each 16 MiB of them is a read
+constexpr uint64_t kMaxHoles = 256 * kMiB;  // of one commit: each 16 MiB of them is a read
 constexpr size_t kMaxStagePieces = 256;
 constexpr uint64_t kMaxExtentsWindow = kGiB;
 constexpr uint64_t kMaxStagedInReply = 16 * kMiB;
@@ -47,7 +47,8 @@ Task<Result<void>> check_removal(Transaction& txn, const Attributes& attributes,
 
 Result<void> check_grant(Transaction& txn, FileId file, GrantId grant) {
   const Grant* held = txn.partition().grants().held(txn.session(), file);
-  if (held == nullptr || held->kind != GrantKind::kWrite || held->id != grant) return Error(Code::kStale, "the write grant has ended");
+  if (held == nullptr || held->kind != GrantKind::kWrite || held->id != grant)
+    return Error(Code::kStale, "the write grant has ended");
   return {};
 }
 
@@ -69,7 +70,8 @@ void touch_data(Transaction& txn, Attributes& attributes, int64_t mtime) {
 
 Result<void> check_range(uint64_t offset, uint64_t length) {
   if (length == 0) return Error(Code::kInvalid, "an empty range");
-  if (offset > kLargestFile || length > kLargestFile - offset) return Error(Code::kTooLarge, "a file ends at 2^62 bytes");
+  if (offset > kLargestFile || length > kLargestFile - offset)
+    return Error(Code::kTooLarge, "a file ends at 2^62 bytes");
   return {};
 }
 
@@ -82,17 +84,22 @@ struct CommitOp {
 
   // What the request says by itself; once, before it runs.
   [[nodiscard]] Result<void> check(const ClusterMap& map) const {
-    if (request.files.empty() || request.files.size() > kMaxCommitFiles) return Error(Code::kInvalid, "commit 1 to 1024 files at once");
-    if (request.segments.size() > kMaxCommitSegments) return Error(Code::kInvalid, "commit at most 256 segments at once");
+    if (request.files.empty() || request.files.size() > kMaxCommitFiles)
+      return Error(Code::kInvalid, "commit 1 to 1024 files at once");
+    if (request.segments.size() > kMaxCommitSegments)
+      return Error(Code::kInvalid, "commit at most 256 segments at once");
     std::map<SegmentId, uint64_t> lengths;
     for (const CommitSegment& segment : request.segments) {
-      if (segment.length == 0 || segment.length > kMaxSegment) return Error(Code::kInvalid, "a segment has 1 byte to 16 MiB");
-      if (!lengths.emplace(segment.segment, segment.length).second) return Error(Code::kInvalid, "a segment is given twice");
-      if (segment.segment.name_space() != map.name_space) return Error(Code::kInvalid, "a segment of another namespace");
+      if (segment.length == 0 || segment.length > kMaxSegment)
+        return Error(Code::kInvalid, "a segment has 1 byte to 16 MiB");
+      if (!lengths.emplace(segment.segment, segment.length).second)
+        return Error(Code::kInvalid, "a segment is given twice");
+      if (segment.segment.name_space() != map.name_space)
+        return Error(Code::kInvalid, "a segment of another namespace");
       const Placement& placement = segment.placement;
       std::set<TargetId> targets(placement.targets.begin(), placement.targets.end());
-      if (placement.targets.empty() || placement.protection.data == 0 || placement.targets.size() != placement.protection.width() ||
-          targets.size() != placement.targets.size())
+      if (placement.targets.empty() || placement.protection.data == 0 ||
+          placement.targets.size() != placement.protection.width() || targets.size() != placement.targets.size())
         return Error(Code::kInvalid, "a placement has one target per fragment, each its own");
       for (TargetId target : targets)
         if (map.target(target) == nullptr) return Error(Code::kInvalid, "a placement names an unknown target");
@@ -113,7 +120,8 @@ struct CommitOp {
           holes += std::min(extent.length, kMaxHoles + 1);
           continue;
         }
-        if (extent.kind != ExtentKind::kSegment) return Error(Code::kInvalid, "a commit has extents in segments, and holes");
+        if (extent.kind != ExtentKind::kSegment)
+          return Error(Code::kInvalid, "a commit has extents in segments, and holes");
         auto segment = lengths.find(extent.segment);
         uint64_t length = segment == lengths.end() ? kMaxSegment : segment->second;
         if (extent.length > length || extent.segment_offset > length - extent.length)
@@ -125,7 +133,8 @@ struct CommitOp {
     return {};
   }
 
-  Task<Result<void>> apply(Transaction& txn, const CommitFile& file, const std::set<SegmentId>& fresh, ExtentDelta& delta) {
+  Task<Result<void>> apply(Transaction& txn, const CommitFile& file, const std::set<SegmentId>& fresh,
+                           ExtentDelta& delta) {
     HR_CO_TRY(check_grant(txn, file.file, file.grant));
     HR_CO_TRY(InodeRow inode, co_await file_inode(txn, file.file));
     HR_CO_TRY(co_await txn.exclude(file.file));
@@ -174,7 +183,8 @@ struct CommitOp {
     ExtentDelta delta;
     for (const CommitFile& file : request.files) {
       Result<void> done = co_await apply(txn, file, fresh, delta);
-      if (!done.ok() && done.code() != Code::kStale && done.code() != Code::kNotFound) co_return std::move(done).error();
+      if (!done.ok() && done.code() != Code::kStale && done.code() != Code::kNotFound)
+        co_return std::move(done).error();
       reply.codes.push_back(static_cast<uint16_t>(done.code()));
     }
     delta.prune();
@@ -201,7 +211,8 @@ struct StageOp {
   [[nodiscard]] Ticket ticket() const { return request.ticket; }
 
   [[nodiscard]] Result<void> check() const {
-    if (request.pieces.empty() || request.pieces.size() > kMaxStagePieces) return Error(Code::kInvalid, "stage 1 to 256 pieces at once");
+    if (request.pieces.empty() || request.pieces.size() > kMaxStagePieces)
+      return Error(Code::kInvalid, "stage 1 to 256 pieces at once");
     if (request.size > kLargestFile) return Error(Code::kTooLarge, "a file ends at 2^62 bytes");
     uint64_t bytes = 0;
     uint64_t done = 0;
@@ -275,14 +286,18 @@ struct GetExtentsOp {
       const Extent extent = reply.extents[i];
       if (extent.kind == ExtentKind::kSegment && segments.insert(extent.segment).second) {
         Result<Location> location = co_await find_location(txn, extent.segment);
-        if (!location.ok()) co_return Error(Code::kCorrupt, "extents name segment " + to_string(extent.segment) + ", which has no location");
+        if (!location.ok())
+          co_return Error(Code::kCorrupt,
+                          "extents name segment " + to_string(extent.segment) + ", which has no location");
         reply.capabilities.push_back(partition.capability(extent.segment, location->length, false));
         reply.locations.push_back(*std::move(location));
       }
       if (extent.kind == ExtentKind::kStaged && staged.insert(extent.staged).second) {
-        HR_CO_TRY(std::optional<StagedRow> row, co_await txn.row<StagedRow>(staged_key(request.file.slot(), extent.staged)));
+        HR_CO_TRY(std::optional<StagedRow> row,
+                  co_await txn.row<StagedRow>(staged_key(request.file.slot(), extent.staged)));
         if (!row) co_return Error(Code::kCorrupt, "an extent names staged bytes that have no row");
-        if (extent.segment_offset + extent.length > row->bytes.size()) co_return Error(Code::kCorrupt, "an extent reaches behind its staged bytes");
+        if (extent.segment_offset + extent.length > row->bytes.size())
+          co_return Error(Code::kCorrupt, "an extent reaches behind its staged bytes");
         staged_bytes += row->bytes.size();
         reply.staged.push_back({extent.staged, Buffer::copy_of(bytes_of(row->bytes))});
       }
@@ -300,7 +315,8 @@ struct LocateOp {
   Locate request;
   bool for_node = false;  // who repairs may ask for what the checkpoint is in; a client has no business there
   Task<Result<LocateReply>> run(Transaction& txn) {
-    if (!txn.partition().owns(request.segment.home())) co_return Error(Code::kNotLeader, "the segment's home is not here");
+    if (!txn.partition().owns(request.segment.home()))
+      co_return Error(Code::kNotLeader, "the segment's home is not here");
     Result<Location> found = co_await find_location(txn, request.segment);
     if (for_node && found.code() == Code::kNotFound) {
       std::optional<Location> piece = txn.partition().checkpoint_location(request.segment);
@@ -503,7 +519,8 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
   for (SegmentId id : ids) {
     const ClusterMap& map = partition.context().view.map();
     HR_CO_TRY(Choice choice, choose_targets(map, map.protection, partition.context().env.random));
-    made.push_back({id, std::move(choice.placement), std::move(choice.spares), partition.capability(id, kMaxSegment, true)});
+    made.push_back(
+        {id, std::move(choice.placement), std::move(choice.spares), partition.capability(id, kMaxSegment, true)});
   }
   // No await from here on: the session may have ended while ids were made.
   Session* session = partition.sessions().find(request.session);
@@ -515,9 +532,11 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
       session->reserved[reservation.segment] = reservation.placement;
     }
   }
-  // A writer that failed may not give its id back: the oldest go. Should one be in use after all, its commit is refused.
+  // A writer that failed may not give its id back: the oldest go. Should one be in use after all, its commit is
+  // refused.
   while (!worker && session->reserved.size() > kMaxReserved) {
-    auto oldest = std::ranges::min_element(session->reserved, {}, [](const auto& item) { return item.first.sequence(); });
+    auto oldest =
+        std::ranges::min_element(session->reserved, {}, [](const auto& item) { return item.first.sequence(); });
     session->reserved.erase(oldest);
   }
   co_return ReserveReply{std::move(made)};

@@ -9,12 +9,12 @@
 namespace headrace {
 
 inline constexpr uint64_t kLargestFile = uint64_t{1} << 62;
-inline constexpr uint32_t kMaxReserved = 256;             // segments per session
+inline constexpr uint32_t kMaxReserved = 256;  // segments per session
 inline constexpr uint64_t kMaxStageBytes = 64 * kKiB;
 inline constexpr const char* kTrim = "trim";
 
-// kRetryable where fewer than P + 1 targets are live. Not journaled: a new leader knows of none. A node's worker reserves
-// without session; what it got is void after an hour.
+// kRetryable where fewer than P + 1 targets are live. Not journaled: a new leader knows of none. A node's worker
+// reserves without session; what it got is void after an hour.
 [[nodiscard]] Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInfo info);
 // Codes per file: kStale (grant or reservation has ended), kNotFound. Segments that no file took are given up.
 [[nodiscard]] Task<Result<CommitReply>> handle(Partition& partition, Commit request, CallInfo info);

@@ -97,7 +97,11 @@ TEST(Data, CommitsOfUnreservedSegmentsAndEndedGrantsAreStale) {
   Reservation reservation = p.reserve(u);
   // Two files in one commit: the one without grant fails alone.
   Commit commit = p.commit_of(u, mine, reservation, 8192, {{.offset = 0, .length = 4096}});
-  Extent second{.offset = 0, .length = 4096, .kind = ExtentKind::kSegment, .segment = reservation.segment, .segment_offset = 4096};
+  Extent second{.offset = 0,
+                .length = 4096,
+                .kind = ExtentKind::kSegment,
+                .segment = reservation.segment,
+                .segment_offset = 4096};
   commit.files.push_back({theirs, GrantId(5), {second}, 0, 0});
   EXPECT_EQ(p.must(p.ask(commit)).codes, (std::vector<uint16_t>{0, static_cast<uint16_t>(Code::kStale)}));
   EXPECT_EQ(p.stat(other, theirs).size, 0u);
@@ -119,7 +123,9 @@ TEST(Data, BadInputInACommitIsRefusedWhole) {
   User u = p.user();
   FileId file = p.create(u, "a");
   Reservation r = p.reserve(u);
-  auto code = [&](uint64_t length, std::vector<Extent> extents) { return p.ask(p.commit_of(u, file, r, length, std::move(extents))).code(); };
+  auto code = [&](uint64_t length, std::vector<Extent> extents) {
+    return p.ask(p.commit_of(u, file, r, length, std::move(extents))).code();
+  };
   EXPECT_EQ(code(0, {{.offset = 0, .length = 1}}), Code::kInvalid);
   EXPECT_EQ(code(kMaxSegment + 1, {{.offset = 0, .length = 1}}), Code::kInvalid);
   EXPECT_EQ(code(4096, {{.offset = 0, .length = 4097}}), Code::kInvalid);
@@ -297,7 +303,8 @@ TEST(Data, AbandonedReservationsGoBackAndWrittenOnesClaimNoMoreSpace) {
   EXPECT_EQ(sessions.unwritten_reservations(), 5u);
   // What was given back is given to nobody again, and no commit may name it.
   FileId file = p.create(u, "a");
-  EXPECT_EQ(p.must(p.ask(p.commit_of(u, file, made[0], 10, {{.offset = 0, .length = 10}}))).codes.at(0), static_cast<uint8_t>(Code::kStale));
+  EXPECT_EQ(p.must(p.ask(p.commit_of(u, file, made[0], 10, {{.offset = 0, .length = 10}}))).codes.at(0),
+            static_cast<uint8_t>(Code::kStale));
   // A refused request takes back as well, or a full hot tier would never have room.
   p.admits = Error(Code::kBusy, "full");
   EXPECT_EQ(p.ask(Reserve{u.session, Slot(3), 1, {made[2].segment}, 0}).code(), Code::kBusy);
@@ -322,7 +329,8 @@ TEST(Data, WhatIsAbandonedWhileItIsCommittedIsEitherNamedOrFreed) {
     Reservation reservation = p.reserve(u);
     const uint64_t before = p.targets.freed;
     std::optional<Code> code;
-    p.partition->scope().spawn(Committing::run(p, p.commit_of(u, file, reservation, 10, {{.offset = 0, .length = 10}}), code));
+    p.partition->scope().spawn(
+        Committing::run(p, p.commit_of(u, file, reservation, 10, {{.offset = 0, .length = 10}}), code));
     p.world.run_for(microseconds(static_cast<int64_t>(seed) * 250));
     p.must(p.ask(Reserve{u.session, Slot(0), 1, {reservation.segment}, 0}));
     p.world.run_for(seconds(5));
@@ -415,8 +423,10 @@ TEST(Data, RowsAgreeWithExtentsUnderRandomChanges) {
         ASSERT_EQ(extent.offset, at);
         at += extent.length;
         for (uint64_t i = extent.offset / 1'000; i < at / 1'000; ++i) {
-          int& source = extent.kind == ExtentKind::kStaged ? staged_of_step[extent.staged] : segment_of_step[extent.segment];
-          if (source == 0 && extent.kind != ExtentKind::kHole) source = units[i];  // first seen: in the step that wrote it
+          int& source =
+              extent.kind == ExtentKind::kStaged ? staged_of_step[extent.staged] : segment_of_step[extent.segment];
+          if (source == 0 && extent.kind != ExtentKind::kHole)
+            source = units[i];  // first seen: in the step that wrote it
           ASSERT_EQ(extent.kind == ExtentKind::kHole ? 0 : source, units[i]) << "step " << step << " at " << i;
         }
       }

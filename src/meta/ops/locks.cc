@@ -13,7 +13,8 @@ constexpr Nanos kLongestWait = seconds(5);
 Task<Result<LockRow>> locks_of(Transaction& txn, FileId file) {
   HR_CO_TRY(std::optional<LockRow> row, co_await txn.row<LockRow>(lock_key(file)));
   if (!row) co_return LockRow{};
-  std::erase_if(row->locks, [&txn](const HeldLock& held) { return txn.partition().sessions().find(held.session) == nullptr; });
+  std::erase_if(row->locks,
+                [&txn](const HeldLock& held) { return txn.partition().sessions().find(held.session) == nullptr; });
   co_return *std::move(row);
 }
 
@@ -22,15 +23,18 @@ struct LockOp {
   Lock request;
   [[nodiscard]] Ticket ticket() const { return request.ticket; }
   Task<Result<LockReply>> run(Transaction& txn) {
-    if (request.lock.begin >= request.lock.end || request.lock.end > kLockEnd) co_return Error(Code::kInvalid, "a lock on an empty range");
+    if (request.lock.begin >= request.lock.end || request.lock.end > kLockEnd)
+      co_return Error(Code::kInvalid, "a lock on an empty range");
     HR_CO_TRY(InodeRow inode, co_await inode_of(txn, request.file));
     HR_CO_TRY(LockRow row, co_await locks_of(txn, request.file));
     HeldLock wanted{request.ticket.session, request.lock};
     if (conflicting_lock(row.locks, wanted)) co_return LockReply{false};
     row.locks = with_lock(std::move(row.locks), wanted);
     if (row.locks.size() > kMaxLocksOfFile) co_return Error(Code::kRange, "the file has too many locks");
-    if (row.locks.empty()) txn.erase(lock_key(request.file));
-    else txn.put_row(lock_key(request.file), row);
+    if (row.locks.empty())
+      txn.erase(lock_key(request.file));
+    else
+      txn.put_row(lock_key(request.file), row);
     // A shared lock in the place of an exclusive one lets others in as well.
     if (request.lock.kind != LockKind::kExclusive) txn.on_commit([&p = txn.partition()] { p.lock_ended(); });
     co_return LockReply{true};

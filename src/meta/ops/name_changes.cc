@@ -1,7 +1,7 @@
 // What a client did under a directory write grant, it did alone: nobody else has seen or could change these names and
-// inodes since. So nothing here recalls anything, and none of the client's batches waits for another client: two clients'
-// flushes can never wait for each other. A change that does not fit what is here (which only a faulty client sends) is
-// refused by itself; a grant that is not held refuses all.
+// inodes since. So nothing here recalls anything, and none of the client's batches waits for another client: two
+// clients' flushes can never wait for each other. A change that does not fit what is here (which only a faulty client
+// sends) is refused by itself; a grant that is not held refuses all.
 #include "meta/ops/name_changes.h"
 
 #include <algorithm>
@@ -22,13 +22,20 @@ class ChangeBatch {
 
   Task<Result<void>> apply(NameChange change) {
     switch (change.kind) {
-      case NameChangeKind::kMake: return make(std::move(change));
-      case NameChangeKind::kUnlink: return unlink(std::move(change));
-      case NameChangeKind::kSetAttributes: return set_attributes(std::move(change));
-      case NameChangeKind::kTouch: return touch_directory(std::move(change));
-      case NameChangeKind::kRename: return rename(std::move(change));
-      case NameChangeKind::kLink: return link(std::move(change));
-      case NameChangeKind::kNone: break;
+      case NameChangeKind::kMake:
+        return make(std::move(change));
+      case NameChangeKind::kUnlink:
+        return unlink(std::move(change));
+      case NameChangeKind::kSetAttributes:
+        return set_attributes(std::move(change));
+      case NameChangeKind::kTouch:
+        return touch_directory(std::move(change));
+      case NameChangeKind::kRename:
+        return rename(std::move(change));
+      case NameChangeKind::kLink:
+        return link(std::move(change));
+      case NameChangeKind::kNone:
+        break;
     }
     return unknown();
   }
@@ -46,7 +53,9 @@ class ChangeBatch {
     bool changed = false;
   };
 
-  static Task<Result<void>> unknown() { co_return Error(Code::kNotSupported, "a change of an unknown kind: upgrade this node"); }
+  static Task<Result<void>> unknown() {
+    co_return Error(Code::kNotSupported, "a change of an unknown kind: upgrade this node");
+  }
 
   Task<Result<Inode*>> inode(FileId id) {
     auto at = inodes_.find(id);
@@ -105,8 +114,9 @@ class ChangeBatch {
 
   Task<Result<void>> make(NameChange change) {
     HR_CO_TRY(check_name(change.name));
-    const bool sane = change.type == FileType::kFile || change.type == FileType::kSymlink || change.type == FileType::kFifo ||
-                      change.type == FileType::kSocket || change.type == FileType::kCharDevice || change.type == FileType::kBlockDevice;
+    const bool sane = change.type == FileType::kFile || change.type == FileType::kSymlink ||
+                      change.type == FileType::kFifo || change.type == FileType::kSocket ||
+                      change.type == FileType::kCharDevice || change.type == FileType::kBlockDevice;
     if (!sane || change.target.size() > kMaxSymlink || change.target.empty() != (change.type != FileType::kSymlink))
       co_return Error(Code::kInvalid, "nothing that can be made so");
     if (change.file.slot() != change.directory.slot() || !txn_.given_out(change.file))
@@ -138,16 +148,17 @@ class ChangeBatch {
     inodes_.emplace(change.file, std::move(made));
     ++txn_.counters.inodes;
     if (change.keep_open) txn_.put(kept_key(change.file, txn_.session()), "");
-    txn_.on_commit([&p = txn_.partition(), session = txn_.session(), grant = Grant{change.file, GrantKind::kWrite, change.file_grant}] {
-      p.grants().give_as(session, grant);
-    });
+    txn_.on_commit(
+        [&p = txn_.partition(), session = txn_.session(),
+         grant = Grant{change.file, GrantKind::kWrite, change.file_grant}] { p.grants().give_as(session, grant); });
     co_return {};
   }
 
   Task<Result<void>> unlink(NameChange change) {
     HR_CO_TRY(Inode * directory, co_await this->directory(change.directory));
     HR_CO_TRY(std::optional<DentryRow> there, co_await entry(change.directory, change.name));
-    if (!there || there->file != change.file) co_return Error(Code::kNotFound, "the name is not there, or another file's");
+    if (!there || there->file != change.file)
+      co_return Error(Code::kNotFound, "the name is not there, or another file's");
     HR_CO_TRY(Inode * file, co_await this->file(change.file));
     remove(*directory, change.name, there->cookie, change.time);
     drop_link(*file, change.time);
@@ -171,7 +182,8 @@ class ChangeBatch {
     HR_CO_TRY(check_name(change.to_name));
     HR_CO_TRY(Inode * directory, co_await this->directory(change.directory));
     HR_CO_TRY(std::optional<DentryRow> from, co_await entry(change.directory, change.name));
-    if (!from || from->file != change.file) co_return Error(Code::kNotFound, "the name is not there, or another file's");
+    if (!from || from->file != change.file)
+      co_return Error(Code::kNotFound, "the name is not there, or another file's");
     HR_CO_TRY(std::optional<DentryRow> to, co_await entry(change.directory, change.to_name));
     if ((to ? to->file : FileId()) != change.replaced || change.replaced == change.file)
       co_return Error(Code::kExists, "another file has the new name");
@@ -234,7 +246,8 @@ struct ChangeNamesOp {
       };
       if (change.kind == NameChangeKind::kMake) {
         const Grant* held = grants.held(txn.session(), change.file);  // claimed already, after a leader change
-        fine = fine && (held == nullptr || held->id == change.file_grant) && !grants.conflict(change.file, txn.session(), GrantKind::kWrite);
+        fine = fine && (held == nullptr || held->id == change.file_grant) &&
+               !grants.conflict(change.file, txn.session(), GrantKind::kWrite);
         made[change.file] = change.file_grant;
       } else if (change.kind != NameChangeKind::kTouch) {
         fine = fine && changes(change.file, change.file_grant);

@@ -1,4 +1,5 @@
-// Changes of names that clients made under directory write grants (ChangeNames): many in one transaction, in their order.
+// Changes of names that clients made under directory write grants (ChangeNames): many in one transaction, in their
+// order.
 #pragma once
 
 #include "meta/partition.h"

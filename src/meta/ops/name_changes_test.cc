@@ -167,10 +167,10 @@ TEST(NameChanges, WhatDoesNotFitIsRefusedAlone) {
   NameChange size = p.change(NameChangeKind::kSetAttributes, "", a.file);
   size.mask = kSetSize;
   NameChange b = p.make("b");
-  EXPECT_EQ(p.send({a, again, never_reserved, in_use, elsewhere, directory, no_name, size, b, p.change(NameChangeKind::kUnlink, "b", a.file),
-                    p.change(NameChangeKind::kNone, "b", a.file)}),
-            (std::vector<Code>{Code::kOk, Code::kExists, Code::kInvalid, Code::kInvalid, Code::kInvalid, Code::kInvalid, Code::kInvalid,
-                               Code::kInvalid, Code::kOk, Code::kNotFound, Code::kNotSupported}));
+  EXPECT_EQ(p.send({a, again, never_reserved, in_use, elsewhere, directory, no_name, size, b,
+                    p.change(NameChangeKind::kUnlink, "b", a.file), p.change(NameChangeKind::kNone, "b", a.file)}),
+            (std::vector<Code>{Code::kOk, Code::kExists, Code::kInvalid, Code::kInvalid, Code::kInvalid, Code::kInvalid,
+                               Code::kInvalid, Code::kInvalid, Code::kOk, Code::kNotFound, Code::kNotSupported}));
   EXPECT_EQ(p.names(), "a b ");
   EXPECT_EQ(p.ask(ChangeNames{p.me.next(), {}}).code(), Code::kInvalid);
   p.check_rows();
@@ -187,7 +187,8 @@ TEST(NameChanges, RenamesAndLinksWithinADirectory) {
   over.replaced_grant = b.file_grant;
   NameChange wrong = over;
   wrong.replaced = FileId();
-  EXPECT_EQ(p.send({a, b, link, wrong, over}), (std::vector<Code>{Code::kOk, Code::kOk, Code::kOk, Code::kExists, Code::kOk}));
+  EXPECT_EQ(p.send({a, b, link, wrong, over}),
+            (std::vector<Code>{Code::kOk, Code::kOk, Code::kOk, Code::kExists, Code::kOk}));
   EXPECT_EQ(p.names(), "a2 b ");
   EXPECT_EQ(p.must(p.look("b")).id, a.file);
   EXPECT_EQ(p.must(p.look("b")).links, 2u);

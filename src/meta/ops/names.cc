@@ -13,8 +13,8 @@ namespace {
 constexpr size_t kMaxSymlink = 4095;
 constexpr size_t kMaxXattrName = 255;
 constexpr size_t kMaxXattrValue = 64 * kKiB;
-constexpr uint32_t kMaxEntries = 4096;      // of one ReadDirectory reply
-constexpr int kMaxDepth = 4096;             // of the walk to the root
+constexpr uint32_t kMaxEntries = 4096;  // of one ReadDirectory reply
+constexpr int kMaxDepth = 4096;         // of the walk to the root
 
 using GrantSlot = std::shared_ptr<std::optional<Grant>>;
 
@@ -102,9 +102,11 @@ struct MakeOp {
     } else {
       HR_CO_TRY(check_name(request.name));
       // Nobody else holds any on it once the name is in.
-      give_at_commit(txn, request.parent, request.want_directory_write ? GrantKind::kWrite : GrantKind::kRead, directory_grant);
+      give_at_commit(txn, request.parent, request.want_directory_write ? GrantKind::kWrite : GrantKind::kRead,
+                     directory_grant);
     }
-    if (request.target.size() > kMaxSymlink) co_return Error(Code::kNameTooLong, "a symlink's target has at most 4095 bytes");
+    if (request.target.size() > kMaxSymlink)
+      co_return Error(Code::kNameTooLong, "a symlink's target has at most 4095 bytes");
     HR_CO_TRY(InodeRow parent, co_await directory_inode(txn, request.parent));
     Attributes attributes;
     attributes.mode = request.mode & 07777;
@@ -251,7 +253,8 @@ struct RenameOp {
     lookup.name = request.to_name;
     CallOptions options;
     options.timeout = seconds(10);
-    HR_CO_TRY(EntryReply reply, co_await partition.context().partitions.call(request.to_parent.slot(), std::move(lookup), options));
+    HR_CO_TRY(EntryReply reply,
+              co_await partition.context().partitions.call(request.to_parent.slot(), std::move(lookup), options));
     co_return DentryRow{reply.attributes.id, reply.attributes.type, 0};
   }
 
@@ -289,7 +292,9 @@ struct RenameOp {
       return s;
     };
     auto moves = [between](const DentryRow& entry) { return between && entry.type == FileType::kDirectory; };
-    auto check = [this, &txn, a, b, moves]() -> Task<Result<void>> { return check_exchange(txn, a, b, moves(a), moves(b)); };
+    auto check = [this, &txn, a, b, moves]() -> Task<Result<void>> {
+      return check_exchange(txn, a, b, moves(a), moves(b));
+    };
     if (moves(a) || moves(b)) {
       add(StepKind::kLockRename, kRootFile);
       HR_CO_TRY(co_await check());
@@ -339,8 +344,10 @@ struct RenameOp {
     if (old.ok() && old->file == moved.file) co_return UnlinkReply{};  // two names of one file: nothing to do
     if (request.exchange) co_return co_await exchange(txn, moved, *old);
     bool directory = moved.type == FileType::kDirectory;
-    if (old.ok() && directory && old->type != FileType::kDirectory) co_return Error(Code::kNotDirectory, "the new name is no directory");
-    if (old.ok() && !directory && old->type == FileType::kDirectory) co_return Error(Code::kIsDirectory, "the new name is a directory");
+    if (old.ok() && directory && old->type != FileType::kDirectory)
+      co_return Error(Code::kNotDirectory, "the new name is no directory");
+    if (old.ok() && !directory && old->type == FileType::kDirectory)
+      co_return Error(Code::kIsDirectory, "the new name is a directory");
 
     int64_t now = txn.now();
     auto step = [now](StepKind kind, FileId on) {
@@ -358,11 +365,13 @@ struct RenameOp {
       HR_CO_TRY(co_await check_ancestry(txn, moved.file, request.to_parent));
     }
     if (old.ok()) {
-      Step gone = step(old->type == FileType::kDirectory ? StepKind::kRemoveDirectory : StepKind::kLinkCount, old->file);
+      Step gone =
+          step(old->type == FileType::kDirectory ? StepKind::kRemoveDirectory : StepKind::kLinkCount, old->file);
       gone.delta = -1;
       steps.push_back(gone);
     }
-    steps.push_back(directory && between ? step(StepKind::kSetParent, moved.file) : step(StepKind::kLinkCount, moved.file));
+    steps.push_back(directory && between ? step(StepKind::kSetParent, moved.file)
+                                         : step(StepKind::kLinkCount, moved.file));
     steps.back().directory = request.to_parent;
     Step insert = step(StepKind::kInsertEntry, moved.file);
     insert.slot = request.to_parent.slot();
@@ -401,7 +410,8 @@ struct ReadDirectoryOp {
     HR_CO_TRY(InodeRow directory, co_await directory_inode(txn, request.directory));
     uint32_t limit = std::clamp<uint32_t>(request.limit, 1, kMaxEntries);
     Key from = cookie_key(request.directory, request.after + 1);
-    Key to = prefix_end(KeyBuilder(request.directory.slot(), Table::kCookie).u48(request.directory.local()).u16(0).take());
+    Key to =
+        prefix_end(KeyBuilder(request.directory.slot(), Table::kCookie).u48(request.directory.local()).u16(0).take());
     HR_CO_TRY(auto rows, co_await txn.scan(from, to, limit));
     ReadDirectoryReply reply;
     for (auto& [key, value] : rows) {
@@ -452,7 +462,8 @@ struct SetXattrOp {
   SetXattr request;
   [[nodiscard]] Ticket ticket() const { return request.ticket; }
   Task<Result<Empty>> run(Transaction& txn) {
-    if (request.name.empty() || request.name.size() > kMaxXattrName) co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
+    if (request.name.empty() || request.name.size() > kMaxXattrName)
+      co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
     if (request.value.size() > kMaxXattrValue) co_return Error(Code::kTooLarge, "an attribute has at most 64 KiB");
     HR_CO_TRY(InodeRow inode, co_await inode_of(txn, request.file));
     Key key = xattr_key(request.file, request.name);
@@ -500,7 +511,8 @@ struct ParentOfOp {
   using Reply = ParentOfReply;
   ParentOf request;
   Task<Result<ParentOfReply>> run(Transaction& txn) {
-    // The rename that asks may itself have locked this directory, and only the holder of the rename lock moves directories.
+    // The rename that asks may itself have locked this directory, and only the holder of the rename lock moves
+    // directories.
     txn.look_beneath_locks();
     HR_CO_TRY(InodeRow row, co_await directory_inode(txn, request.directory));
     co_return ParentOfReply{row.attributes.parent};

@@ -65,7 +65,7 @@ Task<Result<SessionOpenReply>> handle(Partition& partition, SessionOpen request,
   if (partition.closing()) co_return Error(Code::kUnavailable, "the namespace is being spun down");
   SessionOpenReply reply;
   if (request.again) {
-    HR_CO_TRY(Session* session, co_await partition.session(request.again, info));
+    HR_CO_TRY(Session * session, co_await partition.session(request.again, info));
     if (session->client != request.client) co_return Error(Code::kStale, "the session belongs to another client");
     // A late duplicate of a claim that was taken must not compare its old list with what the session holds now.
     if (session->claimed) {

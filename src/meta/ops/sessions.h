@@ -13,8 +13,8 @@ namespace headrace {
 [[nodiscard]] Task<Result<Empty>> handle(Partition& partition, OpenKept request, CallInfo info);
 [[nodiscard]] Task<Result<Empty>> handle(Partition& partition, Forget request, CallInfo info);
 
-// Gives `session` a grant on the file when the transaction commits, if nothing is in the way then; what was given is in *out.
-// For grants that come along with another reply: nobody is recalled for them.
+// Gives `session` a grant on the file when the transaction commits, if nothing is in the way then; what was given is in
+// *out. For grants that come along with another reply: nobody is recalled for them.
 void give_at_commit(Transaction& txn, FileId file, GrantKind kind, std::shared_ptr<std::optional<Grant>> out);
 
 }  // namespace headrace

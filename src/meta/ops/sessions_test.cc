@@ -29,8 +29,12 @@ TEST_P(FirstGrant, OfASessionIsKnownToTheNextLeader) {
   User first = p.user();
   User second = p.user();
   switch (GetParam()) {
-    case Way::kAcquireToWrite: p.grant(first, file); break;
-    case Way::kAcquireToRead: first.grants[file] = p.must(p.ask(GrantAcquire{first.session, file, GrantKind::kRead})).grant; break;
+    case Way::kAcquireToWrite:
+      p.grant(first, file);
+      break;
+    case Way::kAcquireToRead:
+      first.grants[file] = p.must(p.ask(GrantAcquire{first.session, file, GrantKind::kRead})).grant;
+      break;
     case Way::kLookup: {
       EntryReply reply = p.must(p.ask(Lookup{first.session, kRootFile, "f"}));
       ASSERT_TRUE(reply.file_grant && reply.directory_grant);
@@ -63,7 +67,8 @@ TEST_P(FirstGrant, OfASessionIsKnownToTheNextLeader) {
   EXPECT_EQ(given, Code::kOk);
 }
 
-INSTANTIATE_TEST_SUITE_P(Each, FirstGrant, testing::Values(Way::kAcquireToWrite, Way::kAcquireToRead, Way::kLookup, Way::kGetAttributes));
+INSTANTIATE_TEST_SUITE_P(Each, FirstGrant,
+                         testing::Values(Way::kAcquireToWrite, Way::kAcquireToRead, Way::kLookup, Way::kGetAttributes));
 
 TEST(SessionOps, WhoReadsGetsGrantsWhileChangesAreRefused) {
   OnePartition p(3);

@@ -142,17 +142,24 @@ Task<Result<Attributes>> lock_rename(Transaction& txn, Step step) {
 
 Task<Result<Attributes>> apply_step(Transaction& txn, Step step, Attributes made) {
   switch (step.kind) {
-    case StepKind::kMakeDirectory: return make_directory(txn, std::move(step));
+    case StepKind::kMakeDirectory:
+      return make_directory(txn, std::move(step));
     case StepKind::kInsertEntry:
       if (!step.file) step.file = made.id;
       if (step.type == FileType::kNone) step.type = made.type;
       return insert_entry(txn, std::move(step));
-    case StepKind::kRemoveEntry: return remove_entry(txn, std::move(step));
-    case StepKind::kLinkCount: return link_count(txn, std::move(step));
-    case StepKind::kRemoveDirectory: return remove_directory(txn, std::move(step));
-    case StepKind::kSetParent: return set_parent(txn, std::move(step));
-    case StepKind::kLockRename: return lock_rename(txn, std::move(step));
-    case StepKind::kNone: break;
+    case StepKind::kRemoveEntry:
+      return remove_entry(txn, std::move(step));
+    case StepKind::kLinkCount:
+      return link_count(txn, std::move(step));
+    case StepKind::kRemoveDirectory:
+      return remove_directory(txn, std::move(step));
+    case StepKind::kSetParent:
+      return set_parent(txn, std::move(step));
+    case StepKind::kLockRename:
+      return lock_rename(txn, std::move(step));
+    case StepKind::kNone:
+      break;
   }
   return [](StepKind kind) -> Task<Result<Attributes>> {
     co_return Error(Code::kNotSupported, "unknown step " + std::to_string(static_cast<int>(kind)));

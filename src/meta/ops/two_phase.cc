@@ -21,11 +21,13 @@ Key prepared_key(Partition& partition, const TransactionId& id) {
   return transaction_key(partition.first_slot(), Table::kPrepared, id);
 }
 
-// The rename lock, here at the root's partition, from a transaction's commit until all its participants have heard: the next
-// rename of a directory must see the parents that it sets. One for all decisions that a new leader tells again.
+// The rename lock, here at the root's partition, from a transaction's commit until all its participants have heard: the
+// next rename of a directory must see the parents that it sets. One for all decisions that a new leader tells again.
 class RenameHold {
  public:
-  RenameHold(Partition& partition, TransactionId by) : partition_(partition), by_(by) { partition.lock(rename_lock_key(partition.first_slot()), by); }
+  RenameHold(Partition& partition, TransactionId by) : partition_(partition), by_(by) {
+    partition.lock(rename_lock_key(partition.first_slot()), by);
+  }
   RenameHold(const RenameHold&) = delete;
   RenameHold& operator=(const RenameHold&) = delete;
   ~RenameHold() {
@@ -48,7 +50,8 @@ struct EraseDecision {
 };
 
 // Tells every participant, for as long as it takes while this partition leads; the decision row goes last.
-Task<void> tell(Partition& partition, TransactionId id, std::vector<PartitionId> participants, bool commit, Position durable_at, RenameHoldRef hold) {
+Task<void> tell(Partition& partition, TransactionId id, std::vector<PartitionId> participants, bool commit,
+                Position durable_at, RenameHoldRef hold) {
   if (commit) {
     Result<void> durable = co_await partition.wait_durable(durable_at);
     if (!durable.ok()) co_return;  // the next leader finds the decision row, or not
@@ -69,7 +72,8 @@ Task<void> tell(Partition& partition, TransactionId id, std::vector<PartitionId>
   while (partition.serving()) {
     Result<Empty> erased = co_await partition.change(EraseDecision{decision_key(partition, id)});
     if (erased.ok()) co_return;
-    // Changes may have to wait, for the bucket's word on who owns it. (The next leader tells them again, which is harmless.)
+    // Changes may have to wait, for the bucket's word on who owns it. (The next leader tells them again, which is
+    // harmless.)
     bool slept = co_await partition.scope().token().sleep(partition.context().env.clock, milliseconds(500));
     if (!slept) co_return;
   }
@@ -80,7 +84,8 @@ struct PrepareOp {
   Partition& partition;
   Prepare request;
   Task<Result<StepsReply>> run(Transaction& txn) {
-    HR_CO_TRY(std::optional<PreparedRow> already, co_await txn.row<PreparedRow>(prepared_key(partition, request.transaction)));
+    HR_CO_TRY(std::optional<PreparedRow> already,
+              co_await txn.row<PreparedRow>(prepared_key(partition, request.transaction)));
     if (already) co_return decode<StepsReply>(already->reply);
     StepsReply reply;
     Attributes made;
@@ -114,8 +119,10 @@ struct FinishOp {
     txn.finishes(request.transaction);
     if (request.commit) {
       for (RowChange& change : row->changes) {
-        if (change.value) txn.put(std::move(change.key), std::move(*change.value));
-        else txn.erase(std::move(change.key));
+        if (change.value)
+          txn.put(std::move(change.key), std::move(*change.value));
+        else
+          txn.erase(std::move(change.key));
       }
       txn.counters.add(row->counters);
     }
@@ -134,7 +141,8 @@ struct DecisionOp {
   Decision request;
   Task<Result<DecisionReply>> run(Transaction& txn) {
     if (partition.deciding().contains(request.transaction)) co_return DecisionReply{false, false};
-    HR_CO_TRY(std::optional<DecisionRow> row, co_await txn.row<DecisionRow>(decision_key(partition, request.transaction)));
+    HR_CO_TRY(std::optional<DecisionRow> row,
+              co_await txn.row<DecisionRow>(decision_key(partition, request.transaction)));
     co_return DecisionReply{true, row.has_value()};
   }
 };
@@ -148,15 +156,16 @@ Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<St
   for (size_t i = 0; i < steps.size(); ++i) {
     if (partition.owns(steps[i].slot)) continue;
     const PartitionInfo* owner = partition.context().view.map().partition_of(steps[i].slot);
-    if (owner == nullptr) co_return Error(Code::kUnavailable, "no partition has slot " + std::to_string(steps[i].slot.value()));
+    if (owner == nullptr)
+      co_return Error(Code::kUnavailable, "no partition has slot " + std::to_string(steps[i].slot.value()));
     remote[owner->id].push_back(i);
   }
   if (!remote.empty()) {
     TransactionId id = partition.new_transaction();
     std::vector<PartitionId> participants;
     for (const auto& [participant, indexes] : remote) participants.push_back(participant);
-    // A directory's new parent must be seen by whoever holds the rename lock next: it is given back behind all else that
-    // the transaction changes. Its keeper is told last, or is this partition.
+    // A directory's new parent must be seen by whoever holds the rename lock next: it is given back behind all else
+    // that the transaction changes. Its keeper is told last, or is this partition.
     bool keeps_rename_lock = false;
     for (const Step& step : steps) {
       if (step.kind != StepKind::kLockRename) continue;
@@ -185,7 +194,8 @@ Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<St
         if (reply.error().retry() != Retry::kFinal) co_return Error(Code::kBusy, reply.error().message());
         co_return std::move(reply).error();
       }
-      if (reply->attributes.size() != indexes.size()) co_return Error(Code::kCorrupt, "prepare answered for other steps");
+      if (reply->attributes.size() != indexes.size())
+        co_return Error(Code::kCorrupt, "prepare answered for other steps");
       for (size_t k = 0; k < indexes.size(); ++k) results[indexes[k]] = reply->attributes[k];
     }
     if (!mutant("decision_not_journaled")) txn.put_row(decision_key(partition, id), DecisionRow{participants});
@@ -259,7 +269,8 @@ Task<void> resolve_loop(Partition& partition) {
       if (fresh || env.clock.now() - it->second < seconds(2)) continue;
       CallOptions options;
       options.timeout = seconds(5);
-      Result<DecisionReply> answer = co_await partition.context().partitions.call(id.coordinator, Decision{id}, options);
+      Result<DecisionReply> answer =
+          co_await partition.context().partitions.call(id.coordinator, Decision{id}, options);
       // A commit is told by the coordinator, in an order that matters.
       if (!answer.ok() || !answer->known || answer->commit) continue;
       Result<Empty> done = co_await finish(partition, Finish{id, answer->commit});

@@ -8,8 +8,8 @@
 
 namespace headrace {
 
-// Runs steps that together are one operation, in their order; those of other partitions are prepared there first. Called
-// from an Op's run(): the local changes and the decision go into txn. Attributes per step. kBusy: run again.
+// Runs steps that together are one operation, in their order; those of other partitions are prepared there first.
+// Called from an Op's run(): the local changes and the decision go into txn. Attributes per step. kBusy: run again.
 // Steps of other partitions come before local ones that need their result (kInsertEntry with file zero).
 [[nodiscard]] Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<Step> steps);
 

@@ -149,7 +149,8 @@ TEST(TwoPhase, ADecisionIsForgottenWhenAllHaveHeard) {
   p.world.run_for(seconds(1));
   auto left = [&p] {
     size_t decisions = 0;
-    for (const std::string& line : p.must(p.world.run(leftover_rows(*p.partition)))) decisions += line.find("decision") != std::string::npos;
+    for (const std::string& line : p.must(p.world.run(leftover_rows(*p.partition))))
+      decisions += line.find("decision") != std::string::npos;
     return decisions;
   };
   EXPECT_EQ(left(), 1u);

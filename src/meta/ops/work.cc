@@ -15,16 +15,20 @@ namespace headrace {
 namespace {
 
 constexpr uint32_t kMaxPage = 4096;
-constexpr size_t kScan = 1024;             // rows per look at a work table
+constexpr size_t kScan = 1024;  // rows per look at a work table
 constexpr size_t kSegmentsPerRecord = 100;
 constexpr size_t kMaxClaims = 65'536;
 constexpr size_t kManyObjects = 10'000'000;
 constexpr size_t kMaxPlacings = 64;
 constexpr size_t kMaxPinPath = 4096;
 
-NamespaceId namespace_of(Partition& partition) { return partition.context().view.map().name_space; }
+NamespaceId namespace_of(Partition& partition) {
+  return partition.context().view.map().name_space;
+}
 
-uint32_t page_of(uint32_t limit) { return std::clamp<uint32_t>(limit, 1, kMaxPage); }
+uint32_t page_of(uint32_t limit) {
+  return std::clamp<uint32_t>(limit, 1, kMaxPage);
+}
 
 // What is in the rows of one segment.
 struct SegmentState {
@@ -77,7 +81,9 @@ Task<Result<SegmentsReply>> list_segments(Partition& partition, Table table, Key
   }
 }
 
-Key after_key(SegmentId after, Table table) { return after ? segment_key(after, table) : Key(); }
+Key after_key(SegmentId after, Table table) {
+  return after ? segment_key(after, table) : Key();
+}
 
 // ---- tiering ----
 
@@ -168,13 +174,15 @@ struct PlacedAgainOp {
   PlacedAgain request;
   Task<Result<Empty>> run(Transaction& txn) {
     Partition& partition = txn.partition();
-    if (!partition.sessions().reserved_for_work(request.segment)) co_return Error(Code::kConflict, "the segment is not being placed");
+    if (!partition.sessions().reserved_for_work(request.segment))
+      co_return Error(Code::kConflict, "the segment is not being placed");
     Key key = segment_key(request.segment, Table::kLocation);
     HR_CO_TRY(std::optional<LocationRow> row, co_await txn.row<LocationRow>(key));
     if (!row) co_return Error(Code::kNotFound, "segment " + to_string(request.segment) + " is dead");
     Location now = location_of(partition, request.segment, *row);
     if (now.placement.hot()) co_return Error(Code::kExists, "the segment is hot");
-    for (TargetId target : row->placement.targets) txn.erase(on_target_key(request.segment, target));  // of an earlier epoch
+    for (TargetId target : row->placement.targets)
+      txn.erase(on_target_key(request.segment, target));  // of an earlier epoch
     row->placed_in = partition.context().view.map().namespace_epoch;
     row->placement = request.placement;
     txn.put_row(key, *row);
@@ -248,7 +256,9 @@ struct DeadObjectsOp {
     ObjectsReply reply;
     for (const auto& [key, value] : rows) {
       HR_CO_TRY(ObjectRow row, decode_durable<ObjectRow>(value));
-      if ((row.live != 0 && !mutant("collect_live_objects")) || row.death > published || txn.partition().cut_pending(row.birth, row.death)) continue;
+      if ((row.live != 0 && !mutant("collect_live_objects")) || row.death > published ||
+          txn.partition().cut_pending(row.birth, row.death))
+        continue;
       reply.objects.push_back(ObjectId(key_number(key, kKeyPrefix, 8)));
       if (reply.objects.size() == kMaxPage) break;
     }
@@ -271,7 +281,8 @@ struct SparseObjectsOp {
       if (row.raw <= row.live) continue;
       reply.objects.push_back({ObjectId(key_number(key, kKeyPrefix, 8)), row.raw, row.live});
     }
-    std::ranges::sort(reply.objects, [](const SparseObject& a, const SparseObject& b) { return a.live * b.raw < b.live * a.raw; });
+    std::ranges::sort(reply.objects,
+                      [](const SparseObject& a, const SparseObject& b) { return a.live * b.raw < b.live * a.raw; });
     reply.objects.resize(std::min<size_t>(reply.objects.size(), page_of(request.limit)));
     co_return reply;
   }
@@ -322,7 +333,8 @@ struct PackableOp {
     HR_CO_TRY(auto pieces, co_await extents.slice(row->file_offset, row->bytes.size(), kMaxFileSize));
     for (const Extent& piece : pieces) {
       if (piece.kind != ExtentKind::kStaged || piece.staged != staged) continue;
-      if (piece.segment_offset + piece.length > row->bytes.size()) co_return Error(Code::kCorrupt, "an extent reaches behind its staged bytes");
+      if (piece.segment_offset + piece.length > row->bytes.size())
+        co_return Error(Code::kCorrupt, "an extent reaches behind its staged bytes");
       std::string_view bytes = std::string_view(row->bytes).substr(piece.segment_offset, piece.length);
       reply.items.push_back({row->file, staged, piece, Buffer::copy_of(bytes_of(bytes))});
     }
@@ -335,7 +347,8 @@ struct PackedOp {
   Packed request;
   Task<Result<Empty>> run(Transaction& txn) {
     Partition& partition = txn.partition();
-    if (!partition.sessions().reserved_for_work(request.segment)) co_return Error(Code::kConflict, "the segment is not reserved");
+    if (!partition.sessions().reserved_for_work(request.segment))
+      co_return Error(Code::kConflict, "the segment is not reserved");
     HR_CO_TRY(std::optional<RowValue> there, co_await txn.get(segment_key(request.segment)));
     if (there) co_return Error(Code::kConflict, "the segment is recorded already");
     std::map<FileId, std::vector<size_t>> files;
@@ -369,17 +382,21 @@ Result<void> check_placement(const Placement& placement, const ClusterMap& map) 
 }
 
 Result<void> check_packed(const Packed& request, const ClusterMap& map) {
-  if (request.items.empty() || request.items.size() > kMaxPackItems) return Error(Code::kInvalid, "pack 1 to 300 pieces at once");
+  if (request.items.empty() || request.items.size() > kMaxPackItems)
+    return Error(Code::kInvalid, "pack 1 to 300 pieces at once");
   if (request.offsets.size() != request.items.size()) return Error(Code::kInvalid, "one offset per piece");
-  if (request.length == 0 || request.length > kMaxSegment) return Error(Code::kInvalid, "a segment has 1 byte to 16 MiB");
+  if (request.length == 0 || request.length > kMaxSegment)
+    return Error(Code::kInvalid, "a segment has 1 byte to 16 MiB");
   HR_TRY(check_placement(request.placement, map));
   for (size_t i = 0; i < request.items.size(); ++i) {
     const Extent& extent = request.items[i].extent;
-    if (extent.kind != ExtentKind::kStaged || extent.staged != request.items[i].staged) return Error(Code::kInvalid, "only staged pieces are packed");
+    if (extent.kind != ExtentKind::kStaged || extent.staged != request.items[i].staged)
+      return Error(Code::kInvalid, "only staged pieces are packed");
     if (extent.length == 0 || extent.length > request.length || request.offsets[i] > request.length - extent.length ||
         extent.segment_offset > kMaxSegment - extent.length)
       return Error(Code::kInvalid, "a piece reaches behind its source or its segment");
-    if (extent.offset > kMaxFileSize - kMaxSegment) return Error(Code::kInvalid, "a piece behind the end of every file");
+    if (extent.offset > kMaxFileSize - kMaxSegment)
+      return Error(Code::kInvalid, "a piece behind the end of every file");
   }
   return {};
 }
@@ -400,7 +417,8 @@ struct PlacedOp {
     if (targets[request.index] == request.target) co_return Empty{};  // told before
     if (targets[request.index] != request.was || std::ranges::find(targets, request.target) != targets.end())
       co_return Error(Code::kConflict, "the placement changed");
-    if (partition.context().view.map().target(request.target) == nullptr) co_return Error(Code::kInvalid, "an unknown target");
+    if (partition.context().view.map().target(request.target) == nullptr)
+      co_return Error(Code::kInvalid, "an unknown target");
     targets[request.index] = request.target;
     txn.put_row(key, *row);
     txn.erase(on_target_key(request.segment, request.was));
@@ -494,7 +512,8 @@ Task<Result<Empty>> handle(Partition& partition, Drop request, CallInfo) {
   for (size_t from = 0; from < request.segments.size(); from += kSegmentsPerRecord) {
     DropOp op;
     size_t to = std::min(request.segments.size(), from + kSegmentsPerRecord);
-    op.segments.assign(request.segments.begin() + static_cast<ptrdiff_t>(from), request.segments.begin() + static_cast<ptrdiff_t>(to));
+    op.segments.assign(request.segments.begin() + static_cast<ptrdiff_t>(from),
+                       request.segments.begin() + static_cast<ptrdiff_t>(to));
     std::vector<SegmentId> asked = op.segments;
     for (SegmentId id : asked) partition.sessions().freeing(id);
     Result<std::vector<Location>> dropped = co_await partition.change(std::move(op));
@@ -522,16 +541,20 @@ Task<Result<PlaceAgainReply>> handle(Partition& partition, PlaceAgain request, C
   op.segments.push_back(request.segment);
   HR_CO_TRY(std::vector<SegmentState> states, co_await partition.read(std::move(op)));
   const SegmentState& state = states.front();
-  if (!state.row || !state.segment || state.segment->death != kNever) co_return Error(Code::kNotFound, "segment " + to_string(request.segment) + " is dead");
+  if (!state.row || !state.segment || state.segment->death != kNever)
+    co_return Error(Code::kNotFound, "segment " + to_string(request.segment) + " is dead");
   if (state.location.placement.hot()) co_return Error(Code::kExists, "the segment is hot");
   if (!state.location.object.object) co_return Error(Code::kIo, "the segment is neither hot nor in the bucket");
   Nanos now = partition.context().env.clock.now();
-  if (partition.sessions().is_freeing(request.segment)) co_return Error(Code::kBusy, "old fragments of the segment are being freed");
-  if (partition.sessions().work_reserved(now) >= kMaxPlacings) co_return Error(Code::kUnavailable, "too many segments are reserved for this node's work");
+  if (partition.sessions().is_freeing(request.segment))
+    co_return Error(Code::kBusy, "old fragments of the segment are being freed");
+  if (partition.sessions().work_reserved(now) >= kMaxPlacings)
+    co_return Error(Code::kUnavailable, "too many segments are reserved for this node's work");
   const ClusterMap& map = partition.context().view.map();
   HR_CO_TRY(Choice choice, choose_targets(map, map.protection, partition.context().env.random));
   partition.sessions().reserve_for_work(request.segment, now + seconds(3600));
-  co_return PlaceAgainReply{state.location, std::move(choice.placement), std::move(choice.spares), partition.capability(request.segment, kMaxSegment, true)};
+  co_return PlaceAgainReply{state.location, std::move(choice.placement), std::move(choice.spares),
+                            partition.capability(request.segment, kMaxSegment, true)};
 }
 
 Task<Result<Empty>> handle(Partition& partition, PlacedAgain request, CallInfo) {
@@ -542,7 +565,8 @@ Task<Result<Empty>> handle(Partition& partition, PlacedAgain request, CallInfo) 
 
 Task<Result<Empty>> handle(Partition& partition, SetPin request, CallInfo) {
   HR_CO_TRY(partition.may_mutate());
-  if (!partition.owns(request.file.slot())) co_return Error(Code::kNotLeader, "the file's slot is not of this partition");
+  if (!partition.owns(request.file.slot()))
+    co_return Error(Code::kNotLeader, "the file's slot is not of this partition");
   if (request.path.size() > kMaxPinPath) co_return Error(Code::kNameTooLong, "a pin's path has at most 4096 bytes");
   co_return co_await partition.change(SetPinOp{std::move(request)});
 }
@@ -573,7 +597,8 @@ Task<Result<KnownObjectsReply>> handle(Partition& partition, KnownObjects reques
   for (size_t from = 0; from < request.objects.size(); from += kScan) {
     KnownObjectsOp op;
     size_t to = std::min(request.objects.size(), from + kScan);
-    op.objects.assign(request.objects.begin() + static_cast<ptrdiff_t>(from), request.objects.begin() + static_cast<ptrdiff_t>(to));
+    op.objects.assign(request.objects.begin() + static_cast<ptrdiff_t>(from),
+                      request.objects.begin() + static_cast<ptrdiff_t>(to));
     HR_CO_TRY(KnownObjectsReply part, co_await partition.read(std::move(op)));
     reply.known.insert(reply.known.end(), part.known.begin(), part.known.end());
   }
@@ -606,7 +631,8 @@ Task<Result<Empty>> handle(Partition& partition, ForgetObjects request, CallInfo
   for (size_t from = 0; from < request.objects.size(); from += kSegmentsPerRecord) {
     ForgetObjectsOp op;
     size_t to = std::min(request.objects.size(), from + kSegmentsPerRecord);
-    op.objects.assign(request.objects.begin() + static_cast<ptrdiff_t>(from), request.objects.begin() + static_cast<ptrdiff_t>(to));
+    op.objects.assign(request.objects.begin() + static_cast<ptrdiff_t>(from),
+                      request.objects.begin() + static_cast<ptrdiff_t>(to));
     HR_CO_TRY(co_await partition.change(std::move(op)));
   }
   co_return Empty{};
@@ -657,7 +683,8 @@ Task<Result<SegmentsReply>> handle(Partition& partition, FragmentsOn request, Ca
     for (const auto& [key, value] : rows) {
       uint64_t target = key_number(key, kKeyPrefix, 8);
       if (target != wanted) {
-        // Straight to the target's rows of this slot, or behind this slot's. (A key is longer than its target's prefix.)
+        // Straight to the target's rows of this slot, or behind this slot's. (A key is longer than its target's
+        // prefix.)
         bool before = target < wanted;
         after = KeyBuilder(slot_of(key), Table::kOnTarget).u64(before ? wanted : ~uint64_t{0}).take();
         if (!before) after.append(8, '\xff');
@@ -709,6 +736,8 @@ Task<Result<SegmentsReply>> handle(Partition& partition, CutLocations request, C
   co_return reply;
 }
 
-Task<Result<PartitionStatusReply>> handle(Partition& partition, PartitionStatus, CallInfo) { co_return partition.status(); }
+Task<Result<PartitionStatusReply>> handle(Partition& partition, PartitionStatus, CallInfo) {
+  co_return partition.status();
+}
 
 }  // namespace headrace

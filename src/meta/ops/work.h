@@ -1,6 +1,7 @@
 // What background workers (tier, packer, rebuild, orphan sweep) ask of a partition: proto/work.h.
 //
-// Pages are in the order of slots and segment numbers, not of age. A reply's `more` means: ask again behind its last segment.
+// Pages are in the order of slots and segment numbers, not of age. A reply's `more` means: ask again behind its last
+// segment.
 #pragma once
 
 #include "meta/partition.h"
@@ -12,7 +13,8 @@ namespace headrace {
 // May come again. Segments that an older object held count there no longer.
 [[nodiscard]] Task<Result<UploadedReply>> handle(Partition& partition, Uploaded request, CallInfo info);
 [[nodiscard]] Task<Result<SegmentsReply>> handle(Partition& partition, Droppable request, CallInfo info);
-// Segments that are not in the bucket, or not hot, are left as they are. Fragments on targets that are away are orphans.
+// Segments that are not in the bucket, or not hot, are left as they are. Fragments on targets that are away are
+// orphans.
 [[nodiscard]] Task<Result<Empty>> handle(Partition& partition, Drop request, CallInfo info);
 [[nodiscard]] Task<Result<SegmentsReply>> handle(Partition& partition, SegmentsOf request, CallInfo info);
 [[nodiscard]] Task<Result<PlaceAgainReply>> handle(Partition& partition, PlaceAgain request, CallInfo info);

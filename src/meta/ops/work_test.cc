@@ -11,8 +11,12 @@ namespace {
 
 using User = OnePartition::User;
 
-ObjectId object(uint32_t n) { return ObjectId(NamespaceEpoch(1), PartitionId(0), n); }
-Uploaded uploaded(uint32_t n, std::vector<SegmentId> segments) { return {{object(n), 100, 20}, 5'000, std::move(segments)}; }
+ObjectId object(uint32_t n) {
+  return ObjectId(NamespaceEpoch(1), PartitionId(0), n);
+}
+Uploaded uploaded(uint32_t n, std::vector<SegmentId> segments) {
+  return {{object(n), 100, 20}, 5'000, std::move(segments)};
+}
 
 std::vector<SegmentId> ids(const SegmentsReply& reply) {
   std::vector<SegmentId> out;
@@ -83,7 +87,8 @@ TEST(Work, AnObjectDiesWithItsLastSegmentAndIsForgottenOnce) {
   EXPECT_EQ(p.ask(ForgetObjects{{object(1)}}).code(), Code::kConflict);
   p.must(p.resize(p.u, p.file, 0));
   p.settle();
-  EXPECT_EQ(p.must(p.ask(DeadObjects{Cut(NamespaceEpoch(1), 9)})).objects, (std::vector<ObjectId>{object(1), object(2)}));
+  EXPECT_EQ(p.must(p.ask(DeadObjects{Cut(NamespaceEpoch(1), 9)})).objects,
+            (std::vector<ObjectId>{object(1), object(2)}));
   p.must(p.ask(ForgetObjects{{object(1), object(2)}}));
   p.must(p.ask(ForgetObjects{{object(1), object(2)}}));
   EXPECT_EQ(p.partition->counters().sums.objects, 0);
@@ -157,7 +162,8 @@ TEST(Work, StagedPiecesArePackedWhereTheyStillStand) {
   std::string got;
   for (const Extent& extent : reply.extents) {
     if (extent.kind == ExtentKind::kSegment) got += packed.substr(extent.segment_offset, extent.length);
-    if (extent.kind == ExtentKind::kStaged) got += reply.staged.at(0).bytes.text().substr(extent.segment_offset, extent.length);
+    if (extent.kind == ExtentKind::kStaged)
+      got += reply.staged.at(0).bytes.text().substr(extent.segment_offset, extent.length);
   }
   EXPECT_EQ(got, "0123xx67zz");
   EXPECT_EQ(p.partition->counters().sums.staged_bytes, 2);
@@ -196,7 +202,8 @@ TEST(Work, FragmentsOnATargetAreListedAndMove) {
     std::vector<SegmentId> found;
     SegmentsReply page;
     do {
-      page = p.must(p.ask(FragmentsOn{TargetId(OnePartition::kTarget.value() + t), found.empty() ? SegmentId() : found.back(), 7}));
+      page = p.must(p.ask(
+          FragmentsOn{TargetId(OnePartition::kTarget.value() + t), found.empty() ? SegmentId() : found.back(), 7}));
       for (SegmentId id : ids(page)) found.push_back(id);
     } while (page.more);
     EXPECT_EQ(found, expected[t]) << t;
@@ -222,7 +229,9 @@ TEST(Work, OnlyWhatNothingNamesIsUnclaimed) {
   SegmentId working = p.must(p.ask(Reserve{{}, Slot(0), 1})).reservations.at(0).segment;
   SegmentId orphan(NamespaceId(9), Slot(0), NamespaceEpoch(1), 3'000'000);
   SegmentId foreign(NamespaceId(8), Slot(0), NamespaceEpoch(1), 3'000'000);
-  auto claimed = [&](TargetId target, SegmentId segment, uint8_t index) { return p.must(p.ask(Claims{target, {segment}, {index}})).claimed.at(0); };
+  auto claimed = [&](TargetId target, SegmentId segment, uint8_t index) {
+    return p.must(p.ask(Claims{target, {segment}, {index}})).claimed.at(0);
+  };
   EXPECT_EQ(claimed(on, live, 0), 1);
   EXPECT_EQ(claimed(other, live, 0), 0);
   EXPECT_EQ(claimed(on, live, 1), 0);

@@ -47,8 +47,7 @@ class Store {
   [[nodiscard]] virtual Found get_now(const Key& key, RowValue& value) = 0;
   [[nodiscard]] virtual Task<Result<std::optional<RowValue>>> get(Key key) = 0;
   // Rows with from <= key < to, ascending, at most limit.
-  [[nodiscard]] virtual Task<Result<std::vector<std::pair<Key, RowValue>>>> scan(Key from, Key to,
-                                                                                 size_t limit) = 0;
+  [[nodiscard]] virtual Task<Result<std::vector<std::pair<Key, RowValue>>>> scan(Key from, Key to, size_t limit) = 0;
   // Atomic, in the order of the calls. `at` never decreases and is kept as a row of its own
   // (applied()).
   [[nodiscard]] virtual Task<Result<void>> apply(std::vector<RowChange> changes, Position at) = 0;
@@ -57,15 +56,14 @@ class Store {
   // until release(tag), which may come twice. A tag names one checkpoint at a time (kExists).
   [[nodiscard]] virtual Task<Result<StoreFiles>> checkpoint(uint64_t tag) = 0;
   // Fewer bytes only at the end of the file. kNotFound: no such tag or name.
-  [[nodiscard]] virtual Task<Result<Buffer>> read_file(uint64_t tag, std::string name,
-                                                       uint64_t offset, uint64_t length) = 0;
+  [[nodiscard]] virtual Task<Result<Buffer>> read_file(uint64_t tag, std::string name, uint64_t offset,
+                                                       uint64_t length) = 0;
   [[nodiscard]] virtual Task<Result<void>> release(uint64_t tag) = 0;
 };
 
 // Makes stores. An empty one, or one from a checkpoint's files (fetch reads a file's bytes, from
 // targets or the bucket).
-using FetchFile =
-    std::function<Task<Result<Buffer>>(StoreFile file, uint64_t offset, uint64_t length)>;
+using FetchFile = std::function<Task<Result<Buffer>>(StoreFile file, uint64_t offset, uint64_t length)>;
 class StoreFactory {
  public:
   virtual ~StoreFactory() = default;
@@ -73,8 +71,7 @@ class StoreFactory {
   // removed.
   [[nodiscard]] virtual Task<Result<std::unique_ptr<Store>>> create(std::string name) = 0;
   // Every file's size and crc are verified; kCorrupt names the file.
-  [[nodiscard]] virtual Task<Result<std::unique_ptr<Store>>> import(std::string name,
-                                                                    StoreFiles files,
+  [[nodiscard]] virtual Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files,
                                                                     FetchFile fetch) = 0;
 };
 

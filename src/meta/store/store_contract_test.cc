@@ -29,8 +29,7 @@ class StoreContract : public UringTest, public testing::WithParamInterface<Kind>
     } else {
       RocksDbOptions options;
       options.write_buffer = 256 * kKiB;  // so that flushes and compactions happen
-      factory_ = std::make_unique<RocksDbStoreFactory>(reactor_->env().blocking,
-                                                       directory_.path("stores"), options);
+      factory_ = std::make_unique<RocksDbStoreFactory>(reactor_->env().blocking, directory_.path("stores"), options);
     }
   }
   std::unique_ptr<StoreFactory> factory_;
@@ -135,8 +134,7 @@ TEST_P(StoreContract, ACheckpointIsOnePointAndImportsElsewhere) {
   run(checkpoint_is_a_point(*factory_));
 }
 
-Task<Result<Buffer>> damaged(Store& store, std::string victim, StoreFile file, uint64_t offset,
-                             uint64_t length) {
+Task<Result<Buffer>> damaged(Store& store, std::string victim, StoreFile file, uint64_t offset, uint64_t length) {
   HR_CO_TRY(Buffer shared, co_await store.read_file(1, file.name, offset, length));
   Buffer bytes = Buffer::copy_of(shared.view());
   if (file.name == victim && offset == 0) bytes.data()[bytes.size() / 2] ^= std::byte{1};
@@ -196,8 +194,7 @@ Task<void> refuses_what_is_not_whole(StoreFactory& factory) {
   auto bad = co_await factory.import("p0-2", *files, fetch);
   EXPECT_EQ(bad.code(), Code::kCorrupt);
   if (!bad.ok()) {
-    EXPECT_NE(bad.error().message().find(files->files[0].name), std::string::npos)
-        << bad.error().text();
+    EXPECT_NE(bad.error().message().find(files->files[0].name), std::string::npos) << bad.error().text();
   }
   StoreFiles fewer = *files;
   fewer.files.pop_back();
@@ -397,9 +394,7 @@ TEST_P(StoreContract, CreateStartsEmptyWhateverWasUnderTheName) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Stores, StoreContract, testing::Values(Kind::kMemory, Kind::kRocksDb),
-                         [](const auto& info) {
-                           return info.param == Kind::kMemory ? "memory" : "rocksdb";
-                         });
+                         [](const auto& info) { return info.param == Kind::kMemory ? "memory" : "rocksdb"; });
 
 // --- RocksDB alone ---
 
@@ -421,8 +416,7 @@ Task<void> names_live_damage(StoreFactory& factory, std::string directory) {
   EXPECT_TRUE(files.ok());
   int damaged_files = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
-    if (entry.path().extension() != ".sst" || entry.path().parent_path().filename() != "db")
-      continue;
+    if (entry.path().extension() != ".sst" || entry.path().parent_path().filename() != "db") continue;
     std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(100);
     file.put('\x5a');
@@ -507,8 +501,7 @@ TEST_F(RocksDbStoreTest, WritesThatRocksDbHoldsBackStillArriveInOrder) {
 }
 
 TEST(RocksDbErrors, BadInputAFullDiskIsNoSpaceAndNamesTheMend) {
-  Error full =
-      rocksdb_error(rocksdb::Status::NoSpace("write /x/db/000007.sst"), "checkpoint of store");
+  Error full = rocksdb_error(rocksdb::Status::NoSpace("write /x/db/000007.sst"), "checkpoint of store");
   EXPECT_EQ(full.code(), Code::kNoSpace);
   EXPECT_NE(full.message().find("free space"), std::string::npos);
   EXPECT_EQ(rocksdb_error(rocksdb::Status::Corruption("block"), "read").code(), Code::kCorrupt);
@@ -518,11 +511,8 @@ TEST(RocksDbErrors, BadInputAFullDiskIsNoSpaceAndNamesTheMend) {
 // --- Memory alone ---
 
 Task<void> misses_then_warm(Clock& clock, Random& random) {
-  MemoryStoreFactory factory({.clock = &clock,
-                              .random = &random,
-                              .miss_percent = 100,
-                              .min = microseconds(1),
-                              .max = microseconds(9)});
+  MemoryStoreFactory factory(
+      {.clock = &clock, .random = &random, .miss_percent = 100, .min = microseconds(1), .max = microseconds(9)});
   auto store = co_await factory.create("p0-1");
   if (!store.ok()) co_return;
   std::vector<RowChange> changes;

@@ -34,8 +34,7 @@ struct RocksDbFileImport {
   std::string smallest_key;
   std::string largest_key;
   void fields(this auto& self, auto& v) {
-    v(self.level, self.smallest_sequence, self.largest_sequence, self.smallest_key,
-      self.largest_key);
+    v(self.level, self.smallest_sequence, self.largest_sequence, self.smallest_key, self.largest_key);
   }
 };
 

@@ -14,19 +14,15 @@ class StoreReader {
   using Rows = std::vector<std::pair<Key, RowValue>>;
 
   // As StoreFactory::import.
-  [[nodiscard]] static Task<Result<std::unique_ptr<StoreReader>>> open(StoreFactory& factory,
-                                                                       std::string name,
-                                                                       StoreFiles files,
-                                                                       FetchFile fetch) {
+  [[nodiscard]] static Task<Result<std::unique_ptr<StoreReader>>> open(StoreFactory& factory, std::string name,
+                                                                       StoreFiles files, FetchFile fetch) {
     auto store = co_await factory.import(std::move(name), std::move(files), std::move(fetch));
     if (!store.ok()) co_return std::move(store).error();
     co_return std::unique_ptr<StoreReader>(new StoreReader(*std::move(store)));
   }
 
   [[nodiscard]] Position at() const { return store_->applied(); }
-  [[nodiscard]] Task<Result<std::optional<RowValue>>> get(Key key) {
-    return store_->get(std::move(key));
-  }
+  [[nodiscard]] Task<Result<std::optional<RowValue>>> get(Key key) { return store_->get(std::move(key)); }
   // Rows with from <= key < to, ascending, at most limit.
   [[nodiscard]] Task<Result<Rows>> scan(Key from, Key to, size_t limit = 1024) {
     return store_->scan(std::move(from), std::move(to), limit);

@@ -27,8 +27,8 @@ std::string http_date(Nanos wall) {
   const time_t time = static_cast<time_t>(wall.count / 1'000'000'000);
   tm utc{};
   ::gmtime_r(&time, &utc);
-  return fmt::format("{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT", kDays[utc.tm_wday], utc.tm_mday,
-                     kMonths[utc.tm_mon], utc.tm_year + 1900, utc.tm_hour, utc.tm_min, utc.tm_sec);
+  return fmt::format("{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT", kDays[utc.tm_wday], utc.tm_mday, kMonths[utc.tm_mon],
+                     utc.tm_year + 1900, utc.tm_hour, utc.tm_min, utc.tm_sec);
 }
 
 Nanos skew_of(const HttpHeaders& headers, Nanos wall) {
@@ -61,36 +61,31 @@ std::string_view mend_of(std::string_view code) {
 }
 
 bool is_conflict(std::string_view code) {
-  return code == "ConditionNotMet" || code == "TargetConditionNotMet" ||
-         code == "BlobAlreadyExists";
+  return code == "ConditionNotMet" || code == "TargetConditionNotMet" || code == "BlobAlreadyExists";
 }
 
 }  // namespace
 
-Error azure_reply_error(const AzureRequest& request, const BucketUrl& url, const HttpReply& reply,
-                        Nanos skew, std::string_view source) {
+Error azure_reply_error(const AzureRequest& request, const BucketUrl& url, const HttpReply& reply, Nanos skew,
+                        std::string_view source) {
   AzureError error = parse_azure_error(reply.body.text()).value_or(AzureError{});
   const std::string_view named = header_value(reply.headers, "x-ms-error-code");  // HEAD: no body
   if (error.code.empty()) error.code = named;
   const std::string& code = error.code;
   const int status = reply.status;
   const std::string what = fmt::format(
-      "{} {} of {}: HTTP {}{}{}{}{}", request.method, request.blob.empty() ? "request" : request.blob,
-      url.text(), status, code.empty() ? "" : " ", code, error.message.empty() ? "" : ": ",
-      error.message.substr(0, 300));
+      "{} {} of {}: HTTP {}{}{}{}{}", request.method, request.blob.empty() ? "request" : request.blob, url.text(),
+      status, code.empty() ? "" : " ", code, error.message.empty() ? "" : ": ", error.message.substr(0, 300));
   auto fail = [&what](Code result, std::string_view mend = {}) {
     return Error(result, mend.empty() ? what : fmt::format("{}: {}", what, mend));
   };
   if (status == 403 && (skew > kSkewAllowed || skew < Nanos{} - kSkewAllowed))
-    return fail(Code::kDenied,
-                fmt::format("this machine's clock is off: the service says it is {}; set the clock "
-                            "(NTP)",
-                            header_value(reply.headers, "date")));
-  if (!mend_of(code).empty())
-    return fail(Code::kDenied, fmt::format("{} (they come from {})", mend_of(code), source));
+    return fail(Code::kDenied, fmt::format("this machine's clock is off: the service says it is {}; set the clock "
+                                           "(NTP)",
+                                           header_value(reply.headers, "date")));
+  if (!mend_of(code).empty()) return fail(Code::kDenied, fmt::format("{} (they come from {})", mend_of(code), source));
   if (is_conflict(code)) return fail(Code::kConflict);
-  if (code == "ContainerNotFound")
-    return fail(Code::kNotFound, "create the container or fix its name in the URL");
+  if (code == "ContainerNotFound") return fail(Code::kNotFound, "create the container or fix its name in the URL");
   if (code == "ContainerBeingDeleted") return fail(Code::kUnavailable);
   if (code == "ContainerAlreadyExists") return fail(Code::kExists);
   // Somebody else put the same blob meanwhile, and with that discarded our blocks.
@@ -103,34 +98,29 @@ Error azure_reply_error(const AzureRequest& request, const BucketUrl& url, const
                                            source));
   // 'Not found' by somebody who is no Blob service must not pass for an absent object.
   if (status == 404)
-    return fail(Code::kInvalid,
-                "check the account's name and that the endpoint is an Azure Blob service");
+    return fail(Code::kInvalid, "check the account's name and that the endpoint is an Azure Blob service");
   if (status == 412) return fail(Code::kConflict);
   if (status == 409) return fail(request.conditional ? Code::kConflict : Code::kUnavailable);
   if (status == 416) return fail(Code::kRange);
   if (status == 413) return fail(Code::kTooLarge);
   if (status == 507) return fail(Code::kNoSpace, "the service has no room left");
-  if (error.message.find("x-ms-version") != std::string::npos ||
-      error.message.find("API version") != std::string::npos)
-    return fail(Code::kNotSupported,
-                fmt::format("the service does not know API version {}: update it", kApiVersion));
+  if (error.message.find("x-ms-version") != std::string::npos || error.message.find("API version") != std::string::npos)
+    return fail(Code::kNotSupported, fmt::format("the service does not know API version {}: update it", kApiVersion));
   // The bytes were damaged on their way, and refused: sending them again is right.
   if (code == "Md5Mismatch" || code == "Crc64Mismatch") return fail(Code::kUnavailable);
   if (status == 429 || status == 503) return fail(Code::kUnavailable);  // before the effect
   // Any other failure inside the service may come after the effect.
-  if (status >= 500 || status == 408)
-    return fail(request.conditional ? Code::kTimeout : Code::kUnavailable);
+  if (status >= 500 || status == 408) return fail(request.conditional ? Code::kTimeout : Code::kUnavailable);
   return fail(Code::kInvalid);
 }
 
 std::string shared_key_text(const SharedKeyInput& input) {
   std::string text = input.method + "\n";
   auto add = [&](std::string_view value) { text.append(value).append("\n"); };
-  for (const char* name : {"content-encoding", "content-language"})
-    add(header_value(input.headers, name));
+  for (const char* name : {"content-encoding", "content-language"}) add(header_value(input.headers, name));
   add(input.content_length == 0 ? std::string() : std::to_string(input.content_length));
-  for (const char* name : {"content-md5", "content-type", "date", "if-modified-since", "if-match",
-                           "if-none-match", "if-unmodified-since", "range"})
+  for (const char* name : {"content-md5", "content-type", "date", "if-modified-since", "if-match", "if-none-match",
+                           "if-unmodified-since", "range"})
     add(header_value(input.headers, name));
   std::map<std::string, std::string> own;
   for (const auto& [name, value] : input.headers)
@@ -177,8 +167,7 @@ Result<HttpReply> AzureClient::call_once(const AzureRequest& request, Nanos wall
   const bool with_body = request.method == "PUT";
   if (with_body && header_value(http.headers, "content-type").empty())
     http.headers.emplace_back("content-type", "application/octet-stream");  // it is signed
-  const std::string path =
-      path_prefix_ + (request.blob.empty() ? "" : "/" + uri_encoded(request.blob, true));
+  const std::string path = path_prefix_ + (request.blob.empty() ? "" : "/" + uri_encoded(request.blob, true));
   std::string query = canonical_query(request.query);
   switch (authorization.kind) {
     case AzureAuthorization::Kind::kKey: {
@@ -188,9 +177,8 @@ Result<HttpReply> AzureClient::call_once(const AzureRequest& request, Nanos wall
                                                 .query = request.query,
                                                 .headers = http.headers,
                                                 .content_length = request.body.size()});
-      http.headers.emplace_back(
-          "authorization", fmt::format("SharedKey {}:{}", url_.account,
-                                       base64(hmac_sha256(authorization.secret, text))));
+      http.headers.emplace_back("authorization", fmt::format("SharedKey {}:{}", url_.account,
+                                                             base64(hmac_sha256(authorization.secret, text))));
       break;
     }
     case AzureAuthorization::Kind::kSas:
@@ -206,8 +194,7 @@ Result<HttpReply> AzureClient::call_once(const AzureRequest& request, Nanos wall
   if (!reply.ok()) return std::move(reply).error().within(url_.text());
   if (reply->status >= 200 && reply->status < 300) return reply;
   *expired = reply->status == 401 && authorization.kind == AzureAuthorization::Kind::kBearer;
-  return azure_reply_error(request, url_, *reply, skew_of(reply->headers, wall),
-                           authorization.source);
+  return azure_reply_error(request, url_, *reply, skew_of(reply->headers, wall), authorization.source);
 }
 
 }  // namespace headrace

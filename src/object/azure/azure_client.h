@@ -23,8 +23,7 @@ struct AzureRequest {
   HttpHeaders headers;
   Buffer body;
   uint64_t most_reply = kMiB;
-  bool conditional =
-      false;  // a write with If-Match or If-None-Match: a lost reply leaves its outcome unknown
+  bool conditional = false;  // a write with If-Match or If-None-Match: a lost reply leaves its outcome unknown
 };
 
 // What Shared Key signs ("Authorize with Shared Key", Azure Storage REST API reference), version
@@ -34,7 +33,7 @@ struct SharedKeyInput {
   std::string account;
   std::string path;                                        // encoded, as on the wire
   std::vector<std::pair<std::string, std::string>> query;  // decoded; names in lower case
-  HttpHeaders headers;  // names in lower case
+  HttpHeaders headers;                                     // names in lower case
   uint64_t content_length = 0;
 };
 [[nodiscard]] std::string shared_key_text(const SharedKeyInput& input);
@@ -62,7 +61,7 @@ class AzureClient {
 
 // What a reply of status ≥ 300 means. `skew`: the service's clock minus ours, by its Date header; 0
 // when unknown. `source`: whence the credentials.
-[[nodiscard]] Error azure_reply_error(const AzureRequest& request, const BucketUrl& url,
-                                      const HttpReply& reply, Nanos skew, std::string_view source);
+[[nodiscard]] Error azure_reply_error(const AzureRequest& request, const BucketUrl& url, const HttpReply& reply,
+                                      Nanos skew, std::string_view source);
 
 }  // namespace headrace

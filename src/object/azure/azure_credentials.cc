@@ -64,8 +64,7 @@ Result<AzureAuthorization> parse_azure_token(std::string_view json, Nanos wall) 
   const auto token = document.find("access_token");
   if (token != document.end() && token->is_string()) authorization.secret = token->get<std::string>();
   const bool plain = authorization.secret.find_first_of("\r\n") == std::string::npos;
-  if (authorization.secret.empty() || !plain)
-    return Error(Code::kCorrupt, "the reply has no access_token");
+  if (authorization.secret.empty() || !plain) return Error(Code::kCorrupt, "the reply has no access_token");
   if (const auto on = seconds_in(document, "expires_on"))
     authorization.expires = seconds(*on);
   else if (const auto in = seconds_in(document, "expires_in"))
@@ -94,13 +93,11 @@ Result<AzureConnection> parse_azure_connection(std::string_view text) {
     if (name == "SharedAccessSignature") connection.sas = value;
   }
   if (connection.key.empty() && connection.sas.empty())
-    return Error(Code::kInvalid,
-                 "the connection string has neither AccountKey nor SharedAccessSignature");
+    return Error(Code::kInvalid, "the connection string has neither AccountKey nor SharedAccessSignature");
   return connection;
 }
 
-AzureCredentials::AzureCredentials(HttpPool& http, std::string account,
-                                   EnvironmentLookup environment)
+AzureCredentials::AzureCredentials(HttpPool& http, std::string account, EnvironmentLookup environment)
     : http_(http), account_(std::move(account)), environment_(std::move(environment)) {}
 
 std::string AzureCredentials::variable(const std::string& name) const {
@@ -131,22 +128,20 @@ Result<AzureAuthorization> AzureCredentials::fetch(Nanos wall) {
     HR_TRY(std::optional<AzureAuthorization> found, (this->*source)(wall));
     if (found) return *std::move(found);
   }
-  return Error(Code::kDenied,
-               fmt::format("no credentials for storage account {}: set AZURE_STORAGE_KEY, "
-                           "AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING, or give "
-                           "this instance a managed identity",
-                           account_));
+  return Error(Code::kDenied, fmt::format("no credentials for storage account {}: set AZURE_STORAGE_KEY, "
+                                          "AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING, or give "
+                                          "this instance a managed identity",
+                                          account_));
 }
 
-AzureCredentials::Found AzureCredentials::key_of(std::string_view encoded,
-                                                 std::string source) const {
+AzureCredentials::Found AzureCredentials::key_of(std::string_view encoded, std::string source) const {
   std::optional<std::string> key = base64_decoded(trimmed(encoded));
   if (!key)
     return Error(Code::kDenied, fmt::format("{} is no account key (base64): copy it whole from the "
                                             "account's access keys",
                                             source));
-  return std::optional(AzureAuthorization{
-      .kind = AzureAuthorization::Kind::kKey, .secret = *std::move(key), .source = source});
+  return std::optional(
+      AzureAuthorization{.kind = AzureAuthorization::Kind::kKey, .secret = *std::move(key), .source = source});
 }
 
 AzureCredentials::Found AzureCredentials::from_connection_string(Nanos /*wall*/) {
@@ -156,14 +151,13 @@ AzureCredentials::Found AzureCredentials::from_connection_string(Nanos /*wall*/)
   Result<AzureConnection> connection = parse_azure_connection(text);
   if (!connection.ok()) return Error(Code::kDenied, source + ": " + connection.error().message());
   if (!connection->account.empty() && connection->account != account_)
-    return Error(Code::kDenied, fmt::format("{} is for account {}, but the bucket URL names {}",
-                                            source, connection->account, account_));
+    return Error(Code::kDenied, fmt::format("{} is for account {}, but the bucket URL names {}", source,
+                                            connection->account, account_));
   if (!connection->key.empty()) return key_of(connection->key, source);
   std::string sas = sas_query(connection->sas);
-  if (sas.empty())
-    return Error(Code::kDenied, source + ": its SharedAccessSignature has no sig=…: copy it whole");
-  return std::optional(AzureAuthorization{
-      .kind = AzureAuthorization::Kind::kSas, .secret = std::move(sas), .source = source});
+  if (sas.empty()) return Error(Code::kDenied, source + ": its SharedAccessSignature has no sig=…: copy it whole");
+  return std::optional(
+      AzureAuthorization{.kind = AzureAuthorization::Kind::kSas, .secret = std::move(sas), .source = source});
 }
 
 AzureCredentials::Found AzureCredentials::from_key(Nanos /*wall*/) {
@@ -176,15 +170,12 @@ AzureCredentials::Found AzureCredentials::from_sas(Nanos /*wall*/) {
   const std::string token = variable("AZURE_STORAGE_SAS_TOKEN");
   if (token.empty()) return std::optional<AzureAuthorization>();
   std::string sas = sas_query(token);
-  if (sas.empty())
-    return Error(Code::kDenied, "AZURE_STORAGE_SAS_TOKEN has no sig=…: copy the token whole");
-  return std::optional(AzureAuthorization{.kind = AzureAuthorization::Kind::kSas,
-                                          .secret = std::move(sas),
-                                          .source = "AZURE_STORAGE_SAS_TOKEN"});
+  if (sas.empty()) return Error(Code::kDenied, "AZURE_STORAGE_SAS_TOKEN has no sig=…: copy the token whole");
+  return std::optional(AzureAuthorization{
+      .kind = AzureAuthorization::Kind::kSas, .secret = std::move(sas), .source = "AZURE_STORAGE_SAS_TOKEN"});
 }
 
-AzureCredentials::Found AzureCredentials::token_of(const HttpRequest& request, std::string source,
-                                                   Nanos wall) {
+AzureCredentials::Found AzureCredentials::token_of(const HttpRequest& request, std::string source, Nanos wall) {
   Result<HttpReply> reply = http_.perform(request);
   if (!reply.ok()) return std::move(reply).error().within(source);
   if (reply->status != 200)
@@ -205,14 +196,11 @@ AzureCredentials::Found AzureCredentials::from_service_principal(Nanos wall) {
   const std::string token_file = variable("AZURE_FEDERATED_TOKEN_FILE");
   if (secret.empty() && token_file.empty()) return std::optional<AzureAuthorization>();
   if (tenant.empty() || client.empty())
-    return Error(Code::kDenied,
-                 fmt::format("{} is set but {} is not: a service principal needs both",
-                             secret.empty() ? "AZURE_FEDERATED_TOKEN_FILE" : "AZURE_CLIENT_SECRET",
-                             tenant.empty() ? "AZURE_TENANT_ID" : "AZURE_CLIENT_ID"));
+    return Error(Code::kDenied, fmt::format("{} is set but {} is not: a service principal needs both",
+                                            secret.empty() ? "AZURE_FEDERATED_TOKEN_FILE" : "AZURE_CLIENT_SECRET",
+                                            tenant.empty() ? "AZURE_TENANT_ID" : "AZURE_CLIENT_ID"));
   std::vector<std::pair<std::string, std::string>> form = {
-      {"client_id", client},
-      {"grant_type", "client_credentials"},
-      {"scope", std::string(kResource) + ".default"}};
+      {"client_id", client}, {"grant_type", "client_credentials"}, {"scope", std::string(kResource) + ".default"}};
   if (!secret.empty()) {
     form.emplace_back("client_secret", secret);
   } else {
@@ -222,19 +210,16 @@ AzureCredentials::Found AzureCredentials::from_service_principal(Nanos wall) {
     assertion.resize(static_cast<size_t>(std::max<std::streamsize>(stream.gcount(), 0)));
     assertion = trimmed(assertion);
     if (assertion.empty())
-      return Error(Code::kDenied,
-                   fmt::format("AZURE_FEDERATED_TOKEN_FILE: cannot read {}", token_file));
+      return Error(Code::kDenied, fmt::format("AZURE_FEDERATED_TOKEN_FILE: cannot read {}", token_file));
     form.emplace_back("client_assertion", assertion);
-    form.emplace_back("client_assertion_type",
-                      "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    form.emplace_back("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
   }
   std::string authority = variable("AZURE_AUTHORITY_HOST");
   if (authority.empty()) authority = "https://login.microsoftonline.com";
   while (authority.ends_with('/')) authority.pop_back();
-  HttpRequest request{
-      .method = "POST",
-      .url = fmt::format("{}/{}/oauth2/v2.0/token", authority, uri_encoded(tenant, false)),
-      .most_reply = kMostReply};
+  HttpRequest request{.method = "POST",
+                      .url = fmt::format("{}/{}/oauth2/v2.0/token", authority, uri_encoded(tenant, false)),
+                      .most_reply = kMostReply};
   request.headers.emplace_back("content-type", "application/x-www-form-urlencoded");
   request.body = Buffer::copy_of(bytes_of(canonical_query(form)));
   return token_of(request, fmt::format("service principal {}", client), wall);
@@ -278,8 +263,7 @@ AzureCredentials::Found AzureCredentials::from_instance(Nanos wall) {
     return Error(Code::kDenied,
                  "managed identity: this instance has none (or several: name one in "
                  "AZURE_CLIENT_ID); assign one, with the role Storage Blob Data Contributor");
-  if (reply->status != 200)
-    return Error(Code::kUnavailable, fmt::format("managed identity: HTTP {}", reply->status));
+  if (reply->status != 200) return Error(Code::kUnavailable, fmt::format("managed identity: HTTP {}", reply->status));
   Result<AzureAuthorization> token = parse_azure_token(reply->body.text(), wall);
   if (!token.ok()) return std::move(token).error().within("managed identity");
   token->source = "managed identity";

@@ -43,8 +43,7 @@ struct AzureConnection {
 class AzureCredentials {
  public:
   // `http` outlives it. The keys must be those of `account`.
-  AzureCredentials(HttpPool& http, std::string account,
-                   EnvironmentLookup environment = process_environment);
+  AzureCredentials(HttpPool& http, std::string account, EnvironmentLookup environment = process_environment);
 
   // kDenied, naming everything that was looked at, when there are none.
   [[nodiscard]] Result<AzureAuthorization> get(Nanos wall);

@@ -24,8 +24,7 @@ class AzureCredentialsTest : public ::testing::Test {
 
   HttpPool http_;
   // Nobody listens there: the instance has no identity.
-  std::map<std::string, std::string> variables_ = {
-      {"AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1"}};
+  std::map<std::string, std::string> variables_ = {{"AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1"}};
   Nanos wall_ = seconds(1'800'000'000);
 };
 
@@ -78,10 +77,9 @@ TEST_F(AzureCredentialsTest, AsksTheInstanceForATokenAndRenewsItInTime) {
     EXPECT_EQ(request.get_param_value("resource"), "https://storage.azure.com/");
     EXPECT_EQ(request.get_param_value("client_id"), "me");
     ++calls;
-    response.set_content(
-        fmt::format("{{\"access_token\":\"token-{}\",\"expires_on\":\"{}\"}}", calls.load(),
-                    1'800'000'000 + 3600 * calls.load()),
-        "application/json");
+    response.set_content(fmt::format("{{\"access_token\":\"token-{}\",\"expires_on\":\"{}\"}}", calls.load(),
+                                     1'800'000'000 + 3600 * calls.load()),
+                         "application/json");
   });
   variables_["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = server.endpoint();
   variables_["AZURE_CLIENT_ID"] = "me";
@@ -97,8 +95,10 @@ TEST_F(AzureCredentialsTest, AsksTheInstanceForATokenAndRenewsItInTime) {
 TEST_F(AzureCredentialsTest, KeepsAGoodTokenWhileTheServiceIsAway) {
   std::atomic<bool> away = false;
   HttpServer server([&](const httplib::Request&, httplib::Response& response) {
-    if (away) response.status = 503;
-    else response.set_content("{\"access_token\":\"t\",\"expires_in\":3600}", "application/json");
+    if (away)
+      response.status = 503;
+    else
+      response.set_content("{\"access_token\":\"t\",\"expires_in\":3600}", "application/json");
   });
   variables_["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = server.endpoint();
   AzureCredentials chain = AzureCredentials(http_, "account", environment());

@@ -13,13 +13,9 @@ constexpr const char* kBusy = "<Error><Code>ServerBusy</Code><Message>Slow down\
 class LyingAzure : public ::testing::Test {
  protected:
   std::unique_ptr<AzureStore> store(const std::string& endpoint) {
-    BucketUrl url{.kind = BucketUrl::Kind::kAzure,
-                  .account = "account",
-                  .bucket = "container",
-                  .endpoint = endpoint};
+    BucketUrl url{.kind = BucketUrl::Kind::kAzure, .account = "account", .bucket = "container", .endpoint = endpoint};
     return std::make_unique<AzureStore>(
-        url, world_.env(),
-        AzureOptions{.environment = [](const std::string& name) -> std::optional<std::string> {
+        url, world_.env(), AzureOptions{.environment = [](const std::string& name) -> std::optional<std::string> {
           if (name == "AZURE_STORAGE_KEY") return "c2VjcmV0LXRleHQ=";  // "secret-text"
           return std::nullopt;
         }});
@@ -38,8 +34,7 @@ TEST_F(LyingAzure, IsAskedAgainAfter503) {
     response.set_header("ETag", "\"0x1\"");
     response.set_content("a", "application/octet-stream");
   });
-  RetryingStore retrying(store(server.endpoint()), world_.clock, world_.random,
-                         {.first_pause = milliseconds(1)});
+  RetryingStore retrying(store(server.endpoint()), world_.clock, world_.random, {.first_pause = milliseconds(1)});
   auto got = world_.run(retrying.get("k"));
   ASSERT_OK(got);
   EXPECT_EQ(got->text(), "a");
@@ -92,8 +87,7 @@ TEST_F(LyingAzure, IsCaughtWithATruncatedBodyBadInput) {
   RawServer range(
       "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-99/1000\r\nContent-Length: "
       "100\r\n\r\nonly this");
-  EXPECT_EQ(world_.run(store(range.endpoint())->get_range("k", 0, 100)).code(),
-            Code::kDisconnected);
+  EXPECT_EQ(world_.run(store(range.endpoint())->get_range("k", 0, 100)).code(), Code::kDisconnected);
 }
 
 TEST_F(LyingAzure, IsCaughtWithAWrongRangeBadInput) {
@@ -103,8 +97,7 @@ TEST_F(LyingAzure, IsCaughtWithAWrongRangeBadInput) {
       "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-8/10\r\nContent-Length: "
       "4\r\n\r\nabcd");
   EXPECT_EQ(world_.run(store(other.endpoint())->get_range("k", 2, 4)).code(), Code::kCorrupt);
-  RawServer less(
-      "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-3/10\r\nContent-Length: 2\r\n\r\nab");
+  RawServer less("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-3/10\r\nContent-Length: 2\r\n\r\nab");
   EXPECT_EQ(world_.run(store(less.endpoint())->get_range("k", 2, 4)).code(), Code::kCorrupt);
   RawServer more(
       "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-5/10\r\nContent-Length: "
@@ -137,18 +130,14 @@ TEST_F(LyingAzure, GivesClearErrorsForGarbageBadInput) {
     const char* reply;
     Code code;
   } cases[] = {
-      {"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found",
-       Code::kInvalid},  // no Blob service at all
-      {"HTTP/1.1 404 Not Found\r\nx-ms-error-code: BlobNotFound\r\nContent-Length: 0\r\n\r\n",
-       Code::kNotFound},
-      {"HTTP/1.1 404 Not Found\r\nx-ms-error-code: ContainerNotFound\r\nContent-Length: 0\r\n\r\n",
-       Code::kNotFound},
+      {"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found", Code::kInvalid},  // no Blob service at all
+      {"HTTP/1.1 404 Not Found\r\nx-ms-error-code: BlobNotFound\r\nContent-Length: 0\r\n\r\n", Code::kNotFound},
+      {"HTTP/1.1 404 Not Found\r\nx-ms-error-code: ContainerNotFound\r\nContent-Length: 0\r\n\r\n", Code::kNotFound},
       {"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", Code::kDenied},
       {"HTTP/1.1 409 Conflict\r\nx-ms-error-code: KeyBasedAuthenticationNotPermitted\r\n"
        "Content-Length: 0\r\n\r\n",
        Code::kDenied},
-      {"HTTP/1.1 301 Moved\r\nLocation: http://elsewhere\r\nContent-Length: 0\r\n\r\n",
-       Code::kInvalid},
+      {"HTTP/1.1 301 Moved\r\nLocation: http://elsewhere\r\nContent-Length: 0\r\n\r\n", Code::kInvalid},
       {"HTTP/1.1 507 Full\r\nContent-Length: 0\r\n\r\n", Code::kNoSpace},
       {"garbage\r\n\r\n", Code::kDisconnected},
       {"", Code::kDisconnected},
@@ -166,8 +155,7 @@ TEST_F(LyingAzure, GivesClearErrorsForGarbageBadInput) {
 }
 
 TEST_F(LyingAzure, LearnsTheClockFromTheDateOfARefusalBadInput) {
-  RawServer server(
-      "HTTP/1.1 403 Forbidden\r\nDate: Fri, 24 May 2013 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n");
+  RawServer server("HTTP/1.1 403 Forbidden\r\nDate: Fri, 24 May 2013 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n");
   auto head = world_.run(store(server.endpoint())->head("k"));
   EXPECT_EQ(head.code(), Code::kDenied);
   EXPECT_NE(head.error().message().find("clock is off"), std::string::npos);
@@ -210,7 +198,8 @@ TEST_F(LyingAzure, ThatNeverAnswersHoldsUpNoEndBadInput) {
   auto s = store(server.endpoint());
   std::vector<Code> codes;
   Scope scope;
-  for (int i = 0; i < 40; ++i) scope.spawn(get(s.get(), &codes));  // more than there are threads, and than may be under way
+  for (int i = 0; i < 40; ++i)
+    scope.spawn(get(s.get(), &codes));  // more than there are threads, and than may be under way
   const Nanos begun = world_.clock.now();
   EXPECT_TRUE(world_.run(ended_after(&world_.clock, &scope, s.get(), milliseconds(300))));
   EXPECT_LT(world_.clock.now() - begun, seconds(5));

@@ -20,8 +20,7 @@ constexpr int kRemovalsAtOnce = 16;
 
 void add_condition(AzureRequest& request, const PutCondition& condition) {
   if (condition.kind == PutCondition::kIfAbsent) request.headers.emplace_back("if-none-match", "*");
-  if (condition.kind == PutCondition::kIfMatch)
-    request.headers.emplace_back("if-match", condition.etag);
+  if (condition.kind == PutCondition::kIfMatch) request.headers.emplace_back("if-match", condition.etag);
   request.conditional = condition.kind != PutCondition::kNone;
 }
 
@@ -58,8 +57,7 @@ struct AzureStore::Checked {
 AzureStore::AzureStore(BucketUrl url, Env env, AzureOptions options)
     : url_(std::move(url)),
       env_(env),
-      client_(std::make_shared<AzureClient>(url_, std::move(options.environment),
-                                            options.silence_timeout)),
+      client_(std::make_shared<AzureClient>(url_, std::move(options.environment), options.silence_timeout)),
       slots_(options.parallel) {
   HR_ASSERT(url_.kind == BucketUrl::Kind::kAzure && options.parallel > 0);
 }
@@ -90,8 +88,7 @@ Task<Result<AzureStore::Checked>> AzureStore::call(AzureRequest request, bool wi
     // Of what was sent, or of the whole blob that came.
     const std::string_view theirs = header_value(reply.headers, "content-md5");
     const Buffer& bytes = with_md5 ? request.body : reply.body;
-    const std::string ours =
-        theirs.empty() || request.method == "HEAD" ? std::string() : md5_bytes(bytes.view());
+    const std::string ours = theirs.empty() || request.method == "HEAD" ? std::string() : md5_bytes(bytes.view());
     if (!ours.empty()) verdict = base64(ours) == theirs ? Verdict::kSame : Verdict::kOther;
     return Checked{std::move(reply), verdict};
   };
@@ -106,18 +103,15 @@ Task<Result<void>> AzureStore::create_container() {
   co_return {};
 }
 
-Task<Result<ObjectInfo>> AzureStore::put_whole(std::string key, Buffer body,
-                                               PutCondition condition) {
+Task<Result<ObjectInfo>> AzureStore::put_whole(std::string key, Buffer body, PutCondition condition) {
   AzureRequest request{.method = "PUT", .blob = full_key(key), .body = body};
   request.headers.emplace_back("x-ms-blob-type", "BlockBlob");
   add_condition(request, condition);
   HR_CO_TRY(Checked done, co_await call(std::move(request), true));
-  if (done.etag().empty())
-    co_return Error(Code::kTimeout, fmt::format("put {}: the service's reply has no ETag", key));
+  if (done.etag().empty()) co_return Error(Code::kTimeout, fmt::format("put {}: the service's reply has no ETag", key));
   // It is there, but it is not what we sent: only a repeat mends it.
   if (done.verdict == Verdict::kOther)
-    co_return Error(Code::kTimeout,
-                    fmt::format("put {}: the service stored other bytes than were sent", key));
+    co_return Error(Code::kTimeout, fmt::format("put {}: the service stored other bytes than were sent", key));
   co_return ObjectInfo{key, body.size(), done.etag(), done.verdict == Verdict::kSame};
 }
 
@@ -145,8 +139,7 @@ class AzureBlocks final : public PartService {
   Task<Result<ObjectInfo>> complete(size_t parts, uint64_t size, PutCondition condition) override {
     std::vector<std::string> ids;
     for (size_t i = 0; i < parts; ++i) ids.push_back(id(i));
-    AzureRequest request{
-        .method = "PUT", .blob = store_.full_key(key_), .query = {{"comp", "blocklist"}}};
+    AzureRequest request{.method = "PUT", .blob = store_.full_key(key_), .query = {{"comp", "blocklist"}}};
     request.headers.emplace_back("content-type", "application/xml");
     request.body = Buffer::copy_of(bytes_of(azure_block_list(ids)));
     add_condition(request, condition);
@@ -156,8 +149,7 @@ class AzureBlocks final : public PartService {
   }
 
   Task<Result<ObjectInfo>> put_whole(Buffer body, PutCondition condition) override {
-    Result<ObjectInfo> done =
-        co_await store_.put_whole(key_, std::move(body), std::move(condition));
+    Result<ObjectInfo> done = co_await store_.put_whole(key_, std::move(body), std::move(condition));
     co_return done;
   }
 
@@ -165,9 +157,7 @@ class AzureBlocks final : public PartService {
 
  private:
   // All ids of a blob have the same length.
-  [[nodiscard]] std::string id(size_t index) const {
-    return base64(fmt::format("{:016x}{:08}", upload_, index));
-  }
+  [[nodiscard]] std::string id(size_t index) const { return base64(fmt::format("{:016x}{:08}", upload_, index)); }
 
   AzureStore& store_;
   std::string key_;
@@ -183,8 +173,7 @@ std::unique_ptr<PartedUpload> AzureStore::upload_to(std::string key) {
 Task<Result<ObjectInfo>> AzureStore::put(std::string key, Buffer body, PutCondition condition) {
   HR_CO_TRY(check_key(key));
   if (body.size() <= kMultipartAbove) {
-    Result<ObjectInfo> done =
-        co_await put_whole(std::move(key), std::move(body), std::move(condition));
+    Result<ObjectInfo> done = co_await put_whole(std::move(key), std::move(body), std::move(condition));
     co_return done;
   }
   std::unique_ptr<PartedUpload> upload = upload_to(std::move(key));
@@ -202,17 +191,14 @@ Task<Result<Got>> AzureStore::get_with_etag(std::string key) {
   HR_CO_TRY(check_key(key));
   AzureRequest request{.method = "GET", .blob = full_key(key), .most_reply = kMostObject};
   HR_CO_TRY(Checked got, co_await call(std::move(request)));
-  if (got.reply.status != 200)
-    co_return Error(Code::kCorrupt, fmt::format("get {}: HTTP {}", key, got.reply.status));
+  if (got.reply.status != 200) co_return Error(Code::kCorrupt, fmt::format("get {}: HTTP {}", key, got.reply.status));
   if (got.verdict == Verdict::kOther)
-    co_return Error(Code::kCorrupt,
-                    fmt::format("get {}: the bytes do not match the service's own checksum", key));
+    co_return Error(Code::kCorrupt, fmt::format("get {}: the bytes do not match the service's own checksum", key));
   std::string etag = got.etag();
   co_return Got{std::move(got.reply.body), std::move(etag)};
 }
 
-Task<Result<Buffer>> AzureStore::get_range(std::string key, uint64_t offset, uint64_t size,
-                                           std::string if_match_etag) {
+Task<Result<Buffer>> AzureStore::get_range(std::string key, uint64_t offset, uint64_t size, std::string if_match_etag) {
   HR_CO_TRY(check_key(key));
   if (size == 0) co_return Error(Code::kInvalid, fmt::format("get {}: an empty range", key));
   if (size > kMostObject || offset > ~uint64_t{0} - size)
@@ -225,18 +211,15 @@ Task<Result<Buffer>> AzureStore::get_range(std::string key, uint64_t offset, uin
   HttpReply& reply = got.reply;
   const std::string_view range = header_value(reply.headers, "content-range");
   if (reply.status != 206 || !range.starts_with(fmt::format("bytes {}-", offset)))
-    co_return Error(Code::kCorrupt,
-                    fmt::format("get {}: asked for bytes {}+{}, got HTTP {} '{}'", key, offset,
-                                size, reply.status, range.substr(0, 80)));
+    co_return Error(Code::kCorrupt, fmt::format("get {}: asked for bytes {}+{}, got HTTP {} '{}'", key, offset, size,
+                                                reply.status, range.substr(0, 80)));
   if (reply.body.size() == size) co_return std::move(reply.body);
   const size_t slash = range.find('/');
   const std::optional<uint64_t> whole =
       slash == std::string_view::npos ? std::nullopt : to_number(range.substr(slash + 1));
   if (whole && *whole < offset + size)
-    co_return Error(Code::kRange, fmt::format("get {}: bytes {}+{} of an object of {}", key, offset,
-                                              size, *whole));
-  co_return Error(Code::kCorrupt,
-                  fmt::format("get {}: asked for {} bytes, got {}", key, size, reply.body.size()));
+    co_return Error(Code::kRange, fmt::format("get {}: bytes {}+{} of an object of {}", key, offset, size, *whole));
+  co_return Error(Code::kCorrupt, fmt::format("get {}: asked for {} bytes, got {}", key, size, reply.body.size()));
 }
 
 Task<Result<ObjectInfo>> AzureStore::head(std::string key) {
@@ -248,16 +231,14 @@ Task<Result<ObjectInfo>> AzureStore::head(std::string key) {
   co_return ObjectInfo{key, *size, got.etag(), false};
 }
 
-Task<void> AzureStore::remove_one(std::string key, std::vector<RemoveFailure>* failures,
-                                  Semaphore* places) {
+Task<void> AzureStore::remove_one(std::string key, std::vector<RemoveFailure>* failures, Semaphore* places) {
   Slot place(*places);
   AzureRequest request{.method = "DELETE", .blob = full_key(key)};
   request.headers.emplace_back("x-ms-delete-snapshots", "include");
   Result<Checked> done = co_await call(std::move(request));
   if (done.ok()) co_return;
   const std::string& why = done.error().message();
-  const bool absent =
-      done.code() == Code::kNotFound && why.find("ContainerNotFound") == std::string::npos;
+  const bool absent = done.code() == Code::kNotFound && why.find("ContainerNotFound") == std::string::npos;
   if (!absent) failures->push_back({std::move(key), std::move(done).error()});
 }
 
@@ -282,9 +263,8 @@ Task<Result<Listing>> AzureStore::list(std::string prefix, std::string continuat
   HR_ASSERT(limit > 0);
   AzureRequest request{.method = "GET", .most_reply = kMostListing};
   const std::string full_prefix = url_.prefix.empty() ? prefix : url_.prefix + "/" + prefix;
-  request.query = {{"restype", "container"},
-                   {"comp", "list"},
-                   {"maxresults", std::to_string(std::min<size_t>(limit, 5000))}};
+  request.query = {
+      {"restype", "container"}, {"comp", "list"}, {"maxresults", std::to_string(std::min<size_t>(limit, 5000))}};
   if (!full_prefix.empty()) request.query.emplace_back("prefix", full_prefix);
   if (!continuation.empty()) request.query.emplace_back("marker", continuation);
   HR_CO_TRY(Checked got, co_await call(std::move(request)));

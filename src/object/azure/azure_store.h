@@ -20,8 +20,7 @@ namespace headrace {
 
 struct AzureOptions {
   uint32_t parallel = 32;
-  Nanos silence_timeout =
-      seconds(30);  // a request that moves less than 1 KiB/s for so long has failed
+  Nanos silence_timeout = seconds(30);  // a request that moves less than 1 KiB/s for so long has failed
   EnvironmentLookup environment = process_environment;
 };
 
@@ -52,11 +51,9 @@ class AzureStore final : public ObjectStore {
   [[nodiscard]] std::string full_key(const std::string& key) const;
   // `with_md5`: the body's is sent along. Compares what the service says of the bytes.
   [[nodiscard]] Task<Result<Checked>> call(AzureRequest request, bool with_md5 = false);
-  [[nodiscard]] Task<Result<ObjectInfo>> put_whole(std::string key, Buffer body,
-                                                   PutCondition condition);
+  [[nodiscard]] Task<Result<ObjectInfo>> put_whole(std::string key, Buffer body, PutCondition condition);
   // Holds one of `places`, and gives it back.
-  [[nodiscard]] Task<void> remove_one(std::string key, std::vector<RemoveFailure>* failures,
-                                      Semaphore* places);
+  [[nodiscard]] Task<void> remove_one(std::string key, std::vector<RemoveFailure>* failures, Semaphore* places);
   [[nodiscard]] std::unique_ptr<PartedUpload> upload_to(std::string key);
 
   BucketUrl url_;

@@ -46,22 +46,21 @@ AzureService& service() {
   return one;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Azure, ObjectStoreContract,
-    ::testing::Values(Backend{
-        .name = "azure",
-        .unavailable = [] { return service().missing; },
-        .make = [](World& world, const std::string& fresh) -> std::unique_ptr<ObjectStore> {
-          BucketUrl url = service().url;
-          url.prefix = fresh + "/sub";
-          auto store = std::make_unique<AzureStore>(
-              url, world.env(),
-              AzureOptions{.parallel = 16, .environment = service().environment()});
-          Result<void> made = world.run(store->create_container());
-          EXPECT_TRUE(made.ok()) << made.error().text();
-          return store;
-        }}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Azure, ObjectStoreContract,
+                         ::testing::Values(Backend{
+                             .name = "azure",
+                             .unavailable = [] { return service().missing; },
+                             .make = [](World& world, const std::string& fresh) -> std::unique_ptr<ObjectStore> {
+                               BucketUrl url = service().url;
+                               url.prefix = fresh + "/sub";
+                               auto store = std::make_unique<AzureStore>(
+                                   url, world.env(),
+                                   AzureOptions{.parallel = 16, .environment = service().environment()});
+                               Result<void> made = world.run(store->create_container());
+                               EXPECT_TRUE(made.ok()) << made.error().text();
+                               return store;
+                             }}),
+                         [](const auto& info) { return info.param.name; });
 
 class Azure : public ::testing::Test {
  protected:
@@ -72,39 +71,35 @@ class Azure : public ::testing::Test {
     url_.prefix = "t" + std::to_string(random_seed_from_kernel());
   }
   std::unique_ptr<AzureStore> store(BucketUrl url) {
-    return std::make_unique<AzureStore>(url, world_.env(),
-                                        AzureOptions{.environment = service().environment()});
+    return std::make_unique<AzureStore>(url, world_.env(), AzureOptions{.environment = service().environment()});
   }
   // With these variables only.
   std::unique_ptr<AzureStore> store_with(std::map<std::string, std::string> variables) {
     return std::make_unique<AzureStore>(
         url_, world_.env(),
-        AzureOptions{.environment =
-                         [variables = std::move(variables)](
-                             const std::string& name) -> std::optional<std::string> {
-                       auto it = variables.find(name);
-                       return it == variables.end() ? std::nullopt : std::optional(it->second);
-                     }});
+        AzureOptions{
+            .environment = [variables = std::move(variables)](const std::string& name) -> std::optional<std::string> {
+              auto it = variables.find(name);
+              return it == variables.end() ? std::nullopt : std::optional(it->second);
+            }});
   }
   World world_;
   BucketUrl url_;
 };
 
-#define EXPECT_FAILURE(result, wanted_code, words)                        \
-  do {                                                                    \
-    auto hr_result = (result);                                            \
-    ASSERT_FALSE(hr_result.ok());                                         \
-    EXPECT_EQ(hr_result.code(), wanted_code) << hr_result.error().text(); \
-    EXPECT_NE(hr_result.error().message().find(words), std::string::npos) \
-        << hr_result.error().text();                                      \
+#define EXPECT_FAILURE(result, wanted_code, words)                                                     \
+  do {                                                                                                 \
+    auto hr_result = (result);                                                                         \
+    ASSERT_FALSE(hr_result.ok());                                                                      \
+    EXPECT_EQ(hr_result.code(), wanted_code) << hr_result.error().text();                              \
+    EXPECT_NE(hr_result.error().message().find(words), std::string::npos) << hr_result.error().text(); \
   } while (false)
 
 TEST_F(Azure, NamesTheMendForAMissingContainerBadInput) {
   BucketUrl url = url_;
   url.bucket = "no-such-container";
   auto s = store(url);
-  EXPECT_FAILURE(world_.run(s->put("a", text("x"))), Code::kNotFound,
-                 "create the container or fix its name");
+  EXPECT_FAILURE(world_.run(s->put("a", text("x"))), Code::kNotFound, "create the container or fix its name");
   EXPECT_FAILURE(world_.run(s->get("a")), Code::kNotFound, "create the container or fix its name");
   auto removed = world_.run(s->remove_batch({"a"}));
   ASSERT_OK(removed);
@@ -120,8 +115,8 @@ TEST_F(Azure, NamesTheMendForAWrongKeyBadInput) {
 }
 
 TEST_F(Azure, TakesASasToken) {
-  auto s = store_with({{"AZURE_STORAGE_SAS_TOKEN",
-                        "?" + service().azurite->sas_token("racwdl", "2090-01-01T00:00:00Z")}});
+  auto s =
+      store_with({{"AZURE_STORAGE_SAS_TOKEN", "?" + service().azurite->sas_token("racwdl", "2090-01-01T00:00:00Z")}});
   Buffer body = pattern(17 * kMiB + 1, 3);
   ASSERT_OK(world_.run(s->put("k", body, PutCondition::if_absent())));
   EXPECT_EQ(world_.run(s->put("k", text("v"), PutCondition::if_absent())).code(), Code::kConflict);
@@ -139,28 +134,25 @@ TEST_F(Azure, NamesTheMendForASasTokenThatHasEndedOrLacksTheRightBadInput) {
   auto put = world_.run(s->put("a", text("x")));
   EXPECT_FAILURE(put, Code::kDenied, "AZURE_STORAGE_SAS_TOKEN");
   EXPECT_EQ(put.error().message().find("sig="), std::string::npos) << put.error().text();
-  auto reader = store_with(
-      {{"AZURE_STORAGE_SAS_TOKEN", service().azurite->sas_token("rl", "2090-01-01T00:00:00Z")}});
+  auto reader = store_with({{"AZURE_STORAGE_SAS_TOKEN", service().azurite->sas_token("rl", "2090-01-01T00:00:00Z")}});
   EXPECT_FAILURE(world_.run(reader->put("a", text("x"))), Code::kDenied, "racwdl");
 }
 
 TEST_F(Azure, TakesAConnectionStringOfItsAccountOnly) {
   const std::string key = service().azurite->account_key();
-  auto s = store_with({{"AZURE_STORAGE_CONNECTION_STRING",
-                        "DefaultEndpointsProtocol=https;AccountName=" + url_.account +
-                            ";AccountKey=" + key + ";EndpointSuffix=core.windows.net"}});
+  auto s =
+      store_with({{"AZURE_STORAGE_CONNECTION_STRING", "DefaultEndpointsProtocol=https;AccountName=" + url_.account +
+                                                          ";AccountKey=" + key + ";EndpointSuffix=core.windows.net"}});
   ASSERT_OK(world_.run(s->put("k", text("v"))));
   EXPECT_EQ(world_.run(s->get("k"))->text(), "v");
-  auto other =
-      store_with({{"AZURE_STORAGE_CONNECTION_STRING", "AccountName=other;AccountKey=" + key}});
+  auto other = store_with({{"AZURE_STORAGE_CONNECTION_STRING", "AccountName=other;AccountKey=" + key}});
   EXPECT_FAILURE(world_.run(other->get("k")), Code::kDenied, "is for account other");
 }
 
 TEST_F(Azure, SaysUnavailableWhenNobodyListensBadInput) {
   BucketUrl url = url_;
   url.endpoint = "http://127.0.0.1:1";
-  EXPECT_FAILURE(world_.run(store(url)->put("a", text("x"))), Code::kUnavailable,
-                 "check that the service runs");
+  EXPECT_FAILURE(world_.run(store(url)->put("a", text("x"))), Code::kUnavailable, "check that the service runs");
 }
 
 TEST_F(Azure, KeepsTheBlocksOfTwoUploadsOfOneNameApart) {
@@ -191,9 +183,8 @@ TEST_F(Azure, IsOpenedByItsUrl) {
 }
 
 TEST_F(Azure, AnswersWithinItsTimeWhenTheServiceStandsStillBadInput) {
-  AzureStore impatient(
-      url_, world_.env(),
-      AzureOptions{.silence_timeout = seconds(1), .environment = service().environment()});
+  AzureStore impatient(url_, world_.env(),
+                       AzureOptions{.silence_timeout = seconds(1), .environment = service().environment()});
   ASSERT_OK(world_.run(impatient.put("a", text("x"))));
   service().azurite->freeze(true);
   auto put = world_.run(impatient.put("a", text("y"), PutCondition::if_absent()));

@@ -25,9 +25,8 @@ bool too_deep(const pugi::xml_node& node, int depth) {
 // The document's element of that name, empty when it is another or the document is broken.
 pugi::xml_node root_of(pugi::xml_document& document, std::string_view xml, std::string_view name) {
   if (xml.starts_with("\xef\xbb\xbf")) xml.remove_prefix(3);
-  const pugi::xml_parse_result parsed =
-      document.load_buffer(xml.data(), xml.size(),
-                           pugi::parse_default | pugi::parse_ws_pcdata_single, pugi::encoding_utf8);
+  const pugi::xml_parse_result parsed = document.load_buffer(
+      xml.data(), xml.size(), pugi::parse_default | pugi::parse_ws_pcdata_single, pugi::encoding_utf8);
   if (!parsed) return {};
   const pugi::xml_node root = document.document_element();
   if (root.name() != name || too_deep(root, 0)) return {};

@@ -98,8 +98,7 @@ std::string content_etag(ByteView bytes) {
 }
 
 std::string version_etag(const struct stat& st) {
-  return fmt::format("\"v{:x}-{:x}.{:x}-{:x}\"", st.st_ino, st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
-                     st.st_size);
+  return fmt::format("\"v{:x}-{:x}.{:x}-{:x}\"", st.st_ino, st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_size);
 }
 
 // Off the core. nullopt: there is no object.
@@ -120,8 +119,7 @@ Result<std::optional<ObjectInfo>> inspect(const std::string& path, const std::st
   std::string bytes(kHashedSize + 1, '\0');
   size_t have = 0;
   while (have < bytes.size()) {
-    const ssize_t got =
-        ::pread(file.get(), bytes.data() + have, bytes.size() - have, static_cast<off_t>(have));
+    const ssize_t got = ::pread(file.get(), bytes.data() + have, bytes.size() - have, static_cast<off_t>(have));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return system_error(errno, key);
     if (got == 0) break;
@@ -133,8 +131,7 @@ Result<std::optional<ObjectInfo>> inspect(const std::string& path, const std::st
 }
 
 std::string lock_path(const std::string& root, const std::string& key) {
-  const uint64_t shard =
-      XXH3_64bits(key.data(), key.size()) % kLockFiles;  // every process must choose the same
+  const uint64_t shard = XXH3_64bits(key.data(), key.size()) % kLockFiles;  // every process must choose the same
   return fmt::format("{}/{}/lock/{:02x}", root, kOwn, shard);
 }
 
@@ -149,8 +146,7 @@ Result<Descriptor> take_lock(const std::string& path) {
     const timespec pause{0, i < 20 ? 100'000 : kLockPause};
     ::nanosleep(&pause, nullptr);
   }
-  return Error(Code::kUnavailable,
-               fmt::format("{}: another process has held this lock for 10 s", path));
+  return Error(Code::kUnavailable, fmt::format("{}: another process has held this lock for 10 s", path));
 }
 
 struct Swap {
@@ -169,14 +165,11 @@ Result<ObjectInfo> swap_in(const Swap& swap) {
   const timespec time{static_cast<time_t>(swap.wall.count / 1'000'000'000),
                       static_cast<long>(swap.wall.count % 1'000'000'000)};
   const timespec times[2] = {time, time};
-  if (::utimensat(AT_FDCWD, swap.temporary.c_str(), times, 0) != 0)
-    return system_error(errno, swap.key);
+  if (::utimensat(AT_FDCWD, swap.temporary.c_str(), times, 0) != 0) return system_error(errno, swap.key);
   HR_TRY(std::optional<ObjectInfo> fresh, inspect(swap.temporary, swap.key));
-  if (!fresh)
-    return Error(Code::kIo, fmt::format("put {}: its temporary file has vanished", swap.key));
+  if (!fresh) return Error(Code::kIo, fmt::format("put {}: its temporary file has vanished", swap.key));
   if (!swap.etag.empty() && fresh->etag != swap.etag)
-    return Error(Code::kCorrupt,
-                 fmt::format("put {}: the file does not hold what was written", swap.key));
+    return Error(Code::kCorrupt, fmt::format("put {}: the file does not hold what was written", swap.key));
 
   HR_TRY(Descriptor lock, take_lock(lock_path(swap.root, swap.key)));
   if (swap.condition.kind != PutCondition::kNone) {
@@ -186,8 +179,7 @@ Result<ObjectInfo> swap_in(const Swap& swap) {
     if (swap.condition.kind == PutCondition::kIfMatch && (!now || now->etag != swap.condition.etag))
       return Error(Code::kConflict, fmt::format("put {}: another version is there", swap.key));
   }
-  if (::rename(swap.temporary.c_str(), swap.path.c_str()) != 0)
-    return system_error(errno, "put " + swap.key);
+  if (::rename(swap.temporary.c_str(), swap.path.c_str()) != 0) return system_error(errno, "put " + swap.key);
   fresh->verified = true;
   return *std::move(fresh);
 }
@@ -215,8 +207,8 @@ void clear_abandoned(const std::string& directory) {
 
 // Off the core. Calls visit(relative path) for each regular file below root whose folder can hold
 // the prefix.
-Result<void> walk(const std::string& root, const std::string& relative, const std::string& prefix,
-                  int depth, const std::function<void(const std::string&)>& visit) {
+Result<void> walk(const std::string& root, const std::string& relative, const std::string& prefix, int depth,
+                  const std::function<void(const std::string&)>& visit) {
   if (depth > 64) return {};
   const std::string directory = relative.empty() ? root : root + "/" + relative;
   DIR* dir = ::opendir(directory.c_str());
@@ -228,8 +220,7 @@ Result<void> walk(const std::string& root, const std::string& relative, const st
   while (const dirent* entry = ::readdir(dir)) {
     const std::string_view name = entry->d_name;
     if (name == "." || name == ".." || (relative.empty() && name == kOwn)) continue;
-    const std::string path =
-        relative.empty() ? std::string(name) : fmt::format("{}/{}", relative, name);
+    const std::string path = relative.empty() ? std::string(name) : fmt::format("{}/{}", relative, name);
     struct stat st{};
     if (::lstat((root + "/" + path).c_str(), &st) != 0) continue;
     if (S_ISDIR(st.st_mode))
@@ -249,13 +240,11 @@ Result<void> walk(const std::string& root, const std::string& relative, const st
   return {};
 }
 
-Result<Listing> list_files(const std::string& root, const std::string& prefix,
-                           const std::string& after, size_t limit) {
+Result<Listing> list_files(const std::string& root, const std::string& prefix, const std::string& after, size_t limit) {
   std::vector<std::string> keys;
   HR_TRY(walk(root, "", prefix, 0, [&](const std::string& path) {
     std::optional<std::string> key = object_key(path);
-    if (key && key->starts_with(prefix) && (after.empty() || *key > after))
-      keys.push_back(*std::move(key));
+    if (key && key->starts_with(prefix) && (after.empty() || *key > after)) keys.push_back(*std::move(key));
   }));
   const size_t count = std::min(limit, keys.size());
   std::partial_sort(keys.begin(), keys.begin() + static_cast<ptrdiff_t>(count), keys.end());
@@ -296,8 +285,7 @@ Result<std::string> object_path(const std::string& key) {
         path.push_back(part[i]);
     }
     if (path.size() - part_begin > NAME_MAX)
-      return Error(Code::kNameTooLong,
-                   fmt::format("{}: a part of the key is longer than a file name may be", key));
+      return Error(Code::kNameTooLong, fmt::format("{}: a part of the key is longer than a file name may be", key));
     begin = end + 1;
   }
   return path;
@@ -348,8 +336,7 @@ Result<DirectoryStore::Place> DirectoryStore::place_of(const std::string& key) c
 }
 
 std::string DirectoryStore::temporary_path() {
-  return fmt::format("{}/{}/tmp/{}{}", root_, kOwn, hex(env_.random.next()),
-                     hex(env_.random.next()));
+  return fmt::format("{}/{}/tmp/{}{}", root_, kOwn, hex(env_.random.next()), hex(env_.random.next()));
 }
 
 Task<Result<void>> DirectoryStore::prepare() {
@@ -367,8 +354,7 @@ Task<Result<void>> DirectoryStore::ensure_directory(std::string directory) {
   Result<void> made = co_await env_.disk.make_directories(directory);
   if (!made.ok()) co_return std::move(made).error().within("bucket " + url());
   std::vector<std::string> chain;  // the root and what lies below it, on the way to the directory
-  for (std::string at = directory; at.size() >= root_.size(); at = parent_of(at))
-    chain.push_back(at);
+  for (std::string at = directory; at.size() >= root_.size(); at = parent_of(at)) chain.push_back(at);
   for (auto it = chain.rbegin(); it != chain.rend(); ++it) {
     if (durable_directories_.contains(*it)) continue;
     Result<void> synced = co_await env_.disk.sync_directory(parent_of(*it));
@@ -379,8 +365,8 @@ Task<Result<void>> DirectoryStore::ensure_directory(std::string directory) {
   co_return {};
 }
 
-Task<Result<ObjectInfo>> DirectoryStore::commit(Place place, std::string temporary,
-                                                PutCondition condition, std::string etag) {
+Task<Result<ObjectInfo>> DirectoryStore::commit(Place place, std::string temporary, PutCondition condition,
+                                                std::string etag) {
   Result<ObjectInfo> done = Error(Code::kIo, "not tried");
   for (int attempt = 0; attempt < 2; ++attempt) {
     const std::string parent = parent_of(place.path);
@@ -394,9 +380,7 @@ Task<Result<ObjectInfo>> DirectoryStore::commit(Place place, std::string tempora
     if (done.ok()) {
       Result<void> synced = co_await env_.disk.sync_directory(parent);
       // It is visible and perhaps not durable: as unknown as a lost reply.
-      if (!synced.ok())
-        co_return Error(Code::kTimeout,
-                        fmt::format("put {}: {}", place.key, synced.error().message()));
+      if (!synced.ok()) co_return Error(Code::kTimeout, fmt::format("put {}: {}", place.key, synced.error().message()));
       co_return done;
     }
     if (done.code() != Code::kNotFound) break;
@@ -412,8 +396,7 @@ Task<Result<ObjectInfo>> DirectoryStore::put(std::string key, Buffer body, PutCo
   HR_CO_TRY(Place place, place_of(key));
   HR_CO_TRY(co_await prepare());
   const std::string temporary = temporary_path();
-  Result<std::unique_ptr<File>> file =
-      co_await env_.disk.open(temporary, {.create = true, .exclusive = true});
+  Result<std::unique_ptr<File>> file = co_await env_.disk.open(temporary, {.create = true, .exclusive = true});
   if (!file.ok() && file.code() == Code::kNotFound) {  // our own directory was removed under us
     prepared_ = false;
     durable_directories_.clear();
@@ -433,18 +416,16 @@ Task<Result<ObjectInfo>> DirectoryStore::put(std::string key, Buffer body, PutCo
     co_return with_mend(std::move(written).error()).within(fmt::format("bucket {}: put {}", url(), key));
   }
   std::string etag = body.size() <= kHashedSize ? content_etag(body.view()) : std::string();
-  Result<ObjectInfo> done =
-      co_await commit(std::move(place), temporary, std::move(condition), std::move(etag));
+  Result<ObjectInfo> done = co_await commit(std::move(place), temporary, std::move(condition), std::move(etag));
   co_return done;
 }
 
-Task<Result<std::optional<Got>>> DirectoryStore::read_version(Place place, uint64_t offset,
-                                                              uint64_t size, bool need_etag) {
+Task<Result<std::optional<Got>>> DirectoryStore::read_version(Place place, uint64_t offset, uint64_t size,
+                                                              bool need_etag) {
   Result<std::unique_ptr<File>> file = co_await env_.disk.open(place.path, {});
   if (!file.ok()) {
     // A folder, or a file where the key has a folder, is no object.
-    if (file.code() == Code::kNotDirectory || file.code() == Code::kIsDirectory ||
-        file.code() == Code::kNotFound)
+    if (file.code() == Code::kNotDirectory || file.code() == Code::kIsDirectory || file.code() == Code::kNotFound)
       co_return Error(Code::kNotFound, fmt::format("no object {} in {}", place.key, url()));
     co_return std::move(file).error().within(fmt::format("bucket {}: get {}", url(), place.key));
   }
@@ -454,8 +435,8 @@ Task<Result<std::optional<Got>>> DirectoryStore::read_version(Place place, uint6
   if (need_etag && !hashed) {
     // The file was opened by name: only when the name has one version before and after is it the
     // one that we read.
-    Result<std::optional<ObjectInfo>> info = co_await env_.blocking.run(
-        [path = place.path, key = place.key] { return inspect(path, key); });
+    Result<std::optional<ObjectInfo>> info =
+        co_await env_.blocking.run([path = place.path, key = place.key] { return inspect(path, key); });
     HR_CO_TRY(before, std::move(info));
     if (!before || before->size <= kHashedSize) co_return std::optional<Got>();
     file = co_await env_.disk.open(place.path, {});
@@ -464,22 +445,21 @@ Task<Result<std::optional<Got>>> DirectoryStore::read_version(Place place, uint6
   }
   if (size == 0) size = whole;
   if (offset > whole || size > whole - offset)
-    co_return Error(Code::kRange, fmt::format("get {}: bytes {}+{} of an object of {}", place.key,
-                                              offset, size, whole));
+    co_return Error(Code::kRange,
+                    fmt::format("get {}: bytes {}+{} of an object of {}", place.key, offset, size, whole));
   // To find a small object's ETag, all of it is read.
   const bool all = need_etag && hashed;
   Got got;
   Buffer bytes = Buffer::allocate(all ? whole : size);
   if (!bytes.empty()) {
     Result<size_t> have = co_await (*file)->read(all ? 0 : offset, bytes);
-    if (!have.ok())
-      co_return std::move(have).error().within(fmt::format("bucket {}: get {}", url(), place.key));
+    if (!have.ok()) co_return std::move(have).error().within(fmt::format("bucket {}: get {}", url(), place.key));
     if (*have != bytes.size()) co_return std::optional<Got>();  // somebody shortens it in place
   }
   if (need_etag && hashed) got.etag = content_etag(bytes.view());
   if (before) {
-    Result<std::optional<ObjectInfo>> info = co_await env_.blocking.run(
-        [path = place.path, key = place.key] { return inspect(path, key); });
+    Result<std::optional<ObjectInfo>> info =
+        co_await env_.blocking.run([path = place.path, key = place.key] { return inspect(path, key); });
     HR_CO_TRY(std::optional<ObjectInfo> after, std::move(info));
     if (!after || after->etag != before->etag) co_return std::optional<Got>();
     got.etag = before->etag;
@@ -488,14 +468,12 @@ Task<Result<std::optional<Got>>> DirectoryStore::read_version(Place place, uint6
   co_return std::optional<Got>(std::move(got));
 }
 
-Task<Result<Got>> DirectoryStore::read(Place place, uint64_t offset, uint64_t size,
-                                       bool need_etag) {
+Task<Result<Got>> DirectoryStore::read(Place place, uint64_t offset, uint64_t size, bool need_etag) {
   for (int i = 0; i < kReadAttempts; ++i) {
     HR_CO_TRY(std::optional<Got> got, co_await read_version(place, offset, size, need_etag));
     if (got) co_return *std::move(got);
   }
-  co_return Error(Code::kUnavailable,
-                  fmt::format("get {}: the object changes faster than it can be read", place.key));
+  co_return Error(Code::kUnavailable, fmt::format("get {}: the object changes faster than it can be read", place.key));
 }
 
 Task<Result<Got>> DirectoryStore::get_with_etag(std::string key) {
@@ -524,8 +502,7 @@ Task<Result<ObjectInfo>> DirectoryStore::head(std::string key) {
   co_return *std::move(info);
 }
 
-Task<Result<std::vector<RemoveFailure>>> DirectoryStore::remove_batch(
-    std::vector<std::string> keys) {
+Task<Result<std::vector<RemoveFailure>>> DirectoryStore::remove_batch(std::vector<std::string> keys) {
   std::vector<RemoveFailure> failures;
   std::vector<Place> places;
   for (std::string& key : keys) {
@@ -544,8 +521,7 @@ Task<Result<std::vector<RemoveFailure>>> DirectoryStore::remove_batch(
       Result<Descriptor> lock = take_lock(lock_path(root, place.key));
       if (!lock.ok())
         error = std::move(lock).error();
-      else if (::unlink(place.path.c_str()) != 0 && errno != ENOENT && errno != ENOTDIR &&
-               errno != EISDIR)
+      else if (::unlink(place.path.c_str()) != 0 && errno != ENOENT && errno != ENOTDIR && errno != EISDIR)
         error = system_error(errno, "remove " + place.key);
       errors.push_back(std::move(error));
     }
@@ -567,12 +543,10 @@ Task<Result<std::vector<RemoveFailure>>> DirectoryStore::remove_batch(
   co_return failures;
 }
 
-Task<Result<Listing>> DirectoryStore::list(std::string prefix, std::string continuation,
-                                           size_t limit) {
+Task<Result<Listing>> DirectoryStore::list(std::string prefix, std::string continuation, size_t limit) {
   HR_ASSERT(limit > 0);
-  Result<Listing> listing = co_await env_.blocking.run([root = root_, prefix, continuation, limit] {
-    return list_files(root, prefix, continuation, limit);
-  });
+  Result<Listing> listing = co_await env_.blocking.run(
+      [root = root_, prefix, continuation, limit] { return list_files(root, prefix, continuation, limit); });
   co_return listing;
 }
 
@@ -580,18 +554,12 @@ Task<Result<Listing>> DirectoryStore::list(std::string prefix, std::string conti
 // clear_abandoned.
 class DirectoryUpload final : public Upload {
  public:
-  DirectoryUpload(DirectoryStore& store, DirectoryStore::Place place, std::string temporary,
-                  std::unique_ptr<File> file)
-      : store_(store),
-        place_(std::move(place)),
-        temporary_(std::move(temporary)),
-        file_(std::move(file)) {}
+  DirectoryUpload(DirectoryStore& store, DirectoryStore::Place place, std::string temporary, std::unique_ptr<File> file)
+      : store_(store), place_(std::move(place)), temporary_(std::move(temporary)), file_(std::move(file)) {}
 
   Task<Result<void>> part(Buffer bytes) override {
-    if (bytes.empty())
-      co_return Error(Code::kInvalid, fmt::format("upload {}: an empty part", place_.key));
-    if (file_ == nullptr)
-      co_return Error(Code::kInvalid, fmt::format("upload {}: it has ended", place_.key));
+    if (bytes.empty()) co_return Error(Code::kInvalid, fmt::format("upload {}: an empty part", place_.key));
+    if (file_ == nullptr) co_return Error(Code::kInvalid, fmt::format("upload {}: it has ended", place_.key));
     const uint64_t at = size_;
     size_ += bytes.size();
     std::vector<Buffer> pieces(1, std::move(bytes));
@@ -604,8 +572,7 @@ class DirectoryUpload final : public Upload {
   }
 
   Task<Result<ObjectInfo>> finish(PutCondition condition) override {
-    if (file_ == nullptr)
-      co_return Error(Code::kInvalid, fmt::format("upload {}: it has ended", place_.key));
+    if (file_ == nullptr) co_return Error(Code::kInvalid, fmt::format("upload {}: it has ended", place_.key));
     Result<void> flushed = co_await file_->flush();
     if (!flushed.ok()) {
       co_await abort();
@@ -634,11 +601,10 @@ Task<Result<std::unique_ptr<Upload>>> DirectoryStore::begin_upload(std::string k
   HR_CO_TRY(Place place, place_of(key));
   HR_CO_TRY(co_await prepare());
   std::string temporary = temporary_path();
-  Result<std::unique_ptr<File>> file =
-      co_await env_.disk.open(temporary, {.create = true, .exclusive = true});
+  Result<std::unique_ptr<File>> file = co_await env_.disk.open(temporary, {.create = true, .exclusive = true});
   if (!file.ok()) co_return std::move(file).error().within("bucket " + url());
-  co_return std::unique_ptr<Upload>(std::make_unique<DirectoryUpload>(
-      *this, std::move(place), std::move(temporary), *std::move(file)));
+  co_return std::unique_ptr<Upload>(
+      std::make_unique<DirectoryUpload>(*this, std::move(place), std::move(temporary), *std::move(file)));
 }
 
 }  // namespace headrace

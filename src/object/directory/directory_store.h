@@ -44,12 +44,12 @@ class DirectoryStore final : public ObjectStore {
   // Makes the directory with its ancestors, durably; remembers those that are there.
   [[nodiscard]] Task<Result<void>> ensure_directory(std::string directory);
   // Condition, rename, directory sync. Removes the temporary file on failure.
-  [[nodiscard]] Task<Result<ObjectInfo>> commit(Place place, std::string temporary,
-                                                PutCondition condition, std::string etag);
+  [[nodiscard]] Task<Result<ObjectInfo>> commit(Place place, std::string temporary, PutCondition condition,
+                                                std::string etag);
   // One attempt to read [offset, offset + size) (the whole when size is 0) of one and the same
   // version.
-  [[nodiscard]] Task<Result<std::optional<Got>>> read_version(Place place, uint64_t offset,
-                                                              uint64_t size, bool need_etag);
+  [[nodiscard]] Task<Result<std::optional<Got>>> read_version(Place place, uint64_t offset, uint64_t size,
+                                                              bool need_etag);
   [[nodiscard]] Task<Result<Got>> read(Place place, uint64_t offset, uint64_t size, bool need_etag);
 
   std::string root_;

@@ -18,8 +18,7 @@ INSTANTIATE_TEST_SUITE_P(Directory, ObjectStoreContract,
                                                    .make =
                                                        [](World& world, const std::string& fresh) {
                                                          return std::make_unique<DirectoryStore>(
-                                                             shared_dir().path + "/" + fresh,
-                                                             world.env());
+                                                             shared_dir().path + "/" + fresh, world.env());
                                                        }}),
                          [](const auto& info) { return info.param.name; });
 
@@ -47,8 +46,7 @@ TEST_F(Directory, ServesFilesThatOthersPutThere) {
   ASSERT_OK(got);
   EXPECT_EQ(got->body.text(), "foreign");
   std::ofstream(root_ + "/data/.hidden file") << "changed";
-  EXPECT_EQ(world_.run(store_.get_range("data/.hidden file", 0, 3, got->etag)).code(),
-            Code::kConflict);
+  EXPECT_EQ(world_.run(store_.get_range("data/.hidden file", 0, 3, got->etag)).code(), Code::kConflict);
 }
 
 TEST_F(Directory, NoticesThatALargeFileWasChangedInPlace) {
@@ -87,8 +85,7 @@ TEST_F(Directory, SaysSoWhenAKeyIsAFolderBadInput) {
   ASSERT_OK(world_.run(store_.put("a/b", text("x"))));
   auto put = world_.run(store_.put("a", text("y")));
   ASSERT_FALSE(put.ok());
-  EXPECT_NE(put.error().message().find("a folder of the same name"), std::string::npos)
-      << put.error().text();
+  EXPECT_NE(put.error().message().find("a folder of the same name"), std::string::npos) << put.error().text();
   EXPECT_FALSE(world_.run(store_.put("a/b/c", text("z"))).ok());
   EXPECT_EQ(world_.run(store_.get("a/b"))->text(), "x");
   EXPECT_TRUE(std::filesystem::is_empty(root_ + "/.headrace/tmp"));
@@ -101,8 +98,7 @@ TEST_F(Directory, SurvivesAFullDiskBadInput) {
   EXPECT_EQ(put.code(), Code::kNoSpace);
   EXPECT_TRUE(std::filesystem::is_empty(root_ + "/.headrace/tmp"));
   bool early = false;
-  EXPECT_EQ(world_.run(upload_pieces(&store_, "new", {text("x")}, {}, &early)).code(),
-            Code::kNoSpace);
+  EXPECT_EQ(world_.run(upload_pieces(&store_, "new", {text("x")}, {}, &early)).code(), Code::kNoSpace);
   EXPECT_TRUE(std::filesystem::is_empty(root_ + "/.headrace/tmp"));
   world_.disk.faults.full = false;
   EXPECT_EQ(world_.run(store_.get("kept"))->text(), "before");
@@ -133,8 +129,7 @@ TEST_F(Directory, ClearsWhatCrashedProcessesLeft) {
   const std::string fresh = root_ + "/.headrace/tmp/fresh";
   std::ofstream(old_file) << "x";
   std::ofstream(fresh) << "x";
-  std::filesystem::last_write_time(old_file,
-                                   std::filesystem::last_write_time(fresh) - std::chrono::hours(2));
+  std::filesystem::last_write_time(old_file, std::filesystem::last_write_time(fresh) - std::chrono::hours(2));
   ASSERT_OK(world_.run(store_.put("a", text("x"))));
   EXPECT_FALSE(std::filesystem::exists(old_file));
   EXPECT_TRUE(std::filesystem::exists(fresh));

@@ -31,8 +31,7 @@ struct Reception {
   bool too_large = false;
 
   bool take(ByteView bytes) {
-    const uint64_t limit =
-        reply.status >= 200 && reply.status < 300 ? most : std::max<uint64_t>(most, kMostErrorBody);
+    const uint64_t limit = reply.status >= 200 && reply.status < 300 ? most : std::max<uint64_t>(most, kMostErrorBody);
     if (bytes.size() > limit - std::min<uint64_t>(have, limit)) {
       too_large = true;
       return false;
@@ -58,8 +57,7 @@ size_t on_body(char* data, size_t unit, size_t count, void* user) {
 
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() &&
-         (text.back() == ' ' || text.back() == '\t' || text.back() == '\r' || text.back() == '\n'))
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r' || text.back() == '\n'))
     text.remove_suffix(1);
   return text;
 }
@@ -77,8 +75,7 @@ size_t on_header(char* data, size_t unit, size_t count, void* user) {
     return unit * count;
   }
   const size_t colon = line.find(':');
-  if (colon == std::string_view::npos || reception->reply.headers.size() >= kMostHeaders)
-    return unit * count;
+  if (colon == std::string_view::npos || reception->reply.headers.size() >= kMostHeaders) return unit * count;
   std::string name(line.substr(0, colon));
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -114,11 +111,9 @@ Error curl_error(CURLcode code, CURL* curl, const HttpRequest& request, const ch
   switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
-      return Error(Code::kUnavailable,
-                   what + ": check the endpoint's host name and this machine's DNS");
+      return Error(Code::kUnavailable, what + ": check the endpoint's host name and this machine's DNS");
     case CURLE_COULDNT_CONNECT:
-      return Error(Code::kUnavailable,
-                   what + ": check that the service runs and that the endpoint is right");
+      return Error(Code::kUnavailable, what + ": check that the service runs and that the endpoint is right");
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
       return Error(Code::kDenied, what +
@@ -187,7 +182,8 @@ HttpPool::~HttpPool() {
 
 Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
   auto cancelled = [&request] {
-    return Error(Code::kCancelled, fmt::format("{} {}: nobody waits for it any more", request.method, host_of(request.url)));
+    return Error(Code::kCancelled,
+                 fmt::format("{} {}: nobody waits for it any more", request.method, host_of(request.url)));
   };
   if (cancelled_) return cancelled();
   Handle handle(*this);
@@ -208,13 +204,11 @@ Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
   curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, 256L * 1024);
   curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
   curl_easy_setopt(curl, CURLOPT_USERAGENT, "headrace");
-  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS,
-                   static_cast<long>(request.connect_timeout.count / 1'000'000));
+  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(request.connect_timeout.count / 1'000'000));
   curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1024L);
   curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME,
                    std::max(1L, static_cast<long>(request.silence_timeout.count / 1'000'000'000)));
-  if (!options_.ca_bundle.empty())
-    curl_easy_setopt(curl, CURLOPT_CAINFO, options_.ca_bundle.c_str());
+  if (!options_.ca_bundle.empty()) curl_easy_setopt(curl, CURLOPT_CAINFO, options_.ca_bundle.c_str());
   if (request.direct || is_loopback(request.url)) curl_easy_setopt(curl, CURLOPT_PROXY, "");
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &reception);
@@ -234,17 +228,13 @@ Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
   if (request.method == "HEAD") {
     curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
   } else if (with_body) {
-    if (header_value(request.headers, "content-type").empty())
-      add("Content-Type: application/octet-stream");
+    if (header_value(request.headers, "content-type").empty()) add("Content-Type: application/octet-stream");
     curl_easy_setopt(curl, CURLOPT_POST, 1L);
-    curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE,
-                     static_cast<curl_off_t>(request.body.size()));
-    curl_easy_setopt(
-        curl, CURLOPT_POSTFIELDS,
-        request.body.empty() ? "" : reinterpret_cast<const char*>(request.body.data()));
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDS,
+                     request.body.empty() ? "" : reinterpret_cast<const char*>(request.body.data()));
   }
-  if (request.method != "HEAD")
-    curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
+  if (request.method != "HEAD") curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
   curl_easy_setopt(curl, CURLOPT_HTTPHEADER, list);
 
   const CURLcode code = curl_easy_perform(curl);
@@ -252,9 +242,8 @@ Result<HttpReply> HttpPool::perform(const HttpRequest& request) {
   if (code == CURLE_ABORTED_BY_CALLBACK) {
     result = cancelled();
   } else if (reception.too_large) {
-    result = Error(Code::kTooLarge,
-                   fmt::format("{} {}: the reply is longer than {} bytes", request.method,
-                               host_of(request.url), request.most_reply));
+    result = Error(Code::kTooLarge, fmt::format("{} {}: the reply is longer than {} bytes", request.method,
+                                                host_of(request.url), request.most_reply));
   } else if (code != CURLE_OK) {
     result = curl_error(code, curl, request, detail, options_.ca_variable);
   } else {

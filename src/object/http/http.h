@@ -22,8 +22,7 @@ namespace headrace {
 using HttpHeaders = std::vector<std::pair<std::string, std::string>>;  // names in lower case
 
 // Empty when absent.
-[[nodiscard]] std::string_view header_value(const HttpHeaders& headers,
-                                            std::string_view lower_case_name);
+[[nodiscard]] std::string_view header_value(const HttpHeaders& headers, std::string_view lower_case_name);
 
 struct HttpRequest {
   std::string method;
@@ -43,7 +42,7 @@ struct HttpReply {
 };
 
 struct HttpOptions {
-  std::string ca_bundle;  // file of trusted certificates; empty: the system's
+  std::string ca_bundle;                      // file of trusted certificates; empty: the system's
   std::string ca_variable = "AWS_CA_BUNDLE";  // that names such a file, for messages
 };
 

@@ -20,8 +20,7 @@ class HttpServer {
   using Handler = std::function<void(const httplib::Request&, httplib::Response&)>;
   explicit HttpServer(Handler handler) {
     // Not as a pre-routing handler: that answers before the body has been read.
-    auto handle = [this, handler = std::move(handler)](const httplib::Request& request,
-                                                       httplib::Response& response) {
+    auto handle = [this, handler = std::move(handler)](const httplib::Request& request, httplib::Response& response) {
       ++requests;
       handler(request, response);
     };

@@ -18,8 +18,7 @@
 namespace headrace {
 
 Result<std::unique_ptr<ServerProcess>> ServerProcess::start(std::vector<std::string> arguments,
-                                                            std::vector<std::string> variables,
-                                                            std::string log) {
+                                                            std::vector<std::string> variables, std::string log) {
   // Built before the fork: between fork and exec nothing may allocate.
   std::vector<char*> environment;
   for (std::string& variable : variables) environment.push_back(variable.data());
@@ -66,8 +65,7 @@ std::string ServerProcess::find_program(const std::string& name) {
   std::vector<std::filesystem::path> places;
   if (const char* tools = std::getenv("HEADRACE_TOOLS")) places.emplace_back(tools);
   std::error_code ignored;
-  for (std::filesystem::path at = std::filesystem::current_path(ignored); at.has_relative_path();
-       at = at.parent_path())
+  for (std::filesystem::path at = std::filesystem::current_path(ignored); at.has_relative_path(); at = at.parent_path())
     places.push_back(at / "build" / "tools");
   if (const char* path = std::getenv("PATH")) {
     std::istringstream parts(path);

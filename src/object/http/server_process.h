@@ -16,8 +16,9 @@ class ServerProcess {
  public:
   // arguments[0] is the program's path; variables ("NAME=VALUE") are its whole environment. What it
   // says goes to the end of the file `log`.
-  [[nodiscard]] static Result<std::unique_ptr<ServerProcess>> start(
-      std::vector<std::string> arguments, std::vector<std::string> variables, std::string log);
+  [[nodiscard]] static Result<std::unique_ptr<ServerProcess>> start(std::vector<std::string> arguments,
+                                                                    std::vector<std::string> variables,
+                                                                    std::string log);
   ~ServerProcess();
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;

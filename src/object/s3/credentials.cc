@@ -37,11 +37,11 @@ std::optional<std::string> file_text(const std::string& path) {
 std::optional<Nanos> parse_time(const std::string& text) {
   tm utc{};
   int count = 0;
-  if (std::sscanf(text.c_str(), "%4d-%2d-%2dT%2d:%2d:%2d%n", &utc.tm_year, &utc.tm_mon,
-                  &utc.tm_mday, &utc.tm_hour, &utc.tm_min, &utc.tm_sec, &count) != 6)
+  if (std::sscanf(text.c_str(), "%4d-%2d-%2dT%2d:%2d:%2d%n", &utc.tm_year, &utc.tm_mon, &utc.tm_mday, &utc.tm_hour,
+                  &utc.tm_min, &utc.tm_sec, &count) != 6)
     return std::nullopt;
-  if (utc.tm_year < 1970 || utc.tm_year > 9999 || utc.tm_mon < 1 || utc.tm_mon > 12 ||
-      utc.tm_mday < 1 || utc.tm_mday > 31)
+  if (utc.tm_year < 1970 || utc.tm_year > 9999 || utc.tm_mon < 1 || utc.tm_mon > 12 || utc.tm_mday < 1 ||
+      utc.tm_mday > 31)
     return std::nullopt;
   // Nanoseconds since 1970 end in 2262.
   utc.tm_year = std::min(utc.tm_year, 2200) - 1900;
@@ -68,9 +68,7 @@ ProfileFile parse_profile_file(std::string_view text) {
     if (line.empty() || line.front() == '#' || line.front() == ';') continue;
     if (line.front() == '[') {
       const size_t close = line.find(']');
-      section = close == std::string_view::npos
-                    ? nullptr
-                    : &file[std::string(trimmed(line.substr(1, close - 1)))];
+      section = close == std::string_view::npos ? nullptr : &file[std::string(trimmed(line.substr(1, close - 1)))];
       continue;
     }
     const size_t equals = line.find('=');
@@ -114,8 +112,7 @@ std::string CredentialChain::profile_name() const {
   return name.empty() ? "default" : name;
 }
 
-std::string CredentialChain::shared_file(const std::string& variable_name,
-                                         const std::string& name) const {
+std::string CredentialChain::shared_file(const std::string& variable_name, const std::string& name) const {
   std::string path = variable(variable_name);
   if (!path.empty()) return path;
   const std::string home = variable("HOME");
@@ -158,12 +155,11 @@ Result<Credentials> CredentialChain::fetch() {
     HR_TRY(std::optional<Credentials> found, (this->*source)());
     if (found) return *std::move(found);
   }
-  return Error(
-      Code::kDenied,
-      fmt::format("no credentials for the bucket: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                  "or put profile "
-                  "'{}' into {}, or give this instance a role",
-                  profile_name(), shared_file("AWS_SHARED_CREDENTIALS_FILE", "credentials")));
+  return Error(Code::kDenied,
+               fmt::format("no credentials for the bucket: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                           "or put profile "
+                           "'{}' into {}, or give this instance a role",
+                           profile_name(), shared_file("AWS_SHARED_CREDENTIALS_FILE", "credentials")));
 }
 
 Result<std::optional<Credentials>> CredentialChain::from_environment() {
@@ -172,15 +168,12 @@ Result<std::optional<Credentials>> CredentialChain::from_environment() {
   credentials.secret_key = variable("AWS_SECRET_ACCESS_KEY");
   credentials.session_token = variable("AWS_SESSION_TOKEN");
   credentials.source = "environment";
-  if (credentials.access_key.empty() && credentials.secret_key.empty())
-    return std::optional<Credentials>();
+  if (credentials.access_key.empty() && credentials.secret_key.empty()) return std::optional<Credentials>();
   if (credentials.access_key.empty() || credentials.secret_key.empty())
-    return Error(
-        Code::kDenied,
-        fmt::format(
-            "{} is set but {} is not: set both or neither",
-            credentials.access_key.empty() ? "AWS_SECRET_ACCESS_KEY" : "AWS_ACCESS_KEY_ID",
-            credentials.access_key.empty() ? "AWS_ACCESS_KEY_ID" : "AWS_SECRET_ACCESS_KEY"));
+    return Error(Code::kDenied,
+                 fmt::format("{} is set but {} is not: set both or neither",
+                             credentials.access_key.empty() ? "AWS_SECRET_ACCESS_KEY" : "AWS_ACCESS_KEY_ID",
+                             credentials.access_key.empty() ? "AWS_ACCESS_KEY_ID" : "AWS_SECRET_ACCESS_KEY"));
   return std::optional(std::move(credentials));
 }
 
@@ -190,8 +183,7 @@ Result<std::optional<Credentials>> CredentialChain::from_profile() {
     std::string path;
     std::string section;
   } places[] = {{shared_file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), profile},
-                {shared_file("AWS_CONFIG_FILE", "config"),
-                 profile == "default" ? profile : "profile " + profile}};
+                {shared_file("AWS_CONFIG_FILE", "config"), profile == "default" ? profile : "profile " + profile}};
   for (const auto& place : places) {
     const std::optional<std::string> text = file_text(place.path);
     if (!text) continue;
@@ -199,8 +191,7 @@ Result<std::optional<Credentials>> CredentialChain::from_profile() {
     auto section = file.find(place.section);
     if (section == file.end()) continue;
     std::map<std::string, std::string>& settings = section->second;
-    if (!settings.contains("aws_access_key_id") && !settings.contains("aws_secret_access_key"))
-      continue;
+    if (!settings.contains("aws_access_key_id") && !settings.contains("aws_secret_access_key")) continue;
     Credentials credentials;
     credentials.access_key = settings["aws_access_key_id"];
     credentials.secret_key = settings["aws_secret_access_key"];
@@ -208,14 +199,13 @@ Result<std::optional<Credentials>> CredentialChain::from_profile() {
     credentials.source = fmt::format("profile '{}' of {}", profile, place.path);
     if (credentials.access_key.empty() || credentials.secret_key.empty())
       return Error(Code::kDenied,
-                   fmt::format("{} needs both aws_access_key_id and aws_secret_access_key",
-                               credentials.source));
+                   fmt::format("{} needs both aws_access_key_id and aws_secret_access_key", credentials.source));
     return std::optional(std::move(credentials));
   }
   // A profile that was asked for by name must not be passed over in silence.
   if (!variable("AWS_PROFILE").empty())
-    return Error(Code::kDenied, fmt::format("AWS_PROFILE names '{}', which has no keys in {} or {}",
-                                            profile, places[0].path, places[1].path));
+    return Error(Code::kDenied, fmt::format("AWS_PROFILE names '{}', which has no keys in {} or {}", profile,
+                                            places[0].path, places[1].path));
   return std::optional<Credentials>();
 }
 
@@ -229,9 +219,7 @@ Result<std::optional<Credentials>> CredentialChain::from_container() {
   if (!token_file.empty()) {
     std::optional<std::string> text = file_text(token_file);
     if (!text)
-      return Error(
-          Code::kDenied,
-          fmt::format("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: cannot read {}", token_file));
+      return Error(Code::kDenied, fmt::format("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: cannot read {}", token_file));
     token = trimmed(std::string_view(*text).substr(0, text->find('\n')));
   }
   HttpRequest request{.method = "GET",
@@ -247,8 +235,7 @@ Result<std::optional<Credentials>> CredentialChain::from_container() {
     return Error(reply->status >= 500 ? Code::kUnavailable : Code::kDenied,
                  fmt::format("credentials of the container service: HTTP {}", reply->status));
   Result<Credentials> credentials = parse_credentials_json(reply->body.text());
-  if (!credentials.ok())
-    return std::move(credentials).error().within("credentials of the container service");
+  if (!credentials.ok()) return std::move(credentials).error().within("credentials of the container service");
   credentials->source = "container service";
   return std::optional(*std::move(credentials));
 }
@@ -278,14 +265,12 @@ Result<std::optional<Credentials>> CredentialChain::from_instance() {
   const std::string_view body = roles.body.text();
   const std::string role(trimmed(body.substr(0, body.find('\n'))));
   if (roles.status != 200 || role.empty())
-    return Error(Code::kUnavailable,
-                 fmt::format("instance metadata: HTTP {} for the role", roles.status));
+    return Error(Code::kUnavailable, fmt::format("instance metadata: HTTP {} for the role", roles.status));
   request.url += uri_encoded(role, false);
   HR_TRY(HttpReply reply, http_.perform(request));
   if (reply.status != 200)
-    return Error(
-        Code::kUnavailable,
-        fmt::format("instance metadata: HTTP {} for the keys of role {}", reply.status, role));
+    return Error(Code::kUnavailable,
+                 fmt::format("instance metadata: HTTP {} for the keys of role {}", reply.status, role));
   Result<Credentials> credentials = parse_credentials_json(reply.body.text());
   if (!credentials.ok()) return std::move(credentials).error().within("instance metadata");
   credentials->source = "instance role " + role;

@@ -47,8 +47,7 @@ class CredentialChain {
   [[nodiscard]] Result<std::optional<Credentials>> from_instance();
   [[nodiscard]] std::string variable(const std::string& name) const;
   [[nodiscard]] std::string profile_name() const;
-  [[nodiscard]] std::string shared_file(const std::string& variable_name,
-                                        const std::string& name) const;
+  [[nodiscard]] std::string shared_file(const std::string& variable_name, const std::string& name) const;
 
   HttpPool& http_;
   EnvironmentLookup environment_;

@@ -4,8 +4,8 @@
 
 #include <fstream>
 
-#include "object/posix_env_test.h"
 #include "object/http/http_server_test.h"
+#include "object/posix_env_test.h"
 
 namespace headrace::test {
 
@@ -48,8 +48,7 @@ TEST_F(CredentialsTest, NameTheMendWhenHalfIsSetBadInput) {
   CredentialChain chain = CredentialsTest::chain();
   auto got = chain.get(kNow);
   EXPECT_EQ(got.code(), Code::kDenied);
-  EXPECT_NE(got.error().message().find("AWS_SECRET_ACCESS_KEY is not"), std::string::npos)
-      << got.error().text();
+  EXPECT_NE(got.error().message().find("AWS_SECRET_ACCESS_KEY is not"), std::string::npos) << got.error().text();
 }
 
 TEST_F(CredentialsTest, NameTheMendWhenThereAreNoneBadInput) {
@@ -97,9 +96,8 @@ TEST_F(CredentialsTest, ComeFromTheContainerService) {
       response.status = 401;
       return;
     }
-    response.set_content(
-        R"({"AccessKeyId":"C","SecretAccessKey":"c","Token":"t","Expiration":"2027-01-15T14:00:00Z"})",
-        "application/json");
+    response.set_content(R"({"AccessKeyId":"C","SecretAccessKey":"c","Token":"t","Expiration":"2027-01-15T14:00:00Z"})",
+                         "application/json");
   });
   variables_["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = server.endpoint() + "/creds";
   {
@@ -125,9 +123,7 @@ TEST_F(CredentialsTest, ComeFromInstanceMetadataAndAreRenewed) {
     }
     if (request.path == "/latest/api/token") {
       response.status =
-          request.method == "PUT" && request.has_header("X-aws-ec2-metadata-token-ttl-seconds")
-              ? 200
-              : 400;
+          request.method == "PUT" && request.has_header("X-aws-ec2-metadata-token-ttl-seconds") ? 200 : 400;
       response.set_content("metadata-token", "text/plain");
       return;
     }
@@ -140,10 +136,9 @@ TEST_F(CredentialsTest, ComeFromInstanceMetadataAndAreRenewed) {
       response.set_content("my-role", "text/plain");
     } else if (request.path == "/latest/meta-data/iam/security-credentials/my-role") {
       ++fetched;
-      response.set_content(
-          R"({"Code":"Success","AccessKeyId":"I)" + std::to_string(fetched.load()) +
-              R"(","SecretAccessKey":"i","Token":"t","Expiration":"2027-01-15T09:00:00Z"})",
-          "application/json");
+      response.set_content(R"({"Code":"Success","AccessKeyId":"I)" + std::to_string(fetched.load()) +
+                               R"(","SecretAccessKey":"i","Token":"t","Expiration":"2027-01-15T09:00:00Z"})",
+                           "application/json");
     } else {
       response.status = 404;
     }

@@ -1,23 +1,20 @@
 // S3Store against services that fail, stall or lie.
+#include "object/http/http_server_test.h"
 #include "object/posix_env_test.h"
 #include "object/result_matchers_test.h"
 #include "object/retrying_store.h"
-#include "object/http/http_server_test.h"
 #include "object/s3/s3_store.h"
 
 namespace headrace::test {
 
-constexpr const char* kSlowDown =
-    "<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>";
+constexpr const char* kSlowDown = "<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>";
 
 class LyingServer : public ::testing::Test {
  protected:
-  std::unique_ptr<S3Store> store(const std::string& endpoint,
-                                 const std::string& secret = "secret-text") {
+  std::unique_ptr<S3Store> store(const std::string& endpoint, const std::string& secret = "secret-text") {
     BucketUrl url{.kind = BucketUrl::Kind::kS3, .bucket = "bucket", .endpoint = endpoint};
     return std::make_unique<S3Store>(
-        url, world_.env(),
-        S3Options{.environment = [secret](const std::string& name) -> std::optional<std::string> {
+        url, world_.env(), S3Options{.environment = [secret](const std::string& name) -> std::optional<std::string> {
           if (name == "AWS_ACCESS_KEY_ID") return "access";
           if (name == "AWS_SECRET_ACCESS_KEY") return secret;
           return std::nullopt;
@@ -38,8 +35,7 @@ TEST_F(LyingServer, IsAskedAgainAfter503) {
     response.set_header("ETag", "\"0cc175b9c0f1b6a831c399e269772661\"");  // MD5 of "a"
     response.set_content("a", "binary/octet-stream");
   });
-  RetryingStore retrying(store(server.endpoint()), world_.clock, world_.random,
-                         {.first_pause = milliseconds(1)});
+  RetryingStore retrying(store(server.endpoint()), world_.clock, world_.random, {.first_pause = milliseconds(1)});
   auto got = world_.run(retrying.get("k"));
   ASSERT_OK(got);
   EXPECT_EQ(got->text(), "a");
@@ -67,18 +63,16 @@ TEST_F(LyingServer, IsNotBelievedWhenACompletionFailsWith200BadInput) {
   HttpServer server([&](const httplib::Request& request, httplib::Response& response) {
     response.status = 200;
     if (request.method == "POST" && request.has_param("uploads")) {
-      response.set_content(
-          "<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>",
-          "application/xml");
+      response.set_content("<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>",
+                           "application/xml");
     } else if (request.method == "PUT") {
       response.set_header("ETag", "\"part\"");
     } else if (request.method == "DELETE") {
       ++aborts;
       response.status = 204;
     } else {
-      response.set_content(
-          "<Error><Code>InternalError</Code><Message>We are sorry</Message></Error>",
-          "application/xml");
+      response.set_content("<Error><Code>InternalError</Code><Message>We are sorry</Message></Error>",
+                           "application/xml");
     }
   });
   auto put = world_.run(store(server.endpoint())->put("big", pattern(17 * kMiB, 1)));
@@ -93,9 +87,8 @@ TEST_F(LyingServer, SendsFailedPartsAgain) {
   HttpServer server([&](const httplib::Request& request, httplib::Response& response) {
     response.status = 200;
     if (request.method == "POST" && request.has_param("uploads")) {
-      response.set_content(
-          "<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>",
-          "application/xml");
+      response.set_content("<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>",
+                           "application/xml");
     } else if (request.method == "PUT") {
       if (++parts == 2) {
         response.status = 503;
@@ -104,9 +97,8 @@ TEST_F(LyingServer, SendsFailedPartsAgain) {
       }
       response.set_header("ETag", "\"part\"");
     } else {
-      response.set_content(
-          "<CompleteMultipartUploadResult><ETag>\"all-3\"</ETag></CompleteMultipartUploadResult>",
-          "application/xml");
+      response.set_content("<CompleteMultipartUploadResult><ETag>\"all-3\"</ETag></CompleteMultipartUploadResult>",
+                           "application/xml");
     }
   });
   auto put = world_.run(store(server.endpoint())->put("big", pattern(17 * kMiB, 1)));
@@ -134,8 +126,7 @@ TEST_F(LyingServer, IsCaughtWithAWrongRangeBadInput) {
       "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-8/10\r\nContent-Length: "
       "4\r\n\r\nabcd");
   EXPECT_EQ(world_.run(store(other.endpoint())->get_range("k", 2, 4)).code(), Code::kCorrupt);
-  RawServer less(
-      "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-3/10\r\nContent-Length: 2\r\n\r\nab");
+  RawServer less("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-3/10\r\nContent-Length: 2\r\n\r\nab");
   EXPECT_EQ(world_.run(store(less.endpoint())->get_range("k", 2, 4)).code(), Code::kCorrupt);
   RawServer more(
       "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-5/10\r\nContent-Length: "
@@ -160,8 +151,7 @@ TEST_F(LyingServer, IsCaughtWithOtherBytesThanItsChecksumBadInput) {
 }
 
 TEST_F(LyingServer, IsCaughtWhenItStoresOtherBytesBadInput) {
-  RawServer server(
-      "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"0cc175b9c0f1b6a831c399e269772661\"\r\n\r\n");
+  RawServer server("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"0cc175b9c0f1b6a831c399e269772661\"\r\n\r\n");
   auto s = store(server.endpoint());
   auto put = world_.run(s->put("k", text("a")));
   ASSERT_OK(put);
@@ -175,13 +165,10 @@ TEST_F(LyingServer, GivesClearErrorsForGarbageBadInput) {
     const char* reply;
     Code code;
   } cases[] = {
-      {"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found",
-       Code::kInvalid},  // no S3 service at all
-      {"HTTP/1.1 404 Not Found\r\nContent-Length: 37\r\n\r\n<Error><Code>NoSuchKey</Code></Error>",
-       Code::kNotFound},
+      {"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found", Code::kInvalid},  // no S3 service at all
+      {"HTTP/1.1 404 Not Found\r\nContent-Length: 37\r\n\r\n<Error><Code>NoSuchKey</Code></Error>", Code::kNotFound},
       {"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", Code::kDenied},
-      {"HTTP/1.1 301 Moved\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n",
-       Code::kInvalid},
+      {"HTTP/1.1 301 Moved\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n", Code::kInvalid},
       {"HTTP/1.1 507 Full\r\nContent-Length: 0\r\n\r\n", Code::kNoSpace},
       {"garbage\r\n\r\n", Code::kDisconnected},
       {"", Code::kDisconnected},
@@ -192,10 +179,8 @@ TEST_F(LyingServer, GivesClearErrorsForGarbageBadInput) {
     ASSERT_FALSE(got.ok()) << one.reply;
     EXPECT_EQ(got.code(), one.code) << one.reply << got.error().text();
     EXPECT_EQ(got.error().message().find("secret-text"), std::string::npos);
-    if (one.code == Code::kInvalid &&
-        std::string_view(one.reply).find("eu-west-1") != std::string_view::npos)
-      EXPECT_NE(got.error().message().find("add region=eu-west-1"), std::string::npos)
-          << got.error().text();
+    if (one.code == Code::kInvalid && std::string_view(one.reply).find("eu-west-1") != std::string_view::npos)
+      EXPECT_NE(got.error().message().find("add region=eu-west-1"), std::string::npos) << got.error().text();
   }
   RawServer xml("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>");
   auto s = store(xml.endpoint());
@@ -204,8 +189,7 @@ TEST_F(LyingServer, GivesClearErrorsForGarbageBadInput) {
 }
 
 TEST_F(LyingServer, LearnsTheClockFromTheDateOfARefusalBadInput) {
-  RawServer server(
-      "HTTP/1.1 403 Forbidden\r\nDate: Fri, 24 May 2013 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n");
+  RawServer server("HTTP/1.1 403 Forbidden\r\nDate: Fri, 24 May 2013 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n");
   auto head = world_.run(store(server.endpoint())->head("k"));
   EXPECT_EQ(head.code(), Code::kDenied);
   EXPECT_NE(head.error().message().find("clock is off"), std::string::npos);
@@ -245,7 +229,8 @@ TEST_F(LyingServer, ThatNeverAnswersHoldsUpNoEndBadInput) {
   auto s = store(server.endpoint());
   std::vector<Code> codes;
   Scope scope;
-  for (int i = 0; i < 40; ++i) scope.spawn(get(s.get(), &codes));  // more than there are threads, and than may be under way
+  for (int i = 0; i < 40; ++i)
+    scope.spawn(get(s.get(), &codes));  // more than there are threads, and than may be under way
   const Nanos begun = world_.clock.now();
   EXPECT_TRUE(world_.run(ended_after(&world_.clock, &scope, s.get(), milliseconds(300))));
   EXPECT_LT(world_.clock.now() - begun, seconds(5));

@@ -40,14 +40,12 @@ bool is_conflict(std::string_view code) {
 
 }  // namespace
 
-Error s3_reply_error(const S3Request& request, const BucketUrl& url, const HttpReply& reply,
-                     Nanos skew) {
+Error s3_reply_error(const S3Request& request, const BucketUrl& url, const HttpReply& reply, Nanos skew) {
   S3Error error = parse_s3_error(reply.body.text()).value_or(S3Error{});
   const int status = reply.status;
   const std::string what = fmt::format(
-      "{} {} of {}: HTTP {}{}{}{}{}", request.method, request.key.empty() ? "request" : request.key,
-      url.text(), status, error.code.empty() ? "" : " ", error.code,
-      error.message.empty() ? "" : ": ", error.message.substr(0, 300));
+      "{} {} of {}: HTTP {}{}{}{}{}", request.method, request.key.empty() ? "request" : request.key, url.text(), status,
+      error.code.empty() ? "" : " ", error.code, error.message.empty() ? "" : ": ", error.message.substr(0, 300));
   auto fail = [&what](Code code, std::string_view mend = {}) {
     return Error(code, mend.empty() ? what : fmt::format("{}: {}", what, mend));
   };
@@ -55,57 +53,43 @@ Error s3_reply_error(const S3Request& request, const BucketUrl& url, const HttpR
       error.code == "PermanentRedirect") {
     std::string region(header_value(reply.headers, "x-amz-bucket-region"));
     if (region.empty()) region = error.region;
-    return fail(
-        Code::kInvalid,
-        region.empty()
-            ? std::string("the bucket is elsewhere: add its region= or endpoint= to the URL")
-            : fmt::format("the bucket is in {0}: add region={0} to its URL", region));
+    return fail(Code::kInvalid, region.empty()
+                                    ? std::string("the bucket is elsewhere: add its region= or endpoint= to the URL")
+                                    : fmt::format("the bucket is in {0}: add region={0} to its URL", region));
   }
   const bool skewed = error.code == "RequestTimeTooSkewed" || error.code == "RequestExpired" ||
                       (status == 403 && (skew > kSkewAllowed || skew < Nanos{} - kSkewAllowed));
   if (skewed) {
-    const std::string says = error.server_time.empty()
-                                 ? std::string(header_value(reply.headers, "date"))
-                                 : error.server_time;
-    return fail(
-        Code::kDenied,
-        fmt::format("this machine's clock is off: the service says it is {}; set the clock (NTP)",
-                    says));
+    const std::string says =
+        error.server_time.empty() ? std::string(header_value(reply.headers, "date")) : error.server_time;
+    return fail(Code::kDenied,
+                fmt::format("this machine's clock is off: the service says it is {}; set the clock (NTP)", says));
   }
   if (status == 412 || is_conflict(error.code)) return fail(Code::kConflict);
   if (status == 409) {
-    if (error.code == "BucketAlreadyExists" || error.code == "InvalidBucketState")
-      return fail(Code::kInvalid);
+    if (error.code == "BucketAlreadyExists" || error.code == "InvalidBucketState") return fail(Code::kInvalid);
     return fail(request.conditional ? Code::kConflict : Code::kUnavailable);
   }
-  if (error.code == "NoSuchBucket")
-    return fail(Code::kNotFound, "create the bucket or fix its name in the URL");
-  if (error.code == "NoSuchUpload")
-    return fail(Code::kUnavailable, "somebody has removed the unfinished upload");
-  if (error.code == "NoSuchKey" ||
-      (status == 404 && request.method == "HEAD"))  // its reply has no body to say more
-    return fail(request.conditional ? Code::kConflict
-                                    : Code::kNotFound);  // If-Match on what is not there
+  if (error.code == "NoSuchBucket") return fail(Code::kNotFound, "create the bucket or fix its name in the URL");
+  if (error.code == "NoSuchUpload") return fail(Code::kUnavailable, "somebody has removed the unfinished upload");
+  if (error.code == "NoSuchKey" || (status == 404 && request.method == "HEAD"))  // its reply has no body to say more
+    return fail(request.conditional ? Code::kConflict : Code::kNotFound);        // If-Match on what is not there
   if (status == 401 || status == 403 || !mend_of(error.code).empty()) {
-    if (error.code == "QuotaExceeded")
-      return fail(Code::kNoSpace, "the bucket's quota is used up: raise it");
-    return fail(Code::kDenied, error.code.empty()
-                                   ? "check the credentials and their rights on this bucket"
-                                   : mend_of(error.code));
+    if (error.code == "QuotaExceeded") return fail(Code::kNoSpace, "the bucket's quota is used up: raise it");
+    return fail(Code::kDenied,
+                error.code.empty() ? "check the credentials and their rights on this bucket" : mend_of(error.code));
   }
   // 'Not found' by somebody who is no S3 service must not pass for an absent object.
   if (status == 404) return fail(Code::kInvalid, "check that the endpoint is an S3 service");
-  if (status == 507 || error.code == "QuotaExceeded" ||
-      error.code.find("StorageFull") != std::string::npos)
+  if (status == 507 || error.code == "QuotaExceeded" || error.code.find("StorageFull") != std::string::npos)
     return fail(Code::kNoSpace, "the service has no room left");
   if (status == 416) return fail(Code::kRange);
   if (status == 413 || error.code == "EntityTooLarge") return fail(Code::kTooLarge);
   if (status == 501 || error.code == "NotImplemented") return fail(Code::kNotSupported);
   if (error.code == "KeyTooLongError") return fail(Code::kNameTooLong);
   // The bytes were damaged on their way, and refused: sending them again is right.
-  if (error.code == "BadDigest" || error.code == "InvalidDigest" ||
-      error.code == "XAmzContentSHA256Mismatch" || error.code == "XAmzContentChecksumMismatch" ||
-      error.code == "IncompleteBody" || error.code == "RequestTimeout")
+  if (error.code == "BadDigest" || error.code == "InvalidDigest" || error.code == "XAmzContentSHA256Mismatch" ||
+      error.code == "XAmzContentChecksumMismatch" || error.code == "IncompleteBody" || error.code == "RequestTimeout")
     return fail(Code::kUnavailable);
   if (status == 429 || status == 503 || error.code == "SlowDown") return fail(Code::kUnavailable);
   // Any other failure inside the service may come after the effect.
@@ -126,8 +110,7 @@ S3Client::S3Client(BucketUrl url, EnvironmentLookup environment, Nanos silence_t
   bool path_style = !endpoint.empty() || dotted;
   if (url_.style != BucketUrl::Style::kAuto) path_style = url_.style == BucketUrl::Style::kPath;
   if (endpoint.empty())
-    endpoint = fmt::format("https://s3.{}.amazonaws.com{}", region_,
-                           region_.starts_with("cn-") ? ".cn" : "");
+    endpoint = fmt::format("https://s3.{}.amazonaws.com{}", region_, region_.starts_with("cn-") ? ".cn" : "");
   tls_ = endpoint.starts_with("https://");
   const size_t host_at = endpoint.find("://") + 3;
   host_ = endpoint.substr(host_at);
@@ -162,8 +145,7 @@ Result<HttpReply> S3Client::call_once(const S3Request& request, Nanos wall, bool
   input.query = request.query;
   input.headers = request.headers;
   // Over TLS the body cannot be changed under way, and its checksum header is signed.
-  input.payload_hash = tls_ && !request.body.empty() ? std::string(kUnsignedPayload)
-                                                     : sha256_hex(request.body.view());
+  input.payload_hash = tls_ && !request.body.empty() ? std::string(kUnsignedPayload) : sha256_hex(request.body.view());
   input.region = region_;
   input.wall = wall;
 
@@ -171,8 +153,7 @@ Result<HttpReply> S3Client::call_once(const S3Request& request, Nanos wall, bool
   http.method = request.method;
   http.headers = sign_v4(input, credentials);
   const std::string query = canonical_query(request.query);
-  http.url = fmt::format("{}{}{}{}", base_, uri_encoded(input.path, true), query.empty() ? "" : "?",
-                         query);
+  http.url = fmt::format("{}{}{}{}", base_, uri_encoded(input.path, true), query.empty() ? "" : "?", query);
   http.body = request.body;
   http.most_reply = request.most_reply;
   http.silence_timeout = silence_timeout_;

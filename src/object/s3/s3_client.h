@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "object/bucket_url.h"
-#include "object/s3/credentials.h"
 #include "object/http/http.h"
+#include "object/s3/credentials.h"
 
 namespace headrace {
 
@@ -23,8 +23,7 @@ struct S3Request {
   HttpHeaders headers;
   Buffer body;
   uint64_t most_reply = kMiB;
-  bool conditional =
-      false;  // a write with If-Match or If-None-Match: a lost reply leaves its outcome unknown
+  bool conditional = false;  // a write with If-Match or If-None-Match: a lost reply leaves its outcome unknown
 };
 
 class S3Client {
@@ -53,7 +52,6 @@ class S3Client {
 
 // What a reply of status ≥ 300 means. `skew`: the service's clock minus ours, by its Date header; 0
 // when unknown.
-[[nodiscard]] Error s3_reply_error(const S3Request& request, const BucketUrl& url,
-                                   const HttpReply& reply, Nanos skew);
+[[nodiscard]] Error s3_reply_error(const S3Request& request, const BucketUrl& url, const HttpReply& reply, Nanos skew);
 
 }  // namespace headrace

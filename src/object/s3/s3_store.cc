@@ -17,8 +17,7 @@ constexpr uint64_t kMostListing = 8 * kMiB;
 
 void add_condition(S3Request& request, const PutCondition& condition) {
   if (condition.kind == PutCondition::kIfAbsent) request.headers.emplace_back("if-none-match", "*");
-  if (condition.kind == PutCondition::kIfMatch)
-    request.headers.emplace_back("if-match", condition.etag);
+  if (condition.kind == PutCondition::kIfMatch) request.headers.emplace_back("if-match", condition.etag);
   request.conditional = condition.kind != PutCondition::kNone;
 }
 
@@ -94,8 +93,7 @@ S3Store::S3Store(BucketUrl url, Env env, S3Options options)
     : url_(std::move(url)),
       env_(env),
       parallel_(options.parallel),
-      client_(std::make_shared<S3Client>(url_, std::move(options.environment),
-                                         options.silence_timeout)) {
+      client_(std::make_shared<S3Client>(url_, std::move(options.environment), options.silence_timeout)) {
   HR_ASSERT(url_.kind == BucketUrl::Kind::kS3 && parallel_ > 0);
 }
 
@@ -114,8 +112,8 @@ std::string S3Store::full_key(const std::string& key) const {
 Task<Result<HttpReply>> S3Store::call(S3Request request) {
   while (in_flight_ >= parallel_) co_await ListWait(waiting_);
   Slot slot(*this);
-  Result<HttpReply> reply = co_await env_.blocking.run(
-      [client = client_, request = std::move(request), wall = env_.clock.wall()] {
+  Result<HttpReply> reply =
+      co_await env_.blocking.run([client = client_, request = std::move(request), wall = env_.clock.wall()] {
         return client->call(request, wall);
       });
   co_return reply;
@@ -138,23 +136,20 @@ Task<Result<ObjectInfo>> S3Store::put_whole(std::string key, Buffer body, PutCon
   add_condition(request, condition);
   while (in_flight_ >= parallel_) co_await ListWait(waiting_);
   Slot slot(*this);
-  auto job = [client = client_, request = std::move(request),
-              wall = env_.clock.wall()]() mutable -> Result<Checked> {
+  auto job = [client = client_, request = std::move(request), wall = env_.clock.wall()]() mutable -> Result<Checked> {
     request.headers.emplace_back("x-amz-checksum-crc32c", crc32c_base64(request.body.view()));
     request.headers.emplace_back("x-amz-sdk-checksum-algorithm", "CRC32C");
     HR_TRY(HttpReply reply, client->call(request, wall));
-    const Verdict verdict = compare(request.body.view(), reply.headers,
-                                    quoted_etag(header_value(reply.headers, "etag")));
+    const Verdict verdict =
+        compare(request.body.view(), reply.headers, quoted_etag(header_value(reply.headers, "etag")));
     return Checked{std::move(reply), verdict};
   };
   HR_CO_TRY(Checked done, co_await env_.blocking.run(std::move(job)));
   const std::string etag = quoted_etag(header_value(done.reply.headers, "etag"));
-  if (etag.empty())
-    co_return Error(Code::kTimeout, fmt::format("put {}: the service's reply has no ETag", key));
+  if (etag.empty()) co_return Error(Code::kTimeout, fmt::format("put {}: the service's reply has no ETag", key));
   // It is there, but it is not what we sent: only a repeat mends it.
   if (done.verdict == Verdict::kOther)
-    co_return Error(Code::kTimeout,
-                    fmt::format("put {}: the service stored other bytes than were sent", key));
+    co_return Error(Code::kTimeout, fmt::format("put {}: the service stored other bytes than were sent", key));
   co_return ObjectInfo{key, body.size(), etag, done.verdict == Verdict::kSame};
 }
 
@@ -185,10 +180,9 @@ class S3Parts final : public PartService {
       request.headers.emplace_back("x-amz-checksum-crc32c", crc32c_base64(request.body.view()));
       request.headers.emplace_back("x-amz-sdk-checksum-algorithm", "CRC32C");
       HR_TRY(HttpReply reply, client->call(request, wall));
-      const Verdict verdict = compare(request.body.view(), reply.headers,
-                                      quoted_etag(header_value(reply.headers, "etag")));
-      reply.headers.emplace_back("crc-sent",
-                                 header_value(request.headers, "x-amz-checksum-crc32c"));
+      const Verdict verdict =
+          compare(request.body.view(), reply.headers, quoted_etag(header_value(reply.headers, "etag")));
+      reply.headers.emplace_back("crc-sent", header_value(request.headers, "x-amz-checksum-crc32c"));
       return Checked{std::move(reply), verdict};
     };
     HR_CO_TRY(Checked done, co_await store_.env_.blocking.run(std::move(job)));
@@ -217,14 +211,12 @@ class S3Parts final : public PartService {
   }
 
   Task<Result<ObjectInfo>> put_whole(Buffer body, PutCondition condition) override {
-    Result<ObjectInfo> done =
-        co_await store_.put_whole(key_, std::move(body), std::move(condition));
+    Result<ObjectInfo> done = co_await store_.put_whole(key_, std::move(body), std::move(condition));
     co_return done;
   }
 
   Task<void> discard() override {
-    S3Request request{
-        .method = "DELETE", .key = store_.full_key(key_), .query = {{"uploadId", id_}}};
+    S3Request request{.method = "DELETE", .key = store_.full_key(key_), .query = {{"uploadId", id_}}};
     (void)co_await store_.call(std::move(request));
   }
 
@@ -244,8 +236,7 @@ std::unique_ptr<PartedUpload> S3Store::upload_to(std::string key) {
 Task<Result<ObjectInfo>> S3Store::put(std::string key, Buffer body, PutCondition condition) {
   HR_CO_TRY(check_key(key));
   if (body.size() <= kMultipartAbove) {
-    Result<ObjectInfo> done =
-        co_await put_whole(std::move(key), std::move(body), std::move(condition));
+    Result<ObjectInfo> done = co_await put_whole(std::move(key), std::move(body), std::move(condition));
     co_return done;
   }
   std::unique_ptr<PartedUpload> upload = upload_to(std::move(key));
@@ -265,25 +256,20 @@ Task<Result<Got>> S3Store::get_with_etag(std::string key) {
   request.headers.emplace_back("x-amz-checksum-mode", "ENABLED");
   while (in_flight_ >= parallel_) co_await ListWait(waiting_);
   Slot slot(*this);
-  auto job = [client = client_, request = std::move(request),
-              wall = env_.clock.wall()]() -> Result<Checked> {
+  auto job = [client = client_, request = std::move(request), wall = env_.clock.wall()]() -> Result<Checked> {
     HR_TRY(HttpReply reply, client->call(request, wall));
-    const Verdict verdict =
-        compare(reply.body.view(), reply.headers, quoted_etag(header_value(reply.headers, "etag")));
+    const Verdict verdict = compare(reply.body.view(), reply.headers, quoted_etag(header_value(reply.headers, "etag")));
     return Checked{std::move(reply), verdict};
   };
   HR_CO_TRY(Checked got, co_await env_.blocking.run(std::move(job)));
   if (got.verdict == Verdict::kOther)
-    co_return Error(Code::kCorrupt,
-                    fmt::format("get {}: the bytes do not match the service's own checksum", key));
-  if (got.reply.status != 200)
-    co_return Error(Code::kCorrupt, fmt::format("get {}: HTTP {}", key, got.reply.status));
+    co_return Error(Code::kCorrupt, fmt::format("get {}: the bytes do not match the service's own checksum", key));
+  if (got.reply.status != 200) co_return Error(Code::kCorrupt, fmt::format("get {}: HTTP {}", key, got.reply.status));
   std::string etag = quoted_etag(header_value(got.reply.headers, "etag"));
   co_return Got{std::move(got.reply.body), std::move(etag)};
 }
 
-Task<Result<Buffer>> S3Store::get_range(std::string key, uint64_t offset, uint64_t size,
-                                        std::string if_match_etag) {
+Task<Result<Buffer>> S3Store::get_range(std::string key, uint64_t offset, uint64_t size, std::string if_match_etag) {
   HR_CO_TRY(check_key(key));
   if (size == 0) co_return Error(Code::kInvalid, fmt::format("get {}: an empty range", key));
   if (size > kMostObject || offset > ~uint64_t{0} - size)
@@ -295,18 +281,15 @@ Task<Result<Buffer>> S3Store::get_range(std::string key, uint64_t offset, uint64
   // "bytes 0-9/100": what it really is; a service that ignores ranges answers 200.
   const std::string_view range = header_value(reply.headers, "content-range");
   if (reply.status != 206 || !range.starts_with(fmt::format("bytes {}-", offset)))
-    co_return Error(Code::kCorrupt,
-                    fmt::format("get {}: asked for bytes {}+{}, got HTTP {} '{}'", key, offset,
-                                size, reply.status, range.substr(0, 80)));
+    co_return Error(Code::kCorrupt, fmt::format("get {}: asked for bytes {}+{}, got HTTP {} '{}'", key, offset, size,
+                                                reply.status, range.substr(0, 80)));
   if (reply.body.size() == size) co_return std::move(reply.body);
   const size_t slash = range.find('/');
   const std::optional<uint64_t> whole =
       slash == std::string_view::npos ? std::nullopt : to_number(range.substr(slash + 1));
   if (whole && *whole < offset + size)
-    co_return Error(Code::kRange, fmt::format("get {}: bytes {}+{} of an object of {}", key, offset,
-                                              size, *whole));
-  co_return Error(Code::kCorrupt,
-                  fmt::format("get {}: asked for {} bytes, got {}", key, size, reply.body.size()));
+    co_return Error(Code::kRange, fmt::format("get {}: bytes {}+{} of an object of {}", key, offset, size, *whole));
+  co_return Error(Code::kCorrupt, fmt::format("get {}: asked for {} bytes, got {}", key, size, reply.body.size()));
 }
 
 Task<Result<ObjectInfo>> S3Store::head(std::string key) {
@@ -337,12 +320,10 @@ Task<Result<std::vector<RemoveFailure>>> S3Store::remove_some(std::vector<std::s
   for (S3RemoveError& error : errors) {
     if (error.code == "NoSuchKey") continue;
     const bool denied = error.code == "AccessDenied";
-    std::string key = url_.prefix.empty()
-                          ? error.key
-                          : error.key.substr(std::min(error.key.size(), url_.prefix.size() + 1));
-    failures.push_back(
-        {key, Error(denied ? Code::kDenied : Code::kUnavailable,
-                    fmt::format("remove {}: {}: {}", key, error.code, error.message))});
+    std::string key =
+        url_.prefix.empty() ? error.key : error.key.substr(std::min(error.key.size(), url_.prefix.size() + 1));
+    failures.push_back({key, Error(denied ? Code::kDenied : Code::kUnavailable,
+                                   fmt::format("remove {}: {}: {}", key, error.code, error.message))});
   }
   co_return failures;
 }

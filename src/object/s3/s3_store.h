@@ -19,8 +19,7 @@ namespace headrace {
 
 struct S3Options {
   uint32_t parallel = 32;
-  Nanos silence_timeout =
-      seconds(30);  // a request that moves less than 1 KiB/s for so long has failed
+  Nanos silence_timeout = seconds(30);  // a request that moves less than 1 KiB/s for so long has failed
   EnvironmentLookup environment = process_environment;
 };
 
@@ -50,8 +49,7 @@ class S3Store final : public ObjectStore {
   [[nodiscard]] std::unique_ptr<PartedUpload> upload_to(std::string key);
   [[nodiscard]] std::string full_key(const std::string& key) const;
   [[nodiscard]] Task<Result<HttpReply>> call(S3Request request);
-  [[nodiscard]] Task<Result<ObjectInfo>> put_whole(std::string key, Buffer body,
-                                                   PutCondition condition);
+  [[nodiscard]] Task<Result<ObjectInfo>> put_whole(std::string key, Buffer body, PutCondition condition);
   [[nodiscard]] Task<Result<std::vector<RemoveFailure>>> remove_some(std::vector<std::string> keys);
 
   BucketUrl url_;

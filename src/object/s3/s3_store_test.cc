@@ -30,9 +30,8 @@ Service& service() {
     Service made;
     if (const char* endpoint = std::getenv("HEADRACE_S3_ENDPOINT")) {
       const char* bucket = std::getenv("HEADRACE_S3_BUCKET");
-      made.url = {.kind = BucketUrl::Kind::kS3,
-                  .bucket = bucket != nullptr ? bucket : "headrace-test",
-                  .endpoint = endpoint};
+      made.url = {
+          .kind = BucketUrl::Kind::kS3, .bucket = bucket != nullptr ? bucket : "headrace-test", .endpoint = endpoint};
       return made;
     }
     if (VersityGateway::binary().empty()) {
@@ -55,16 +54,14 @@ Service& service() {
 std::unique_ptr<S3Store> make_s3(World& world, const std::string& prefix) {
   BucketUrl url = service().url;
   url.prefix = prefix;
-  return std::make_unique<S3Store>(
-      url, world.env(), S3Options{.parallel = 16, .environment = service().environment()});
+  return std::make_unique<S3Store>(url, world.env(), S3Options{.parallel = 16, .environment = service().environment()});
 }
 
 INSTANTIATE_TEST_SUITE_P(S3, ObjectStoreContract,
                          ::testing::Values(Backend{
                              .name = "s3",
                              .unavailable = [] { return service().missing; },
-                             .make = [](World& world,
-                                        const std::string& fresh) -> std::unique_ptr<ObjectStore> {
+                             .make = [](World& world, const std::string& fresh) -> std::unique_ptr<ObjectStore> {
                                std::unique_ptr<S3Store> store = make_s3(world, fresh + "/sub");
                                Result<void> made = world.run(store->create_bucket());
                                EXPECT_TRUE(made.ok()) << made.error().text();
@@ -81,33 +78,30 @@ class S3 : public ::testing::Test {
   }
   // A store with something changed.
   std::unique_ptr<S3Store> store(BucketUrl url, std::map<std::string, std::string> overrides = {}) {
-    return std::make_unique<S3Store>(url, world_.env(),
-                                     S3Options{.environment = [base = service().environment(),
-                                                               overrides](const std::string& name) {
-                                       auto it = overrides.find(name);
-                                       return it != overrides.end() ? std::optional(it->second)
-                                                                    : base(name);
-                                     }});
+    return std::make_unique<S3Store>(
+        url, world_.env(),
+        S3Options{.environment = [base = service().environment(), overrides](const std::string& name) {
+          auto it = overrides.find(name);
+          return it != overrides.end() ? std::optional(it->second) : base(name);
+        }});
   }
   World world_;
   BucketUrl url_;
 };
 
-#define EXPECT_FAILURE(result, wanted_code, words)                        \
-  do {                                                                    \
-    auto hr_result = (result);                                            \
-    ASSERT_FALSE(hr_result.ok());                                         \
-    EXPECT_EQ(hr_result.code(), wanted_code) << hr_result.error().text(); \
-    EXPECT_NE(hr_result.error().message().find(words), std::string::npos) \
-        << hr_result.error().text();                                      \
+#define EXPECT_FAILURE(result, wanted_code, words)                                                     \
+  do {                                                                                                 \
+    auto hr_result = (result);                                                                         \
+    ASSERT_FALSE(hr_result.ok());                                                                      \
+    EXPECT_EQ(hr_result.code(), wanted_code) << hr_result.error().text();                              \
+    EXPECT_NE(hr_result.error().message().find(words), std::string::npos) << hr_result.error().text(); \
   } while (false)
 
 TEST_F(S3, NamesTheMendForAMissingBucketBadInput) {
   BucketUrl url = url_;
   url.bucket = "no-such-bucket-here";
   auto s = store(url);
-  EXPECT_FAILURE(world_.run(s->put("a", text("x"))), Code::kNotFound,
-                 "create the bucket or fix its name");
+  EXPECT_FAILURE(world_.run(s->put("a", text("x"))), Code::kNotFound, "create the bucket or fix its name");
   EXPECT_FAILURE(world_.run(s->get("a")), Code::kNotFound, "create the bucket or fix its name");
 }
 
@@ -140,16 +134,14 @@ TEST_F(S3, SaysUnavailableWhenNobodyListensBadInput) {
   BucketUrl url = url_;
   url.endpoint = "http://127.0.0.1:1";
   auto s = store(url);
-  EXPECT_FAILURE(world_.run(s->put("a", text("x"))), Code::kUnavailable,
-                 "check that the service runs");
+  EXPECT_FAILURE(world_.run(s->put("a", text("x"))), Code::kUnavailable, "check that the service runs");
 }
 
 TEST_F(S3, IsOpenedByItsUrl) {
   if (service().gateway == nullptr) GTEST_SKIP() << "with a versitygw of our own only";
   ::setenv("AWS_ACCESS_KEY_ID", service().gateway->access_key().c_str(), 1);
   ::setenv("AWS_SECRET_ACCESS_KEY", service().gateway->secret_key().c_str(), 1);
-  auto opened =
-      open_object_store(*parse_bucket_url(service().gateway->url("by/url")), world_.env());
+  auto opened = open_object_store(*parse_bucket_url(service().gateway->url("by/url")), world_.env());
   ASSERT_OK(opened);
   ASSERT_OK(world_.run((*opened)->put("k", text("v"))));
   EXPECT_EQ(world_.run((*opened)->get("k"))->text(), "v");
@@ -159,9 +151,8 @@ TEST_F(S3, IsOpenedByItsUrl) {
 
 TEST_F(S3, AnswersWithinItsTimeWhenTheServiceStandsStillBadInput) {
   if (service().gateway == nullptr) GTEST_SKIP() << "with a versitygw of our own only";
-  S3Store impatient(
-      url_, world_.env(),
-      S3Options{.silence_timeout = seconds(1), .environment = service().environment()});
+  S3Store impatient(url_, world_.env(),
+                    S3Options{.silence_timeout = seconds(1), .environment = service().environment()});
   ASSERT_OK(world_.run(impatient.put("a", text("x"))));
   service().gateway->freeze(true);
   auto put = world_.run(impatient.put("a", text("y"), PutCondition::if_absent()));

@@ -28,9 +28,8 @@ std::string_view local_name(const char* name) {
 
 // The document's element of that name, empty when it is another or the document is broken.
 pugi::xml_node root_of(pugi::xml_document& document, std::string_view xml, std::string_view name) {
-  const pugi::xml_parse_result parsed =
-      document.load_buffer(xml.data(), xml.size(),
-                           pugi::parse_default | pugi::parse_ws_pcdata_single, pugi::encoding_utf8);
+  const pugi::xml_parse_result parsed = document.load_buffer(
+      xml.data(), xml.size(), pugi::parse_default | pugi::parse_ws_pcdata_single, pugi::encoding_utf8);
   if (!parsed) return {};
   const pugi::xml_node root = document.document_element();
   if (local_name(root.name()) != name || too_deep(root, 0)) return {};
@@ -104,8 +103,7 @@ Result<S3Listing> parse_s3_listing(std::string_view xml) {
   }
   if (std::string_view(root.child_value("IsTruncated")) == "true") {
     listing.continuation = root.child_value("NextContinuationToken");
-    if (listing.continuation.empty())
-      return Error(Code::kCorrupt, "a truncated listing names no continuation");
+    if (listing.continuation.empty()) return Error(Code::kCorrupt, "a truncated listing names no continuation");
   }
   return listing;
 }
@@ -126,13 +124,12 @@ Result<std::string> parse_s3_completion(std::string_view xml) {
     return etag;
   }
   if (const std::optional<S3Error> error = parse_s3_error(xml)) {
-    const Code code =
-        error->code == "PreconditionFailed" || error->code == "ConditionalRequestConflict"
-            ? Code::kConflict
-        : error->code == "InternalError" ? Code::kTimeout
-                                         : Code::kUnavailable;
-    return Error(code, fmt::format("completing the upload failed in a reply of 200: {}: {}",
-                                   error->code, error->message));
+    const Code code = error->code == "PreconditionFailed" || error->code == "ConditionalRequestConflict"
+                          ? Code::kConflict
+                      : error->code == "InternalError" ? Code::kTimeout
+                                                       : Code::kUnavailable;
+    return Error(code,
+                 fmt::format("completing the upload failed in a reply of 200: {}: {}", error->code, error->message));
   }
   return not_a("CompleteMultipartUploadResult");
 }
@@ -143,8 +140,7 @@ Result<std::vector<S3RemoveError>> parse_s3_removal(std::string_view xml) {
   if (!root) return not_a("DeleteResult");
   std::vector<S3RemoveError> errors;
   for (const pugi::xml_node& node : root.children("Error"))
-    errors.push_back(
-        {node.child_value("Key"), node.child_value("Code"), node.child_value("Message")});
+    errors.push_back({node.child_value("Key"), node.child_value("Code"), node.child_value("Message")});
   return errors;
 }
 
@@ -153,8 +149,7 @@ std::string s3_removal_request(const std::vector<std::string>& keys) {
   pugi::xml_node root = document.append_child("Delete");
   root.append_attribute("xmlns") = "http://s3.amazonaws.com/doc/2006-03-01/";
   root.append_child("Quiet").text() = "true";
-  for (const std::string& key : keys)
-    root.append_child("Object").append_child("Key").text() = key.c_str();
+  for (const std::string& key : keys) root.append_child("Object").append_child("Key").text() = key.c_str();
   return text_of_document(document);
 }
 

@@ -43,15 +43,13 @@ TEST(S3Xml, RefusesBadInput) {
 }
 
 TEST(S3Xml, KnowsACompletionThatFailedWithStatus200) {
-  auto good = parse_s3_completion(
-      "<CompleteMultipartUploadResult><ETag>\"x-2\"</ETag></CompleteMultipartUploadResult>");
+  auto good =
+      parse_s3_completion("<CompleteMultipartUploadResult><ETag>\"x-2\"</ETag></CompleteMultipartUploadResult>");
   ASSERT_TRUE(good.ok());
   EXPECT_EQ(*good, "\"x-2\"");
-  EXPECT_EQ(parse_s3_completion("<Error><Code>InternalError</Code></Error>").code(),
-            Code::kTimeout);
+  EXPECT_EQ(parse_s3_completion("<Error><Code>InternalError</Code></Error>").code(), Code::kTimeout);
   EXPECT_EQ(parse_s3_completion("<Error><Code>SlowDown</Code></Error>").code(), Code::kUnavailable);
-  EXPECT_EQ(parse_s3_completion("<Error><Code>PreconditionFailed</Code></Error>").code(),
-            Code::kConflict);
+  EXPECT_EQ(parse_s3_completion("<Error><Code>PreconditionFailed</Code></Error>").code(), Code::kConflict);
   EXPECT_EQ(parse_s3_completion("").code(), Code::kCorrupt);
 }
 

@@ -27,8 +27,8 @@ struct SigningInput {
   std::string host;                                        // as in the Host header
   std::string path;                                        // decoded, begins with '/'
   std::vector<std::pair<std::string, std::string>> query;  // decoded
-  HttpHeaders headers;       // all of them are signed; names in lower case
-  std::string payload_hash;  // hex SHA-256, or kUnsignedPayload
+  HttpHeaders headers;                                     // all of them are signed; names in lower case
+  std::string payload_hash;                                // hex SHA-256, or kUnsignedPayload
   std::string region;
   Nanos wall;
 };

@@ -8,8 +8,7 @@ namespace headrace {
 
 const Credentials kExample{.access_key = "AKIAIOSFODNN7EXAMPLE",
                            .secret_key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"};
-constexpr const char* kEmptyHash =
-    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+constexpr const char* kEmptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 SigningInput example(std::string method, std::string path) {
   SigningInput input;
@@ -34,11 +33,9 @@ TEST(SigV4, SignsTheExampleOfARangedGet) {
   EXPECT_EQ(signature(input), "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41");
   const HttpHeaders headers = sign_v4(input, kExample);
   EXPECT_EQ(header_value(headers, "x-amz-date"), "20130524T000000Z");
-  EXPECT_TRUE(
-      header_value(headers, "authorization")
-          .starts_with(
-              "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
-              "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,Signature="));
+  EXPECT_TRUE(header_value(headers, "authorization")
+                  .starts_with("AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
+                               "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,Signature="));
 }
 
 TEST(SigV4, SignsTheExampleOfAPut) {
@@ -67,8 +64,7 @@ TEST(SigV4, SignsTheSessionTokenToo) {
   const HttpHeaders headers = sign_v4(example("GET", "/"), credentials);
   EXPECT_EQ(header_value(headers, "x-amz-security-token"), "token");
   EXPECT_NE(header_value(headers, "authorization").find("x-amz-security-token"), std::string::npos);
-  for (const auto& [name, value] : headers)
-    EXPECT_EQ(value.find(kExample.secret_key), std::string::npos) << name;
+  for (const auto& [name, value] : headers) EXPECT_EQ(value.find(kExample.secret_key), std::string::npos) << name;
 }
 
 TEST(SigV4, EncodesAndHashesAsDocumented) {

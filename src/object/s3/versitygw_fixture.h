@@ -25,9 +25,7 @@ class VersityGateway {
   VersityGateway(const VersityGateway&) = delete;
   VersityGateway& operator=(const VersityGateway&) = delete;
 
-  [[nodiscard]] const std::string& endpoint() const {
-    return endpoint_;
-  }  // http(s)://127.0.0.1:port
+  [[nodiscard]] const std::string& endpoint() const { return endpoint_; }  // http(s)://127.0.0.1:port
   // s3://bucket/prefix?endpoint=…
   [[nodiscard]] std::string url(const std::string& prefix) const;
   [[nodiscard]] const std::string& access_key() const { return access_key_; }

@@ -18,8 +18,7 @@ void SimBlocking::start(std::shared_ptr<BlockingJob> job) {
 }
 
 void SimBlocking::arm(Running& running) {
-  Nanos delay{static_cast<int64_t>(
-      core_.schedule.below(static_cast<uint64_t>(options.max_delay.count) + 1))};
+  Nanos delay{static_cast<int64_t>(core_.schedule.below(static_cast<uint64_t>(options.max_delay.count) + 1))};
   core_.clock.arm(running, core_.now + delay);
 }
 

@@ -27,8 +27,7 @@ class SimBlocking final : public Blocking {
 
  private:
   struct Running final : public TimerNode {
-    Running(SimBlocking& owner, std::shared_ptr<BlockingJob> what)
-        : pool(owner), job(std::move(what)) {}
+    Running(SimBlocking& owner, std::shared_ptr<BlockingJob> what) : pool(owner), job(std::move(what)) {}
     void fire() override { pool.advance(*this); }
     SimBlocking& pool;
     std::shared_ptr<BlockingJob> job;

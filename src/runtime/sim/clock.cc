@@ -37,8 +37,7 @@ std::optional<Nanos> SimClock::next_due() const {
   __int128 wait = (timers_.next_deadline() - base_local_).count;
   if (wait <= 0) return base_true_;
   __int128 rate = kMillion + drift_ppm_;
-  __int128 true_wait =
-      (wait * kMillion + rate - 1) / rate;  // rounded up: due then, not a nanosecond before
+  __int128 true_wait = (wait * kMillion + rate - 1) / rate;  // rounded up: due then, not a nanosecond before
   constexpr int64_t kFarAway = int64_t{1} << 62;
   if (true_wait > kFarAway) return Nanos{kFarAway};
   return base_true_ + Nanos{static_cast<int64_t>(true_wait)};

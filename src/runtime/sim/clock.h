@@ -16,8 +16,7 @@ namespace headrace {
 class SimClock final : public Clock {
  public:
   // true_now: the world's time, read at each call; it outlives the clock.
-  explicit SimClock(const Nanos& true_now, Nanos boot_offset = {}, Nanos wall_skew = {},
-                    int64_t drift_ppm = 0);
+  explicit SimClock(const Nanos& true_now, Nanos boot_offset = {}, Nanos wall_skew = {}, int64_t drift_ppm = 0);
 
   [[nodiscard]] Nanos now() override { return local(true_now_); }
   [[nodiscard]] Nanos wall() override { return now() + wall_offset_; }
@@ -25,8 +24,7 @@ class SimClock final : public Clock {
 
   void jump_wall(Nanos delta) { wall_offset_ = wall_offset_ + delta; }
   void jump_boot(Nanos ahead);  // ≥ 0; timers that it passes are due at once
-  void set_drift(
-      int64_t ppm);  // runs faster (> 0) or slower than the world by so many parts per million
+  void set_drift(int64_t ppm);  // runs faster (> 0) or slower than the world by so many parts per million
   [[nodiscard]] int64_t drift() const { return drift_ppm_; }
 
   // For the world's loop: the true time at which the next timer is due, and firing it then.

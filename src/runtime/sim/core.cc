@@ -33,9 +33,9 @@ void SimCore::record(SimEvent event, uint64_t a, uint64_t b, std::string_view wh
   trace_ = mix(trace_, static_cast<uint64_t>(now.count));
   if (!what.empty()) trace_ = mix_text(trace_, what);
   if (trace_file_ != nullptr)
-    std::fprintf(trace_file_, "%lld %d %llu %llu %.*s\n", static_cast<long long>(now.count),
-                 static_cast<int>(event), static_cast<unsigned long long>(a),
-                 static_cast<unsigned long long>(b), static_cast<int>(what.size()), what.data());
+    std::fprintf(trace_file_, "%lld %d %llu %llu %.*s\n", static_cast<long long>(now.count), static_cast<int>(event),
+                 static_cast<unsigned long long>(a), static_cast<unsigned long long>(b), static_cast<int>(what.size()),
+                 what.data());
 }
 
 }  // namespace headrace

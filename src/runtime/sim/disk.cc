@@ -31,8 +31,7 @@ bool is_root(const std::string& path) {
 bool is_below(const std::string& path, const std::string& directory) {
   if (directory == "/") return path.size() > 1 && path[0] == '/';
   if (is_root(directory)) return !path.empty() && path[0] != '/';
-  return path.size() > directory.size() && path[directory.size()] == '/' &&
-         path.starts_with(directory);
+  return path.size() > directory.size() && path[directory.size()] == '/' && path.starts_with(directory);
 }
 
 bool is_or_is_below(const std::string& path, const std::string& directory) {
@@ -107,9 +106,7 @@ class SimFile final : public File, public WriteThrough {
   };
 
   [[nodiscard]] Error gone() const { return {Code::kIo, path_ + ": the device is gone"}; }
-  [[nodiscard]] Error failed(const char* what) const {
-    return {Code::kIo, path_ + ": " + what + " failed (injected)"};
-  }
+  [[nodiscard]] Error failed(const char* what) const { return {Code::kIo, path_ + ": " + what + " failed (injected)"}; }
   // Why an O_DIRECT request is refused; null when it is fine.
   [[nodiscard]] const char* misaligned(uint64_t offset, const Buffer& buffer) const {
     if (!direct_) return nullptr;
@@ -133,10 +130,8 @@ Task<Result<size_t>> SimFile::read(uint64_t offset, Buffer into) {
     co_return Error(Code::kInvalid, path_ + ": direct read with an unaligned " + what);
   co_await disk_.work(SimDisk::Op::kRead, into.size());
   if (inode_->dead()) co_return gone();
-  if (disk_.fault(disk_.points_.read_fails, disk_.options.read_fails, path_))
-    co_return failed("read");
-  if (!inode_->readable(offset, into.size()))
-    co_return Error(Code::kIo, path_ + ": unreadable sector");
+  if (disk_.fault(disk_.points_.read_fails, disk_.options.read_fails, path_)) co_return failed("read");
+  if (!inode_->readable(offset, into.size())) co_return Error(Code::kIo, path_ + ": unreadable sector");
   size_t n = inode_->read(offset, into.span());
   if (n > 0 && disk_.fault(disk_.points_.bit_flip, disk_.options.bit_flip, path_)) {
     uint64_t bit = disk_.core_.disk.below(n * 8);
@@ -159,8 +154,7 @@ Task<Result<void>> SimFile::write_through(uint64_t offset, std::vector<Buffer> p
     inode_->tear(disk_.core_.disk);
     co_return failed("flush");
   }
-  if (disk_.fault(disk_.points_.flush_lies, disk_.options.flush_lies, path_))
-    co_return Result<void>();
+  if (disk_.fault(disk_.points_.flush_lies, disk_.options.flush_lies, path_)) co_return Result<void>();
   inode_->make_sure(became.first, became.second);
   disk_.core_.record(SimEvent::kDisk, became.first, became.second, "write_through");
   co_return Result<void>();
@@ -226,8 +220,7 @@ Task<Result<void>> SimFile::flush() {
     inode_->tear(disk_.core_.disk);
     co_return failed("flush");
   }
-  if (disk_.fault(disk_.points_.flush_lies, disk_.options.flush_lies, path_))
-    co_return Result<void>();
+  if (disk_.fault(disk_.points_.flush_lies, disk_.options.flush_lies, path_)) co_return Result<void>();
   inode_->make_durable(mark);
   disk_.core_.record(SimEvent::kDisk, mark, inode_->number(), "flush");
   co_return Result<void>();
@@ -249,8 +242,7 @@ Task<Result<void>> SimFile::reserve(uint64_t offset, uint64_t size) {
 Task<Result<void>> SimFile::resize(uint64_t size) {
   co_await disk_.work(SimDisk::Op::kName, 0);
   if (inode_->dead()) co_return gone();
-  if (size > inode_->size() &&
-      disk_.used_bytes() + (size - inode_->size()) > disk_.options.capacity)
+  if (size > inode_->size() && disk_.used_bytes() + (size - inode_->size()) > disk_.options.capacity)
     co_return Error(Code::kNoSpace, path_ + ": the disk of " + disk_.machine_ + " is full");
   inode_->resize(size);
   disk_.core_.record(SimEvent::kDisk, size, inode_->number(), "resize");
@@ -279,8 +271,7 @@ void SimDisk::Tree::apply(const NameChange& change) {
         files.erase(change.path);
         files[change.to] = change.inode;
       } else {
-        move_keys(files, change.path, change.to,
-                  [](const auto& entry) -> const std::string& { return entry.first; });
+        move_keys(files, change.path, change.to, [](const auto& entry) -> const std::string& { return entry.first; });
         move_keys(directories, change.path, change.to,
                   [](const std::string& name) -> const std::string& { return name; });
         directories.insert(change.to);
@@ -319,15 +310,14 @@ Clock::Sleep SimDisk::work(Op op, uint64_t bytes) {
                : op == Op::kFlush ? options.flush_latency
                                   : options.name_latency;
   // Half to one and a half of the mean; one in a hundred has a long tail.
-  auto mean =
-      static_cast<uint64_t>(base.count + options.per_mib.count * static_cast<int64_t>(bytes) /
-                                             static_cast<int64_t>(kMiB));
+  auto mean = static_cast<uint64_t>(base.count +
+                                    options.per_mib.count * static_cast<int64_t>(bytes) / static_cast<int64_t>(kMiB));
   uint64_t took = core_.disk.between(mean / 2, mean + mean / 2);
   if (core_.disk.chance(1, 100)) took *= 20;
   // A device that stood still goes on: what it was asked meanwhile does not last for minutes.
   constexpr double kLongest = 15e9;
-  return core_.clock.sleep(Nanos{
-      static_cast<int64_t>(std::min(static_cast<double>(took) * options.slow_factor, kLongest))});
+  return core_.clock.sleep(
+      Nanos{static_cast<int64_t>(std::min(static_cast<double>(took) * options.slow_factor, kLongest))});
 }
 
 void SimDisk::change(NameChange change) {
@@ -343,12 +333,10 @@ Task<Result<std::unique_ptr<File>>> SimDisk::open(std::string path, OpenOptions 
   auto found = now_.files.find(path);
   if (found != now_.files.end()) {
     if (opts.create && opts.exclusive) co_return Error(Code::kExists, path + ": exists");
-    co_return std::unique_ptr<File>(
-        std::make_unique<SimFile>(*this, path, found->second, opts.direct));
+    co_return std::unique_ptr<File>(std::make_unique<SimFile>(*this, path, found->second, opts.direct));
   }
   if (!opts.create) co_return Error(Code::kNotFound, path + ": no such file");
-  if (!now_.has_directory(parent_of(path)))
-    co_return Error(Code::kNotFound, path + ": its directory does not exist");
+  if (!now_.has_directory(parent_of(path))) co_return Error(Code::kNotFound, path + ": its directory does not exist");
   auto inode = std::make_shared<SimInode>(next_inode_++);
   change({.kind = NameChange::kLink, .path = path, .inode = inode});
   co_return std::unique_ptr<File>(std::make_unique<SimFile>(*this, path, inode, opts.direct));
@@ -368,22 +356,18 @@ Task<Result<void>> SimDisk::rename(std::string from, std::string to) {
   to = normal(to);
   co_await work(Op::kName, 0);
   if (from == to) co_return Result<void>();
-  if (!now_.has_directory(parent_of(to)))
-    co_return Error(Code::kNotFound, to + ": its directory does not exist");
+  if (!now_.has_directory(parent_of(to))) co_return Error(Code::kNotFound, to + ": its directory does not exist");
   auto found = now_.files.find(from);
   if (found != now_.files.end()) {
     if (now_.has_directory(to)) co_return Error(Code::kIsDirectory, to + ": is a directory");
     change({.kind = NameChange::kRename, .path = from, .to = to, .inode = found->second});
     co_return Result<void>();
   }
-  if (is_root(from) || !now_.has_directory(from))
-    co_return Error(Code::kNotFound, from + ": no such file");
+  if (is_root(from) || !now_.has_directory(from)) co_return Error(Code::kNotFound, from + ": no such file");
   if (is_below(to, from)) co_return Error(Code::kInvalid, to + ": lies below " + from);
   if (now_.files.contains(to)) co_return Error(Code::kNotDirectory, to + ": is a file");
-  bool occupied = std::ranges::any_of(
-                      now_.files, [&](const auto& entry) { return is_below(entry.first, to); }) ||
-                  std::ranges::any_of(now_.directories,
-                                      [&](const std::string& name) { return is_below(name, to); });
+  bool occupied = std::ranges::any_of(now_.files, [&](const auto& entry) { return is_below(entry.first, to); }) ||
+                  std::ranges::any_of(now_.directories, [&](const std::string& name) { return is_below(name, to); });
   if (occupied) co_return Error(Code::kNotEmpty, to + ": is not empty");
   change({.kind = NameChange::kRename, .path = from, .to = to});
   co_return Result<void>();
@@ -406,8 +390,8 @@ void SimDisk::make_names_durable(const std::string& directory) {
   std::vector<bool> chosen(pending_.size());
   std::set<std::string> names;
   auto touches = [&](const std::string& path) {
-    return !path.empty() && (parent_of(path) == directory || names.contains(path) ||
-                             path == directory || is_below(directory, path));
+    return !path.empty() &&
+           (parent_of(path) == directory || names.contains(path) || path == directory || is_below(directory, path));
   };
   for (size_t i = pending_.size(); i-- > 0;) {
     const NameChange& change = pending_[i];
@@ -522,12 +506,10 @@ bool SimDisk::erase(const std::string& raw) {
                entry.second->kill();
                return true;
              }) > 0;
-    found |= std::erase_if(tree->directories,
-                           [&](const std::string& name) { return is_or_is_below(name, path); }) > 0;
+    found |= std::erase_if(tree->directories, [&](const std::string& name) { return is_or_is_below(name, path); }) > 0;
   }
   std::erase_if(pending_, [&](const NameChange& change) {
-    return is_or_is_below(change.path, path) ||
-           (!change.to.empty() && is_or_is_below(change.to, path));
+    return is_or_is_below(change.path, path) || (!change.to.empty() && is_or_is_below(change.to, path));
   });
   return found;
 }
@@ -573,8 +555,7 @@ uint64_t SimDisk::used_bytes() const {
 }
 
 void SimDisk::lose_power() {
-  std::map<uint64_t, std::shared_ptr<SimInode>>
-      inodes;  // by number: an order that the seed repeats
+  std::map<uint64_t, std::shared_ptr<SimInode>> inodes;  // by number: an order that the seed repeats
   for (Tree* tree : {&now_, &durable_})
     for (const auto& [path, inode] : tree->files) inodes[inode->number()] = inode;
   for (const NameChange& change : pending_)

@@ -69,8 +69,7 @@ class SimDisk final : public Disk {
   SimDisk(SimCore& core, std::string machine, DiskOptions options);
   ~SimDisk() override;
 
-  [[nodiscard]] Task<Result<std::unique_ptr<File>>> open(std::string path,
-                                                         OpenOptions options) override;
+  [[nodiscard]] Task<Result<std::unique_ptr<File>>> open(std::string path, OpenOptions options) override;
   [[nodiscard]] Task<Result<void>> remove(std::string path) override;
   [[nodiscard]] Task<Result<void>> rename(std::string from, std::string to) override;
   [[nodiscard]] Task<Result<void>> sync_directory(std::string path) override;
@@ -86,10 +85,8 @@ class SimDisk final : public Disk {
   [[nodiscard]] std::vector<std::string> paths() const;             // of all files, sorted
   [[nodiscard]] uint64_t file_size(const std::string& path) const;  // 0 where absent
   [[nodiscard]] Buffer contents(const std::string& path) const;
-  [[nodiscard]] uint64_t unflushed(
-      const std::string& path) const;  // changes that a power loss may undo
-  [[nodiscard]] bool flip(const std::string& path, uint64_t offset,
-                          std::byte bits = std::byte{1});  // at rest
+  [[nodiscard]] uint64_t unflushed(const std::string& path) const;  // changes that a power loss may undo
+  [[nodiscard]] bool flip(const std::string& path, uint64_t offset, std::byte bits = std::byte{1});  // at rest
   [[nodiscard]] bool damage(const std::string& path,
                             uint64_t offset);  // its sector is unreadable until rewritten
   // Durably gone; open files answer kIo for ever. A directory's path takes everything below it.
@@ -120,8 +117,8 @@ class SimDisk final : public Disk {
     void apply(const NameChange& change);
   };
   struct Points {
-    FaultPoint &read_fails, &write_fails, &flush_fails, &flush_lies, &lost_write, &misdirected,
-        &bit_flip, &latent_sector, &torn, &in_flight;
+    FaultPoint &read_fails, &write_fails, &flush_fails, &flush_lies, &lost_write, &misdirected, &bit_flip,
+        &latent_sector, &torn, &in_flight;
   };
 
   [[nodiscard]] bool fault(FaultPoint& point, double own, const std::string& path);

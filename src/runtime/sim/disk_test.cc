@@ -17,8 +17,7 @@ Buffer filled(size_t size, char with) {
   return out;
 }
 
-Task<std::unique_ptr<File>> open_file(Disk* disk, std::string path,
-                                      OpenOptions options = {.create = true}) {
+Task<std::unique_ptr<File>> open_file(Disk* disk, std::string path, OpenOptions options = {.create = true}) {
   Result<std::unique_ptr<File>> file = co_await disk->open(path, options);
   HR_ASSERT(file.ok());
   co_return *std::move(file);
@@ -54,9 +53,7 @@ class SimDiskTest : public testing::Test {
   Result<void> write(File& file, uint64_t offset, Buffer bytes) {
     return world.run(write_at(&file, offset, std::move(bytes)));
   }
-  Result<std::string> read(File& file, uint64_t offset, size_t size) {
-    return world.run(read_at(&file, offset, size));
-  }
+  Result<std::string> read(File& file, uint64_t offset, size_t size) { return world.run(read_at(&file, offset, size)); }
 };
 
 TEST_F(SimDiskTest, ReadsWhatWasWrittenAndLessAtTheEnd) {
@@ -78,8 +75,7 @@ TEST_F(SimDiskTest, BehavesLikeAFileSystemForNames) {
   EXPECT_EQ(world.run(disk.open("/d/f", {})).code(), Code::kNotFound);
   EXPECT_EQ(world.run(disk.open("/d", {})).code(), Code::kIsDirectory);
   auto file = open("/d/f", {.create = true, .exclusive = true});
-  EXPECT_EQ(world.run(disk.open("/d/f", {.create = true, .exclusive = true})).code(),
-            Code::kExists);
+  EXPECT_EQ(world.run(disk.open("/d/f", {.create = true, .exclusive = true})).code(), Code::kExists);
   EXPECT_EQ(*world.run(disk.list("/d")), (std::vector<std::string>{"e", "f"}));
   ASSERT_TRUE(world.run(disk.rename("/d/f", "/d/e/g")).ok());
   EXPECT_EQ(*world.run(disk.list("/d")), std::vector<std::string>{"e"});
@@ -138,8 +134,7 @@ TEST(SimDiskPowerLoss, UnflushedDataMaySurviveVanishOrTear) {
     std::set<char> kinds;
     for (uint64_t sector = 0; sector < 8; ++sector) {
       char first = left.at(sector * kSector);
-      ASSERT_EQ(left.substr(sector * kSector, kSector), std::string(kSector, first))
-          << "a sector never tears";
+      ASSERT_EQ(left.substr(sector * kSector, kSector), std::string(kSector, first)) << "a sector never tears";
       kinds.insert(first);
     }
     if (kinds.size() == 2) {
@@ -362,8 +357,7 @@ TEST_F(SimDiskTest, LostWritesAreAcknowledgedAndChangeNothing) {
   ASSERT_TRUE(write(*file, 0, filled(kBlock, 'n')).ok());
   EXPECT_EQ(*read(*file, 0, kBlock), std::string(kBlock, 'o'));
   ASSERT_TRUE(write(*file, kBlock, filled(kBlock, 'n')).ok());
-  EXPECT_EQ(*read(*file, kBlock, kBlock), std::string(kBlock, '\0'))
-      << "the file grew none the less";
+  EXPECT_EQ(*read(*file, kBlock, kBlock), std::string(kBlock, '\0')) << "the file grew none the less";
 }
 
 TEST_F(SimDiskTest, MisdirectedWritesGoToAnotherBlock) {
@@ -443,8 +437,7 @@ TEST_F(SimDiskTest, ASnapshotIsUntouchedByLaterWritesAndComesBackDurably) {
   ASSERT_TRUE(write(*file, 0, filled(5, 'z')).ok());
   ASSERT_TRUE(world.run(file->flush()).ok());
   disk.restore(snapshot);
-  EXPECT_EQ(read(*file, 0, 5).code(), Code::kIo)
-      << "what was open belongs to the disk that was replaced";
+  EXPECT_EQ(read(*file, 0, 5).code(), Code::kIo) << "what was open belongs to the disk that was replaced";
   machine.crash(CrashKind::kPower);
   EXPECT_EQ(disk.contents("f").text(), "first");
   Machine& clone = world.add_machine("clone");
@@ -493,8 +486,7 @@ TEST(SimInode, AgreesWithAStringOverRandomOperations) {
         default: {
           std::string got(size, '?');
           size_t n = inode.read(offset, std::as_writable_bytes(std::span(got)));
-          ASSERT_EQ(got.substr(0, n), offset < model.size() ? model.substr(offset, size) : "")
-              << "seed " << seed;
+          ASSERT_EQ(got.substr(0, n), offset < model.size() ? model.substr(offset, size) : "") << "seed " << seed;
         }
       }
     }

@@ -33,9 +33,7 @@ class FaultPlan {
   void set(std::string_view name, double probability) { point(name).probability = probability; }
   // Draws: does the fault happen now? `extra` is added to the point's own probability.
   [[nodiscard]] bool hit(FaultPoint& point, double extra = 0);
-  [[nodiscard]] bool hit(std::string_view name, double extra = 0) {
-    return hit(point(name), extra);
-  }
+  [[nodiscard]] bool hit(std::string_view name, double extra = 0) { return hit(point(name), extra); }
   // Counts a fault that a test injected by hand (a crash, a partition, a clock jump).
   void note(std::string_view name) { ++point(name).fired; }
 

@@ -12,8 +12,8 @@ namespace {
 constexpr uint64_t kMaxUnflushedBytes = 64 * kMiB;
 
 bool all_zero(ByteView bytes) {
-  return bytes.empty() || (bytes[0] == std::byte{0} &&
-                           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+  return bytes.empty() ||
+         (bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
 }
 
 // Calls piece(offset, bytes) for each maximal run of sectors that the seed keeps.
@@ -25,8 +25,7 @@ void random_sectors(uint64_t offset, ByteView bytes, Random& random, Piece piece
     if (run < at) piece(offset + run, bytes.subspan(run, at - run));
   };
   while (at < bytes.size()) {
-    uint64_t next =
-        std::min<uint64_t>(round_down(offset + at, kSector) + kSector - offset, bytes.size());
+    uint64_t next = std::min<uint64_t>(round_down(offset + at, kSector) + kSector - offset, bytes.size());
     if (random.chance(1, 2)) {
       at = next;
       continue;
@@ -95,8 +94,7 @@ void SimInode::write(uint64_t offset, ByteView bytes) {
   current_.write(offset, bytes);
   size_ = std::max<uint64_t>(size_, offset + bytes.size());
   if (!bad_sectors_.empty())
-    for (uint64_t s = offset / kSector; s <= (offset + bytes.size() - 1) / kSector; ++s)
-      bad_sectors_.erase(s);
+    for (uint64_t s = offset / kSector; s <= (offset + bytes.size() - 1) / kSector; ++s) bad_sectors_.erase(s);
   add({.offset = offset, .bytes = Buffer::copy_of(bytes), .resize = false});
 }
 

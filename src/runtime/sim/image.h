@@ -56,8 +56,7 @@ class SimInode {
   [[nodiscard]] uint64_t mark() const { return next_change_ - 1; }  // of the newest change
   void make_durable(uint64_t mark);
   void make_sure(uint64_t first, uint64_t last);  // these changes, and no others, will survive
-  void tear(
-      Random& random);  // decides what of the unflushed becomes durable; programs see no difference
+  void tear(Random& random);        // decides what of the unflushed becomes durable; programs see no difference
   void lose_power(Random& random);  // tear(), and programs see what is left
 
   // A range that cannot be read until it is written again.

@@ -36,9 +36,7 @@ class SimLink : public std::enable_shared_from_this<SimLink> {
   [[nodiscard]] bool touches(const std::string& machine) const {
     return machines_[0] == machine || machines_[1] == machine;
   }
-  [[nodiscard]] bool live() const {
-    return !directions_[0].severed && !directions_[1].severed && open_[0] && open_[1];
-  }
+  [[nodiscard]] bool live() const { return !directions_[0].severed && !directions_[1].severed && open_[0] && open_[1]; }
 
   static Task<Result<void>> send(std::shared_ptr<SimLink> link, int side, Frame frame);
   static Task<Result<Frame>> receive(std::shared_ptr<SimLink> link, int side);
@@ -93,8 +91,7 @@ class SimLink : public std::enable_shared_from_this<SimLink> {
 
     [[nodiscard]] bool full() const {
       const NetOptions& options = link.network_.options;
-      return bytes >= options.window_bytes ||
-             flying.size() + arrived.size() >= options.window_frames;
+      return bytes >= options.window_bytes || flying.size() + arrived.size() >= options.window_frames;
     }
     void push(Frame frame, Nanos delay, bool overtakes) {
       Nanos arrival = link.network_.core_.now + delay;
@@ -111,8 +108,7 @@ class SimLink : public std::enable_shared_from_this<SimLink> {
       rearm();
     }
     void keep_prefix(Nanos notice) {
-      if (severed && (ended || (!flying.empty() && flying.back().end)))
-        return;  // its end is on the way already
+      if (severed && (ended || (!flying.empty() && flying.back().end))) return;  // its end is on the way already
       uint64_t kept = flying.empty() ? 0 : link.network_.core_.net.below(flying.size() + 1);
       while (flying.size() > kept) {
         bytes -= bytes_of_frame(flying.back().frame);
@@ -130,8 +126,7 @@ class SimLink : public std::enable_shared_from_this<SimLink> {
       if (!senders.empty()) Scheduler::current().wake_all(senders);
     }
     void rearm() {
-      if (!flying.empty())
-        link.network_.core_.clock.arm(*this, std::max(flying.front().arrival, wait_until));
+      if (!flying.empty()) link.network_.core_.clock.arm(*this, std::max(flying.front().arrival, wait_until));
     }
     void fire() override {
       SimNetwork& network = link.network_;
@@ -177,20 +172,17 @@ class SimLink : public std::enable_shared_from_this<SimLink> {
       link.wake(1);
     }
     void network_record(const Flying& flight) {
-      link.network_.core_.record(
-          SimEvent::kNet, link.number_ * 2 + static_cast<uint64_t>(from),
-          bytes_of_frame(flight.frame) << 32 | crc32c(flight.frame.head.view()),
-          flight.end ? "end" : "frame");
+      link.network_.core_.record(SimEvent::kNet, link.number_ * 2 + static_cast<uint64_t>(from),
+                                 bytes_of_frame(flight.frame) << 32 | crc32c(flight.frame.head.view()),
+                                 flight.end ? "end" : "frame");
     }
     Nanos wait_until{};
   };
 
   // Everyone of that side looks again.
   void wake(int side) {
-    if (!directions_[side].senders.empty())
-      Scheduler::current().wake_all(directions_[side].senders);
-    if (!directions_[1 - side].receivers.empty())
-      Scheduler::current().wake_all(directions_[1 - side].receivers);
+    if (!directions_[side].senders.empty()) Scheduler::current().wake_all(directions_[side].senders);
+    if (!directions_[1 - side].receivers.empty()) Scheduler::current().wake_all(directions_[1 - side].receivers);
   }
   [[nodiscard]] Error broken(int side) const {
     return {Code::kDisconnected, "connection to " + machines_[1 - side] + " is broken"};
@@ -216,16 +208,17 @@ Task<Result<void>> SimLink::send(std::shared_ptr<SimLink> link, int side, Frame 
     link->cut();
   }
   if (out.severed) co_return Result<void>();  // the kernel takes it; nobody will read it
-  Nanos delay = network.delay() +
-                Nanos{network.options.per_mib.count * static_cast<int64_t>(bytes_of_frame(frame)) /
-                      static_cast<int64_t>(kMiB)};
+  Nanos delay = network.delay() + Nanos{network.options.per_mib.count * static_cast<int64_t>(bytes_of_frame(frame)) /
+                                        static_cast<int64_t>(kMiB)};
   if (core.faults.hit(network.delay_burst_))
-    delay = delay + Nanos{static_cast<int64_t>(core.net.below(
-                        static_cast<uint64_t>(network.options.max_burst.count) + 1))};
+    delay =
+        delay + Nanos{static_cast<int64_t>(core.net.below(static_cast<uint64_t>(network.options.max_burst.count) + 1))};
   Frame copy{Buffer::copy_of(frame.head.view()), Buffer::copy_of(frame.payload.view())};
   bool overtakes = false;
   if (network.options.unordered) {
-    auto late = [&] { return Nanos{static_cast<int64_t>(core.net.below(static_cast<uint64_t>(network.options.max_burst.count) + 1))}; };
+    auto late = [&] {
+      return Nanos{static_cast<int64_t>(core.net.below(static_cast<uint64_t>(network.options.max_burst.count) + 1))};
+    };
     if (core.faults.hit(network.duplicate_)) out.push(copy, delay + late(), true);
     overtakes = core.faults.hit(network.reorder_);
     if (overtakes) delay = delay + late();
@@ -257,9 +250,7 @@ class SimConnection final : public Connection {
  public:
   SimConnection(std::shared_ptr<SimLink> link, int side) : link_(std::move(link)), side_(side) {}
   ~SimConnection() override { link_->close(side_); }
-  [[nodiscard]] Task<Result<void>> send(Frame frame) override {
-    return SimLink::send(link_, side_, std::move(frame));
-  }
+  [[nodiscard]] Task<Result<void>> send(Frame frame) override { return SimLink::send(link_, side_, std::move(frame)); }
   [[nodiscard]] Task<Result<Frame>> receive() override { return SimLink::receive(link_, side_); }
   void close() override { link_->close(side_); }
   [[nodiscard]] std::string peer() const override { return "sim:" + link_->machine(1 - side_); }
@@ -272,14 +263,12 @@ class SimConnection final : public Connection {
 // Shared by the listener and by who waits in accept(): either may go first.
 class SimListenState {
  public:
-  SimListenState(SimNetwork& network, Address address)
-      : network_(network), address_(std::move(address)) {
+  SimListenState(SimNetwork& network, Address address) : network_(network), address_(std::move(address)) {
     network_.listeners_[address_] = this;
   }
   static Task<Result<std::unique_ptr<Connection>>> accept(std::shared_ptr<SimListenState> state) {
     while (!state->closed_ && state->backlog_.empty()) co_await ListWait(state->waiting_);
-    if (state->closed_)
-      co_return Error(Code::kCancelled, state->address_ + ": the listener is closed");
+    if (state->closed_) co_return Error(Code::kCancelled, state->address_ + ": the listener is closed");
     std::unique_ptr<Connection> next = std::move(state->backlog_.front());
     state->backlog_.pop_front();
     co_return next;
@@ -312,9 +301,7 @@ class SimListener final : public Listener {
  public:
   explicit SimListener(std::shared_ptr<SimListenState> state) : state_(std::move(state)) {}
   ~SimListener() override { state_->close(); }
-  [[nodiscard]] Task<Result<std::unique_ptr<Connection>>> accept() override {
-    return SimListenState::accept(state_);
-  }
+  [[nodiscard]] Task<Result<std::unique_ptr<Connection>>> accept() override { return SimListenState::accept(state_); }
   void close() override { state_->close(); }
   [[nodiscard]] Address address() const override { return state_->address(); }
 
@@ -336,16 +323,13 @@ SimNetwork::SimNetwork(SimCore& core, NetOptions opts)
 SimNetwork::~SimNetwork() = default;
 
 Nanos SimNetwork::delay() {
-  return Nanos{
-      static_cast<int64_t>(core_.net.between(static_cast<uint64_t>(options.min_delay.count),
-                                             static_cast<uint64_t>(options.max_delay.count)))};
+  return Nanos{static_cast<int64_t>(core_.net.between(static_cast<uint64_t>(options.min_delay.count),
+                                                      static_cast<uint64_t>(options.max_delay.count)))};
 }
 
-void SimNetwork::partition(const std::string& a, const std::string& b, Nanos duration,
-                           bool one_way) {
+void SimNetwork::partition(const std::string& a, const std::string& b, Nanos duration, bool one_way) {
   core_.faults.note("net.partition");
-  core_.record(SimEvent::kFault, static_cast<uint64_t>(duration.count), one_way ? 1 : 0,
-               "net.partition");
+  core_.record(SimEvent::kFault, static_cast<uint64_t>(duration.count), one_way ? 1 : 0, "net.partition");
   auto block = [&](const std::string& from, const std::string& to) {
     Nanos& until = partitions_[{from, to}];
     until = std::max(until, core_.now + duration);
@@ -399,8 +383,7 @@ bool SimNetwork::cut_one_of(std::vector<std::shared_ptr<SimLink>> links) {
 bool SimNetwork::cut(const std::string& a, const std::string& b) {
   auto links = live();
   std::erase_if(links, [&](const auto& link) {
-    return !((link->machine(0) == a && link->machine(1) == b) ||
-             (link->machine(0) == b && link->machine(1) == a));
+    return !((link->machine(0) == a && link->machine(1) == b) || (link->machine(0) == b && link->machine(1) == a));
   });
   return cut_one_of(std::move(links));
 }
@@ -417,13 +400,12 @@ void SimNetwork::crash(const std::string& machine, bool power) {
   std::erase_if(links_, [](const auto& link) { return link.expired(); });
   std::vector<std::shared_ptr<SimLink>> links;
   for (const auto& weak : links_)
-    if (auto link = weak.lock(); link != nullptr && link->touches(machine))
-      links.push_back(std::move(link));
+    if (auto link = weak.lock(); link != nullptr && link->touches(machine)) links.push_back(std::move(link));
   for (const auto& link : links) {
     Nanos notice = delay();
     if (power)
-      notice = notice + Nanos{static_cast<int64_t>(core_.net.below(
-                            static_cast<uint64_t>(options.power_loss_notice.count) + 1))};
+      notice = notice +
+               Nanos{static_cast<int64_t>(core_.net.below(static_cast<uint64_t>(options.power_loss_notice.count) + 1))};
     for (int side : {0, 1})
       if (link->machine(side) == machine) link->crash(side, notice);
   }
@@ -434,8 +416,7 @@ Task<Result<std::unique_ptr<Connection>>> SimNet::connect(Address address) {
   SimCore& core = network.core_;
   std::string to = machine_of(address);
   if (to.empty())
-    co_return Error(Code::kInvalid,
-                    "'" + address + "' is not an address of the simulator (sim:<machine>)");
+    co_return Error(Code::kInvalid, "'" + address + "' is not an address of the simulator (sim:<machine>)");
   std::string from = machine_;
   co_await core.clock.sleep(network.delay());
   if (network.blocked(from, to) || network.blocked(to, from)) {
@@ -445,8 +426,7 @@ Task<Result<std::unique_ptr<Connection>>> SimNet::connect(Address address) {
   if (core.faults.hit(network.refuse_))
     co_return Error(Code::kUnavailable, address + ": connection refused (injected)");
   auto listener = network.listeners_.find(address);
-  if (listener == network.listeners_.end())
-    co_return Error(Code::kUnavailable, address + ": connection refused");
+  if (listener == network.listeners_.end()) co_return Error(Code::kUnavailable, address + ": connection refused");
   auto link = std::make_shared<SimLink>(network, network.next_link_++, from, to);
   if (!listener->second->offer(std::make_unique<SimConnection>(link, 1)))
     co_return Error(Code::kUnavailable, address + ": too many connections wait to be accepted");
@@ -460,10 +440,8 @@ Task<Result<std::unique_ptr<Connection>>> SimNet::connect(Address address) {
 
 Task<Result<std::unique_ptr<Listener>>> SimNet::listen(Address address) {
   if (machine_of(address) != machine_)
-    co_return Error(Code::kInvalid,
-                    "'" + address + "' is not this machine's: sim:" + machine_ + "[:<service>]");
-  if (network_.listeners_.contains(address))
-    co_return Error(Code::kBusy, address + ": address already in use");
+    co_return Error(Code::kInvalid, "'" + address + "' is not this machine's: sim:" + machine_ + "[:<service>]");
+  if (network_.listeners_.contains(address)) co_return Error(Code::kBusy, address + ": address already in use");
   co_return std::unique_ptr<Listener>(
       std::make_unique<SimListener>(std::make_shared<SimListenState>(network_, address)));
 }

@@ -8,8 +8,8 @@
 //   crash       kProcess: peers see the end soon; kPower: only after up to power_loss_notice
 // Fault points: net.refuse (connect), net.cut (per frame sent: its connection breaks),
 // net.delay_burst (per frame: it and all behind it are late), and with NetOptions::unordered only:
-// net.duplicate (a second copy, perhaps much later), net.reorder (a late frame, others pass it). net.partition is counted. Owner: World. Concurrency: the world's
-// thread.
+// net.duplicate (a second copy, perhaps much later), net.reorder (a late frame, others pass it). net.partition is
+// counted. Owner: World. Concurrency: the world's thread.
 #pragma once
 
 #include <deque>
@@ -32,8 +32,7 @@ struct NetOptions {
   Nanos break_after = seconds(8);      // of a connection whose frames do not get through
   Nanos power_loss_notice = seconds(5);
   Nanos max_burst = milliseconds(800);
-  uint64_t window_bytes =
-      8 * kMiB;  // in flight or not yet received, per direction; one frame may exceed it
+  uint64_t window_bytes = 8 * kMiB;  // in flight or not yet received, per direction; one frame may exceed it
   uint64_t window_frames = 1024;
   uint64_t backlog = 128;  // connections not yet accepted
   bool unordered = false;  // frames may come twice and pass each other, as calls that are repeated over several
@@ -85,8 +84,7 @@ class SimNetwork {
 
 class SimNet final : public Net {
  public:
-  SimNet(SimNetwork& network, std::string machine)
-      : network_(network), machine_(std::move(machine)) {}
+  SimNet(SimNetwork& network, std::string machine) : network_(network), machine_(std::move(machine)) {}
   [[nodiscard]] Task<Result<std::unique_ptr<Connection>>> connect(Address address) override;
   [[nodiscard]] Task<Result<std::unique_ptr<Listener>>> listen(Address address) override;
 

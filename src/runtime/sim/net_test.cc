@@ -149,8 +149,7 @@ TEST_F(SimNetTest, BoundsTheConnectionsThatWaitToBeAccepted) {
 
 TEST_F(SimNetTest, RefusesFramesOverTheLimit) {
   Ends ends = connected();
-  EXPECT_EQ(world.run(ends.client->send({Buffer::zeroed(kMaxHead + 1), {}})).code(),
-            Code::kTooLarge);
+  EXPECT_EQ(world.run(ends.client->send({Buffer::zeroed(kMaxHead + 1), {}})).code(), Code::kTooLarge);
 }
 
 TEST_F(SimNetTest, AShortPartitionDelaysAndALongOneBreaks) {
@@ -202,8 +201,7 @@ TEST(SimNetFaults, ACutDeliversAPrefixAndEndsBothSides) {
     world.run_until([&] { return sent == 20; });
     ASSERT_TRUE(world.network().cut("b", "a"));
     ASSERT_FALSE(world.network().cut("b", "a")) << "it is dead already";
-    ASSERT_TRUE(world.run_until([&] { return client_end != Code::kOk && server_end != Code::kOk; },
-                                seconds(2)));
+    ASSERT_TRUE(world.run_until([&] { return client_end != Code::kOk && server_end != Code::kOk; }, seconds(2)));
     for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], std::to_string(i));
     lengths.insert(got.size());
   }

@@ -18,8 +18,8 @@ Machine::Machine(World& world, std::string name, MachineOptions options)
     : world_(world),
       name_(std::move(name)),
       random_(derive_seed(world.seed(), "machine " + name_)),
-      clock_(world.core_.now, options.boot_offset.value_or(Nanos{}),
-             options.wall_skew.value_or(Nanos{}), options.drift_ppm.value_or(0)),
+      clock_(world.core_.now, options.boot_offset.value_or(Nanos{}), options.wall_skew.value_or(Nanos{}),
+             options.drift_ppm.value_or(0)),
       disk_(world.core_, name_, std::move(options.disk)),
       net_(world.network_, name_),
       blocking_(world.core_, options.blocking),
@@ -83,10 +83,7 @@ void Machine::jump_boot(Nanos ahead) {
 }
 
 World::World(uint64_t seed, WorldOptions options)
-    : core_(seed),
-      options_(std::move(options)),
-      random_(derive_seed(seed, "driver")),
-      network_(core_, options_.net) {
+    : core_(seed), options_(std::move(options)), random_(derive_seed(seed, "driver")), network_(core_, options_.net) {
   make_current();
   for (const char* name : {"crash.process", "crash.power", "clock.jump_wall", "clock.jump_boot"})
     (void)core_.faults.point(name);
@@ -105,21 +102,17 @@ Machine& World::add_machine(std::string name, MachineOptions options) {
   HR_ASSERT(!name.empty() && name.find(':') == std::string::npos);
   for (const auto& known : machines_) HR_ASSERT(known->name() != name);
   SeededRandom random(derive_seed(seed(), "clock " + name));
-  if (!options.boot_offset)
-    options.boot_offset = Nanos{draw(random, 0, options_.max_boot_offset.count)};
+  if (!options.boot_offset) options.boot_offset = Nanos{draw(random, 0, options_.max_boot_offset.count)};
   if (!options.wall_skew)
-    options.wall_skew =
-        Nanos{draw(random, -options_.max_wall_skew.count, options_.max_wall_skew.count)};
-  if (!options.drift_ppm)
-    options.drift_ppm = draw(random, -options_.max_drift_ppm, options_.max_drift_ppm);
+    options.wall_skew = Nanos{draw(random, -options_.max_wall_skew.count, options_.max_wall_skew.count)};
+  if (!options.drift_ppm) options.drift_ppm = draw(random, -options_.max_drift_ppm, options_.max_drift_ppm);
   network_.add_machine(name);
   machines_.push_back(std::make_unique<Machine>(*this, std::move(name), std::move(options)));
   return *machines_.back();
 }
 
 Machine& World::machine(std::string_view name) {
-  auto found =
-      std::ranges::find_if(machines_, [&](const auto& machine) { return machine->name() == name; });
+  auto found = std::ranges::find_if(machines_, [&](const auto& machine) { return machine->name() == name; });
   HR_ASSERT(found != machines_.end());
   return **found;
 }
@@ -200,17 +193,14 @@ void World::run_for(Nanos duration) {
 }
 
 void World::complain(const char* what) const {
-  std::fprintf(stderr, "sim: seed %llu at %.6f s: %s\n%s",
-               static_cast<unsigned long long>(core_.seed), core_.now.seconds(), what,
-               summary().c_str());
+  std::fprintf(stderr, "sim: seed %llu at %.6f s: %s\n%s", static_cast<unsigned long long>(core_.seed),
+               core_.now.seconds(), what, summary().c_str());
 }
 
 std::string World::summary() const {
-  std::string out = "seed " + std::to_string(core_.seed) + ": " +
-                    std::to_string(core_.now.count / 1'000'000) + " ms simulated, " +
-                    std::to_string(resumes_) + " resumes\n" + core_.faults.summary();
-  for (const auto& [name, count] : core_.probes.all())
-    out += "probe " + name + " " + std::to_string(count) + "\n";
+  std::string out = "seed " + std::to_string(core_.seed) + ": " + std::to_string(core_.now.count / 1'000'000) +
+                    " ms simulated, " + std::to_string(resumes_) + " resumes\n" + core_.faults.summary();
+  for (const auto& [name, count] : core_.probes.all()) out += "probe " + name + " " + std::to_string(count) + "\n";
   return out;
 }
 

@@ -41,8 +41,7 @@ class World;
 // What runs on a machine. Holds the Env's references; owns its own Scopes.
 struct Process {
   virtual ~Process() = default;
-  virtual Task<void>
-  run() = 0;  // when it ends, the process exits: as a crash of kind kProcess, but not counted
+  virtual Task<void> run() = 0;  // when it ends, the process exits: as a crash of kind kProcess, but not counted
 };
 
 enum class CrashKind : uint8_t {
@@ -61,11 +60,9 @@ struct MachineOptions {
 
 struct WorldOptions {
   NetOptions net;
-  MachineOptions machine;  // of machines added without options of their own
-  uint64_t shuffle_percent =
-      30;  // how often the next ready coroutine is drawn instead of the first taken
-  Nanos step_cost =
-      Nanos{200};  // simulated time per resumed coroutine; 0 would let busy loops stop time
+  MachineOptions machine;         // of machines added without options of their own
+  uint64_t shuffle_percent = 30;  // how often the next ready coroutine is drawn instead of the first taken
+  Nanos step_cost = Nanos{200};   // simulated time per resumed coroutine; 0 would let busy loops stop time
   Nanos max_boot_offset = seconds(100'000);
   Nanos max_wall_skew = milliseconds(500);
   int64_t max_drift_ppm = 100;
@@ -158,16 +155,12 @@ class World final : public Scheduler {
   [[nodiscard]] uint64_t seed() const { return core_.seed; }
   [[nodiscard]] Nanos now() const { return core_.now; }  // true time since the world began
   [[nodiscard]] Clock& clock() { return core_.clock; }   // the same for co_await
-  [[nodiscard]] Random& random() {
-    return random_;
-  }  // for the test driver; no machine draws from it
+  [[nodiscard]] Random& random() { return random_; }     // for the test driver; no machine draws from it
   [[nodiscard]] FaultPlan& faults() { return core_.faults; }
   void probe(std::string_view name) { core_.probes.hit(name); }
   [[nodiscard]] const Probes& probes() const { return core_.probes; }
   // Folds a test's own observation into the trace.
-  void note(std::string_view what, uint64_t value = 0) {
-    core_.record(SimEvent::kNote, value, 0, what);
-  }
+  void note(std::string_view what, uint64_t value = 0) { core_.record(SimEvent::kNote, value, 0, what); }
   [[nodiscard]] uint64_t trace_hash() const { return core_.trace_hash(); }
   [[nodiscard]] uint64_t resumes() const { return resumes_; }
   [[nodiscard]] uint64_t steps() const { return steps_; }

@@ -31,8 +31,7 @@ struct Tracked {
 
 class LogServer final : public Process {
  public:
-  LogServer(Env& env, Counts& counts, bool flushes)
-      : env_(env), counts_(counts), flushes_(flushes) {}
+  LogServer(Env& env, Counts& counts, bool flushes) : env_(env), counts_(counts), flushes_(flushes) {}
 
   Task<void> run() override {
     Tracked tracked(counts_);
@@ -93,16 +92,14 @@ class LogServer final : public Process {
 
 class LogClient final : public Process {
  public:
-  LogClient(Env& env, Counts& counts, uint64_t records)
-      : env_(env), counts_(counts), records_(records) {}
+  LogClient(Env& env, Counts& counts, uint64_t records) : env_(env), counts_(counts), records_(records) {}
 
   Task<void> run() override {
     Tracked tracked(counts_);
     while (counts_.acknowledged.size() < records_) {
       Result<void> sent = co_await send_records();
       if (!sent.ok())
-        co_await env_.clock.sleep(milliseconds(1) +
-                                  Nanos{static_cast<int64_t>(env_.random.below(1'000'000))});
+        co_await env_.clock.sleep(milliseconds(1) + Nanos{static_cast<int64_t>(env_.random.below(1'000'000))});
     }
     counts_.finished = true;
   }
@@ -113,8 +110,8 @@ class LogClient final : public Process {
     HR_CO_TRY(std::unique_ptr<Connection> connection, co_await env_.net.connect("sim:server"));
     while (counts_.acknowledged.size() < records_) {
       uint64_t number = env_.random.nonzero();
-      HR_CO_TRY(co_await connection->send(
-          {Buffer::copy_of(std::as_bytes(std::span(&number, 1))), Buffer::zeroed(100)}));
+      HR_CO_TRY(
+          co_await connection->send({Buffer::copy_of(std::as_bytes(std::span(&number, 1))), Buffer::zeroed(100)}));
       HR_CO_TRY(Frame reply, co_await connection->receive());
       uint64_t answered = 0;
       std::memcpy(&answered, reply.head.data(), 8);
@@ -130,8 +127,7 @@ class LogClient final : public Process {
 };
 
 struct Cluster {
-  explicit Cluster(uint64_t seed, uint64_t records = 8, bool flushes = true,
-                   WorldOptions options = {})
+  explicit Cluster(uint64_t seed, uint64_t records = 8, bool flushes = true, WorldOptions options = {})
       : world(seed, options),
         server(world.add_machine("server")),
         client(world.add_machine("client")),
@@ -183,9 +179,8 @@ uint64_t stormy_hash(uint64_t seed) {
   Cluster cluster(seed, 300);
   FaultPlan& faults = cluster.world.faults();
   for (const char* name :
-       {"net.cut", "net.delay_burst", "net.refuse", "disk.read_fails", "disk.write_fails",
-        "disk.flush_fails", "disk.flush_lies", "disk.lost_write", "disk.misdirected",
-        "disk.bit_flip", "disk.latent_sector"})
+       {"net.cut", "net.delay_burst", "net.refuse", "disk.read_fails", "disk.write_fails", "disk.flush_fails",
+        "disk.flush_lies", "disk.lost_write", "disk.misdirected", "disk.bit_flip", "disk.latent_sector"})
     faults.set(name, 0.02);
   Random& random = cluster.world.random();
   for (int i = 0; i < 20'000 && !cluster.counts.finished; ++i) {
@@ -218,8 +213,7 @@ uint64_t stormy_hash(uint64_t seed) {
 }
 
 TEST(World, SameSeedSameTraceHash) {
-  for (uint64_t seed = 0; seed < 25; ++seed)
-    EXPECT_EQ(stormy_hash(seed), stormy_hash(seed)) << "seed " << seed;
+  for (uint64_t seed = 0; seed < 25; ++seed) EXPECT_EQ(stormy_hash(seed), stormy_hash(seed)) << "seed " << seed;
 }
 
 TEST(World, DifferentSeedsDiffer) {
@@ -461,15 +455,13 @@ TEST(Machine, PeersOfAKilledProcessSeeTheEndSoonAndThoseOfADeadMachineLate) {
       Cluster cluster(seed, 1000);
       cluster.start_what_is_down();
       cluster.world.run_until([&] { return cluster.counts.acknowledged.size() == 2; });
-      Result<std::unique_ptr<Connection>> watch =
-          cluster.world.run(cluster.client.env().net.connect("sim:server"));
+      Result<std::unique_ptr<Connection>> watch = cluster.world.run(cluster.client.env().net.connect("sim:server"));
       ASSERT_TRUE(watch.ok());
       Nanos before = cluster.world.now();
       cluster.server.crash(kind);
       EXPECT_EQ(cluster.world.run((*watch)->receive()).code(), Code::kDisconnected);
       slowest = std::max(slowest, cluster.world.now() - before);
-      EXPECT_EQ(cluster.world.run(cluster.client.env().net.connect("sim:server")).code(),
-                Code::kUnavailable);
+      EXPECT_EQ(cluster.world.run(cluster.client.env().net.connect("sim:server")).code(), Code::kUnavailable);
     }
     if (kind == CrashKind::kProcess) {
       EXPECT_LT(slowest, milliseconds(10));
@@ -482,8 +474,7 @@ TEST(Machine, PeersOfAKilledProcessSeeTheEndSoonAndThoseOfADeadMachineLate) {
 TEST(Machine, ClocksDifferGoOnOverCrashesAndJump) {
   World world(5, {.max_drift_ppm = 1000});
   Machine& a = world.add_machine("a");
-  Machine& b = world.add_machine(
-      "b", {.boot_offset = seconds(7), .wall_skew = seconds(60), .drift_ppm = 500'000});
+  Machine& b = world.add_machine("b", {.boot_offset = seconds(7), .wall_skew = seconds(60), .drift_ppm = 500'000});
   EXPECT_EQ(b.clock().now(), seconds(7));
   EXPECT_EQ(b.clock().wall(), kWorldBegins + seconds(60));
   EXPECT_NE(a.clock().now(), b.clock().now());
@@ -572,8 +563,7 @@ TEST(FaultPlan, FiresAsOftenAsItsProbabilitySays) {
   EXPECT_LT(fired, 600);
   EXPECT_EQ(faults.fired("often"), static_cast<uint64_t>(fired));
   EXPECT_EQ(faults.fired("unheard of"), 0u);
-  EXPECT_NE(faults.summary().find("never 0/1000\n"), std::string::npos)
-      << "a kind that never fired is listed";
+  EXPECT_NE(faults.summary().find("never 0/1000\n"), std::string::npos) << "a kind that never fired is listed";
   EXPECT_NE(faults.summary().find("always 1000/1000\n"), std::string::npos);
 }
 

@@ -22,8 +22,8 @@ Result<std::vector<SocketAddress>> resolve_unix(std::string_view path) {
   if (path.empty()) return Error(Code::kInvalid, "unix: without a path");
   if (path.size() >= sizeof name.sun_path)
     return Error(Code::kNameTooLong, "the path of a Unix socket has at most " +
-                                         std::to_string(sizeof name.sun_path - 1) + " bytes: '" +
-                                         std::string(path) + "'; choose a shorter state directory");
+                                         std::to_string(sizeof name.sun_path - 1) + " bytes: '" + std::string(path) +
+                                         "'; choose a shorter state directory");
   name.sun_family = AF_UNIX;
   std::memcpy(name.sun_path, path.data(), path.size());
   std::memcpy(&out.storage, &name, sizeof name);
@@ -37,8 +37,7 @@ Result<std::vector<SocketAddress>> resolve_tcp(std::string_view rest, bool to_li
     return Error(Code::kInvalid, "no port: write tcp:host:port");
   std::string host(rest.substr(0, colon));
   std::string port(rest.substr(colon + 1));
-  if (port.find_first_not_of("0123456789") != std::string::npos || port.size() > 5 ||
-      std::stoul(port) > 65535)
+  if (port.find_first_not_of("0123456789") != std::string::npos || port.size() > 5 || std::stoul(port) > 65535)
     return Error(Code::kInvalid, "'" + port + "' is no port: write tcp:host:port");
   if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
@@ -57,8 +56,7 @@ Result<std::vector<SocketAddress>> resolve_tcp(std::string_view rest, bool to_li
   if (failure != 0) {
     return Error(Code::kUnavailable,
                  "look up host '" + host + "': " +
-                     (failure == EAI_SYSTEM ? std::string(std::strerror(errno))
-                                            : std::string(gai_strerror(failure))));
+                     (failure == EAI_SYSTEM ? std::string(std::strerror(errno)) : std::string(gai_strerror(failure))));
   }
   std::vector<SocketAddress> out;
   for (addrinfo* at = found; at != nullptr; at = at->ai_next) {
@@ -78,8 +76,7 @@ Result<std::vector<SocketAddress>> resolve(const Address& address, bool to_liste
   std::string_view text(address);
   if (text.starts_with(kUnix)) return resolve_unix(text.substr(kUnix.size()));
   if (text.starts_with(kTcp)) return resolve_tcp(text.substr(kTcp.size()), to_listen);
-  return Error(Code::kInvalid,
-               "'" + address + "' is no address: write tcp:host:port or unix:/path");
+  return Error(Code::kInvalid, "'" + address + "' is no address: write tcp:host:port or unix:/path");
 }
 
 Address to_address(const SocketAddress& address) {
@@ -110,8 +107,7 @@ Address to_address(const SocketAddress& address) {
 
 bool is_near(const SocketAddress& address) {
   auto near_ipv4 = [](uint32_t ip) {
-    return ip >> 24 == 127 || ip >> 24 == 10 || ip >> 20 == 0xac1 || ip >> 16 == 0xc0a8 ||
-           ip >> 16 == 0xa9fe;
+    return ip >> 24 == 127 || ip >> 24 == 10 || ip >> 20 == 0xac1 || ip >> 16 == 0xc0a8 || ip >> 16 == 0xa9fe;
   };
   if (address.family() == AF_INET) {
     sockaddr_in in{};
@@ -127,8 +123,7 @@ bool is_near(const SocketAddress& address) {
       std::memcpy(&ip, bytes + 12, sizeof ip);
       return near_ipv4(ntohl(ip));
     }
-    return IN6_IS_ADDR_LOOPBACK(&in.sin6_addr) || IN6_IS_ADDR_LINKLOCAL(&in.sin6_addr) ||
-           (bytes[0] & 0xfe) == 0xfc;
+    return IN6_IS_ADDR_LOOPBACK(&in.sin6_addr) || IN6_IS_ADDR_LINKLOCAL(&in.sin6_addr) || (bytes[0] & 0xfe) == 0xfc;
   }
   return false;
 }

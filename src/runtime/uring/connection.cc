@@ -41,8 +41,8 @@ struct SocketConnection::Batch {
     references.clear();
   }
   [[nodiscard]] bool full() const {
-    return used + kFrameHeaderSize + kCopiedHead + kCopiedPayload > kStage ||
-           pieces.size() + 4 > kMaxPieces || total >= kMaxBatch;
+    return used + kFrameHeaderSize + kCopiedHead + kCopiedPayload > kStage || pieces.size() + 4 > kMaxPieces ||
+           total >= kMaxBatch;
   }
   void copy(ByteView bytes) {
     if (bytes.empty()) return;
@@ -61,9 +61,8 @@ struct SocketConnection::Batch {
     references.push_back(std::move(buffer));
   }
   void add(Frame frame) {
-    encode_frame_header(
-        {static_cast<uint32_t>(frame.head.size()), static_cast<uint32_t>(frame.payload.size())},
-        stage.data() + used);
+    encode_frame_header({static_cast<uint32_t>(frame.head.size()), static_cast<uint32_t>(frame.payload.size())},
+                        stage.data() + used);
     used += kFrameHeaderSize;
     total += kFrameHeaderSize;
     if (frame.head.size() <= kCopiedHead) {
@@ -112,8 +111,7 @@ class SocketConnection::Receiving {
   bool finished_ = false;
 };
 
-SocketConnection::SocketConnection(Reactor& reactor, std::shared_ptr<const Descriptor> socket,
-                                   std::string peer)
+SocketConnection::SocketConnection(Reactor& reactor, std::shared_ptr<const Descriptor> socket, std::string peer)
     : reactor_(reactor),
       socket_(std::move(socket)),
       peer_(std::move(peer)),
@@ -248,8 +246,7 @@ Task<Result<size_t>> SocketConnection::fill(Buffer direct) {
   });
   if (got == -EINTR || got == -EAGAIN) co_return size_t{0};
   if (got <= 0) {
-    if (!closed_ && got == 0)
-      failure_ = Error(Code::kDisconnected, peer_ + " closed the connection");
+    if (!closed_ && got == 0) failure_ = Error(Code::kDisconnected, peer_ + " closed the connection");
     if (!closed_ && got < 0)
       failure_ = Error(Code::kDisconnected, errno_error(-got, "receive from " + peer_).message());
     co_return ended();

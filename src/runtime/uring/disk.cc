@@ -17,16 +17,14 @@ namespace headrace {
 
 namespace {
 
-constexpr size_t kMaxPieces = 1024;  // IOV_MAX
-constexpr size_t kMaxBytes =
-    1024 * kMiB;  // of one request; the kernel's own bound is just under 2 GiB
+constexpr size_t kMaxPieces = 1024;        // IOV_MAX
+constexpr size_t kMaxBytes = 1024 * kMiB;  // of one request; the kernel's own bound is just under 2 GiB
 
 using DescriptorRef = std::shared_ptr<const Descriptor>;
 
 class UringFile final : public File, public WriteThrough {
  public:
-  UringFile(Reactor& reactor, Blocking& blocking, DescriptorRef descriptor, std::string path,
-            bool aligned)
+  UringFile(Reactor& reactor, Blocking& blocking, DescriptorRef descriptor, std::string path, bool aligned)
       : reactor_(reactor),
         blocking_(blocking),
         descriptor_(std::move(descriptor)),
@@ -39,8 +37,7 @@ class UringFile final : public File, public WriteThrough {
     while (done < into.size()) {
       size_t want = std::min(into.size() - done, kMaxBytes);
       int got = co_await reactor_.submit([&](io_uring_sqe* sqe, Operation& operation) {
-        io_uring_prep_read(sqe, descriptor_->fd(), into.data() + done, static_cast<unsigned>(want),
-                           offset + done);
+        io_uring_prep_read(sqe, descriptor_->fd(), into.data() + done, static_cast<unsigned>(want), offset + done);
         operation.buffers.push_back(into);
         operation.owner = descriptor_;
       });
@@ -63,16 +60,14 @@ class UringFile final : public File, public WriteThrough {
   }
 
   Task<Result<void>> reserve(uint64_t offset, uint64_t size) override {
-    co_return co_await blocking_.run(
-        [descriptor = descriptor_, path = path_, offset, size]() -> Result<void> {
-          int result = -1;
-          do {
-            result = fallocate(descriptor->fd(), 0, static_cast<off_t>(offset),
-                               static_cast<off_t>(size));
-          } while (result != 0 && errno == EINTR);
-          if (result != 0) return errno_error(errno, "reserve space in " + path);
-          return {};
-        });
+    co_return co_await blocking_.run([descriptor = descriptor_, path = path_, offset, size]() -> Result<void> {
+      int result = -1;
+      do {
+        result = fallocate(descriptor->fd(), 0, static_cast<off_t>(offset), static_cast<off_t>(size));
+      } while (result != 0 && errno == EINTR);
+      if (result != 0) return errno_error(errno, "reserve space in " + path);
+      return {};
+    });
   }
 
   Task<Result<void>> flush() override {
@@ -99,12 +94,11 @@ class UringFile final : public File, public WriteThrough {
   }
 
   Task<Result<void>> resize(uint64_t size) override {
-    co_return co_await blocking_.run(
-        [descriptor = descriptor_, path = path_, size]() -> Result<void> {
-          if (ftruncate(descriptor->fd(), static_cast<off_t>(size)) != 0)
-            return errno_error(errno, "resize " + path + " to " + std::to_string(size));
-          return {};
-        });
+    co_return co_await blocking_.run([descriptor = descriptor_, path = path_, size]() -> Result<void> {
+      if (ftruncate(descriptor->fd(), static_cast<off_t>(size)) != 0)
+        return errno_error(errno, "resize " + path + " to " + std::to_string(size));
+      return {};
+    });
   }
 
  private:
@@ -167,8 +161,8 @@ class UringFile final : public File, public WriteThrough {
     return (offset | reinterpret_cast<uintptr_t>(buffer.data()) | buffer.size()) % kBlock == 0;
   }
   [[nodiscard]] Error misaligned(const char* what, uint64_t offset, size_t size) const {
-    return {Code::kInvalid, std::string(what) + " " + path_ + ": offset " + std::to_string(offset) +
-                                ", size " + std::to_string(size) +
+    return {Code::kInvalid, std::string(what) + " " + path_ + ": offset " + std::to_string(offset) + ", size " +
+                                std::to_string(size) +
                                 " or the address is no multiple of 4096, as a direct file needs"};
   }
 
@@ -192,19 +186,18 @@ class UringDisk final : public Disk {
   UringDisk(Reactor& reactor, Blocking& blocking) : reactor_(reactor), blocking_(blocking) {}
 
   Task<Result<std::unique_ptr<File>>> open(std::string path, OpenOptions options) override {
-    HR_CO_TRY(DescriptorRef descriptor,
-              co_await blocking_.run([path, options]() -> Result<DescriptorRef> {
-                int flags = O_RDWR;
-                if (options.create) flags |= O_CREAT;
-                if (options.create && options.exclusive) flags |= O_EXCL;
-                if (!options.direct) return open_file(path, flags);
-                Result<DescriptorRef> direct = open_file(path, flags | O_DIRECT);
-                if (direct.code() != Code::kInvalid) return direct;
-                // Refused after the name was made: the second attempt finds it.
-                return open_file(path, flags & ~O_EXCL);
-              }));
-    co_return std::unique_ptr<File>(std::make_unique<UringFile>(
-        reactor_, blocking_, std::move(descriptor), std::move(path), options.direct));
+    HR_CO_TRY(DescriptorRef descriptor, co_await blocking_.run([path, options]() -> Result<DescriptorRef> {
+      int flags = O_RDWR;
+      if (options.create) flags |= O_CREAT;
+      if (options.create && options.exclusive) flags |= O_EXCL;
+      if (!options.direct) return open_file(path, flags);
+      Result<DescriptorRef> direct = open_file(path, flags | O_DIRECT);
+      if (direct.code() != Code::kInvalid) return direct;
+      // Refused after the name was made: the second attempt finds it.
+      return open_file(path, flags & ~O_EXCL);
+    }));
+    co_return std::unique_ptr<File>(
+        std::make_unique<UringFile>(reactor_, blocking_, std::move(descriptor), std::move(path), options.direct));
   }
 
   Task<Result<void>> remove(std::string path) override {
@@ -216,8 +209,7 @@ class UringDisk final : public Disk {
 
   Task<Result<void>> rename(std::string from, std::string to) override {
     co_return co_await blocking_.run([from, to]() -> Result<void> {
-      if (::rename(from.c_str(), to.c_str()) != 0)
-        return errno_error(errno, "rename " + from + " to " + to);
+      if (::rename(from.c_str(), to.c_str()) != 0) return errno_error(errno, "rename " + from + " to " + to);
       return {};
     });
   }

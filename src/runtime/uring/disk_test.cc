@@ -24,8 +24,7 @@ void expect_ok(const Result<void>& result) {
 }
 
 Task<void> round_trip(Disk* disk, std::string path, bool direct) {
-  std::unique_ptr<File> file =
-      co_await open_or_abort(disk, path, {.create = true, .direct = direct});
+  std::unique_ptr<File> file = co_await open_or_abort(disk, path, {.create = true, .direct = direct});
   std::vector<Buffer> pieces;
   for (uint64_t i = 0; i < 9; ++i) pieces.push_back(patterned(kBlock * (i % 3 + 1), i));
   Result<void> written = co_await file->write(kBlock, pieces);
@@ -146,12 +145,11 @@ Task<void> names(Disk* disk, std::string root) {
   Result<void> again = co_await disk->make_directories(root + "/a/b/c");
   expect_ok(again);
   for (std::string name : {"z", "y", "x"}) {
-    Result<std::unique_ptr<File>> file = co_await disk->open(
-        root + "/a/" + name, {.create = true, .exclusive = true, .direct = true});
+    Result<std::unique_ptr<File>> file =
+        co_await disk->open(root + "/a/" + name, {.create = true, .exclusive = true, .direct = true});
     EXPECT_TRUE(file.ok());
   }
-  Result<std::unique_ptr<File>> taken =
-      co_await disk->open(root + "/a/x", {.create = true, .exclusive = true});
+  Result<std::unique_ptr<File>> taken = co_await disk->open(root + "/a/x", {.create = true, .exclusive = true});
   EXPECT_EQ(taken.code(), Code::kExists);
   Result<void> renamed = co_await disk->rename(root + "/a/z", root + "/a/y");
   expect_ok(renamed);
@@ -202,8 +200,7 @@ Task<void> destroy_while_writing(Disk* disk, Reactor* reactor, std::string path)
     co_await yield();
   }
   // A descriptor number that is taken again must not receive what the old file was owed.
-  std::unique_ptr<File> other =
-      co_await open_or_abort(disk, path + ".other", {.create = true, .direct = true});
+  std::unique_ptr<File> other = co_await open_or_abort(disk, path + ".other", {.create = true, .direct = true});
   while (reactor->in_flight() > 0) co_await yield();
   Result<uint64_t> size = co_await other->size();
   EXPECT_TRUE(size.ok());

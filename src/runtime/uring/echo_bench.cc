@@ -19,8 +19,7 @@ struct Options {
   Nanos duration = seconds(3);
 };
 
-Task<void> serve(Reactor* reactor, Address address, size_t payload, std::atomic<bool>* listening,
-                 Address* bound) {
+Task<void> serve(Reactor* reactor, Address address, size_t payload, std::atomic<bool>* listening, Address* bound) {
   Result<std::unique_ptr<Listener>> listener = co_await reactor->env().net.listen(address);
   HR_ASSERT(listener.ok());
   *bound = (*listener)->address();
@@ -60,9 +59,8 @@ Task<void> ask(Reactor* reactor, Address address, Options options) {
     HR_ASSERT(sent.ok());
   }
   double rate = static_cast<double>(count) / elapsed.seconds();
-  std::printf("%s depth %d payload %zu: %.0f frames/s, %.0f MB/s\n", options.kind.c_str(),
-              options.depth, options.payload, rate,
-              rate * static_cast<double>(options.payload) / 1e6);
+  std::printf("%s depth %d payload %zu: %.0f frames/s, %.0f MB/s\n", options.kind.c_str(), options.depth,
+              options.payload, rate, rate * static_cast<double>(options.payload) / 1e6);
 }
 
 }  // namespace

@@ -38,8 +38,7 @@ Result<FrameHeader> decode_frame_header(ByteView from) {
   if (wire.crc != crc_of(wire)) return Error(Code::kCorrupt, "frame header fails its checksum");
   if (wire.head_size > kMaxHead || wire.payload_size > kMaxPayload)
     return Error(Code::kCorrupt, "frame of " + std::to_string(wire.head_size) + " + " +
-                                     std::to_string(wire.payload_size) +
-                                     " bytes is over the limit");
+                                     std::to_string(wire.payload_size) + " bytes is over the limit");
   return FrameHeader{wire.head_size, wire.payload_size};
 }
 

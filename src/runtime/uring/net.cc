@@ -105,17 +105,14 @@ class SocketListener final : public Listener {
     ::shutdown(socket_->fd(), SHUT_RDWR);  // ends an accept that waits
     struct stat info{};
     // Only our own: another process may have taken the path since.
-    if (inode_ != 0 && ::lstat(path().c_str(), &info) == 0 && info.st_dev == device_ &&
-        info.st_ino == inode_)
+    if (inode_ != 0 && ::lstat(path().c_str(), &info) == 0 && info.st_dev == device_ && info.st_ino == inode_)
       ::unlink(path().c_str());
   }
 
   [[nodiscard]] Address address() const override { return address_; }
 
  private:
-  [[nodiscard]] std::string path() const {
-    return address_.starts_with("unix:") ? address_.substr(5) : std::string();
-  }
+  [[nodiscard]] std::string path() const { return address_.starts_with("unix:") ? address_.substr(5) : std::string(); }
   [[nodiscard]] std::string describe(int fd, const SocketAddress& peer) const {
     if (peer.family() != AF_UNIX) return to_address(peer);
     ucred credentials{};
@@ -173,8 +170,7 @@ class SocketNet final : public Net {
     } else {
       set(socket->fd(), SOL_SOCKET, SO_REUSEADDR, 1);
     }
-    if (::bind(socket->fd(), local.raw(), local.size) != 0)
-      co_return errno_error(errno, "listen on " + address);
+    if (::bind(socket->fd(), local.raw(), local.size) != 0) co_return errno_error(errno, "listen on " + address);
     if (::listen(socket->fd(), kBacklog) != 0) co_return errno_error(errno, "listen on " + address);
     Address bound = to_address(name_of(socket->fd(), getsockname));
     co_return std::unique_ptr<Listener>(
@@ -188,13 +184,11 @@ class SocketNet final : public Net {
   }
 
   Task<int> connect_tcp(DescriptorRef socket, SocketAddress to) {
-    int result = co_await reactor_.submit_with_timeout(
-        kConnectTimeout, [&](io_uring_sqe* sqe, Operation& operation) {
-          operation.address = to.storage;
-          operation.owner = socket;
-          io_uring_prep_connect(sqe, socket->fd(),
-                                reinterpret_cast<const sockaddr*>(&operation.address), to.size);
-        });
+    int result = co_await reactor_.submit_with_timeout(kConnectTimeout, [&](io_uring_sqe* sqe, Operation& operation) {
+      operation.address = to.storage;
+      operation.owner = socket;
+      io_uring_prep_connect(sqe, socket->fd(), reinterpret_cast<const sockaddr*>(&operation.address), to.size);
+    });
     co_return result == -ECANCELED ? ETIMEDOUT : -result;
   }
 
@@ -218,8 +212,7 @@ class SocketNet final : public Net {
     HR_TRY(DescriptorRef probe, open_socket(AF_UNIX));
     int failure = connect_now(probe->fd(), at);
     if (failure == ECONNREFUSED) {
-      if (::unlink(path.c_str()) != 0 && errno != ENOENT)
-        return errno_error(errno, "remove the dead socket " + path);
+      if (::unlink(path.c_str()) != 0 && errno != ENOENT) return errno_error(errno, "remove the dead socket " + path);
       return {};
     }
     if (failure == ENOENT) return {};

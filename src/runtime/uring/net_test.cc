@@ -80,16 +80,14 @@ Task<void> both_ways(Net* net, Address address, std::vector<Frame> frames) {
 
 TEST_P(NetTest, CarriesFramesOfEverySizeBothWays) {
   std::vector<Frame> frames;
-  const size_t sizes[] = {0,      1,      15,     64,      1023,    1024,
-                          1025,   4096,   4097,   16'384,  32'768,  40'000,
-                          65'535, 65'536, 65'537, 100'000, 1 << 20, 3'000'001};
+  const size_t sizes[] = {0,      1,      15,     64,     1023,   1024,   1025,    4096,    4097,
+                          16'384, 32'768, 40'000, 65'535, 65'536, 65'537, 100'000, 1 << 20, 3'000'001};
   uint64_t seed = 0;
   for (size_t head : sizes) {
     for (size_t payload : {size_t{0}, size_t{1}, size_t{4096}, size_t{70'000}})
       frames.push_back({patterned(head, ++seed), patterned(payload, ++seed)});
   }
-  for (size_t payload : sizes)
-    frames.push_back({patterned(64, ++seed), patterned(payload, ++seed)});
+  for (size_t payload : sizes) frames.push_back({patterned(64, ++seed), patterned(payload, ++seed)});
   run(both_ways(net(), address(), frames));
 }
 
@@ -151,8 +149,7 @@ Task<void> keep_everything(Net* net, Address address, std::vector<Frame> frames)
 
 TEST_P(NetTest, FramesThatAreKeptAreNotOverwrittenByLaterOnes) {
   std::vector<Frame> frames;
-  for (uint64_t i = 0; i < 3000; ++i)
-    frames.push_back({patterned(i % 300, i), patterned(i % 5000, i)});
+  for (uint64_t i = 0; i < 3000; ++i) frames.push_back({patterned(i % 300, i), patterned(i % 5000, i)});
   run(keep_everything(net(), address(), frames));
 }
 
@@ -301,8 +298,7 @@ Task<void> destroy_busy(Net* net, Reactor* reactor, Address address) {
     int sent = 0;
     Code code = Code::kOk;
     Code received = Code::kOk;
-    scope.spawn(send_until_error(pair.client.get(), {Buffer::zeroed(10), Buffer::zeroed(kMiB)},
-                                 &sent, &code));
+    scope.spawn(send_until_error(pair.client.get(), {Buffer::zeroed(10), Buffer::zeroed(kMiB)}, &sent, &code));
     scope.spawn(receive_code(pair.client.get(), &received));
     co_await reactor->sleep(milliseconds(2));
   }
@@ -325,8 +321,8 @@ Task<int> raw_client(Reactor* reactor, Listener* listener) {
   co_return fd;
 }
 
-Task<void> raw_bytes(Net* net, Reactor* reactor, Address address, std::string bytes, size_t good,
-                     Code* code, std::string* message) {
+Task<void> raw_bytes(Net* net, Reactor* reactor, Address address, std::string bytes, size_t good, Code* code,
+                     std::string* message) {
   Result<std::unique_ptr<Listener>> made = co_await net->listen(address);
   std::unique_ptr<Listener> listener = value_or_abort(std::move(made));
   int fd = co_await raw_client(reactor, listener.get());
@@ -358,8 +354,7 @@ std::string header_bytes(uint32_t head, uint32_t payload) {
 TEST_P(NetTest, BadInputGarbageInsteadOfAHeaderEndsTheConnection) {
   Code code = Code::kOk;
   std::string message;
-  run(raw_bytes(net(), reactor_.get(), address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 0, &code,
-                &message));
+  run(raw_bytes(net(), reactor_.get(), address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 0, &code, &message));
   EXPECT_EQ(code, Code::kCorrupt);
   EXPECT_NE(message.find("not a frame"), std::string::npos) << message;
 }
@@ -367,15 +362,15 @@ TEST_P(NetTest, BadInputGarbageInsteadOfAHeaderEndsTheConnection) {
 TEST_P(NetTest, BadInputGarbageAfterAGoodFrameEndsTheConnection) {
   Code code = Code::kOk;
   std::string message;
-  run(raw_bytes(net(), reactor_.get(), address(), header_bytes(3, 0) + "abc" + std::string(64, 'x'),
-                1, &code, &message));
+  run(raw_bytes(net(), reactor_.get(), address(), header_bytes(3, 0) + "abc" + std::string(64, 'x'), 1, &code,
+                &message));
   EXPECT_EQ(code, Code::kCorrupt);
 }
 
 TEST_P(NetTest, BadInputAPeerThatLeavesInsideAFrameIsDisconnected) {
-  for (std::string bytes : {header_bytes(3, 0).substr(0, 7), header_bytes(3, 0) + "ab",
-                            header_bytes(3, 5000) + "abc" + std::string(4000, 'p'),
-                            header_bytes(100'000, 0) + std::string(70'000, 'h')}) {
+  for (std::string bytes :
+       {header_bytes(3, 0).substr(0, 7), header_bytes(3, 0) + "ab",
+        header_bytes(3, 5000) + "abc" + std::string(4000, 'p'), header_bytes(100'000, 0) + std::string(70'000, 'h')}) {
     Code code = Code::kOk;
     std::string message;
     run(raw_bytes(net(), reactor_.get(), address(), bytes, 0, &code, &message));
@@ -398,8 +393,8 @@ Task<void> connect_code(Net* net, Address address, Code* code) {
 }
 
 TEST_F(AddressTest, BadInputWhatIsNoAddressIsRefusedWithTheRightForm) {
-  for (const char* text : {"", "x", "tcp:", "tcp:host", "tcp:host:", "tcp:host:x", "tcp:host:70000",
-                           "tcp::1:80", "tcp::80", "unix:"}) {
+  for (const char* text :
+       {"", "x", "tcp:", "tcp:host", "tcp:host:", "tcp:host:x", "tcp:host:70000", "tcp::1:80", "tcp::80", "unix:"}) {
     Code code = Code::kOk;
     run(connect_code(&env().net, text, &code));
     EXPECT_EQ(code, Code::kInvalid) << text;

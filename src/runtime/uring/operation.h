@@ -44,8 +44,7 @@ class Operation {
   // What a prepared request points to goes here; all of it is dropped after the completion.
   std::vector<Buffer> buffers;
   std::vector<iovec> pieces;
-  std::shared_ptr<const void>
-      owner;  // a Descriptor, or anything else that must outlive the request
+  std::shared_ptr<const void> owner;  // a Descriptor, or anything else that must outlive the request
   msghdr message{};
   sockaddr_storage address{};
   __kernel_timespec timeout{};
@@ -63,8 +62,7 @@ class Operation {
 // co_await gives the kernel's answer: ≥ 0, or a negative errno.
 class OperationWait {
  public:
-  OperationWait(Reactor& reactor, Operation* operation)
-      : reactor_(reactor), operation_(operation) {}
+  OperationWait(Reactor& reactor, Operation* operation) : reactor_(reactor), operation_(operation) {}
   OperationWait(const OperationWait&) = delete;
   OperationWait& operator=(const OperationWait&) = delete;
   ~OperationWait();

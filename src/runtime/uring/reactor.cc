@@ -345,14 +345,12 @@ Task<int> Reactor::writev(int fd, std::vector<Buffer> pieces, uint64_t offset) {
   co_return co_await submit([&](io_uring_sqe* sqe, Operation& operation) {
     for (const Buffer& piece : pieces) operation.pieces.push_back(piece_of(piece));
     operation.buffers = std::move(pieces);
-    io_uring_prep_writev(sqe, fd, operation.pieces.data(),
-                         static_cast<unsigned>(operation.pieces.size()), offset);
+    io_uring_prep_writev(sqe, fd, operation.pieces.data(), static_cast<unsigned>(operation.pieces.size()), offset);
   });
 }
 
 Task<int> Reactor::poll(int fd, unsigned events) {
-  co_return co_await submit(
-      [&](io_uring_sqe* sqe, Operation&) { io_uring_prep_poll_add(sqe, fd, events); });
+  co_return co_await submit([&](io_uring_sqe* sqe, Operation&) { io_uring_prep_poll_add(sqe, fd, events); });
 }
 
 Task<int> Reactor::read_ready(int fd, Buffer into) {

@@ -22,7 +22,7 @@ namespace headrace {
 class ThreadPool;
 
 struct ReactorOptions {
-  unsigned entries = 1024;  // of the submission ring; more requests than that may be in flight
+  unsigned entries = 1024;        // of the submission ring; more requests than that may be in flight
   Nanos spin = microseconds(30);  // at most, before sleeping
   unsigned blocking_threads = 8;
   bool plain_ring = false;  // without what newer kernels offer; for tests
@@ -96,9 +96,7 @@ class Reactor final : public Scheduler, public Clock {
     link->user_data = kIgnored;
     return OperationWait(*this, operation);
   }
-  [[nodiscard]] uint64_t in_flight() const {
-    return in_flight_;
-  }  // requests that the kernel has not answered
+  [[nodiscard]] uint64_t in_flight() const { return in_flight_; }  // requests that the kernel has not answered
 
  private:
   friend class OperationWait;
@@ -128,8 +126,7 @@ class Reactor final : public Scheduler, public Clock {
   ReactorOptions options_;
   io_uring ring_{};
   bool ring_open_ = false;
-  bool flags_task_work_ =
-      false;  // the kernel tells in the ring that completions wait for us to enter it
+  bool flags_task_work_ = false;  // the kernel tells in the ring that completions wait for us to enter it
   Timers timers_;
   uint64_t in_flight_ = 0;
   Operation* free_ = nullptr;

@@ -102,8 +102,7 @@ Task<void> destroy_before_submission(Reactor* reactor, Pipe* pipe) {
   int result = -1;
   {
     Scope scope;
-    for (int i = 0; i < 100; ++i)
-      scope.spawn(read_into(reactor, pipe->fds[0], Buffer::allocate(100), &result));
+    for (int i = 0; i < 100; ++i) scope.spawn(read_into(reactor, pipe->fds[0], Buffer::allocate(100), &result));
   }
   while (reactor->in_flight() > 0) co_await yield();
 }
@@ -168,9 +167,7 @@ TEST_F(ReactorTest, ReadsWritesAndPollsRawDescriptors) {
 
 Task<void> write_later(Reactor* reactor, int fd) {
   co_await reactor->sleep(milliseconds(2));
-  EXPECT_EQ(
-      reactor->write_now(fd, {Buffer::copy_of(bytes_of("now")), Buffer::copy_of(bytes_of("!"))}),
-      4);
+  EXPECT_EQ(reactor->write_now(fd, {Buffer::copy_of(bytes_of("now")), Buffer::copy_of(bytes_of("!"))}), 4);
 }
 
 Task<void> read_when_ready(Reactor* reactor, Pipe* pipe, int* size) {
@@ -244,8 +241,7 @@ Task<void> many_blocking(Blocking* blocking, int count) {
   Scope scope;
   std::vector<std::thread::id> where(static_cast<size_t>(count));
   std::vector<int> results(static_cast<size_t>(count));
-  for (size_t i = 0; i < where.size(); ++i)
-    scope.spawn(run_blocking(blocking, &where[i], &results[i]));
+  for (size_t i = 0; i < where.size(); ++i) scope.spawn(run_blocking(blocking, &where[i], &results[i]));
   co_await scope.join();
   for (size_t i = 0; i < where.size(); ++i) {
     EXPECT_NE(where[i], std::this_thread::get_id());
@@ -265,8 +261,7 @@ Task<void> slow_work(Blocking* blocking, std::shared_ptr<std::atomic<int>> steps
   *steps = 100;
 }
 
-Task<void> abandon_blocking(Blocking* blocking, Clock* clock,
-                            std::shared_ptr<std::atomic<int>> steps) {
+Task<void> abandon_blocking(Blocking* blocking, Clock* clock, std::shared_ptr<std::atomic<int>> steps) {
   {
     Scope scope;
     scope.spawn(slow_work(blocking, steps));

@@ -26,7 +26,8 @@ class TempDirectory {
   ~TempDirectory() {
     // What a pool's thread still removes in here may vanish under us: that is no error.
     std::error_code error;
-    for (int tries = 0; tries < 100 && std::filesystem::exists(path_, error); ++tries) std::filesystem::remove_all(path_, error);
+    for (int tries = 0; tries < 100 && std::filesystem::exists(path_, error); ++tries)
+      std::filesystem::remove_all(path_, error);
   }
   [[nodiscard]] std::string path(const std::string& name = "") const {
     return name.empty() ? path_ : path_ + "/" + name;

@@ -50,8 +50,7 @@ class MemoryRows final : public Store {
     if (misses()) co_await delay();
     StoreRows out;
     auto end = rows_.lower_bound(to);
-    for (auto at = rows_.lower_bound(from); from < to && at != end && out.size() < limit; ++at)
-      out.push_back(*at);
+    for (auto at = rows_.lower_bound(from); from < to && at != end && out.size() < limit; ++at) out.push_back(*at);
     co_return out;
   }
 
@@ -73,8 +72,7 @@ class MemoryRows final : public Store {
 
   Task<Result<StoreFiles>> checkpoint(uint64_t tag) override {
     if (checkpoints_.contains(tag))
-      co_return Error(Code::kExists,
-                      "checkpoint " + std::to_string(tag) + " of this store is still held");
+      co_return Error(Code::kExists, "checkpoint " + std::to_string(tag) + " of this store is still held");
     StoreFiles out;
     Files files;
     StoreRows rows;
@@ -91,17 +89,15 @@ class MemoryRows final : public Store {
     }
     // Even an empty store has a file, so that its position is vouched for by something.
     if (!rows.empty() || (out.files.empty() && applied_.value() != 0)) add_file(rows, out, files);
-    out.import = encode_durable(StoreImport{.kind = std::string(kMemoryStoreKind),
-                                            .at = applied_,
-                                            .files = static_cast<uint32_t>(out.files.size())});
+    out.import = encode_durable(StoreImport{
+        .kind = std::string(kMemoryStoreKind), .at = applied_, .files = static_cast<uint32_t>(out.files.size())});
     checkpoints_.emplace(tag, std::move(files));
     // Whatever the caller does next happens later than this, as it does with a real disk.
     co_await delay();
     co_return out;
   }
 
-  Task<Result<Buffer>> read_file(uint64_t tag, std::string name, uint64_t offset,
-                                 uint64_t length) override {
+  Task<Result<Buffer>> read_file(uint64_t tag, std::string name, uint64_t offset, uint64_t length) override {
     co_await delay();
     auto checkpoint = checkpoints_.find(tag);
     if (checkpoint == checkpoints_.end())
@@ -151,8 +147,7 @@ class MemoryRows final : public Store {
 
   void add_file(const StoreRows& rows, StoreFiles& out, Files& files) {
     std::string content = encode_memory_store_file(rows);
-    StoreFile file{
-        .name = name_of(content), .size = content.size(), .crc = crc32c(bytes_of(content))};
+    StoreFile file{.name = name_of(content), .size = content.size(), .crc = crc32c(bytes_of(content))};
     Buffer bytes;
     for (const auto& [tag, held] : checkpoints_) {  // equal files are held once
       auto same = held.find(file.name);
@@ -192,12 +187,10 @@ Result<StoreRows> decode_memory_store_file(ByteView bytes) {
     return Error(Code::kUnsupportedFormat,
                  "memory store file of format " + std::to_string(format) + ": upgrade headrace");
   reader(rows, crc);
-  if (!reader.ok() || format == 0 || reader.left() != 0 ||
-      crc32c(bytes.first(bytes.size() - sizeof crc)) != crc)
+  if (!reader.ok() || format == 0 || reader.left() != 0 || crc32c(bytes.first(bytes.size() - sizeof crc)) != crc)
     return Error(Code::kCorrupt, "memory store file is damaged");
   for (size_t i = 1; i < rows.size(); ++i)
-    if (rows[i - 1].first >= rows[i].first)
-      return Error(Code::kCorrupt, "memory store file's rows do not ascend");
+    if (rows[i - 1].first >= rows[i].first) return Error(Code::kCorrupt, "memory store file's rows do not ascend");
   return rows;
 }
 
@@ -205,8 +198,7 @@ Task<Result<std::unique_ptr<Store>>> MemoryStoreFactory::create(std::string) {
   co_return std::unique_ptr<Store>(std::make_unique<MemoryRows>(latency_));
 }
 
-Task<Result<std::unique_ptr<Store>>> MemoryStoreFactory::import(std::string, StoreFiles files,
-                                                                FetchFile fetch) {
+Task<Result<std::unique_ptr<Store>>> MemoryStoreFactory::import(std::string, StoreFiles files, FetchFile fetch) {
   HR_CO_TRY(auto import, open_store_import(files, kMemoryStoreKind));
   std::map<Key, RowValue> all;
   for (const StoreFile& file : files.files) {
@@ -216,20 +208,17 @@ Task<Result<std::unique_ptr<Store>>> MemoryStoreFactory::import(std::string, Sto
       auto bytes = co_await fetch(file, content.size(), piece);
       if (!bytes.ok()) co_return std::move(bytes).error().within("store file " + file.name);
       if (bytes->size() != piece)
-        co_return Error(Code::kCorrupt,
-                        fmt::format("store file {}: {} bytes at {} where there should be {}",
-                                    file.name, bytes->size(), content.size(), piece));
+        co_return Error(Code::kCorrupt, fmt::format("store file {}: {} bytes at {} where there should be {}", file.name,
+                                                    bytes->size(), content.size(), piece));
       content.append(bytes->text());
     }
     if (crc32c(bytes_of(content)) != file.crc)
-      co_return Error(Code::kCorrupt,
-                      fmt::format("store file {}: checksum does not match", file.name));
+      co_return Error(Code::kCorrupt, fmt::format("store file {}: checksum does not match", file.name));
     auto rows = decode_memory_store_file(bytes_of(content));
     if (!rows.ok()) co_return std::move(rows).error().within("store file " + file.name);
     for (auto& row : *rows) all.insert(all.end(), std::move(row));
   }
-  co_return std::unique_ptr<Store>(
-      std::make_unique<MemoryRows>(latency_, std::move(all), import.at));
+  co_return std::unique_ptr<Store>(std::make_unique<MemoryRows>(latency_, std::move(all), import.at));
 }
 
 }  // namespace headrace

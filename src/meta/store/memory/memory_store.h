@@ -25,8 +25,7 @@ class MemoryStoreFactory final : public StoreFactory {
  public:
   explicit MemoryStoreFactory(MemoryStoreLatency latency = {}) : latency_(latency) {}
   Task<Result<std::unique_ptr<Store>>> create(std::string name) override;
-  Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files,
-                                              FetchFile fetch) override;
+  Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files, FetchFile fetch) override;
 
  private:
   MemoryStoreLatency latency_;

@@ -42,8 +42,7 @@ Result<uint32_t> crc_of_file(rocksdb::Env* env, const std::string& path, uint64_
     total += got.size();
   }
   if (total != size)
-    return Error(Code::kCorrupt,
-                 fmt::format("{} has {} bytes where RocksDB wrote {}", path, total, size));
+    return Error(Code::kCorrupt, fmt::format("{} has {} bytes where RocksDB wrote {}", path, total, size));
   return crc;
 }
 
@@ -61,15 +60,11 @@ std::string encode_applied(Position at) {
 
 // --- Life ---
 
-Database::Database(std::shared_ptr<RocksDbNode> node, std::string parent, std::string dir,
-                   const std::string& name)
-    : node_(std::move(node)),
-      parent_(std::move(parent)),
-      dir_(std::move(dir)),
-      options_(node_->store_options(name)) {}
+Database::Database(std::shared_ptr<RocksDbNode> node, std::string parent, std::string dir, const std::string& name)
+    : node_(std::move(node)), parent_(std::move(parent)), dir_(std::move(dir)), options_(node_->store_options(name)) {}
 
-Result<std::shared_ptr<Database>> Database::make(std::shared_ptr<RocksDbNode> node,
-                                                 std::string parent, const std::string& name) {
+Result<std::shared_ptr<Database>> Database::make(std::shared_ptr<RocksDbNode> node, std::string parent,
+                                                 const std::string& name) {
   HR_TRY(std::string dir, node->claim_directory(parent));
   return std::make_shared<Database>(std::move(node), std::move(parent), std::move(dir), name);
 }
@@ -119,28 +114,22 @@ Result<void> Database::open_imported(const std::vector<ImportedFile>& files, Pos
     file.smallestkey = how->smallest_key;
     file.largestkey = how->largest_key;
     metadata.files.push_back(std::move(file));
-    imported_.emplace(
-        imported.file.name,
-        Known{.name = imported.file.name, .size = imported.file.size, .crc = imported.file.crc});
+    imported_.emplace(imported.file.name,
+                      Known{.name = imported.file.name, .size = imported.file.size, .crc = imported.file.crc});
   }
   HR_TRY(open_database());
   rocksdb::ImportColumnFamilyOptions import;
   import.move_files = true;
-  rocksdb::Status status =
-      db_->CreateColumnFamilyWithImport(options_, kRowsFamily, import, metadata, &rows_);
+  rocksdb::Status status = db_->CreateColumnFamilyWithImport(options_, kRowsFamily, import, metadata, &rows_);
   if (!status.ok()) return rocksdb_error(status, "import store " + dir_);
   HR_TRY(remove_tree(node_->env(), import_dir()));
   HR_TRY(auto row, get(std::string(kAppliedKey)));
-  if (!row)
-    return Error(Code::kCorrupt,
-                 "imported store has no position of its own: its file set is not whole");
+  if (!row) return Error(Code::kCorrupt, "imported store has no position of its own: its file set is not whole");
   HR_TRY(auto applied, decode_durable<AppliedRow>(*row));
   if (applied.at != at)
-    return Error(
-        Code::kCorrupt,
-        fmt::format(
-            "imported store is at position {}, its record says {}: its file set is not whole",
-            applied.at.value(), at.value()));
+    return Error(Code::kCorrupt,
+                 fmt::format("imported store is at position {}, its record says {}: its file set is not whole",
+                             applied.at.value(), at.value()));
   return {};
 }
 
@@ -173,8 +162,8 @@ Result<std::optional<RowValue>> Database::get(const Key& key) {
   return std::optional<RowValue>(found.ToString());
 }
 
-Result<StoreRows> Database::scan_with(rocksdb::ReadOptions options, const Key& from, const Key& to,
-                                      size_t limit, bool& incomplete) {
+Result<StoreRows> Database::scan_with(rocksdb::ReadOptions options, const Key& from, const Key& to, size_t limit,
+                                      bool& incomplete) {
   StoreRows out;
   std::string_view end = std::min<std::string_view>(to, kStoreReservedPrefix);
   if (from >= end || limit == 0) return out;
@@ -243,8 +232,7 @@ Result<StoreFiles> Database::checkpoint(uint64_t tag, Position at) {
   {
     std::lock_guard lock(mutex_);
     if (checkpoints_.contains(tag))
-      return Error(Code::kExists,
-                   "checkpoint " + std::to_string(tag) + " of this store is still held");
+      return Error(Code::kExists, "checkpoint " + std::to_string(tag) + " of this store is still held");
   }
   std::string dir = checkpoint_dir(tag);
   HR_TRY(make_directories(node_->env(), dir_ + "/checkpoints"));
@@ -295,8 +283,7 @@ Result<StoreFiles> Database::export_files(const std::string& dir, Position at,
                              .largest_sequence = file.largest_seqno,
                              .smallest_key = file.smallestkey,
                              .largest_key = file.largestkey};
-    out.files.push_back(
-        {.name = one.name, .size = one.size, .crc = one.crc, .import = encode_durable(import)});
+    out.files.push_back({.name = one.name, .size = one.size, .crc = one.crc, .import = encode_durable(import)});
     HR_ASSERT(paths.emplace(one.name, path).second);
   }
   out.import = encode_durable(StoreImport{.kind = std::string(kRocksDbStoreKind),
@@ -326,8 +313,7 @@ Result<Database::Known> Database::identify(const std::string& path, uint64_t siz
   return Known{.name = std::move(name), .size = size, .crc = crc};
 }
 
-Result<Buffer> Database::read_file(uint64_t tag, const std::string& name, uint64_t offset,
-                                   uint64_t length) {
+Result<Buffer> Database::read_file(uint64_t tag, const std::string& name, uint64_t offset, uint64_t length) {
   std::string path;
   {
     std::lock_guard lock(mutex_);

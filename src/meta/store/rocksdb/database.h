@@ -31,11 +31,9 @@ struct ImportedFile {
 class Database {
  public:
   // In a fresh directory under parent. Not open yet: open_empty() or open_imported() follows.
-  [[nodiscard]] static Result<std::shared_ptr<Database>> make(std::shared_ptr<RocksDbNode> node,
-                                                              std::string parent,
+  [[nodiscard]] static Result<std::shared_ptr<Database>> make(std::shared_ptr<RocksDbNode> node, std::string parent,
                                                               const std::string& name);
-  Database(std::shared_ptr<RocksDbNode> node, std::string parent, std::string dir,
-           const std::string& name);
+  Database(std::shared_ptr<RocksDbNode> node, std::string parent, std::string dir, const std::string& name);
   ~Database();
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
@@ -48,8 +46,7 @@ class Database {
   [[nodiscard]] Found get_now(const Key& key, RowValue& value);
   [[nodiscard]] Result<std::optional<RowValue>> get(const Key& key);
   // Nothing when a block is not in memory.
-  [[nodiscard]] std::optional<Result<StoreRows>> scan_now(const Key& from, const Key& to,
-                                                          size_t limit);
+  [[nodiscard]] std::optional<Result<StoreRows>> scan_now(const Key& from, const Key& to, size_t limit);
   [[nodiscard]] Result<StoreRows> scan(const Key& from, const Key& to, size_t limit);
 
   [[nodiscard]] rocksdb::ColumnFamilyHandle* rows() const { return rows_; }
@@ -59,8 +56,7 @@ class Database {
   [[nodiscard]] Result<void> write(rocksdb::WriteBatch& batch);
 
   [[nodiscard]] Result<StoreFiles> checkpoint(uint64_t tag, Position at);
-  [[nodiscard]] Result<Buffer> read_file(uint64_t tag, const std::string& name, uint64_t offset,
-                                         uint64_t length);
+  [[nodiscard]] Result<Buffer> read_file(uint64_t tag, const std::string& name, uint64_t offset, uint64_t length);
   [[nodiscard]] Result<void> release(uint64_t tag);
 
  private:
@@ -73,8 +69,8 @@ class Database {
 
   [[nodiscard]] Result<void> open_database();
   [[nodiscard]] rocksdb::ReadOptions read_options() const;
-  [[nodiscard]] Result<StoreRows> scan_with(rocksdb::ReadOptions options, const Key& from,
-                                            const Key& to, size_t limit, bool& incomplete);
+  [[nodiscard]] Result<StoreRows> scan_with(rocksdb::ReadOptions options, const Key& from, const Key& to, size_t limit,
+                                            bool& incomplete);
   void recover();
   [[nodiscard]] Result<Known> identify(const std::string& path, uint64_t size);
   [[nodiscard]] Result<StoreFiles> export_files(const std::string& dir, Position at,

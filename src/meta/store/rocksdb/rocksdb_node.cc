@@ -11,8 +11,7 @@ namespace headrace {
 
 namespace {
 
-constexpr uint64_t kTargetFile =
-    15 * kMiB;  // so that an SST, index and filter included, fits a 16 MiB segment
+constexpr uint64_t kTargetFile = 15 * kMiB;  // so that an SST, index and filter included, fits a 16 MiB segment
 
 class SilentLogger final : public rocksdb::Logger {
  public:
@@ -45,8 +44,7 @@ class UnsyncedDirectory final : public rocksdb::FSDirectory {
 
 class UnsyncedFileSystem final : public rocksdb::FileSystemWrapper {
  public:
-  explicit UnsyncedFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base)
-      : FileSystemWrapper(base) {}
+  explicit UnsyncedFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base) : FileSystemWrapper(base) {}
   const char* Name() const override { return "headrace-unsynced"; }
 
   rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
@@ -58,8 +56,7 @@ class UnsyncedFileSystem final : public rocksdb::FileSystemWrapper {
     return status;
   }
   rocksdb::IOStatus NewDirectory(const std::string&, const rocksdb::IOOptions&,
-                                 std::unique_ptr<rocksdb::FSDirectory>* result,
-                                 rocksdb::IODebugContext*) override {
+                                 std::unique_ptr<rocksdb::FSDirectory>* result, rocksdb::IODebugContext*) override {
     *result = std::make_unique<UnsyncedDirectory>();
     return rocksdb::IOStatus::OK();
   }
@@ -69,8 +66,8 @@ class UnsyncedFileSystem final : public rocksdb::FileSystemWrapper {
 class IdentityCollector final : public rocksdb::TablePropertiesCollector {
  public:
   explicit IdentityCollector(std::string name) : name_(std::move(name)) {}
-  rocksdb::Status AddUserKey(const rocksdb::Slice&, const rocksdb::Slice&, rocksdb::EntryType,
-                             rocksdb::SequenceNumber, uint64_t) override {
+  rocksdb::Status AddUserKey(const rocksdb::Slice&, const rocksdb::Slice&, rocksdb::EntryType, rocksdb::SequenceNumber,
+                             uint64_t) override {
     return rocksdb::Status::OK();
   }
   rocksdb::Status Finish(rocksdb::UserCollectedProperties* properties) override {
@@ -78,9 +75,7 @@ class IdentityCollector final : public rocksdb::TablePropertiesCollector {
     properties->emplace("headrace.store", name_);
     return rocksdb::Status::OK();
   }
-  rocksdb::UserCollectedProperties GetReadableProperties() const override {
-    return {{"headrace.store", name_}};
-  }
+  rocksdb::UserCollectedProperties GetReadableProperties() const override { return {{"headrace.store", name_}}; }
   const char* Name() const override { return "headrace-identity"; }
 
  private:
@@ -103,8 +98,7 @@ class IdentityFactory final : public rocksdb::TablePropertiesCollectorFactory {
 
 RocksDbNode::RocksDbNode(RocksDbOptions options)
     : options_(options),
-      env_(rocksdb::NewCompositeEnv(
-          std::make_shared<UnsyncedFileSystem>(rocksdb::Env::Default()->GetFileSystem()))),
+      env_(rocksdb::NewCompositeEnv(std::make_shared<UnsyncedFileSystem>(rocksdb::Env::Default()->GetFileSystem()))),
       cache_(rocksdb::NewLRUCache(options.block_cache, /*num_shard_bits=*/4,
                                   /*strict_capacity_limit=*/false,
                                   /*high_pri_pool_ratio=*/0.25)),

@@ -32,8 +32,7 @@ class RocksDbStoreFactory final : public StoreFactory {
   RocksDbStoreFactory(Blocking& blocking, std::string base_dir, std::shared_ptr<RocksDbNode> node);
 
   Task<Result<std::unique_ptr<Store>>> create(std::string name) override;
-  Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files,
-                                              FetchFile fetch) override;
+  Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files, FetchFile fetch) override;
   // Removes whatever an earlier process left under base_dir. Before the first create() or import()
   // of any factory there.
   [[nodiscard]] Task<Result<void>> remove_leftovers();
