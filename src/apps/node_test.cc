@@ -418,7 +418,7 @@ TEST_F(NodeTest, ObjectsThatAreMostlyDeadAreRewrittenAndCollected) {
   };
   const uint64_t before = bytes_in_objects();
   EXPECT_GT(before, 19 * kMiB);
-  world.run_for(seconds(300));  // manifests are published meanwhile, and the horizon passes
+  world.run_for(seconds(1200));  // manifests are published meanwhile, and the horizon passes
   EXPECT_GT(node.node->tier().status().upload.rewritten, 0u) << node.node->tier().status().rewrite_error;
   EXPECT_LT(bytes_in_objects(), 5 * kMiB);
   ASSERT_TRUE(world.run(node.node->tier().spin_down()).ok());

@@ -196,8 +196,6 @@ Task<Result<void>> Target::recover() {
     if (!whole) table_.erase(record.fragment);
   }
   if (Result<void> taken = take_space(); !taken) {
-    space_ = ExtentAllocator(static_cast<uint32_t>(superblock_.capacity / kBlock),
-                             static_cast<uint32_t>(superblock_.capacity / kBlock * 3 / 100));
     lose_log(taken.error().message());
     co_return Result<void>();
   }
@@ -351,15 +349,20 @@ Task<bool> Target::fragment_is_whole(FragmentName name) {
 }
 
 Result<void> Target::take_space() {
+  const auto blocks = static_cast<uint32_t>(superblock_.capacity / kBlock);
+  const ExtentAllocator all_free(blocks, blocks * 3 / 100);
+  space_ = all_free;
   std::vector<std::pair<uint32_t, uint32_t>> extents;
   extents.reserve(table_.size());
   table_.for_each([&](const FragmentEntry& entry) { extents.emplace_back(entry.block, extent_blocks(entry)); });
   for (const auto& [id, run] : runs_)
     for (const Chunk& chunk : run->chunks) extents.emplace_back(chunk.block, chunk.blocks);
   std::ranges::sort(extents);
-  for (auto [block, blocks] : extents)
-    if (!space_.take(block, blocks))
+  for (auto [block, length] : extents)
+    if (!space_.take(block, length)) {
+      space_ = all_free;
       return Error(Code::kCorrupt, "two things claim the same space; " + replace_hint(superblock_.number));
+    }
   return {};
 }
 

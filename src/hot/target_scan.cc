@@ -92,6 +92,8 @@ Task<Result<std::vector<FragmentEntry>>> Target::scan(std::function<bool()> want
 Task<Result<void>> Target::adopt(std::vector<FragmentEntry> confirmed,
                                  std::vector<std::pair<PartitionId, PartitionEpoch>> promises) {
   HR_ASSERT(scannable());
+  // An earlier attempt may have ended when it was written.
+  table_ = FragmentTable();
   for (const auto& [partition, epoch] : promises) promises_[partition] = std::max(promises_[partition], epoch);
   for (const FragmentEntry& entry : confirmed) {
     const bool fresh = table_.insert(entry);

@@ -810,6 +810,10 @@ TEST_F(TargetTest, BadInputALostLogOrTableIsScannedForFragments) {
     std::vector<FragmentEntry> kept;
     for (const FragmentEntry& one : *found)
       if (one.name.segment != all[3].segment && one.name.segment != all[7].segment) kept.push_back(one);
+    machine.disk().options.write_fails = 1;  // and then again
+    EXPECT_FALSE(world.run(target->adopt(kept, {{kPartition, PartitionEpoch(5)}})).ok());
+    EXPECT_TRUE(target->scannable());
+    machine.disk().options.write_fails = 0;
     ASSERT_TRUE(world.run(target->adopt(kept, {{kPartition, PartitionEpoch(5)}})).ok());
     EXPECT_FALSE(target->fenced());
     EXPECT_GT(target->generation(), generation);
