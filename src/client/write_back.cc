@@ -595,8 +595,30 @@ Task<Result<std::vector<WriteBack::Written>>> WriteBack::write_segments(JobRef j
   co_return written;
 }
 
+// The place of a segment among those being written. One that met a full target goes before all that came later: they
+// would take the room that is made for it, piece by piece, and it needs as much on every target.
+class WriteBack::InTurn {
+ public:
+  explicit InTurn(WriteBack& self) : self_(self), number_(++self.segments_begun_) {}
+  InTurn(const InTurn&) = delete;
+  InTurn& operator=(const InTurn&) = delete;
+  ~InTurn() {
+    if (self_.short_of_room_.erase(number_) != 0) Scheduler::current().wake_all(self_.room_);
+  }
+  void wants_room() { self_.short_of_room_.insert(number_); }
+  [[nodiscard]] Task<void> come() {
+    while (!self_.short_of_room_.empty() && *self_.short_of_room_.begin() < number_) co_await ListWait(self_.room_);
+  }
+
+ private:
+  WriteBack& self_;
+  uint64_t number_;
+};
+
 Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef session, Slot home, Buffer data) {
-  const Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
+  InTurn turn(*this);
+  co_await turn.come();
+  Nanos deadline = env_.clock.now() + ClientSessions::kPatience;
   Nanos pause = milliseconds(10);
   bool crowded = false;
   for (int attempt = 0;; ++attempt) {
@@ -621,10 +643,16 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
     // A full target: what was reserved before it was full is no good either. The partition says when the hot tier is
     // full for good.
     crowded = reservation.ok() && code == Code::kNoSpace;
-    if (crowded) session->abandon_reservations();
+    if (crowded) {
+      session->abandon_reservations();
+      turn.wants_room();
+    }
     const bool final = code == Code::kReadOnly || code == Code::kStale || code == Code::kBusy ||
                        (code == Code::kNoSpace && attempt >= (reservation.ok() ? kFullTargetAttempts : 2));
     if (final || env_.clock.now() >= deadline) co_return std::move(placement).error().within("write a segment");
+    const Nanos before = env_.clock.now();
+    co_await turn.come();
+    deadline = deadline + (env_.clock.now() - before);
     co_await env_.clock.sleep(pause);
     pause = std::min(pause * 2, seconds(2));
   }

@@ -25,6 +25,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -116,6 +117,7 @@ class WriteBack {
     Event done;
   };
   using JobRef = std::shared_ptr<Job>;
+  class InTurn;
   struct Written {
     CommitSegment segment;
     Capability capability;
@@ -186,6 +188,9 @@ class WriteBack {
   WaitList writers_;
   Event kicked_;
   std::map<PartitionId, std::deque<FileRef>> queues_;  // by age of their oldest bytes
+  uint64_t segments_begun_ = 0;
+  std::set<uint64_t> short_of_room_;  // of those being written
+  WaitList room_;                     // those that came after one of them
   std::shared_ptr<Semaphore> slots_ = std::make_shared<Semaphore>(kSegmentsInFlight);
   Counters counters_;
 };

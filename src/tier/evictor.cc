@@ -72,15 +72,17 @@ Task<Result<void>> Evictor::round(bool wanted_anyway) {
     co_return {};
   }
   const uint64_t low = usage.capacity / 100 * options_.low_percent;
-  uint64_t wanted = usage.claimed() > low ? usage.claimed() - low : 0;
+  auto beyond = [](uint64_t is, uint64_t allowed) { return is > allowed ? is - allowed : 0; };
   // Someone waits although less is in use than the watermark says: a few segments make room.
-  if (wanted_anyway) wanted = std::max(wanted, usage.capacity / 100 * (100 - options_.high_percent));
+  const uint64_t few = wanted_anyway ? usage.capacity / 100 * (100 - options_.high_percent) : 0;
+  uint64_t wanted = std::max(beyond(usage.claimed(), low), few);
   uint64_t dropped = 0;
-  // What others freed meanwhile need not be dropped any more.
+  // What others freed meanwhile need not be dropped any more. A claim that was given up is no freed byte, and makes no
+  // room on a target that is full.
   auto left = [&]() -> uint64_t {
-    const uint64_t here = usage_().claimed() + dropped;
-    const uint64_t elsewhere = usage.claimed() > here ? usage.claimed() - here : 0;
-    return wanted > dropped + elsewhere ? wanted - dropped - elsewhere : 0;
+    const HotUsage now = usage_();
+    const uint64_t elsewhere = beyond(usage.used, now.used + dropped);
+    return std::min(beyond(wanted, dropped), std::max(beyond(now.claimed(), low), beyond(few, dropped + elsewhere)));
   };
   HR_CO_TRY(dropped, co_await drop(wanted));
   if (left() > 0 && help_.push) {
