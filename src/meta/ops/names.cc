@@ -258,7 +258,8 @@ struct RenameOp {
     co_return DentryRow{reply.attributes.id, reply.attributes.type, 0};
   }
 
-  // A directory must not move below itself. The rename lock makes the answer hold until this commits.
+  // A directory must not move below itself. The rename lock makes the answer hold until this commits; before it is
+  // held, a rename that is decided may not have reached the parents that it sets.
   Task<Result<void>> check_ancestry(Transaction& txn, FileId moved, FileId below) {
     Partition& partition = txn.partition();
     FileId at = below;
@@ -292,13 +293,7 @@ struct RenameOp {
       return s;
     };
     auto moves = [between](const DentryRow& entry) { return between && entry.type == FileType::kDirectory; };
-    auto check = [this, &txn, a, b, moves]() -> Task<Result<void>> {
-      return check_exchange(txn, a, b, moves(a), moves(b));
-    };
-    if (moves(a) || moves(b)) {
-      add(StepKind::kLockRename, kRootFile);
-      HR_CO_TRY(co_await check());
-    }
+    if (moves(a) || moves(b)) add(StepKind::kLockRename, kRootFile);
     add(moves(a) ? StepKind::kSetParent : StepKind::kLinkCount, a.file).directory = request.to_parent;
     add(moves(b) ? StepKind::kSetParent : StepKind::kLinkCount, b.file).directory = request.from_parent;
     auto put = [&add](FileId parent, const std::string& name, const DentryRow& now_there, const DentryRow& then) {
@@ -312,21 +307,13 @@ struct RenameOp {
     put(request.from_parent, request.from_name, a, b);
     put(request.to_parent, request.to_name, b, a);
     HR_CO_TRY(std::vector<Attributes> done, co_await run_steps(txn, steps));
-    // Once more, now that the lock is held: another rename may have come between.
-    if (moves(a) || moves(b)) {
-      HR_CO_TRY(co_await check());
-    }
-    co_return UnlinkReply{};
-  }
-
-  Task<Result<void>> check_exchange(Transaction& txn, DentryRow a, DentryRow b, bool a_moves, bool b_moves) {
-    if (a_moves) {
+    if (moves(a)) {
       HR_CO_TRY(co_await check_ancestry(txn, a.file, request.to_parent));
     }
-    if (b_moves) {
+    if (moves(b)) {
       HR_CO_TRY(co_await check_ancestry(txn, b.file, request.from_parent));
     }
-    co_return {};
+    co_return UnlinkReply{};
   }
 
   Task<Result<UnlinkReply>> run(Transaction& txn) {
@@ -360,10 +347,7 @@ struct RenameOp {
     };
     bool between = request.from_parent != request.to_parent;
     std::vector<Step> steps;
-    if (directory && between) {
-      steps.push_back(step(StepKind::kLockRename, kRootFile));
-      HR_CO_TRY(co_await check_ancestry(txn, moved.file, request.to_parent));
-    }
+    if (directory && between) steps.push_back(step(StepKind::kLockRename, kRootFile));
     if (old.ok()) {
       Step gone =
           step(old->type == FileType::kDirectory ? StepKind::kRemoveDirectory : StepKind::kLinkCount, old->file);
@@ -387,7 +371,6 @@ struct RenameOp {
     steps.push_back(insert);
     steps.push_back(remove);
     HR_CO_TRY(std::vector<Attributes> done, co_await run_steps(txn, steps));
-    // Once more, now that the lock is held: another rename may have come between.
     if (directory && between) {
       HR_CO_TRY(co_await check_ancestry(txn, moved.file, request.to_parent));
     }

@@ -21,6 +21,8 @@ struct Coordinator2 : OnePartition {
     handlers.on<Prepare>([this](Prepare r, CallInfo) { return prepare_there(std::move(r)); });
     handlers.on<Finish>([this](Finish r, CallInfo) { return finish_there(r); });
     handlers.on<Decision>([this](Decision r, CallInfo) { return decision(*partition, r); });
+    handlers.on<ParentOf>([this](ParentOf r, CallInfo) { return parent_there(r); });
+    handlers.on<Lookup>([](Lookup, CallInfo) { return nothing_there(); });
   }
   ~Coordinator2() { (void)world.run_until(partition->stop()); }  // it tells us until then
   Task<Result<StepsReply>> prepare_there(Prepare request) {
@@ -32,7 +34,9 @@ struct Coordinator2 : OnePartition {
         attributes = step.attributes;
         attributes.id = FileId(step.slot, 1000 + next_there++);
         attributes.type = FileType::kDirectory;
+        parents[attributes.id] = step.attributes.parent;
       }
+      if (step.kind == StepKind::kSetParent) moves[request.transaction] = {step.file, step.directory};
       reply.attributes.push_back(attributes);
     }
     co_return reply;
@@ -42,8 +46,12 @@ struct Coordinator2 : OnePartition {
     const bool fresh = std::find(asked.begin(), asked.end(), request.transaction) == asked.end();
     if (fresh) asked.push_back(request.transaction);
     if (deaf && !may_hear.contains(request.transaction)) co_return Error(Code::kUnavailable, "not now");
+    if (auto move = moves.find(request.transaction); move != moves.end())
+      parents[move->second.first] = move->second.second;
     co_return Empty{};
   }
+  Task<Result<ParentOfReply>> parent_there(ParentOf request) { co_return ParentOfReply{parents.at(request.directory)}; }
+  static Task<Result<EntryReply>> nothing_there() { co_return Error(Code::kNotFound, "no such name"); }
   // Whose inode lives there, or here.
   FileId make_directory(bool there) {
     for (;;) {
@@ -65,13 +73,14 @@ struct Coordinator2 : OnePartition {
       code = reply.code();
     }
   };
-  void move(FileId directory, FileId below, std::optional<Code>& code) {
+  void move(FileId directory, FileId below, std::optional<Code>& code, FileId from = kRootFile) {
     Rename request;
     request.ticket = me.next();
-    request.from_parent = kRootFile;
+    request.from_parent = from;
     request.from_name = names[directory];
     request.to_parent = below;
     request.to_name = "moved" + std::to_string(next_name++);
+    names[directory] = request.to_name;
     partition->scope().spawn(Moving::run(*this, std::move(request), code));
   }
 
@@ -80,6 +89,8 @@ struct Coordinator2 : OnePartition {
   uint64_t next_there = 0;
   uint64_t prepares = 0;
   std::map<FileId, std::string> names;
+  std::map<FileId, FileId> parents;                          // of the other partition's directories
+  std::map<TransactionId, std::pair<FileId, FileId>> moves;  // that it prepared: who, to where
   bool deaf = false;
   std::set<TransactionId> may_hear;
   std::vector<TransactionId> asked;  // in the order in which they were told first
@@ -107,6 +118,29 @@ TEST(TwoPhase, TheNextRenameOfADirectoryWaitsUntilAllHaveHeardOfTheLast) {
   p.may_hear.insert(p.asked.front());
   p.world.run_for(seconds(2));
   EXPECT_EQ(second, Code::kOk);
+}
+
+// Neither may the next one be refused for what was before.
+TEST(TwoPhase, AMoveIsNotRefusedForAParentThatTheLastMoveHasChanged) {
+  std::optional<Code> into, out, below;
+  Coordinator2 p(3);
+  FileId outer = p.make_directory(false);
+  FileId inner = p.make_directory(true);
+  p.move(inner, outer, into);
+  p.world.run_for(seconds(2));
+  ASSERT_EQ(into, Code::kOk);
+  ASSERT_EQ(p.parents[inner], outer);
+  p.asked.clear();
+  p.deaf = true;
+  p.move(inner, kRootFile, out, outer);
+  p.world.run_for(seconds(2));
+  EXPECT_EQ(out, Code::kOk) << "it is decided";
+  p.move(outer, inner, below);
+  p.world.run_for(seconds(2));
+  EXPECT_EQ(below, std::nullopt) << "the parent of the first is not what it will be";
+  p.may_hear.insert(p.asked.front());
+  p.world.run_for(seconds(2));
+  EXPECT_EQ(below, Code::kOk);
 }
 
 class ToldAgain : public testing::TestWithParam<bool> {};
