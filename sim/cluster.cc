@@ -21,7 +21,8 @@ ClusterShape ClusterShape::draw(Random& random) {
       shape.targets = 4;
       break;
   }
-  shape.bad_targets = static_cast<uint32_t>(random.between(0, shape.protection.parity));
+  shape.bad_targets =
+      random.chance(1, 2) ? shape.protection.parity : static_cast<uint32_t>(random.between(0, shape.protection.parity));
   shape.partitions.checkpoint_bytes = random.chance(1, 2) ? 16 * kKiB : 256 * kKiB;
   shape.partitions.checkpoint_interval = milliseconds(static_cast<int64_t>(random.between(500, 10'000)));
   shape.partitions.cut_patience = seconds(10);

@@ -13,6 +13,10 @@ namespace {
 
 constexpr Nanos kPatience = seconds(400);  // for anything that must come right in calm
 
+std::string target_path(uint32_t number) {
+  return fmt::format("/state/targets/t{}/target.dat", number);
+}
+
 class Scenario {
  public:
   Scenario(World& world, const ScenarioOptions& options)
@@ -31,7 +35,7 @@ class Scenario {
     uint32_t bad = cluster_.shape.bad_targets;
     cluster_.node_machine().disk().options.eligible = [bad](const std::string& path) {
       for (uint32_t i = 0; i < bad; ++i)
-        if (path == fmt::format("/state/targets/t{}/target.dat", i)) return true;
+        if (path == target_path(i)) return true;
       return false;
     };
   }
@@ -56,6 +60,8 @@ class Scenario {
   Task<void> move();
   Task<void> lagging_take_over();
   Task<void> replace_a_target();
+  Task<void> one_target_hangs();
+  void lose_target(uint32_t number);
   Task<bool> push_all();
   Task<bool> spin_down();
   Task<void> ask_for_spin_down(NodeProcess* node, std::optional<Result<void>>* into);
@@ -84,6 +90,7 @@ class Scenario {
   std::string stage_ = "start";
   bool storm_ = false;
   bool disk_faults_ = false;
+  bool one_hangs_ = false;
   Event storm_begins_;
 };
 
@@ -149,8 +156,9 @@ Task<void> Scenario::fault() {
     // A device that does not come back.
     if (!disk_faults_) co_return;
     if (node.running()) node.crash(CrashKind::kPower);
-    std::string path = fmt::format("/state/targets/t{}/target.dat", random_.below(cluster_.shape.bad_targets));
-    if (node.disk().erase(path)) world_.faults().note("disk.lost");
+    lose_target(static_cast<uint32_t>(random_.below(cluster_.shape.bad_targets)));
+  } else if (dice < 33) {
+    co_await one_target_hangs();
   } else if (dice < 40) {
     int client = any_client();
     cluster_.crash_client(client, random_.chance(1, 2) ? CrashKind::kProcess : CrashKind::kPower);
@@ -222,7 +230,7 @@ Task<void> Scenario::fault() {
     (void)co_await ask(process, drop_from);
   } else if (dice < 94 && disk_faults_) {
     // A block at rest goes bad.
-    std::string path = fmt::format("/state/targets/t{}/target.dat", random_.below(cluster_.shape.bad_targets));
+    std::string path = target_path(static_cast<uint32_t>(random_.below(cluster_.shape.bad_targets)));
     uint64_t size = node.disk().file_size(path);
     if (size == 0) co_return;
     for (int i = 0; i < 20; ++i) {
@@ -255,6 +263,7 @@ Task<void> Scenario::round(int number) {
     storm_begins_.set();
   }
   co_await world_.clock().sleep(between_ms(4'000, 16'000));
+  while (one_hangs_) co_await world_.clock().sleep(milliseconds(100));
   storm_ = false;
   storm_begins_.reset();
 }
@@ -270,6 +279,7 @@ Task<void> Scenario::calm() {
     world_.faults().set(point, 0);
   world_.network().heal();
   cluster_.node_machine().disk().options.slow_factor = 1;
+  cluster_.node_machine().disk().options.slow = {};
   cluster_.node_machine().disk().options.capacity = 64 * kGiB;
   if (NodeProcess* node = cluster_.node()) node->bucket().down(false);
   bool on = co_await wait("a serving node", [this] { return cluster_.node() != nullptr; });
@@ -330,6 +340,48 @@ Task<void> Scenario::verify(std::string when) {
   stage_ = "verify " + when;
   log(stage_);
   co_await let_observer([this, when](Client& fs) { return work_.verify(fs, when); }, "verification " + when);
+}
+
+void Scenario::lose_target(uint32_t number) {
+  if (cluster_.node_machine().disk().erase(target_path(number))) world_.faults().note("disk.lost");
+}
+
+// For longer than appends to it are waited for; then, perhaps, all that may be lost are. It is one that keeps a journal
+// together with those: what was acknowledged without it would be lost.
+Task<void> Scenario::one_target_hangs() {
+  NodeProcess* process = cluster_.node();
+  if (process == nullptr) co_return;
+  const uint32_t bad = cluster_.shape.bad_targets;
+  std::map<TargetId, uint32_t> numbers;
+  for (const TargetInfo& target : process->node().map().targets) numbers[target.id] = target.number;
+  std::vector<uint32_t> hanging;
+  for (const auto& [id, partition] : process->node().partitions().all()) {
+    if (partition->journal().record().runs.empty()) continue;
+    uint32_t among = 0;
+    std::optional<uint32_t> other;
+    for (TargetId copy : partition->journal().record().runs.back().copies) {
+      const uint32_t number = numbers[copy];
+      if (number < bad)
+        ++among;
+      else
+        other = number;
+    }
+    if (among == bad && other) hanging.push_back(*other);
+  }
+  if (hanging.empty()) co_return;
+  const std::string path = target_path(hanging[random_.below(hanging.size())]);
+  world_.faults().note("disk.one_hangs");
+  DiskOptions& disk = cluster_.node_machine().disk().options;
+  disk.slow = [path](const std::string& file) { return file == path; };
+  disk.slow_factor = 50'000;
+  one_hangs_ = true;
+  co_await world_.clock().sleep(between_ms(11'000, 19'000));
+  one_hangs_ = false;
+  disk.slow_factor = 1;
+  disk.slow = {};
+  if (!disk_faults_ || random_.chance(1, 3)) co_return;
+  if (cluster_.node_machine().running()) cluster_.node_machine().crash(CrashKind::kPower);
+  for (uint32_t i = 0; i < bad; ++i) lose_target(i);
 }
 
 Task<void> Scenario::replace_a_target() {
@@ -708,6 +760,7 @@ const std::vector<std::string>& required_counts() {
       "fault.disk.lost",
       "fault.disk.full",
       "fault.disk.hangs",
+      "fault.disk.one_hangs",
       "fault.node.frozen",
       "fault.target.replaced",
       "fault.net.duplicate",

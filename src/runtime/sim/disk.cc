@@ -128,7 +128,7 @@ class SimFile final : public File, public WriteThrough {
 Task<Result<size_t>> SimFile::read(uint64_t offset, Buffer into) {
   if (const char* what = misaligned(offset, into))
     co_return Error(Code::kInvalid, path_ + ": direct read with an unaligned " + what);
-  co_await disk_.work(SimDisk::Op::kRead, into.size());
+  co_await disk_.work(SimDisk::Op::kRead, into.size(), path_);
   if (inode_->dead()) co_return gone();
   if (disk_.fault(disk_.points_.read_fails, disk_.options.read_fails, path_)) co_return failed("read");
   if (!inode_->readable(offset, into.size())) co_return Error(Code::kIo, path_ + ": unreadable sector");
@@ -148,7 +148,7 @@ Task<Result<void>> SimFile::write(uint64_t offset, std::vector<Buffer> pieces) {
 
 Task<Result<void>> SimFile::write_through(uint64_t offset, std::vector<Buffer> pieces) {
   HR_CO_TRY(auto became, co_await put(offset, std::move(pieces)));
-  co_await disk_.work(SimDisk::Op::kFlush, 0);
+  co_await disk_.work(SimDisk::Op::kFlush, 0, path_);
   if (inode_->dead()) co_return gone();
   if (disk_.fault(disk_.points_.flush_fails, disk_.options.flush_fails, path_)) {
     inode_->tear(disk_.core_.disk);
@@ -180,7 +180,7 @@ Task<Result<std::pair<uint64_t, uint64_t>>> SimFile::put(uint64_t offset, std::v
     filled += piece.size();
   }
   InFlight flight(disk_, inode_, offset, std::move(bytes));
-  co_await disk_.work(SimDisk::Op::kWrite, total);
+  co_await disk_.work(SimDisk::Op::kWrite, total, path_);
   flight.arrive();
   if (inode_->dead()) co_return gone();
   if (disk_.fault(disk_.points_.write_fails, disk_.options.write_fails, path_)) {
@@ -214,7 +214,7 @@ void SimFile::write_arrives(uint64_t offset, ByteView bytes) {
 
 Task<Result<void>> SimFile::flush() {
   uint64_t mark = inode_->mark();  // what is written while we flush is not covered
-  co_await disk_.work(SimDisk::Op::kFlush, 0);
+  co_await disk_.work(SimDisk::Op::kFlush, 0, path_);
   if (inode_->dead()) co_return gone();
   if (disk_.fault(disk_.points_.flush_fails, disk_.options.flush_fails, path_)) {
     inode_->tear(disk_.core_.disk);
@@ -227,20 +227,20 @@ Task<Result<void>> SimFile::flush() {
 }
 
 Task<Result<uint64_t>> SimFile::size() {
-  co_await disk_.work(SimDisk::Op::kName, 0);
+  co_await disk_.work(SimDisk::Op::kName, 0, path_);
   if (inode_->dead()) co_return gone();
   co_return inode_->size();
 }
 
 Task<Result<void>> SimFile::reserve(uint64_t offset, uint64_t size) {
   if (offset + size > inode_->size()) co_return co_await resize(offset + size);
-  co_await disk_.work(SimDisk::Op::kName, 0);
+  co_await disk_.work(SimDisk::Op::kName, 0, path_);
   if (inode_->dead()) co_return gone();
   co_return Result<void>();
 }
 
 Task<Result<void>> SimFile::resize(uint64_t size) {
-  co_await disk_.work(SimDisk::Op::kName, 0);
+  co_await disk_.work(SimDisk::Op::kName, 0, path_);
   if (inode_->dead()) co_return gone();
   if (size > inode_->size() && disk_.used_bytes() + (size - inode_->size()) > disk_.options.capacity)
     co_return Error(Code::kNoSpace, path_ + ": the disk of " + disk_.machine_ + " is full");
@@ -303,7 +303,7 @@ bool SimDisk::fault(FaultPoint& point, double own, const std::string& path) {
   return true;
 }
 
-Clock::Sleep SimDisk::work(Op op, uint64_t bytes) {
+Clock::Sleep SimDisk::work(Op op, uint64_t bytes, const std::string& path) {
   ++operations_;
   Nanos base = op == Op::kRead    ? options.read_latency
                : op == Op::kWrite ? options.write_latency
@@ -316,8 +316,8 @@ Clock::Sleep SimDisk::work(Op op, uint64_t bytes) {
   if (core_.disk.chance(1, 100)) took *= 20;
   // A device that stood still goes on: what it was asked meanwhile does not last for minutes.
   constexpr double kLongest = 15e9;
-  return core_.clock.sleep(
-      Nanos{static_cast<int64_t>(std::min(static_cast<double>(took) * options.slow_factor, kLongest))});
+  const double factor = !options.slow || options.slow(path) ? options.slow_factor : 1;
+  return core_.clock.sleep(Nanos{static_cast<int64_t>(std::min(static_cast<double>(took) * factor, kLongest))});
 }
 
 void SimDisk::change(NameChange change) {

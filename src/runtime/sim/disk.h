@@ -40,7 +40,8 @@ struct DiskOptions {
   Nanos flush_latency = microseconds(400);
   Nanos name_latency = microseconds(50);  // open, remove, rename, list
   Nanos per_mib = microseconds(500);
-  double slow_factor = 1;         // multiplies all of them
+  double slow_factor = 1;  // multiplies all of them, of the files that `slow` names; empty: of all
+  std::function<bool(const std::string& path)> slow;
   uint64_t capacity = 64 * kGiB;  // sum of file sizes; beyond it kNoSpace
 
   double read_fails = 0;
@@ -122,7 +123,7 @@ class SimDisk final : public Disk {
   };
 
   [[nodiscard]] bool fault(FaultPoint& point, double own, const std::string& path);
-  [[nodiscard]] Clock::Sleep work(Op op, uint64_t bytes);
+  [[nodiscard]] Clock::Sleep work(Op op, uint64_t bytes, const std::string& path = {});
   void change(NameChange change);
   void make_names_durable(const std::string& directory);
   void kill_all();
