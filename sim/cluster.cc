@@ -79,6 +79,14 @@ Task<void> NodeProcess::run() {
   co_await never_.wait();
 }
 
+void NodeProcess::tell(const NodeEvent& event) {
+  cluster_.world.probe("node." + event.name);
+  if (event.name != "target_lost") return;
+  for (const auto& [field, value] : event.fields)
+    if (field == "target" && std::stoul(value.substr(1)) >= cluster_.shape.bad_targets && cluster_.on_good_target_lost)
+      cluster_.on_good_target_lost(value);
+}
+
 bool NodeProcess::partitions_serve() {
   for (const auto& [id, partition] : node_->partitions().all())
     if (!partition->serving()) {
@@ -126,7 +134,7 @@ Task<Result<void>> NodeProcess::serve() {
   options.targets = targets;
   options.tier = cluster_.shape.tier;
   options.cache_bytes = cluster_.shape.cache_bytes;
-  options.on_event = [world = &cluster_.world](const NodeEvent& event) { world->probe("node." + event.name); };
+  options.on_event = [this](const NodeEvent& event) { tell(event); };
   // Passes follow each other: what flipped at rest is met by scrub as often as by readers.
   options.keeper.scrub.first = seconds(2);
   options.keeper.scrub.pass = seconds(20);

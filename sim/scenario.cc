@@ -27,6 +27,7 @@ class Scenario {
         cluster_(world, ClusterShape::draw(random_)) {
     model_.when = [this] { return fmt::format("[{:.3f} s] ", world_.now().seconds()); };
     if (options_.verbose) model_.on_event = [this](const std::string& text) { log("  " + text); };
+    cluster_.on_good_target_lost = [this](std::string target) { model_.violation("target " + target + " is lost"); };
     cluster_.on_client_crash = [this](int client) { work_.client_crashed(client); };
     cluster_.work_of = [this](int client) { return [this, client](Client& fs) { return work_.run(client, fs); }; };
     work_.directory_write_grants = cluster_.shape.client.directory_write_grants;

@@ -161,7 +161,6 @@ Task<Result<uint64_t>> Evictor::drop(uint64_t bytes) {
           break;
         }
         cursor = location.segment;
-        if (!location.object.object || !location.placement.hot()) continue;
         if (help_.pinned && help_.pinned(location.segment)) continue;
         freed += bytes_on_targets(location);
         drop.segments.push_back(location.segment);

@@ -256,9 +256,8 @@ struct DeadObjectsOp {
     ObjectsReply reply;
     for (const auto& [key, value] : rows) {
       HR_CO_TRY(ObjectRow row, decode_durable<ObjectRow>(value));
-      if ((row.live != 0 && !mutant("collect_live_objects")) || row.death > published ||
-          txn.partition().cut_pending(row.birth, row.death))
-        continue;
+      const bool dead = (row.live == 0 && row.death <= published) || mutant("collect_live_objects");
+      if (!dead || txn.partition().cut_pending(row.birth, row.death)) continue;
       reply.objects.push_back(ObjectId(key_number(key, kKeyPrefix, 8)));
       if (reply.objects.size() == kMaxPage) break;
     }
@@ -504,7 +503,8 @@ Task<Result<UploadedReply>> handle(Partition& partition, Uploaded request, CallI
 Task<Result<SegmentsReply>> handle(Partition& partition, Droppable request, CallInfo) {
   return list_segments(partition, Table::kLocation, after_key(request.after, Table::kLocation), request.limit,
                        [](const SegmentState& state, const RowValue&) {
-                         return state.location.object.object && state.location.placement.hot();
+                         return (state.location.object.object || mutant("drop_without_object")) &&
+                                state.location.placement.hot();
                        });
 }
 
