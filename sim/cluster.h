@@ -124,7 +124,7 @@ class Cluster {
   Task<void> supervise();
   std::function<ClientProcess::Work(int)> work_of;  // for clients that come back
   std::function<void(int)> on_client_crash;
-  std::function<void(std::string)> on_good_target_lost;  // which, and how: no fault touches it, not even a lying flush
+  std::function<void(std::string)> on_good_target_lost;  // which: no fault touches it, not even a lying flush
   void crash_client(int client, CrashKind kind);
 
  private:

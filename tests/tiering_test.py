@@ -117,10 +117,10 @@ def fetch_pin_and_release(box):
         os.unlink(os.path.join(filler, f"f{i}"))
 
     def fetched():
-        # A round of the evictor that began before may drop it again: nothing is pinned yet.
         done = cluster.run("tier", "fetch", a, "--json", ok=False)
-        return done.returncode == 0 and where(a)["hot_bytes"] == where(a)["bytes"]
-    wait_until(fetched, 60, "there is room for what is fetched, and it stays", every_s=1)
+        return done.returncode == 0 and json.loads(done.stdout)
+    wait_until(fetched, 60, "there is room for what is fetched", every_s=1)
+    check(where(a)["hot_bytes"] == where(a)["bytes"], f"all of it is hot again: {where(a)}")
     cluster.run("tier", "pin", a, "--wait")
     pins = json.loads(cluster.run("tier", "pins", "--json", "--state", cluster.state).stdout)["pins"]
     check([p["path"] for p in pins] == ["/a"] and pins[0]["complete"], f"the pin is listed: {pins}")

@@ -54,6 +54,8 @@ Task<void> Evictor::loop() {
     kicked_.reset();
     Result<void> done = co_await round(kicked);
     progress_.last_error = done.ok() ? "" : done.error().text();
+    // Who asked meanwhile has the room that it made, or asks again: else one more round drops what nobody needs gone.
+    if (done.ok() && !progress_.short_of) kicked_.reset();
     // However often it is kicked, one look at all segments in a while.
     if (progress_.stuck) (void)co_await scope_.token().sleep(env_.clock, kStuckPause);
   }

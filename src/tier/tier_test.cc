@@ -513,6 +513,32 @@ TEST_P(EvictionInVain, StopsWhenOthersHaveFreedTheSpaceMeanwhile) {
 
 INSTANTIATE_TEST_SUITE_P(WhetherSomebodyWaits, EvictionInVain, testing::Bool());
 
+// Whoever asked for room while a round made it has it: no other round follows for that.
+TEST_F(TierTest, AskingWhileRoomIsMadeDropsNoMore) {
+  Rig rig(world, bucket);
+  rig.start();
+  for (uint64_t i = 0; i < 20; ++i) rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(10 * kBlock, i));
+  ASSERT_TRUE(world.run(rig.tier.push()).ok());
+  const uint64_t unit = 10 * kBlock;
+  auto hot = [&] {
+    uint64_t bytes = 0;
+    for (auto& [p, partition] : rig.node.partitions)
+      for (auto& [id, segment] : partition.segments) bytes += segment.location.placement.hot() ? unit : 0;
+    return bytes;
+  };
+  Evictor* asked = nullptr;
+  auto usage = [&] {
+    if (hot() == 20 * unit) asked->kick();  // as the round begins
+    return HotUsage{80 * unit + hot(), 100 * unit};
+  };
+  Evictor evictor(rig.node.env, rig.node.ports, usage, {}, {});
+  asked = &evictor;
+  evictor.start();
+  world.run_for(seconds(20));
+  EXPECT_EQ(hot(), 10 * unit);
+  world.run_until(evictor.stop());
+}
+
 TEST_F(TierTest, EvictionUploadsWhatIsHotOnlyWhenNothingElseIsLeftAndSparesPins) {
   Rig rig(world, bucket);
   rig.start();
