@@ -114,7 +114,7 @@ struct FileState {
   bool unnamed = false;     // made without a name and given none yet
   bool kept = false;        // the partition knows that we have it open
   bool maybe_kept = false;  // it was asked to, and nobody knows whether it does
-  uint32_t unlinking = 0;   // own removals of a name of it under way
+  uint32_t unlinking = 0;   // own removals of a name of it under way: who opens it now tells the partition
   uint32_t locked = 0;      // own removals and moves of it under way: a kernel holds its lock until they are answered
   bool forgetting = false;  // Forget is under way
   WaitList forgotten;

@@ -40,33 +40,23 @@ Error no_such_name() {
   return Error(Code::kNotFound, "no such file or directory");
 }
 
-// While an own removal of one of its names is under way: who opens it now tells the partition.
-class Unlinking {
+// Counts a request of ours in one of a file's counts while it goes on. A null file counts nothing.
+class During {
  public:
-  explicit Unlinking(FileRef file) : file_(std::move(file)) { ++file_->unlinking; }
-  Unlinking(const Unlinking&) = delete;
-  Unlinking& operator=(const Unlinking&) = delete;
-  ~Unlinking() { --file_->unlinking; }
-
- private:
-  FileRef file_;
-};
-
-// While a request goes on for which a kernel holds the lock of this directory, if it is one.
-class Locked {
- public:
-  Locked(FileRef file, FileType type) : file_(type == FileType::kDirectory ? std::move(file) : nullptr) {
-    if (file_ != nullptr) ++file_->locked;
+  During(FileRef file, uint32_t FileState::* count) : file_(std::move(file)), count_(count) {
+    if (file_ != nullptr) ++((*file_).*count_);
   }
-  Locked(const Locked&) = delete;
-  Locked& operator=(const Locked&) = delete;
-  ~Locked() {
-    if (file_ != nullptr) --file_->locked;
+  During(const During&) = delete;
+  During& operator=(const During&) = delete;
+  ~During() {
+    if (file_ != nullptr) --((*file_).*count_);
   }
 
  private:
   FileRef file_;
+  uint32_t FileState::* count_;
 };
+
 }  // namespace
 
 // One own mutation of one name, from before it is sent until its outcome is known (or the caller
@@ -395,8 +385,8 @@ Task<Result<void>> Names::unlink(FileId parent, std::string name, bool directory
   HR_CO_TRY(CachedName what, co_await resolve(where, name));
   if (!directory && unlink_here(where, name, what)) co_return Result<void>();
   FileRef file = files_.get(what.file);
-  const Unlinking unlinking(file);
-  const Locked locked(file, what.type);
+  const During unlinking(file, &FileState::unlinking);
+  const During locked(what.type == FileType::kDirectory ? file : nullptr, &FileState::locked);
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
   Change change(files_, where, name);
   HR_CO_TRY(co_await changes_.flush(where));
@@ -430,26 +420,22 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   if (there.ok() && options.no_replace) co_return Error(Code::kExists, "the new name exists");
   if (!there.ok() && options.exchange) co_return std::move(there).error();
   if (there.ok() && there->file == moved.file) co_return Result<void>();  // two names of one file: nothing happens
-  const Locked moved_locked(files_.get(moved.file), moved.type);
-  std::optional<Unlinking> unlinking;
-  std::optional<Locked> there_locked;
-  if (there.ok()) there_locked.emplace(files_.get(there->file), there->type);
-  if (there.ok() && !options.exchange) {
-    FileRef replaced = files_.get(there->file);
-    unlinking.emplace(replaced);
-  }
+  FileRef file = files_.get(moved.file);
+  // What the new name has now: it goes, or changes places.
+  FileRef met = there.ok() ? files_.get(there->file) : nullptr;
+  const During leaving(moved.type == FileType::kDirectory ? file : nullptr, &FileState::locked);
+  const During meeting(there.ok() && there->type == FileType::kDirectory ? met : nullptr, &FileState::locked);
+  const During unlinking(options.exchange ? nullptr : met, &FileState::unlinking);
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(options.from_parent.slot()));
   Change leave(files_, from, options.from_name);
   Change arrive(files_, to, options.to_name);
-  FileRef file = files_.get(moved.file);
   HR_CO_TRY(co_await changes_.flush(from));
   HR_CO_TRY(co_await changes_.flush(to));
   HR_CO_TRY(co_await changes_.flush(file));
   if (there.ok()) {
-    FileRef replaced = files_.get(there->file);
-    HR_CO_TRY(co_await changes_.flush(replaced));
+    HR_CO_TRY(co_await changes_.flush(met));
     if (!options.exchange && there->type != FileType::kDirectory) {
-      HR_CO_TRY(co_await protect(replaced));
+      HR_CO_TRY(co_await protect(met));
     }
   }
   files_.changed(*file);
@@ -460,7 +446,7 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   request.to_name = options.to_name;
   request.no_replace = options.no_replace;
   request.exchange = options.exchange;
-  FileRef other = options.exchange ? files_.get(there->file) : nullptr;
+  FileRef other = options.exchange ? met : nullptr;
   if (other != nullptr) files_.changed(*other);
   Result<UnlinkReply> reply = co_await sessions_.mutate_under(session, std::move(request));
   files_.changed(*file);

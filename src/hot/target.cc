@@ -19,6 +19,11 @@ Error no_fragment(const FragmentName& name, const std::string& target) {
 
 }  // namespace
 
+ExtentAllocator Target::all_free(const Superblock& superblock) {
+  const auto blocks = static_cast<uint32_t>(superblock.capacity / kBlock);
+  return {blocks, blocks * 3 / 100};
+}
+
 Target::Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<File> file, Superblock superblock)
     : env_(env),
       options_(options),
@@ -27,8 +32,7 @@ Target::Target(Env env, TargetOptions options, std::string directory, std::uniqu
       through_(WriteThrough::of(*file_)),
       superblock_(superblock),
       opened_(env.clock.now()),
-      space_(static_cast<uint32_t>(superblock.capacity / kBlock),
-             static_cast<uint32_t>(superblock.capacity / kBlock * 3 / 100)),
+      space_(all_free(superblock)),
       crcs_(options.crc_cache_bytes),
       writes_(options.max_writes_bytes) {
   chunk_bytes_ = options.chunk_bytes;

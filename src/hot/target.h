@@ -212,6 +212,7 @@ class Target {
   [[nodiscard]] Result<void> apply_record(const LogRecord& record);
   [[nodiscard]] Task<bool> fragment_is_whole(FragmentName name);
   [[nodiscard]] Task<Result<void>> scan_run(std::shared_ptr<Run> run);
+  [[nodiscard]] static ExtentAllocator all_free(const Superblock& superblock);
   [[nodiscard]] Result<void> take_space();
   // Fences, to be scanned.
   void lose_log(std::string why);

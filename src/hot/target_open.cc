@@ -349,18 +349,16 @@ Task<bool> Target::fragment_is_whole(FragmentName name) {
 }
 
 Result<void> Target::take_space() {
-  const auto blocks = static_cast<uint32_t>(superblock_.capacity / kBlock);
-  const ExtentAllocator all_free(blocks, blocks * 3 / 100);
-  space_ = all_free;
+  space_ = all_free(superblock_);
   std::vector<std::pair<uint32_t, uint32_t>> extents;
   extents.reserve(table_.size());
   table_.for_each([&](const FragmentEntry& entry) { extents.emplace_back(entry.block, extent_blocks(entry)); });
   for (const auto& [id, run] : runs_)
     for (const Chunk& chunk : run->chunks) extents.emplace_back(chunk.block, chunk.blocks);
   std::ranges::sort(extents);
-  for (auto [block, length] : extents)
-    if (!space_.take(block, length)) {
-      space_ = all_free;
+  for (auto [block, blocks] : extents)
+    if (!space_.take(block, blocks)) {
+      space_ = all_free(superblock_);
       return Error(Code::kCorrupt, "two things claim the same space; " + replace_hint(superblock_.number));
     }
   return {};
