@@ -92,6 +92,8 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
   if (from_origin) checkpoint_wanted_.set();
   scope_.spawn(work_finder());
   scope_.spawn(checkpoint_loop());
+  awake_at_ = env_.clock.now();
+  scope_.spawn(pulse());
   scope_.spawn(lease_loop());
   scope_.spawn(reap_loop());
   reap_soon();
@@ -373,16 +375,23 @@ Position Partition::queue_record(std::vector<RowChange> changes, bool is_cut) {
   return last_;
 }
 
+bool Partition::outdated(const Transaction& txn) const {
+  for (const Key& key : txn.reads_)
+    if (overlay_.changed_since(key, txn.start_version_)) return true;
+  for (const auto& [from, to] : txn.ranges_)
+    if (overlay_.range_changed_since(from, to, txn.start_version_)) return true;
+  return false;
+}
+
 bool Partition::commit(Transaction& txn, Position& at) {
   HR_ASSERT(!txn.beneath_locks_ || txn.writes_.empty());
   auto blocked = [&](const Key& key) {
     auto it = locks_.find(key);
     return it != locks_.end() && it->second != txn.finishing_ && !txn.beneath_locks_;
   };
+  if (outdated(txn)) return false;
   for (const Key& key : txn.reads_)
-    if (blocked(key) || overlay_.changed_since(key, txn.start_version_)) return false;
-  for (const auto& [from, to] : txn.ranges_)
-    if (overlay_.range_changed_since(from, to, txn.start_version_)) return false;
+    if (blocked(key)) return false;
   for (const auto& [key, value] : txn.writes_)
     if (blocked(key)) return false;
   for (FileId file : txn.shared_)
@@ -501,8 +510,25 @@ Task<void> Partition::apply_loop() {
   }
 }
 
+// While this process stood still (a paused machine) it heard nobody: that is no client's silence.
+void Partition::mind_pause() {
+  constexpr Nanos kPause = seconds(3);
+  const Nanos now = env_.clock.now();
+  const Nanos still = now - std::exchange(awake_at_, now);
+  if (still <= kPause) return;
+  for (SessionId id : sessions_.ids()) {
+    Nanos& lease_end = sessions_.find(id)->lease_end;
+    lease_end = lease_end + still;
+  }
+}
+
+Task<void> Partition::pulse() {
+  while (co_await scope_.token().sleep(env_.clock, seconds(1))) mind_pause();
+}
+
 Task<void> Partition::lease_loop() {
   while (co_await scope_.token().sleep(env_.clock, seconds(1))) {
+    mind_pause();
     Nanos now = env_.clock.now();
     for (SessionId id : sessions_.ids()) {
       Session* session = sessions_.find(id);
@@ -569,6 +595,7 @@ Task<void> Partition::recall(SessionId id, Grant grant, GrantKind keep) {
     }
     session = sessions_.find(id);
     if (session == nullptr) co_return;
+    mind_pause();
     if (session->lease_end < env_.clock.now()) {
       co_await evict(id, "did not answer a recall within its lease");
       co_return;

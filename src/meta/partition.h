@@ -113,6 +113,8 @@ class Partition {
   // Checks, applies to the overlay, queues the record. False: run the operation again. Nothing to write is a commit
   // too.
   [[nodiscard]] bool commit(Transaction& txn, Position& at);
+  // What it read has changed since: its answer, an error too, may be of no point in time. Run it again.
+  [[nodiscard]] bool outdated(const Transaction& txn) const;
   [[nodiscard]] Task<Result<void>> wait_durable(Position at);
   // kNotLeader / kReadOnly when mutations are not taken.
   [[nodiscard]] Result<void> may_mutate() const;
@@ -217,6 +219,8 @@ class Partition {
   Task<void> apply_loop();
   Task<void> checkpoint_loop();
   Task<void> lease_loop();
+  Task<void> pulse();
+  void mind_pause();
   Task<void> reap_loop();
   Task<Result<bool>> reap_round();
   Task<Result<void>> close_for_the_gone();
@@ -246,6 +250,7 @@ class Partition {
   Grants grants_;
   std::map<Key, TransactionId> locks_;
   WaitList lock_waiters_;
+  Nanos awake_at_{};  // this process ran then
   uint64_t locks_ended_ = 0;
   WaitList lock_seekers_;
   std::set<TransactionId> deciding_;
@@ -323,6 +328,7 @@ Task<Result<typename Op::Reply>> Partition::change(Op op) {
     Result<Reply> reply = co_await op.run(txn);
     if (!reply.ok()) {
       txn.abandon();
+      if (outdated(txn)) continue;
       co_return reply;
     }
     Position at;
@@ -393,6 +399,7 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
         co_await env_.clock.sleep(milliseconds(1 + static_cast<int64_t>(env_.random.below(10))));
         continue;
       }
+      if (outdated(txn)) continue;
       HR_CO_TRY(co_await wait_durable(txn.seen()));
       // kStale is asked again once grants are claimed, kConflict in smaller steps, what may pass by the caller.
       bool final =

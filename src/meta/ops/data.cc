@@ -372,6 +372,7 @@ Task<Result<typename Op::Reply>> change_as(Partition& partition, SessionId sessi
     Result<typename Op::Reply> reply = co_await op.run(txn);
     if (!reply.ok()) {
       txn.abandon();
+      if (partition.outdated(txn)) continue;
       co_return reply;
     }
     Position at;

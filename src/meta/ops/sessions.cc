@@ -106,6 +106,7 @@ Task<Result<GrantAcquireReply>> handle(Partition& partition, GrantAcquire reques
     Transaction txn(partition, request.session);
     AcquireOp op{request};
     Result<GrantAcquireReply> reply = co_await op.run(txn);
+    if (!reply.ok() && partition.outdated(txn)) continue;
     if (!reply.ok()) co_return reply;
     auto given = std::make_shared<std::optional<Grant>>();
     give_at_commit(txn, request.file, request.kind, given);

@@ -224,6 +224,7 @@ Task<Result<StepsReply>> prepare(Partition& partition, Prepare request) {
     Transaction txn(partition, SessionId(), true);
     PrepareOp op{partition, request};
     Result<StepsReply> reply = co_await op.run(txn);
+    if (!reply.ok() && partition.outdated(txn)) continue;
     if (!reply.ok()) co_return reply;
     Position at;
     if (!partition.commit(txn, at)) continue;

@@ -1,0 +1,80 @@
+#include "meta/transaction.h"
+
+#include <gtest/gtest.h>
+
+#include "meta/partition_test_support.h"
+
+namespace headrace {
+namespace {
+
+// Two rows that are always changed together.
+Key row(const char* name) {
+  return xattr_key(kRootFile, name);
+}
+
+struct SetBoth {
+  using Reply = Empty;
+  std::string value;
+  Task<Result<Empty>> run(Transaction& txn) {
+    txn.put(row("a"), value);
+    txn.put(row("b"), value);
+    co_return Empty{};
+  }
+};
+
+// Reads one, waits, reads the other.
+struct Compare {
+  using Reply = Empty;
+  Ticket asked;
+  Event* between;
+  Event* go_on;
+  int* runs;
+  [[nodiscard]] Ticket ticket() const { return asked; }
+  Task<Result<Empty>> run(Transaction& txn) {
+    ++*runs;
+    HR_CO_TRY(std::optional<RowValue> a, co_await txn.get(row("a")));
+    between->set();
+    co_await go_on->wait();
+    HR_CO_TRY(std::optional<RowValue> b, co_await txn.get(row("b")));
+    if (a != b) co_return Error(Code::kCorrupt, "they differ");
+    co_return Empty{};
+  }
+};
+
+Task<void> compare(Partition& partition, Compare op, std::optional<Code>& code) {
+  Result<Empty> done = co_await partition.mutate(std::move(op));
+  code = done.code();
+}
+
+// Seed 4778 of the simulator: a commit met a segment that another had just let die, by extents from before that.
+TEST(Transaction, AnErrorFromRowsOfTwoPointsInTimeIsNoAnswer) {
+  OnePartition p(1);
+  OnePartition::User user = p.user();
+  OnePartition::must(p.world.run(p.partition->change(SetBoth{"before"})));
+  Event between, go_on;
+  int runs = 0;
+  std::optional<Code> code;
+  p.partition->scope().spawn(compare(*p.partition, {user.next(), &between, &go_on, &runs}, code));
+  ASSERT_TRUE(p.world.run_until([&] { return between.is_set(); }, seconds(10)));
+  OnePartition::must(p.world.run(p.partition->change(SetBoth{"after"})));
+  go_on.set();
+  ASSERT_TRUE(p.world.run_until([&] { return code.has_value(); }, seconds(10)));
+  EXPECT_EQ(code, Code::kOk);
+  EXPECT_EQ(runs, 2);
+}
+
+TEST(Lease, AProcessThatStoodStillEvictsNobodyForIt) {
+  OnePartition p(1);
+  p.options.lease = seconds(10);
+  p.fail_over();
+  OnePartition::User user = p.user();
+  p.world.run_for(seconds(5));
+  p.machine.jump_boot(seconds(60));
+  p.world.run_for(seconds(3));
+  EXPECT_NE(p.partition->sessions().find(user.session), nullptr);
+  p.world.run_for(seconds(5));
+  EXPECT_EQ(p.partition->sessions().find(user.session), nullptr) << "it was silent for 13 s";
+}
+
+}  // namespace
+}  // namespace headrace
