@@ -534,6 +534,50 @@ def times_and_birth_are_kept(box):
     check((s.st_atime_ns, s.st_mtime_ns) == (10**9 + 1, 2 * 10**9 + 3), "and after a new mount")
 
 
+def reading_moves_the_atime_as_relatime_has_it(box):
+    cluster, a, b = two_mounts(box)
+    path = os.path.join(a, "f")
+    put(path, b"x" * 10_000)
+    def atime(where=path):
+        return os.stat(where).st_atime_ns
+    check(atime() <= os.stat(path).st_mtime_ns, "nobody has read it")
+    fd = os.open(path, os.O_RDONLY | os.O_NOATIME)
+    os.read(fd, 100)
+    os.close(fd)
+    drop_caches()  # what the kernel has is read without asking
+    check(atime() <= os.stat(path).st_mtime_ns, "O_NOATIME")
+    get(path)
+    first = atime()
+    check(first > os.stat(path).st_mtime_ns, "the first read after a change moves it")
+    drop_caches()
+    get(path)
+    check(atime() == first, "and no other on that day")
+    # Who sets it, sets it for good.
+    os.utime(path, ns=(10**18, 10**18))
+    check(atime() == 10**18 and atime(os.path.join(b, "f")) == 10**18, "utimensat")
+    drop_caches()
+    get(path)
+    check(atime() > 10**18, "an atime of long ago moves")
+    os.utime(os.path.join(b, "f"), ns=(10**18, os.stat(path).st_mtime_ns))
+    check(atime() == 10**18, "set by the other mount, before ours was told")
+    os.mkdir(os.path.join(a, "d"))
+    put(os.path.join(a, "d/x"), b"x")
+    os.listdir(os.path.join(a, "d"))
+    check(os.stat(os.path.join(a, "d")).st_atime_ns > os.stat(os.path.join(a, "d")).st_mtime_ns, "of directories too")
+    # It is kept; and a mount without.
+    drop_caches()
+    get(path)
+    kept = atime()
+    cluster.umount(a)
+    check(atime(os.path.join(b, "f")) == kept, "told at the end")
+    cluster.run("mount", a, "--state", cluster.state, "--detach", "--noatime")
+    with open("/proc/self/mounts") as mounts:
+        check(any(line.split()[1] == a and "noatime" in line.split()[3].split(",") for line in mounts), "/proc/mounts")
+    os.utime(path, ns=(10**18, os.stat(path).st_mtime_ns))
+    get(path)
+    check(atime() == 10**18, "with --noatime it stays")
+
+
 def set_ids_sticky_bits_and_umask(box):
     os.chmod(box.root, 0o755)  # other users pass
     _, a, b = two_mounts(box)

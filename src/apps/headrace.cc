@@ -98,6 +98,8 @@ int run(int argc, char** argv) {
   c_mount->add_option("directory", options.mount, "where")->required();
   state(c_mount);
   c_mount->add_flag("--detach", options.detach, "return when it is mounted");
+  c_mount->add_flag("--noatime", options.noatime,
+                    "reading does not move access times (else: the first read after a change, and once a day)");
 
   CLI::App* c_umount = add(app, "umount", "unmount", "headrace umount /mnt/second");
   c_umount->add_option("directory", options.mount, "where")->required();

@@ -21,6 +21,7 @@ struct Options {
   std::string state;  // where to leave the mount's file; may be empty
   uint64_t dirty_mib = 1024;
   uint64_t cache_mib = 256;
+  bool noatime = false;
   int ready_fd = -1;
 };
 
@@ -72,8 +73,11 @@ Task<Result<void>> run_mount(Reactor& reactor, ThreadPool& notifiers, const Opti
   client_options.dirty_limit = options.dirty_mib * kMiB;
   client_options.read_cache = options.cache_mib * kMiB;
   HR_CO_TRY(std::unique_ptr<Client> client, co_await Client::start(env, client_options));
+  FuseGatewayOptions gateway_options;
+  gateway_options.mount.access_times = gateway_options.session.access_times = !options.noatime;
   FuseGateway gateway(
-      env, *client, [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, notifiers);
+      env, *client, [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, notifiers,
+      gateway_options);
   HR_CO_TRY(co_await gateway.mount(options.directory));
   if (!options.state.empty()) {
     Result<void> written = write_mount_file(options.state, {static_cast<int>(::getpid()), gateway.directory()});
@@ -114,9 +118,9 @@ int run(int argc, char** argv) {
   app.add_option("--state", options.state, "state directory of a local node, so that `headrace stop` finds the mount");
   app.add_option("--dirty-mib", options.dirty_mib, "unsynced bytes held in memory at most");
   app.add_option("--cache-mib", options.cache_mib, "memory for what was read");
+  app.add_flag("--noatime", options.noatime, "reading a file does not move its access time");
   app.add_option("--ready-fd", options.ready_fd, "where to write 'ready' or 'error: …'");
   CLI11_PARSE(app, argc, argv);
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 256 << 20);
   Result<std::unique_ptr<Reactor>> reactor = Reactor::create({.spin = kSpin});
   Result<void> caught = reactor.ok() ? (*reactor)->catch_signals({SIGTERM, SIGINT}) : Result<void>(reactor.error());

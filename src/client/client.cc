@@ -39,7 +39,8 @@ Client::Client(Env env, ClientOptions options)
       data_(sessions_, files_, changes_, write_back_, reader_, scope_),
       names_(env, sessions_, files_, changes_, write_back_, data_, scope_,
              {.directory_write_grants = options_.directory_write_grants}),
-      locks_(sessions_, files_, changes_) {
+      locks_(sessions_, files_, changes_),
+      access_times_(env, sessions_, files_) {
   identity_.client = sessions_.client();
   handlers_.on<Recall>([this](Recall request, CallInfo) { return files_.recall(request); });
   handlers_.on<Closing>([this](Closing request, CallInfo) { return leave(request); });
@@ -104,6 +105,7 @@ Task<void> Client::maintain() {
   uint64_t round = 0;
   while (co_await scope_.token().sleep(env_.clock, kMaintenance)) {
     co_await forget_closed();
+    if (round % 5 == 0) co_await access_times_.send();
     if (++round % 5 == 0 || files_.size() > options_.max_files) co_await files_.trim();
   }
 }
@@ -286,23 +288,36 @@ Task<void> Client::forget_closed() {
   }
 }
 
+// What is open is kept, name or not, while its session lives: gone, it went with that.
+template <class T>
+Task<Result<T>> Client::of_open_file(Task<Result<T>> work) {
+  Result<T> done = co_await std::move(work);
+  if (done.code() != Code::kNotFound) co_return done;
+  co_return Error(Code::kStale, "the file had lost its last name when this client was evicted, and is gone");
+}
+
 Task<Result<std::vector<Buffer>>> Client::read(OpenFileRef file, uint64_t offset, uint64_t length) {
-  return data_.read(handle_of(file), offset, length);
+  return of_open_file(data_.read(handle_of(file), offset, length));
+}
+
+void Client::accessed(FileId id) {
+  FileRef file = files_.find(id);
+  if (file != nullptr && !follower_.read_only()) access_times_.note(file);
 }
 
 Task<Result<uint64_t>> Client::write(OpenFileRef file, uint64_t offset, Buffer data) {
   HR_CO_TRY(writable());
-  co_return co_await data_.write(handle_of(file), offset, std::move(data));
+  co_return co_await of_open_file(data_.write(handle_of(file), offset, std::move(data)));
 }
 
 Task<Result<void>> Client::punch(OpenFileRef file, uint64_t offset, uint64_t length) {
   HandleRef handle = handle_of(file);
-  return data_.punch(handle->file, offset, length);
+  return of_open_file(data_.punch(handle->file, offset, length));
 }
 
 Task<Result<void>> Client::grow(OpenFileRef file, uint64_t size) {
   HR_CO_TRY(writable());
-  co_return co_await data_.grow(handle_of(file)->file, size);
+  co_return co_await of_open_file(data_.grow(handle_of(file)->file, size));
 }
 
 Task<Result<uint64_t>> Client::seek(OpenFileRef file, uint64_t offset, bool hole) {
@@ -400,6 +415,7 @@ Task<void> Client::leave_now() {
     heard = told_to_leave_;
     (void)co_await sync_all();
     co_await forget_closed();
+    co_await access_times_.send();
     co_await files_.release_all();
     closing_.set();
   }
@@ -412,6 +428,7 @@ Task<Result<void>> Client::shut_down() {
     ended_ = true;
     flushed = co_await sync_all();
     co_await forget_closed();
+    if (flushed.ok()) co_await access_times_.send();
     co_await files_.release_all();
     co_await sessions_.close_all();
   }

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "client/access_times.h"
 #include "client/change_log.h"
 #include "client/data_path.h"
 #include "client/file_system.h"
@@ -92,6 +93,7 @@ class Client final : public FileSystem {
   Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole) override;
   Task<Result<FileSystemStatistics>> statistics() override;
   Task<Result<void>> sync_all() override;
+  void accessed(FileId file) override;
   Nanos name_valid(FileId parent, const std::string& name, FileId file) const override;
   Nanos attributes_valid(FileId file) const override;
   void on_invalidate(Invalidate invalidate) override { files_.invalidate = std::move(invalidate); }
@@ -119,6 +121,8 @@ class Client final : public FileSystem {
   [[nodiscard]] Task<void> leave_now();
   [[nodiscard]] Task<Result<void>> keep_open(FileRef file);
   [[nodiscard]] Task<void> forget_closed();
+  template <class T>
+  [[nodiscard]] static Task<Result<T>> of_open_file(Task<Result<T>> work);
   [[nodiscard]] Result<void> writable() const;
   void session_lost(const ClientSessionRef& session);
 
@@ -147,6 +151,7 @@ class Client final : public FileSystem {
   DataPath data_;
   Names names_;
   Locks locks_;
+  AccessTimes access_times_;
   Scope scope_;  // last: its tasks use all of the above
 };
 

@@ -131,6 +131,9 @@ class FileSystem {
   [[nodiscard]] virtual Task<Result<FileSystemStatistics>> statistics() = 0;
   [[nodiscard]] virtual Task<Result<void>> sync_all() = 0;
 
+  // It was read, or listed, by a program that wants the atime to show it (relatime). Others see it soon.
+  virtual void accessed(FileId /*file*/) {}
+
   // What a kernel may go on answering by itself, for how long: while a grant covers it and no recall of that is under
   // way. Of what was answered just now: ask without awaiting in between. on_invalidate() ends it sooner. Zero: not at
   // all.

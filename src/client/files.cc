@@ -138,6 +138,7 @@ Attributes FileTable::present(FileState& file) const {
 }
 
 Attributes FileTable::present(const FileState& file, Attributes attributes) const {
+  attributes.atime = std::max(attributes.atime, file.accessed);
   if (file.held.kind != GrantKind::kWrite || !file.size_known) return attributes;
   attributes.size = file.size;
   if (file.dirty.empty()) return attributes;
@@ -162,6 +163,8 @@ void FileTable::forget_knowledge(FileState& file) {
   file.attributes.reset();
   if (file.dirty.empty()) file.size_known = false;
   file.extents.clear();
+  file.accessed = 0;  // whoever changes it now makes our access one from before
+  file.access_unsent = false;
   file.xattrs.clear();
   file.no_xattrs = false;
   if (file.directory != nullptr) {

@@ -89,6 +89,9 @@ struct FileState {
   bool made_here = false;     // directories: by this client, and no grant on it was asked for yet
   Nanos write_recalled_at{};  // directories: when another client was in the way last
 
+  int64_t accessed = 0;        // read here last, as far as the atime shows it; 0: as the partition says
+  bool access_unsent = false;  // the partition is yet to be told
+
   // ---- data ----
   DirtyMap dirty;
   ExtentCache extents;

@@ -7,6 +7,8 @@
 #include <optional>
 #include <utility>
 
+#include "client/access_times.h"
+
 namespace headrace {
 
 namespace {
@@ -240,6 +242,7 @@ Task<Result<std::string>> Names::read_link(FileId id) {
 
 Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change) {
   FileRef file = files_.get(id);
+  if ((change.mask & kSetAtime) != 0) AccessTimes::forget(*file);
   SetAttributes request;
   request.file = id;
   request.mask = change.mask;

@@ -374,7 +374,9 @@ void WriteBack::failed(Part& part, Error error) {
   part.error = error;
   if (error.code() == Code::kNotFound) {  // the file is gone, and with it the wish
     part.error.reset();
-    drop(part.file, std::nullopt);
+    std::optional<Error> lost;  // for whoever has it open: it went with an evicted session
+    if (file.opens > 0) lost.emplace(Code::kStale, "the file had lost its last name, and is gone");
+    drop(part.file, std::move(lost));
     return;
   }
   if (error.code() == Code::kReadOnly || (error.code() == Code::kStale && ++file.failures > kMaxStale)) {

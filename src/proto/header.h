@@ -57,6 +57,7 @@ enum class MessageType : uint16_t {
   kReserveFiles = 65,
   kLock = 66,
   kFindLock = 67,
+  kNoteAccess = 68,
   kReserve = 70,
   kCommit = 71,
   kStage = 72,

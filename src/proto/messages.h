@@ -25,8 +25,8 @@ using AllMessages = MessageList<
     // meta.h
     SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Recall, Closing, Lookup, GetAttributes,
     SetAttributes, Make, Unlink, Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept,
-    Forget, ChangeNames, ReserveFiles, Lock, FindLock, Reserve, Commit, Stage, GetExtents, Locate, Punch, Statistics,
-    GetMap, Report, ColdRead,
+    Forget, ChangeNames, NoteAccess, ReserveFiles, Lock, FindLock, Reserve, Commit, Stage, GetExtents, Locate, Punch,
+    Statistics, GetMap, Report, ColdRead,
     // transaction.h
     Prepare, Finish, Decision, ParentOf,
     // work.h

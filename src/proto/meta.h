@@ -413,6 +413,23 @@ struct ChangeNames {
   void fields(this auto& self, auto& v) { v(self.ticket, self.changes); }
 };
 
+// When files and directories were read, told now and then; nobody is recalled. What another client told already, by the
+// rules of relatime, is not told again; whoever set the atime or changed the file since did that for good; what is gone
+// is left out.
+struct Access {
+  FileId file;
+  int64_t time = 0;
+  void fields(this auto& self, auto& v) { v(self.file, self.time); }
+};
+struct NoteAccess {
+  static constexpr MessageType kType = MessageType::kNoteAccess;
+  using Reply = Empty;
+  static constexpr size_t kMaxAccesses = 256;
+  Ticket ticket;
+  std::vector<Access> accesses;
+  void fields(this auto& self, auto& v) { v(self.ticket, self.accesses); }
+};
+
 // ---- locks ----
 // Advisory locks of programs: fcntl's over ranges, flock's over a whole file; the two kinds do not see each other. A
 // lock belongs to an owner of a session (a number that the client chose) and ends with the session.

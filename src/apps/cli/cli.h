@@ -24,6 +24,7 @@ struct CliOptions {
   bool force = false;
   double scrub_days = 0;  // 0: as the node has it
   bool detach = false;
+  bool noatime = false;
   bool as_json = false;
   bool rehydrate = false;
   bool take_over = false;

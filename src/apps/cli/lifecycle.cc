@@ -25,11 +25,13 @@ std::string log_of(const std::string& state, const char* name) {
   return state + "/log/" + name;
 }
 
-Result<int> start_mount(const std::string& state, const std::string& directory, const NodeFile& node) {
+Result<int> start_mount(const std::string& state, const std::string& directory, const NodeFile& node,
+                        bool noatime = false) {
   std::error_code error;
   std::filesystem::create_directories(state + "/log", error);
-  return start_daemon("headrace-mount", {directory, "--node", node.address, "--state", state},
-                      log_of(state, "mount.log"));
+  std::vector<std::string> arguments{directory, "--node", node.address, "--state", state};
+  if (noatime) arguments.push_back("--noatime");
+  return start_daemon("headrace-mount", arguments, log_of(state, "mount.log"));
 }
 
 Result<void> make_state(const std::string& state) {
@@ -150,7 +152,8 @@ int run_mount(const CliOptions& options) {
   std::string state = std::filesystem::absolute(options.state, error).lexically_normal().string();
   Result<NodeFile> node = read_node_file(state);
   if (!node.ok()) return fail(node.error());
-  Result<int> mounted = start_mount(state, options.mount.empty() ? kDefaultMount : options.mount, *node);
+  Result<int> mounted =
+      start_mount(state, options.mount.empty() ? kDefaultMount : options.mount, *node, options.noatime);
   if (!mounted.ok()) return fail(mounted.error());
   if (options.detach) return 0;
   while (alive(*mounted)) ::sleep(1);

@@ -127,6 +127,7 @@ Result<Mount> Mount::at(std::string directory, MountOptions options) {
   if (options.read_only) flags |= MS_RDONLY;
   if (!options.allow_suid) flags |= MS_NOSUID;
   if (!options.allow_devices) flags |= MS_NODEV;
+  if (!options.access_times) flags |= MS_NOATIME;
   if (::mount(options.source.c_str(), path.c_str(), kType, flags, data.c_str()) == 0) return Mount(path, fd);
   int error = errno;
   ::close(fd);

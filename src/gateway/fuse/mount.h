@@ -19,6 +19,7 @@ struct MountOptions {
   bool read_only = false;
   bool allow_suid = false;  // honour suid and sgid bits of programs
   bool allow_devices = false;
+  bool access_times = true;  // false: shown as noatime; FuseSessionOptions has what makes it so
 };
 
 class Mount {

@@ -646,6 +646,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRead request) {
   size_t size = 0;
   for (const Buffer& piece : *pieces) size += piece.size();
   HR_ASSERT(size <= wanted);
+  if (options_.access_times && size > 0 && (request.flags & O_NOATIME) == 0) files_.accessed(header.node);
   FuseAnswer answer;
   if (pieces->size() > kMaxReadPieces) {
     answer.bulk.push_back(joined(*pieces, size));
@@ -895,6 +896,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
       after = found.cookie;
     }
   }
+  if (options_.access_times && request.offset == 0) files_.accessed(header.node);
   answer.bulk.push_back(list.take());
   co_return answer;
 }

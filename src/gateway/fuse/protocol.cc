@@ -176,7 +176,7 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
     }
     case FUSE_READ: {
       auto head = in.take<fuse_read_in>();
-      return FuseRead{head.fh, head.offset, head.size};
+      return FuseRead{head.fh, head.offset, head.size, head.flags};
     }
     case FUSE_WRITE:
       return take_write(in, bytes);

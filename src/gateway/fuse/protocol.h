@@ -143,6 +143,7 @@ struct FuseRead {
   uint64_t fh = 0;
   uint64_t offset = 0;
   uint32_t size = 0;
+  uint32_t flags = 0;  // O_… of the description, now
 };
 struct FuseWrite {
   uint64_t fh = 0;

@@ -38,6 +38,7 @@ struct FuseSessionOptions {
   // The kernel keeps a file's pages until FileSystem invalidates them, without comparing mtime and
   // size before each read. Right only where every page that the kernel holds is under a grant.
   bool trust_invalidation = false;
+  bool access_times = true;                // FileSystem is told of reads and listings, but of those with O_NOATIME
   Nanos patience = seconds(1);             // for the kernel to drop what it cached
   Nanos interrupt_patience = seconds(10);  // a caller that was signalled gets EINTR after so long
   Nanos drain = seconds(10);               // for running requests, at the end

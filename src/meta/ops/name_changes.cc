@@ -14,6 +14,7 @@ namespace headrace {
 namespace {
 
 constexpr size_t kMaxSymlink = 4095;
+constexpr Nanos kDay = seconds(24 * 60 * 60);
 constexpr uint32_t kMaxReservedFiles = 16 * 1024;
 
 class ChangeBatch {
@@ -273,7 +274,34 @@ struct ChangeNamesOp {
   }
 };
 
+struct NoteAccessOp {
+  using Reply = Empty;
+  NoteAccess request;
+  [[nodiscard]] Ticket ticket() const { return request.ticket; }
+
+  Task<Result<Empty>> run(Transaction& txn) {
+    for (const Access& access : request.accesses) {
+      if (!txn.partition().owns(access.file.slot())) co_return Error(Code::kInvalid, "an inode of another partition");
+      HR_CO_TRY(std::optional<InodeRow> inode, co_await txn.row<InodeRow>(inode_key(access.file)));
+      if (!inode) continue;
+      Attributes& a = inode->attributes;
+      const bool shown = a.atime > a.mtime && a.atime > a.ctime && access.time - a.atime < kDay.count;  // by another
+      if (shown || access.time <= a.atime || access.time <= a.ctime) continue;
+      a.atime = access.time;
+      txn.put_row(inode_key(access.file), *inode);
+    }
+    co_return Empty{};
+  }
+};
+
 }  // namespace
+
+Task<Result<Empty>> handle(Partition& partition, NoteAccess request, CallInfo info) {
+  HR_CO_TRY(co_await partition.session(request.ticket.session, info));
+  if (request.accesses.empty() || request.accesses.size() > NoteAccess::kMaxAccesses)
+    co_return Error(Code::kInvalid, "note 1 to 256 accesses at once");
+  co_return co_await partition.mutate(NoteAccessOp{std::move(request)});
+}
 
 Task<Result<ChangeNamesReply>> handle(Partition& partition, ChangeNames request, CallInfo info) {
   HR_CO_TRY(co_await partition.session(request.ticket.session, info));

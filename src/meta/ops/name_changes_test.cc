@@ -130,6 +130,23 @@ TEST(NameChanges, ANewLeaderTakesThemOnlyWhenTheGrantsWereClaimed) {
   p.check_rows();
 }
 
+TEST(NoteAccess, MovesTheAtimeOnceAfterAChangeAndNeverBehindWhoSetIt) {
+  Writer1 p(1);
+  ASSERT_EQ(p.send({p.make("f")}), std::vector{Code::kOk});
+  const FileId file = OnePartition::must(p.look("f")).id;
+  auto note = [&](int64_t time) {
+    OnePartition::must(p.ask(NoteAccess{p.me.next(), {{file, time}, {FileId(Slot(0), 999'999), time}}}));
+    return OnePartition::must(p.look("f")).atime;
+  };
+  const int64_t made = OnePartition::must(p.look("f")).mtime;
+  constexpr int64_t kDay = 86'400'000'000'000;
+  EXPECT_EQ(note(made - 5), made) << "read before it was changed";
+  EXPECT_EQ(note(made + 10), made + 10);
+  EXPECT_EQ(note(made + 20), made + 10) << "another client read it too";
+  EXPECT_EQ(note(made + 10 + kDay), made + 10 + kDay);
+  EXPECT_EQ(p.ask(NoteAccess{p.me.next(), {}}).code(), Code::kInvalid);
+}
+
 TEST(NameChanges, OneGrantThatEndedRefusesAll) {
   Writer1 p(5);
   NameChange a = p.make("a");
