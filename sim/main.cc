@@ -51,6 +51,7 @@ struct Batch {
   uint64_t next = 0;  // first seed not begun
   uint64_t end = 0;
   uint64_t running = 0;  // seed begun and not ended; 0: none
+  bool ended_by_us = false;
 };
 
 struct Run {
@@ -150,7 +151,7 @@ bool end_batch(Run& run, Batch& batch) {
   ::close(batch.fd);
   batch.pid = -1;
   batch.fd = -1;
-  if (batch.running != 0) {
+  if (batch.running != 0 && !batch.ended_by_us) {
     fail(run, batch.running,
          WIFSIGNALED(status)
              ? (WTERMSIG(status) == SIGALRM ? "hangs" : "died of signal " + std::to_string(WTERMSIG(status)))
@@ -199,8 +200,11 @@ int run_many(Run& run) {
         }
         if (!options.mutant.empty() && !run.failures.empty() && !stop) {
           stop = true;
-          for (Batch& other : batches)
-            if (other.pid > 0 && &other != &batch) ::kill(other.pid, SIGKILL);
+          for (Batch& other : batches) {
+            if (other.pid <= 0 || &other == &batch) continue;
+            other.ended_by_us = true;
+            ::kill(other.pid, SIGKILL);
+          }
         }
         continue;
       }

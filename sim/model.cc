@@ -181,6 +181,21 @@ std::string Contents::check(const View& view, uint64_t offset, uint64_t length, 
   return "";
 }
 
+std::string Contents::check_end(const std::vector<Buffer>& whole) const {
+  constexpr uint64_t kEnd = 16;  // all bytes of a stamp that were zero would not be
+  std::vector<std::byte> bytes;
+  for (const Buffer& piece : whole) bytes.insert(bytes.end(), piece.data(), piece.data() + piece.size());
+  const uint64_t size = bytes.size();
+  if (size <= most_ ||
+      std::any_of(bytes.end() - std::min(size, kEnd), bytes.end(), [](std::byte b) { return b != std::byte{0}; }))
+    return "";
+  for (const DataOperation& op : operations_) {
+    if (op.kind == DataOperation::kTruncate && op.from * cell_bytes == size) return "";
+    if (op.kind == DataOperation::kPunch && op.to * cell_bytes >= size) return "";
+  }
+  return fmt::format("it has {} bytes and ends with zeros that nobody made", size);
+}
+
 void Contents::settle(const View& view, const std::vector<Buffer>& whole) {
   uint64_t size = 0;
   std::vector<std::byte> bytes;

@@ -62,6 +62,9 @@ class Contents {
   // Empty: fine. Otherwise what is wrong. `length` was asked for at `offset`.
   [[nodiscard]] std::string check(const View& view, uint64_t offset, uint64_t length,
                                   const std::vector<Buffer>& got) const;
+  // Of a whole read at a quiet moment: a file ends with bytes that somebody wrote, whatever was lost of what came
+  // after.
+  [[nodiscard]] std::string check_end(const std::vector<Buffer>& whole) const;
   // From a quiet moment on, this is what the file holds: a whole read of it that check() accepted.
   void settle(const View& view, const std::vector<Buffer>& whole);
 

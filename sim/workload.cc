@@ -653,7 +653,14 @@ Task<void> Workload::write_some(int client, Client& fs) {
     co_return;
   }
   co_await write(client, fs, inode, *open, 1 + below(3));
-  if (chance(50)) co_await sync(client, fs, inode);
+  if (chance(20)) {  // what comes while a sync is under way is not part of it
+    Scope both;
+    both.spawn(sync(client, fs, inode));
+    both.spawn(write(client, fs, inode, *open, 2));
+    co_await both.join();
+  } else if (chance(50)) {
+    co_await sync(client, fs, inode);
+  }
   (void)co_await fs.close(*open);
 }
 
@@ -1070,6 +1077,7 @@ Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
   }
   Contents::View view = inode->contents.view(began, lenient());
   std::string wrong = inode->contents.check(view, 0, length, *got);
+  if (wrong.empty()) wrong = inode->contents.check_end(*got);
   if (!wrong.empty()) {
     model_.violation(fmt::format("read {} ({:x}): {}", inode->name(), inode->id.packed(), wrong));
     co_return;
