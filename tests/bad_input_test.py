@@ -1132,6 +1132,81 @@ def bad_input_a_full_disk_at_the_bucket(box):
     check_log(other, log, "from the bucket alone")
 
 
+def write_mib(cluster, folder, count, log):
+    """So many files of 1 MiB and a bit, each acknowledged; stops at the first error, which it returns with how long that took."""
+    os.makedirs(os.path.join(cluster.mount_dir, folder), exist_ok=True)
+    for i in range(count):
+        name = f"{folder}/{len(log)}"
+        data = random.randbytes(1_100_000)
+        began = time.monotonic()
+        try:
+            write_synced(os.path.join(cluster.mount_dir, name), data)
+        except OSError as error:
+            return error, time.monotonic() - began
+        log[name] = data
+    return None, 0
+
+
+def bad_input_a_full_disk_at_the_targets(box):
+    disk = SmallDisk(box, "disk", 420)
+    server = S3Server(box)
+    proxy = bad_bucket.Proxy(box, server.port)
+    cluster = box.cluster("disk/s", bucket=proxy.url(server.bucket, "ns"), environment=server.environment, targets=3, protection="2+1", capacity_mib=512)
+    cluster.mount_dir = box.path("m")
+    cluster.up()  # more than there is: what is not there yet is written ahead as it is used
+    log = fill(cluster, files=8)
+
+    def goes_on(name):
+        def writes():
+            try:
+                write_synced(os.path.join(cluster.mount_dir, name), b"again" * 20_000)
+            except OSError as error:
+                check(error.errno == errno.ENOSPC, f"{error}")
+                return False
+            log[name] = b"again" * 20_000
+            return True
+        return writes
+    # While the bucket takes it, a full disk is a small hot tier: writing goes on at the bucket's pace.
+    error, _ = write_mib(cluster, "through", 300, log)
+    check(error is None, f"with a bucket, writing goes on: {error}")
+    # Without: an answer that says why, soon, and nothing else ends.
+    proxy.set("refuse")
+    error, took = write_mib(cluster, "until", 400, log)
+    check(error is not None and error.errno == errno.ENOSPC, f"{error}")
+    check(took < 60, f"it took {took:.0f} s")
+    # Somebody else takes the last byte: whatever is answered then, an error or not, nothing that was acknowledged is lost.
+    ballast = disk.fill()
+    for i in range(20):
+        try:
+            write_synced(os.path.join(cluster.mount_dir, f"d/n{i}"), b"n" * 1000)
+        except OSError as error:
+            check(error.errno in (errno.ENOSPC, errno.EIO), f"{error}")
+            break
+        log[f"d/n{i}"] = b"n" * 1000
+    check(alive(cluster.node_pid()) and all(t["state"] == "live" for t in cluster.status()["targets"]), "nothing died, nothing is fenced")
+    os.remove(ballast)
+    # Deleting works, and so does the bucket: either makes room.
+    proxy.set("pass")
+    wait_until(goes_on("again"), 90, "with the bucket back, there is room again", every_s=0.5)
+    again(cluster)
+    check_log(cluster, log, "restarted on the full disk")
+    # Not a byte left: a start says so, and that costs nothing either.
+    cluster.stop()
+    ballast = disk.fill()
+    done = cluster.up(mount=False, ok=False)
+    if done.returncode != 0:
+        check_refused(done, "No space left on device", "free")
+    cluster.stop()
+    os.remove(ballast)
+    cluster.up()
+    check_log(cluster, log, "with room again")
+    wait_until(goes_on("more"), 60, "and writing goes on", every_s=0.5)
+    cluster.spin_down()
+    other = box.cluster("other", bucket=cluster.bucket, environment=server.environment, capacity_mib=256, targets=3)
+    other.rehydrate()
+    check_log(other, log, "from the bucket alone")
+
+
 # --- lost targets
 
 def bad_input_a_destroyed_target_is_replaced_rebuilt_and_survives_two_more(box):

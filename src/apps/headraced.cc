@@ -3,10 +3,13 @@
 #include <malloc.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "admin/admin_server.h"
@@ -136,6 +139,35 @@ Task<Result<void>> check_new_bucket(Env env, BucketUrl url, Blocking* requests) 
   co_return Result<void>();
 }
 
+// Bytes that the file systems under the targets' files have left for them; one that several share counts once.
+class DiskRoom {
+ public:
+  DiskRoom(std::string targets, Clock& clock) : targets_(std::move(targets)), clock_(clock) {}
+  uint64_t now() {
+    if (looked_ && clock_.now() - *looked_ < milliseconds(200)) return room_;
+    looked_ = clock_.now();
+    std::map<dev_t, uint64_t> left;
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(targets_, error)) {
+      const std::string file = entry.path() / "target.dat";
+      struct stat about{};
+      struct statvfs disk{};
+      if (::stat(file.c_str(), &about) != 0 || ::statvfs(file.c_str(), &disk) != 0) continue;
+      const uint64_t free = uint64_t{disk.f_bavail} * disk.f_frsize;
+      left[about.st_dev] = free - std::min(free, kKeepFree);
+    }
+    room_ = 0;
+    for (const auto& [device, bytes] : left) room_ += bytes;
+    return room_;
+  }
+
+ private:
+  std::string targets_;
+  Clock& clock_;
+  std::optional<Nanos> looked_;
+  uint64_t room_ = 0;
+};
+
 constexpr Nanos kBucketGrace = seconds(2);  // of a stop, for what is under way to the bucket
 
 // A bucket that does not answer holds up no end: what waits for it then is given up, as in a crash.
@@ -237,6 +269,8 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   node_options.on_event = [&log](const NodeEvent& event) {
     event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields);
   };
+  DiskRoom disk_room(options.state + "/targets", env.clock);
+  node_options.disk_room = [&disk_room] { return disk_room.now(); };
   Node node(env, coordinator, stores, *store, node_options);
   Result<void> started = co_await node.start(std::move(held));
   if (started.code() == Code::kStale)
@@ -291,7 +325,9 @@ Task<void> run_main(Reactor* reactor, const Options* options, const EventLog* lo
   Result<void> done = co_await run_node(*reactor, *options, *log);
   if (done.ok()) co_return;
   log->warning("ended", {{"error", done.error().text()}});
-  tell(*options, "error: " + done.error().message());
+  std::string why = done.error().message();
+  if (done.code() == Code::kNoSpace && why.find("free") == std::string::npos) why += "; free some space there";
+  tell(*options, "error: " + why);
   *exit_code = 1;
 }
 
@@ -326,8 +362,7 @@ int run(int argc, char** argv) {
                        : " is in use by another node: stop it with `headrace stop --state " + options.state + "`"));
     return 1;
   }
-  // Buffers of segments come and go: keep their memory instead of giving it back page by page.
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  // Memory of what comes and goes is kept instead of being given back page by page.
   mallopt(M_TRIM_THRESHOLD, 256 << 20);
   Result<std::unique_ptr<Reactor>> reactor = Reactor::create();
   if (!reactor.ok()) {

@@ -16,6 +16,7 @@ namespace {
 constexpr const char* kFormingKey = "forming";  // there while bootstrap() is under way
 constexpr uint32_t kMaxTargets = 64;
 constexpr uint32_t kSlots = 65'536;
+constexpr uint64_t kFullPercent = 96;
 constexpr Nanos kBucketPatience = seconds(5);  // of a start, with a bucket that does not answer
 
 std::string target_directory(const std::string& state, uint32_t number) {
@@ -332,10 +333,19 @@ void Node::refuse_changes(std::string why, Code code) {
 
 HotUsage Node::usage() const {
   HotUsage usage;
+  uint64_t there = options_.disk_room ? options_.disk_room() : 0;
+  uint64_t journals = 0;
   for (const auto& [id, status] : targets_.statuses()) {
     usage.used += status.used;
     usage.capacity += status.capacity;
+    std::shared_ptr<Target> target = targets_.find(id);
+    if (target == nullptr) continue;
+    there += target->prewritten();
+    journals += target->kept_for_journals();
   }
+  // On a full disk the hot tier is what is there of it.
+  if (options_.disk_room && there < usage.capacity)
+    usage.capacity = std::max(there - std::min(there, journals), kBlock);
   // What writers may fill any moment; where there are many of them, it is not all filled at once.
   uint64_t reserved = 0;
   for (const auto& [id, partition] : service_.all()) reserved += partition->sessions().unwritten_reservations();
@@ -345,10 +355,10 @@ HotUsage Node::usage() const {
 
 // Above the evictor's high watermark, and short of where targets keep space for journals and rebuild.
 Result<uint32_t> Node::admit(bool crowded) {
-  constexpr uint64_t kFullPercent = 96;
   constexpr uint64_t kMany = 64;
   HotUsage now = usage();
   uint64_t limit = now.capacity / 100 * kFullPercent;
+  full_ = now.claimed() > limit && now.capacity != 0;
   if ((crowded || now.claimed() > limit) && now.capacity != 0) return tier_.make_room();
   // The nearer it is to full, the fewer at once: what is reserved cannot be refused any more.
   uint64_t share = on_targets(kMaxSegment) * 2 * std::max<size_t>(1, service_.all().size());
@@ -576,6 +586,17 @@ Task<void> Node::lose_patience() {
   if (only_waits_) refuse_changes(why_read_only_, Code::kReadOnly);
 }
 
+// On a full disk journals have what is kept for them and no more: they are trimmed long before they would be elsewhere.
+void Node::relieve_journals() {
+  constexpr uint64_t kShortJournal = kMiB;
+  HotUsage now = usage();
+  full_ = now.claimed() > now.capacity / 100 * kFullPercent && now.capacity != 0;
+  if (!full_) return;
+  for (const auto& [id, partition] : service_.all())
+    if (partition->serving() && partition->journal().bytes_since_checkpoint() > kShortJournal)
+      partition->checkpoint_soon();
+}
+
 // Trouble of the partitions' background work, into the log when it changes.
 void Node::watch_partitions() {
   for (const auto& [id, partition] : service_.all()) {
@@ -595,6 +616,7 @@ Task<void> Node::watch_loop() {
     bool slept = co_await scope_.token().sleep(env_.clock, seconds(2));
     if (!slept) co_return;
     watch_partitions();
+    relieve_journals();
     Result<void> noted = co_await note_generations();
     (void)noted.ok();  // tried again
     TierStatus tier = tier_.status();
@@ -655,9 +677,19 @@ Task<std::string> from_object(Env env, Coordinator* coordinator, ObjectStore* bu
 }  // namespace
 
 Task<Result<void>> Node::lead_partitions() {
-  PartitionContext context{
-      env_,    hub_,      view_,   target_port_,  partition_port_,     coordinator_,
-      stores_, segments_, secret_, options_.self, options_.partitions, [this](bool crowded) { return admit(crowded); }};
+  PartitionContext context{env_,
+                           hub_,
+                           view_,
+                           target_port_,
+                           partition_port_,
+                           coordinator_,
+                           stores_,
+                           segments_,
+                           secret_,
+                           options_.self,
+                           options_.partitions,
+                           [this](bool crowded) { return admit(crowded); },
+                           [this] { return full_; }};
   HR_CO_TRY(auto from, co_await origins());
   bool rehydrated = !from.empty();
   std::vector<std::shared_ptr<Partition>> started;

@@ -31,7 +31,11 @@ struct NodeOptions {
   uint64_t cache_bytes = 512 * kMiB;  // of pieces of cold segments, in memory
   TargetKeeperOptions keeper;
   Nanos unconfirmed_patience = seconds(60);  // until writes are refused where the bucket does not say who owns it
-  OnNodeEvent on_event;                      // for the log; may be empty
+  // Bytes that the file systems under the targets still have for them, each counted once: less than the targets may
+  // grow by, and they are smaller than they say. Empty: there is always enough. Cheap: asked whenever segments are
+  // reserved.
+  std::function<uint64_t()> disk_room;
+  OnNodeEvent on_event;  // for the log; may be empty
 };
 
 // Where a cluster keeps that it began on a bucket's manifest: encode_durable(HeadRecord). There until every partition
@@ -157,6 +161,7 @@ class Node {
   void refuse_changes(std::string why, Code code);
   void watch_partitions();
   Task<void> watch_loop();
+  void relieve_journals();
   [[nodiscard]] Task<void> forget_origin();
   void tell(NodeEvent event) const {
     if (options_.on_event) options_.on_event(event);
@@ -200,6 +205,7 @@ class Node {
   Report ended_;
   std::string why_read_only_;
   std::string winner_;
+  bool full_ = false;        // the hot tier, when last looked at
   bool only_waits_ = false;  // whoever wants to change something; why_read_only_ says for what
   Times times_;
   Mutex map_changes_;

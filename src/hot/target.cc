@@ -9,6 +9,8 @@
 namespace headrace {
 namespace {
 
+constexpr uint64_t kJournalKeepChunks = 4;
+
 constexpr Nanos kTick = seconds(1);
 constexpr size_t kFreesPerCommit = 1024;
 
@@ -38,6 +40,8 @@ Target::Target(Env env, TargetOptions options, std::string directory, std::uniqu
   chunk_bytes_ = options.chunk_bytes;
   if (superblock.capacity < kGiB) chunk_bytes_ = std::min(chunk_bytes_, kMiB);
   if (superblock.capacity < 64 * kMiB) chunk_bytes_ = std::min(chunk_bytes_, 256 * kKiB);
+  journal_keep_ =
+      std::min<uint64_t>(superblock.capacity / kBlock * 3 / 100 * kBlock, kJournalKeepChunks * chunk_bytes_);
   can_reserve_ = through_ != nullptr;
   max_fragments_ = superblock.table_bytes / 32 - 4 * kKiB;
 }

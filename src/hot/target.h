@@ -131,6 +131,10 @@ class Target {
   [[nodiscard]] uint64_t generation() const { return superblock_.generation; }
   [[nodiscard]] const Superblock& superblock() const { return superblock_; }
   [[nodiscard]] bool fenced() const { return fenced_.has_value(); }
+  // Bytes of data space that exist already, whatever the file system under it has left; those that only journals get of
+  // them.
+  [[nodiscard]] uint64_t prewritten() const { return prewritten_; }
+  [[nodiscard]] uint64_t kept_for_journals() const { return journal_keep_; }
   [[nodiscard]] const TargetCounters& counters() const { return counters_; }
   [[nodiscard]] std::optional<FragmentEntry> find(const FragmentName& name) const { return table_.find(name); }
   [[nodiscard]] PartitionEpoch promised(PartitionId partition) const;
@@ -244,6 +248,7 @@ class Target {
   Superblock superblock_;
   Nanos opened_{};
   uint64_t chunk_bytes_ = 0;
+  uint64_t journal_keep_ = 0;  // prewritten bytes that no fragment gets: journals go on when the disk under it is full
   std::optional<std::string> fenced_;
   bool scannable_ = false;
   bool closing_ = false;

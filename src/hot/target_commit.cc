@@ -236,7 +236,7 @@ bool Target::goes_to_reserved(uint32_t blocks, ExtentAllocator::Purpose purpose)
 }
 
 uint64_t Target::prewrite_goal() const {
-  uint64_t goal = uint64_t{space_.used()} * kBlock + options_.prewrite_ahead;
+  uint64_t goal = uint64_t{space_.used()} * kBlock + journal_keep_ + options_.prewrite_ahead;
   // Free space in small pieces is of no use to a journal.
   const uint64_t frontier = uint64_t{space_.frontier()} * kBlock;
   if (uint64_t{space_.largest_free()} * kBlock < 2 * chunk_bytes_) goal = std::max(goal, frontier + 2 * chunk_bytes_);
@@ -267,6 +267,14 @@ Task<Result<uint32_t>> Target::allocate(uint32_t blocks, ExtentAllocator::Purpos
         if (got.block) co_return *got.block;
         got.beyond_limit = true;
       }
+    }
+    // What is prewritten of free space must stay enough for journals: when the disk under it is full, nothing more
+    // comes.
+    const uint64_t with_keep = uint64_t{space_.used()} * kBlock + uint64_t{blocks} * kBlock + journal_keep_;
+    if (table_fits && !got.beyond_limit && purpose == ExtentAllocator::Purpose::kFragment && with_keep > prewritten_ &&
+        with_keep <= superblock_.capacity) {
+      prewrite_wanted_ = std::max(prewrite_wanted_, with_keep);
+      got.beyond_limit = true;
     }
     if (table_fits && !got.beyond_limit) {  // also a large one for which there is no room at the end
       got = space_.allocate(blocks, purpose, static_cast<uint32_t>(prewritten_ / kBlock));
@@ -332,7 +340,8 @@ Task<void> Target::prewrite_loop() {
       }
     } else if (wanted > prewritten_) {
       uint64_t size = std::min<uint64_t>(wanted - prewritten_, zeros.size());
-      const bool only_ahead = prewrite_wanted_ <= prewritten_;
+      const bool only_ahead =
+          std::max(prewrite_wanted_, uint64_t{space_.used()} * kBlock + journal_keep_) <= prewritten_;
       zeroing_ = true;  // nobody else extends prewritten_ meanwhile
       const uint64_t room = co_await room_for_prewriting(only_ahead);
       if (room >= size) {

@@ -220,7 +220,7 @@ TEST_F(TargetTest, LargeFragmentsAreNotPrewrittenAndMeetNothingElse) {
   ASSERT_TRUE(world.run_until(scope.join()));
   EXPECT_EQ(failed, 0);
   EXPECT_GE(target->counters().large_fragments, 8u);  // of 16; what is more than small ones want is used first
-  EXPECT_LE(target->counters().prewritten_bytes, prewritten + 512 * kKiB);
+  EXPECT_LE(target->counters().prewritten_bytes, prewritten + 512 * kKiB + target->kept_for_journals());
   for (int round = 0; round < 2; ++round) {
     for (const FragmentWrite& w : all) expect_held(w);
     auto journal = world.run(target->journal_read({kFormat.id, RunId(7), Position(1), 1 << 20}));
@@ -405,6 +405,35 @@ TEST_F(TargetTest, PromisesRefuseLowerEpochsForEver) {
   }
   expect_held(w);
   EXPECT_TRUE(open_run(RunId(9), 1, 6).ok());
+}
+
+// The file system under the target is full before the target is: fragments are refused, the journal goes on with what
+// is kept for it, and with space there all goes on.
+TEST_F(TargetTest, AFullDiskUnderItRefusesFragmentsAndLeavesRoomForJournals) {
+  make();
+  RunId run(7);
+  ASSERT_TRUE(open_run(run, 1, 1).ok());
+  world.run_for(seconds(1));
+  machine.disk().options.capacity = machine.disk().used_bytes() + 100 * kKiB;
+  std::vector<FragmentWrite> held;
+  Result<void> refused;
+  for (uint64_t i = 1; i < 1000 && refused.ok(); ++i) {
+    refused = write(fragment(i, 2));
+    if (refused.ok()) held.push_back(fragment(i, 2));
+  }
+  EXPECT_EQ(refused.code(), Code::kNoSpace);
+  EXPECT_NE(refused.error().message().find("the disk under it is full; free space there"), std::string::npos)
+      << refused.error().text();
+  EXPECT_GT(held.size(), 5u);
+  for (uint64_t at = 1; at <= 8; ++at) ASSERT_TRUE(append(batch(run, at, at, 20'000), 1).ok()) << at;
+  EXPECT_EQ(write(fragment(2000, 2)).code(), Code::kNoSpace);
+  EXPECT_FALSE(target->fenced());
+  for (const FragmentWrite& w : held) expect_held(w);
+  power_loss();
+  ASSERT_TRUE(reopen().ok());
+  for (const FragmentWrite& w : held) expect_held(w);
+  machine.disk().options.capacity = kGiB;
+  EXPECT_TRUE(write(fragment(2000, 2)).ok());
 }
 
 TEST_F(TargetTest, TrimmedAndForgottenJournalSpaceComesBack) {

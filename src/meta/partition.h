@@ -60,6 +60,8 @@ struct PartitionContext {
   // How many more segments (at least one) the hot tier takes now; `crowded`: none before it made room. kBusy: none
   // before something of it went to the bucket; kNoSpace: none. Empty: any number.
   std::function<Result<uint32_t>(bool crowded)> admit = {};
+  // The hot tier is full: what could be staged goes the way of segments, which waits or says so. Empty: never.
+  std::function<bool()> full = {};
 };
 
 class Partition {
@@ -183,6 +185,7 @@ class Partition {
   [[nodiscard]] Scope& scope() { return scope_; }
   [[nodiscard]] Store& store() { return *store_; }
   void reap_soon() { reap_wanted_.set(); }
+  void checkpoint_soon() { checkpoint_wanted_.set(); }
   // Advisory locks (ops/locks): how often one ended here, and who waits for the next.
   [[nodiscard]] uint64_t locks_ended() const { return locks_ended_; }
   [[nodiscard]] WaitList& lock_seekers() { return lock_seekers_; }

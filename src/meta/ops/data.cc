@@ -230,6 +230,8 @@ struct StageOp {
     Partition& partition = txn.partition();
     if (partition.counters().sums.staged_bytes > static_cast<int64_t>(partition.context().options.staged_bytes))
       co_return Error(Code::kConflict, "too many staged bytes wait for the packer");
+    if (partition.context().full && partition.context().full())
+      co_return Error(Code::kConflict, "the hot tier is full");
     HR_CO_TRY(check_grant(txn, request.file, request.grant));
     HR_CO_TRY(InodeRow inode, co_await file_inode(txn, request.file));
     HR_CO_TRY(co_await txn.exclude(request.file));
