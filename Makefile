@@ -87,7 +87,7 @@ AZURITE := $(if $(shell command -v npm),azurite)
 .PHONY: test
 test: build
 	@clang-format-19 --dry-run -Werror $(SOURCES) || { echo '`make format` mends it' >&2; exit 1; }
-	scripts/setup --tools versitygw zstd-source model $(AZURITE)
+	scripts/setup --tools versitygw zstd-source model postgresql $(AZURITE)
 	$(call run_tests,release,-LE long)
 	$(call configure_and_build,asan)
 	$(call run_tests,asan,-LE 'long|black-box')
@@ -96,7 +96,7 @@ test: build
 .PHONY: test-all
 test-all: SEEDS := 10000
 test-all: build
-	scripts/setup --tools versitygw minio zstd-source model $(AZURITE)
+	scripts/setup --tools versitygw minio zstd-source model postgresql $(AZURITE)
 	$(call run_tests,release)
 	$(call configure_and_build,asan)
 	$(call run_tests,asan)

@@ -1395,5 +1395,29 @@ def bad_input_sigkill_of_node_and_mounts_at_any_moment(box):
         workload.verify("from the bucket alone")
 
 
+def bad_input_a_state_whose_process_numbers_belong_to_others_now(box):
+    """After a power cut and a restart of the machine, node.json and mounts/ name processes that are somebody else's."""
+    cluster = small(box)
+    log = fill(cluster, files=6)
+    cluster.kill_mount()
+    cluster.kill_node()
+    stranger = subprocess.Popen(["sleep", "600"])
+    box.on_close(stranger.kill)
+    mounts = os.path.join(cluster.state, "mounts")
+    for path in [os.path.join(cluster.state, "node.json"), *(os.path.join(mounts, n) for n in os.listdir(mounts))]:
+        with open(path) as f:
+            content = json.load(f)
+        content["pid"] = stranger.pid
+        with open(path, "w") as f:
+            json.dump(content, f)
+    check_refused(headrace("status", "--state", cluster.state), "no node runs", "headrace up")
+    cluster.stop()
+    check(stranger.poll() is None, "`stop` leaves the stranger alone")
+    cluster.up()
+    check_log(cluster, log, "after the restart")
+    cluster.stop()
+    check(stranger.poll() is None, "`stop` of the new node does, too")
+
+
 if __name__ == "__main__":
     main()

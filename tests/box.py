@@ -7,6 +7,7 @@ disk, since targets use O_DIRECT and the S3 server uses extended attributes.
 
 Only processes that a box started are ended, each by its pid."""
 import base64
+import ctypes
 import hashlib
 import hmac
 import inspect
@@ -106,11 +107,7 @@ class Box:
         failed = kind is not None
         if failed:
             self.show_logs()
-        for closer in reversed(self._closers):
-            try:
-                closer()
-            except Exception as error:  # closing goes on: what is left must be removed as well
-                print(f"closing: {error}", file=sys.stderr)
+        self.close()
         if self.keep:
             print(f"kept: {self.root}", file=sys.stderr)
         else:
@@ -122,6 +119,18 @@ class Box:
 
     def on_close(self, closer):
         self._closers.append(closer)
+
+    def close(self):
+        while self._closers:
+            try:
+                self._closers.pop()()
+            except Exception as error:  # closing goes on: what is left must be removed as well
+                print(f"closing: {error}", file=sys.stderr)
+
+    def fork(self, work):
+        """Runs work() in a process with mounts of its own, as a box that is closed when it ends: several may so mount at one place
+        at once. wait() of what is returned raises what work() raised."""
+        return Fork(self, work)
 
     def cluster(self, name="s", **options):
         return Cluster(self, name, **options)
@@ -135,6 +144,58 @@ class Box:
                     tail = f.readlines()[-30:]
                 if tail:
                     print(f"--- {directory}/{name}\n{''.join(tail)}", file=sys.stderr)
+
+
+class Fork:
+    def __init__(self, box, work):
+        read, write = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(read)
+            said = ""
+            box._closers = []  # ours, not the parent's
+            try:
+                own_mounts()
+                work()
+            except Failed as error:
+                said = str(error) or "failed"
+            except BaseException:
+                said = traceback.format_exc()
+            if said:
+                box.show_logs()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            box.close()
+            with os.fdopen(write, "w") as pipe:
+                pipe.write(said)
+            sys.stderr.flush()
+            os._exit(1 if said else 0)
+        os.close(write)
+        self.pipe = os.fdopen(read)
+        self.ended = False
+        box.on_close(self.end)
+
+    def wait(self):
+        said = self.pipe.read()
+        _, status = os.waitpid(self.pid, 0)
+        self.ended = True
+        self.pipe.close()
+        check(status == 0 and not said, said or f"a process of the test ended with status {status}")
+
+    def end(self):
+        if not self.ended:
+            os.kill(self.pid, signal.SIGTERM)
+            os.waitpid(self.pid, 0)
+            self.ended = True
+
+
+def own_mounts():
+    """From here on, this process (and what it starts) mounts for itself."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_mounts, recursive_and_private = 0x20000, 0x4000 | 0x40000
+    if libc.unshare(new_mounts) != 0 or libc.mount(None, b"/", None, recursive_and_private, None) != 0:
+        raise Skipped(f"no mount namespaces: {os.strerror(ctypes.get_errno())}")
 
 
 class Cluster:
@@ -170,9 +231,10 @@ class Cluster:
                          f"{done.stderr.strip() or done.stdout.strip()}")
         return done
 
-    def up(self, mount=True, timeout_s=120, **run_options):
+    def up(self, mount=True, timeout_s=120, create=False, **run_options):
+        """`create`: as for the first time, whatever is there."""
         arguments = ["up", "--state", self.state, "--detach"]
-        if not os.path.exists(self.state):
+        if create or not os.path.exists(self.state):
             arguments += ["--targets", self.targets, "--protection", self.protection,
                           "--bucket", self.bucket]
             if self.capacity_mib:

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Programs that people use, on a mount: what they leave behind is what a local file system would have."""
+import glob
 import os
+import pwd
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -10,7 +13,7 @@ import sys
 import textwrap
 import time
 
-from box import TOOLS, Skipped, check, check_equal, facts, make_odd_tree, main, shell, wait_until
+from box import TOOLS, Skipped, alive, check, check_equal, facts, make_odd_tree, main, shell, wait_until
 
 
 def make_bare_repository(directory, files, commits=3):
@@ -144,6 +147,279 @@ def sqlite_in_wal_mode_survives_20_kills(box):
         check(count == last and last >= acknowledged,
               f"after kill {kill}: {count} rows up to {last}; {acknowledged} were acknowledged")
     check(acknowledged > 100, f"the writers did work: {acknowledged} commits")
+
+
+# --- PostgreSQL
+
+class Postgres:
+    """Debian's server with its data in a directory of the mount, as its own user; sockets and what pgbench says lie beside it."""
+
+    def __init__(self, box, data):
+        found = os.path.join(TOOLS, "postgresql")
+        if not os.path.exists(found):
+            raise Skipped(f"{found} is missing: scripts/setup --tools postgresql")
+        root = box.path("postgresql")  # where another user may go
+        os.mkdir(root)
+        shell(["mount", "--bind", os.path.realpath(found), root])
+        box.on_close(lambda: subprocess.run(["umount", "-l", root], check=False))
+        self.programs = os.path.join(root, "usr/lib/postgresql/15/bin")
+        self.user = pwd.getpwnam("nobody")
+        self.box = box
+        self.data = data
+        self.sockets = box.path("pg")
+        os.chmod(box.root, 0o711)  # the way to the mount
+        for directory in (data, self.sockets):
+            os.mkdir(directory, 0o700)
+            os.chown(directory, self.user.pw_uid, self.user.pw_gid)
+        self.process = None
+        self.benches = []
+        box.on_close(self.close)
+        version = shell(self.command("postgres", "--version"), ok=False)
+        if version.returncode != 0:
+            raise Skipped(f"PostgreSQL does not run: {version.stderr.strip()}")
+
+    def command(self, program, *arguments):
+        return ["setpriv", f"--reuid={self.user.pw_uid}", f"--regid={self.user.pw_gid}", "--clear-groups", "--inh-caps=-all",
+                os.path.join(self.programs, program), *map(str, arguments)]
+
+    def run(self, program, *arguments):
+        return shell(self.command(program, *arguments), cwd=self.sockets).stdout
+
+    def client(self, program, *arguments):
+        return self.run(program, "-h", self.sockets, "-U", "postgres", *arguments)
+
+    def query(self, text):
+        return self.client("psql", "-XAtq", "-c", text, "postgres").strip()
+
+    def start(self):
+        with open(os.path.join(self.sockets, "server.log"), "ab") as said:
+            self.process = subprocess.Popen(
+                self.command("postgres", "-D", self.data, "-k", self.sockets, "-c", "listen_addresses=", "-c", "shared_buffers=16MB",
+                             "-c", "max_wal_size=48MB", "-c", "checkpoint_timeout=30s", "-c", "dynamic_shared_memory_type=mmap"),
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=self.sockets, start_new_session=True)
+
+        def ready():
+            check(self.process.poll() is None, f"PostgreSQL ended: {self.tail()}")
+            return subprocess.run(self.command("pg_isready", "-q", "-h", self.sockets), check=False).returncode == 0
+        wait_until(ready, 60, "PostgreSQL recovers and serves")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)  # what is under way is rolled back
+        check(self.process.wait(60) == 0, f"PostgreSQL stops: {self.tail()}")
+
+    def kill(self):
+        """SIGKILL to all of it."""
+        self.process.send_signal(signal.SIGSTOP)  # it makes no more children
+        wait_until(lambda: state_of(self.process.pid) == "T", 10, "the postmaster stands still")
+        children = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == self.process.pid]
+        for pid in [*children, self.process.pid]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait()
+        wait_until(lambda: not any(alive(pid) for pid in children), 30, "the backends are gone")
+        check(len(children) > 4, f"it had children: {len(children)}")
+
+    def bench(self, seconds):
+        """pgbench in the background; finish_bench() waits for it."""
+        bench = subprocess.Popen(self.command("pgbench", "-h", self.sockets, "-U", "postgres", "-n", "-c", "4", "-T", seconds, "postgres"), text=True,
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.sockets)
+        self.benches.append(bench)
+        return bench
+
+    def history(self):
+        return int(self.query("select count(*) from pgbench_history"))
+
+    def wait_for_work(self, transactions):
+        least = self.history() + transactions
+        wait_until(lambda: self.history() >= least, 60, f"{transactions} more transactions")
+
+    def finish_bench(self, bench, whole):
+        """How many transactions it was told are committed."""
+        out, errors = bench.communicate(timeout=120)
+        check(not whole or bench.returncode == 0, f"pgbench: {errors[-500:]}")
+        done = re.search(r"transactions actually processed: (\d+)", out)
+        check(done, f"pgbench says how many: {out[-300:]} {errors[-300:]}")
+        return int(done[1])
+
+    def check_all(self, least, when):
+        """What pgbench keeps equal is equal, no transaction that it was told of is missing, and pages and indexes are sound."""
+        sums = self.query("select (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from pgbench_branches), "
+                          "(select sum(tbalance) from pgbench_tellers), (select coalesce(sum(delta), 0) from pgbench_history)")
+        check(len(set(sums.split("|"))) == 1, f"{when}: accounts, branches, tellers and history have the same sum: {sums}")
+        check(self.history() >= least, f"{when}: {self.history()} transactions are there, {least} were acknowledged")
+        self.client("pg_amcheck", "--install-missing", "--heapallindexed", "-d", "postgres")
+
+    def tail(self):
+        with open(os.path.join(self.sockets, "server.log"), errors="replace") as f:
+            return "".join(f.readlines()[-20:])
+
+    def close(self):
+        for bench in self.benches:
+            if bench.poll() is None:
+                bench.kill()
+        if self.process and self.process.poll() is None:
+            self.kill()
+
+
+def stat_fields(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["", "0"]
+
+
+def state_of(pid):
+    return stat_fields(pid)[0]
+
+
+def parent_of(pid):
+    return int(stat_fields(pid)[1])
+
+
+def postgresql_survives_kills_of_itself_and_of_the_node(box):
+    cluster = box.cluster()
+    cluster.up()
+    rng = random.Random(11)
+    server = Postgres(box, os.path.join(cluster.mount_dir, "pgdata"))
+    server.run("initdb", "-D", server.data, "-U", "postgres", "--data-checksums", "-A", "trust", "--no-instructions")
+    server.start()
+    server.client("pgbench", "-q", "-i", "-s", "3", "postgres")
+    acknowledged = 0
+    for turn in range(2):
+        bench = server.bench(60)
+        server.wait_for_work(200)
+        time.sleep(rng.uniform(0, 0.5))
+        check(bench.poll() is None, "pgbench runs until its server is killed")
+        server.kill()
+        acknowledged += server.finish_bench(bench, whole=False)
+        if turn == 1:
+            cluster.remount()
+        server.start()
+        server.check_all(acknowledged, f"after kill {turn} of PostgreSQL")
+
+    # The node goes and comes back beneath: the mount waits for it, and nobody notices.
+    bench = server.bench(8)
+    server.wait_for_work(100)
+    cluster.kill_node()
+    cluster.up(mount=False)
+    server.wait_for_work(100)
+    acknowledged += server.finish_bench(bench, whole=True)
+    server.check_all(acknowledged, "after a kill of the node")
+
+    # And both at once.
+    bench = server.bench(60)
+    server.wait_for_work(100)
+    cluster.kill_node()
+    server.kill()
+    acknowledged += server.finish_bench(bench, whole=False)
+    cluster.up(mount=False)
+    server.start()
+    server.check_all(acknowledged, "after a kill of both")
+    server.stop()
+    cluster.remount()
+    server.start()
+    server.check_all(acknowledged, "on a new mount")
+    server.stop()
+    print(f"{acknowledged} transactions acknowledged", flush=True)
+
+
+# --- stressors and verifiers
+
+# Of stress-ng's class filesystem those that work in the directory that they are given.
+STRESSORS = """access chdir chmod chown copy-file dentry dir dirdeep dirmany fallocate fcntl fiemap file-ioctl filename flock fpunch
+fstat getdent handle hdd inode-flags io iomix lease link locka lockf lockofd mknod open rename seek sendfile splice symlink sync-file
+touch utime verity xattr""".split()
+
+
+def stress(directory, seconds, workers):
+    """Each for so long, checking what it reads; those that found something wrong."""
+    if not shutil.which("stress-ng"):
+        raise Skipped("stress-ng is missing: scripts/setup installs it")
+    wrong = {}
+    cannot = []
+    for name in STRESSORS:
+        done = shell(["stress-ng", "--temp-path", directory, "--verify", "--oomable", f"--{name}", workers, "--timeout", f"{seconds}s",
+                      "--hdd-bytes", "16m", "--fallocate-bytes", "8m", "--iomix-bytes", "8m", "--copy-file-bytes", "8m"],
+                     ok=False, timeout_s=seconds + 120)
+        if done.returncode in (3, 4):  # no resources; not implemented here
+            cannot.append(name)
+        elif done.returncode != 0:
+            wrong[name] = f"exit {done.returncode}: {(done.stderr + done.stdout)[-600:]}"
+    left = os.listdir(directory)
+    check(not wrong, "; ".join(f"{name}: {text}" for name, text in wrong.items()))
+    check(not left, f"they clean up after themselves: {left}")
+    print(f"{len(STRESSORS) - len(cannot)} stressors; not here: {' '.join(cannot)}", flush=True)
+
+
+FIO_JOBS = {
+    "sequential": ["--rw=write", "--bs=1m", "--size=24m"],
+    "random": ["--rw=randwrite", "--bsrange=512-64k", "--bs_unaligned", "--size=12m"],
+    "mixed": ["--rw=randrw", "--bs=4k", "--size=8m", "--fsync=16"],
+    "direct": ["--rw=randwrite", "--bs=4k", "--size=8m", "--direct=1", "--ioengine=libaio", "--iodepth=16"],
+    "uring": ["--rw=randwrite", "--bs=16k", "--size=12m", "--ioengine=io_uring", "--iodepth=8"],
+    "mapped": ["--rw=randwrite", "--bs=4k", "--size=8m", "--ioengine=mmap"],
+}
+
+
+def fio(directory, only=None, size_factor=1, kill=None):
+    """Writes with checksums in every block; `kill` happens meanwhile."""
+    command = ["fio", f"--directory={directory}", "--verify=crc32c", "--verify_fatal=1", "--randrepeat=1", "--group_reporting=0"]
+    command += ["--verify_only=1"] if only else ["--do_verify=0", "--end_fsync=1"]
+    for name, options in FIO_JOBS.items():
+        sizes = [re.sub(r"(?<=--size=)\d+", lambda m: str(int(m[0]) * size_factor), o) for o in options]
+        command += [f"--name={name}", *sizes]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        if kill:
+            kill(lambda: process.poll() is None)
+        said, _ = process.communicate(timeout=600)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    check(process.returncode == 0, f"fio: exit {process.returncode}: {said[-1500:]}")
+
+
+def stress_ng_finds_nothing_wrong(box):
+    cluster = box.cluster(targets=3, protection="2+1")
+    cluster.up()
+    directory = os.path.join(cluster.mount_dir, "stress")
+    os.mkdir(directory)
+    stress(directory, seconds=1, workers=1)
+
+
+def fio_verifies_what_it_wrote_through_a_kill_of_the_node(box):
+    cluster = box.cluster(targets=3, protection="2+1")
+    cluster.up()
+
+    def kill(runs):
+        wait_until(lambda: any(os.path.getsize(os.path.join(cluster.mount_dir, n)) for n in os.listdir(cluster.mount_dir)) or not runs(),
+                   60, "something was written")
+        check(runs(), "fio writes while the node is killed")
+        cluster.kill_node()
+        cluster.up(mount=False)
+    fio(cluster.mount_dir, kill=kill)
+    fio(cluster.mount_dir, only=True)
+    cluster.remount()
+    fio(cluster.mount_dir, only=True)
+
+
+def long_run_of_stressors_and_verifiers(box):
+    cluster = box.cluster(targets=3, protection="2+1")
+    cluster.up()
+    directories = []
+    for mount_dir in (cluster.mount_dir, cluster.mount(box.path("second"))):
+        directories.append(os.path.join(mount_dir, f"stress{len(directories)}"))
+        os.mkdir(directories[-1])
+    for directory in directories:
+        stress(directory, seconds=8, workers=4)
+    fio(cluster.mount_dir, size_factor=12)
+    fio(box.path("second"), only=True, size_factor=12)
+    cluster.push()
+    cluster.remount()
+    fio(cluster.mount_dir, only=True, size_factor=12)
 
 
 def rsync_round_trip_keeps_everything(box):

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -36,43 +37,67 @@ Result<void> write_file(const std::string& path, const std::string& text) {
   return {};
 }
 
+std::string read_text(const std::string& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
 // Null when the file is absent or is none of ours.
 json read_json(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) return nullptr;
-  std::stringstream text;
-  text << in.rdbuf();
-  json parsed = json::parse(text.str(), nullptr, false);
+  json parsed = json::parse(read_text(path), nullptr, false);
   return parsed.is_object() ? parsed : json(nullptr);
+}
+
+// The fields of /proc/PID/stat behind the name, which may hold anything: the first is the state.
+std::vector<std::string> stat_fields(int pid) {
+  std::string text = read_text("/proc/" + std::to_string(pid) + "/stat");
+  size_t name_end = text.rfind(')');
+  std::istringstream in(name_end == std::string::npos ? "" : text.substr(name_end + 1));
+  return {std::istream_iterator<std::string>(in), {}};
+}
+
+// The process that wrote it lives. Files of earlier versions have no birth.
+bool lives(const json& file) {
+  const int pid = file.value("pid", 0);
+  const std::string birth = file.value("birth", "");
+  return alive(pid) && (birth.empty() || birth == process_birth(pid));
 }
 
 }  // namespace
 
 bool alive(int pid) {
   if (pid <= 0 || ::kill(pid, 0) != 0) return false;
-  // A zombie has ended.
-  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
-  std::string text((std::istreambuf_iterator<char>(in)), {});
-  size_t name_end = text.rfind(')');
-  return name_end == std::string::npos || name_end + 2 >= text.size() || text[name_end + 2] != 'Z';
+  std::vector<std::string> fields = stat_fields(pid);
+  return fields.empty() || fields[0] != "Z";  // a zombie has ended
+}
+
+std::string process_birth(int pid) {
+  constexpr size_t kStartTime = 19;  // field 22 of proc(5), of which the name is the second
+  std::vector<std::string> fields = stat_fields(pid);
+  if (fields.size() <= kStartTime) return "";
+  std::string boot = read_text("/proc/sys/kernel/random/boot_id");
+  return boot.substr(0, boot.find('\n')) + "/" + fields[kStartTime];
 }
 
 Result<void> write_node_file(const std::string& state, const NodeFile& file) {
-  json out{
-      {"pid", file.pid}, {"address", file.address}, {"admin_port", file.admin_port}, {"admin_token", file.admin_token}};
+  json out{{"pid", file.pid},
+           {"birth", process_birth(file.pid)},
+           {"address", file.address},
+           {"admin_port", file.admin_port},
+           {"admin_token", file.admin_token}};
   return write_file(node_path(state), out.dump(2) + "\n");
 }
 
 Result<NodeFile> read_node_file(const std::string& state) {
   json in = read_json(node_path(state));
   NodeFile file;
-  if (in.is_object()) {
+  if (in.is_object() && lives(in)) {
     file.pid = in.value("pid", 0);
     file.address = in.value("address", "");
     file.admin_port = in.value("admin_port", 0);
     file.admin_token = in.value("admin_token", "");
   }
-  if (!alive(file.pid))
+  if (file.pid == 0)
     return Error(Code::kNotFound, "no node runs on " + state + ": start it with `headrace up --state " + state + "`");
   return file;
 }
@@ -84,7 +109,8 @@ void remove_node_file(const std::string& state) {
 Result<void> write_mount_file(const std::string& state, const MountFile& file) {
   std::error_code error;
   fs::create_directories(state + "/mounts", error);
-  return write_file(mount_path(state, file.pid), json{{"pid", file.pid}, {"directory", file.directory}}.dump() + "\n");
+  json out{{"pid", file.pid}, {"birth", process_birth(file.pid)}, {"directory", file.directory}};
+  return write_file(mount_path(state, file.pid), out.dump() + "\n");
 }
 
 std::vector<MountFile> read_mount_files(const std::string& state) {
@@ -92,9 +118,7 @@ std::vector<MountFile> read_mount_files(const std::string& state) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(state + "/mounts", error)) {
     json in = read_json(entry.path().string());
-    if (!in.is_object()) continue;
-    MountFile file{in.value("pid", 0), in.value("directory", "")};
-    if (alive(file.pid)) out.push_back(std::move(file));
+    if (in.is_object() && lives(in)) out.push_back({in.value("pid", 0), in.value("directory", "")});
   }
   return out;
 }

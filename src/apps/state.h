@@ -1,4 +1,6 @@
 // STATE/node.json and STATE/mounts/PID.json: how the command line finds the processes of a state directory. 0600.
+// Nothing removes them when a process is killed or the power fails, and after a restart of the machine their numbers
+// belong to others: each names its process by the boot and the tick it started in as well.
 #pragma once
 
 #include <string>
@@ -28,5 +30,7 @@ void remove_node_file(const std::string& state);
 void remove_mount_file(const std::string& state, int pid);
 
 [[nodiscard]] bool alive(int pid);
+// Of a live process: what no other has, on this machine, at any time. Empty: it has ended.
+[[nodiscard]] std::string process_birth(int pid);
 
 }  // namespace headrace
