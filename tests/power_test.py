@@ -516,7 +516,7 @@ class Forks:
     """Pieces of work in processes of their own, so many at once: most of a recovery is waiting, for the lease of the mount that
     went with the power."""
 
-    def __init__(self, box, at_once=int(os.environ.get("HEADRACE_TEST_JOBS", "6"))):
+    def __init__(self, box, at_once=int(os.environ.get("HEADRACE_TEST_JOBS", "8"))):
         self.box = box
         self.at_once = at_once
         self.running = []
@@ -675,12 +675,12 @@ def cut_power(box, sizes_mib, count, seconds, spin_down=False, lies=0, thorough=
 
 def power_cuts_lose_nothing_that_was_acknowledged(box):
     """The bucket beside the state, as `make up` has it: both lose what was not flushed."""
-    cut_power(box, {"disk": 512}, count=10, seconds=4, lies=2)
+    cut_power(box, {"disk": 512}, count=6, seconds=3, lies=1)
 
 
 def power_cuts_under_a_bucket_that_keeps_everything(box):
     """A bucket elsewhere is ahead of the node that comes back: of what it published, and of a spin-down."""
-    cut_power(box, {"disk": 448, "elsewhere": 192}, count=10, seconds=3, spin_down=True)
+    cut_power(box, {"disk": 448, "elsewhere": 192}, count=7, seconds=3, spin_down=True)
 
 
 def long_run_of_power_cuts(box):

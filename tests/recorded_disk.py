@@ -361,7 +361,7 @@ def keep_all(data):
 def keep_some(seed, torn):
     """Each write with a chance of its own run; with `torn` some of them by sectors only: the first, the last, or any."""
     rng = random.Random(seed)
-    chance = rng.choice((0.1, 0.5, 0.9))
+    chance = rng.choice((0.3, 0.6, 0.9))
 
     def keep(data):
         if rng.random() >= chance:
