@@ -519,6 +519,27 @@ TEST(Client, AFileThatIsClosedWhileThePartitionIsToldThatItIsOpenIsForgotten) {
   }
 }
 
+TEST(Client, AWriteThatWasGivenUpDoesNotLandAfterItsFileWasClosed) {
+  Steps s(510, 2);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "first").ok());
+  auto g = s.open(f->id(), 1);
+  ASSERT_TRUE(s.write(g, 0, "other", 1).ok());  // the grant is the second client's: the first has to wait for it
+  s.node().slow = milliseconds(100);
+  Scope scope;
+  Result<uint64_t> written = uint64_t{0};
+  auto writer = [](Client* client, OpenFileRef file, Result<uint64_t>* result) -> Task<void> {
+    *result = co_await client->write(file, 0, Buffer::copy_of(bytes_of("stale")));
+  };
+  scope.spawn(writer(&s.client(), f, &written));
+  s.world.run_for(milliseconds(1));
+  ASSERT_EQ(scope.running(), 1u);
+  ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+  ASSERT_TRUE(s.world.run_until([&] { return scope.running() == 0; }, seconds(60)));
+  EXPECT_FALSE(written.ok());
+  EXPECT_EQ(s.read(g, 0, 10, 1), "other");
+}
+
 TEST(Client, ATemporaryFileIsNeverWritten) {
   Steps s(28);
   auto f = s.create("tmp");

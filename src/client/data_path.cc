@@ -59,6 +59,8 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
     }
     // From here on nothing may come in between.
     if (!files_.writable(*file) || !file->size_known || file->resizing || !write_back_.admits(*file)) continue;
+    // Its caller did not wait for it (FUSE, of a process that was killed): others may have written here since.
+    if (handle->released()) co_return Error(Code::kNotPermitted, "the file was closed meanwhile");
     if (handle->mode.append) offset = file->size;
     if (offset > kMaxFileSize || length > kMaxFileSize - offset)
       co_return Error(Code::kTooLarge, "a file ends at 2^62 bytes");

@@ -28,6 +28,7 @@ class FileHandle final : public OpenFile {
   ~FileHandle() override { release(); }
   [[nodiscard]] FileId id() const override { return file->id; }
   void release();
+  [[nodiscard]] bool released() const { return closed_ == nullptr; }
 
   const FileRef file;
   const OpenMode mode;

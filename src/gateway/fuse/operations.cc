@@ -688,8 +688,9 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRelease request) {
   if ((request.release_flags & FUSE_RELEASE_FLOCK_UNLOCK) != 0)
     (void)co_await files_.unlock_all(header.node, request.lock_owner, true);  // failed: it ends with the session
   handles_.erase(request.fh);
-  Result<void> closed = co_await files_.close(std::move(opened->file));
-  if (opened->other != nullptr) (void)co_await files_.close(std::move(opened->other));
+  // A request that was given up (its caller was signalled) may still be under way, and go on with these.
+  Result<void> closed = co_await files_.close(opened->file);
+  if (opened->other != nullptr) (void)co_await files_.close(opened->other);
   co_return outcome(closed);
 }
 

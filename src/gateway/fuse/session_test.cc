@@ -1,7 +1,9 @@
 // FuseSession against a kernel that is played: what real ones do seldom, or never.
 #include "gateway/fuse/session.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/falloc.h>
 
 #include <deque>
 #include <map>
@@ -206,6 +208,25 @@ Task<void> takes_back(World& world) {
 }
 TEST_F(FuseSessionTest, TakesBackWhatNobodyReceived) {
   play(takes_back);
+}
+
+// The caller of a request that waits is killed: it is answered EINTR, the file is closed, and the request goes on.
+Task<void> released_beneath(World& world) {
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+  FileId id(co_await make_file(world, "f"));
+  const fuse_write_in write{.fh = 1, .size = 1, .write_flags = FUSE_WRITE_KILL_SUIDGID};
+  uint64_t first = world.kernel.send(FUSE_WRITE, id, write, 'x');  // asks for the attributes before it writes
+  uint64_t second = world.kernel.send(
+      FUSE_FALLOCATE, id, fuse_fallocate_in{.fh = 1, .length = 1, .mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE});
+  PlayedKernel::Answer closed = co_await world.kernel.ask(FUSE_RELEASE, id, fuse_release_in{.fh = 1});
+  EXPECT_EQ(closed.error, 0);
+  (void)co_await world.kernel.answer_to(first);
+  (void)co_await world.kernel.answer_to(second);
+  EXPECT_EQ(world.files.open_files(), 0U);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, AFileMayBeClosedUnderARequestThatWasGivenUp) {
+  play(released_beneath);
 }
 
 Task<void> stays_bounded(World& world) {
