@@ -301,7 +301,7 @@ class Recording:
         return sum(e[:2] == (WRITE, disk) for e in self.entries[self.durable(cut, disk):cut])
 
     def image(self, path, cut, keep, disk=0, durable=None):
-        """The disk after a cut, at `path`. keep(data): what is left of a write that nothing had covered, as a list of
+        """The disk after a cut, at `path`. keep(data, may_tear): what is left of a write that nothing had covered, as a list of
         (offset in it, bytes). `durable`: less than what the flushes promised, of a disk that lied. Returns how many of the
         uncovered writes there were, and how many of them left something."""
         durable = self.durable(cut, disk) if durable is None else durable
@@ -311,7 +311,8 @@ class Recording:
             uncovered = [e for e in self.entries[durable:cut] if e[:2] == (WRITE, disk)]
             kept = 0
             for entry in uncovered:
-                pieces = keep(self._bytes(entry))
+                # ext4 trusts a disk to write its superblock whole.
+                pieces = keep(self._bytes(entry), entry[3] > 0)
                 kept += bool(pieces)
                 for offset, data in pieces:
                     put(f.fileno(), entry[3] + offset, data)
@@ -350,11 +351,11 @@ def copy_sparse(source, target, size):
             at += len(data)
 
 
-def keep_none(_data):
+def keep_none(_data, _may_tear):
     return []
 
 
-def keep_all(data):
+def keep_all(data, _may_tear):
     return [(0, data)]
 
 
@@ -363,11 +364,11 @@ def keep_some(seed, torn):
     rng = random.Random(seed)
     chance = rng.choice((0.3, 0.6, 0.9))
 
-    def keep(data):
+    def keep(data, may_tear):
         if rng.random() >= chance:
             return []
         sectors = len(data) // SECTOR
-        if not torn or sectors < 2 or rng.random() < 0.5:
+        if not torn or not may_tear or sectors < 2 or rng.random() < 0.5:
             return [(0, data)]
         how, at = rng.randrange(3), rng.randrange(1, sectors) * SECTOR
         if how == 0:
