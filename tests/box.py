@@ -65,6 +65,15 @@ def alive(pid):
         return False
 
 
+def birth(pid):
+    """What no other process of this machine has, ever: numbers are given again. As `headrace` writes it; None: it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as f, open("/proc/sys/kernel/random/boot_id") as boot:
+            return boot.read().strip() + "/" + f.read().rsplit(")", 1)[1].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def is_mounted(directory):
     # Not os.path.ismount: it stats the directory, which hangs or fails under a dead mount.
     escaped = directory.replace(" ", "\\040")
@@ -215,7 +224,7 @@ class Cluster:
         self.capacity_mib = capacity_mib
         self.environment = dict(os.environ, **(environment or {}))
         self._mounts = []
-        self._pids = set()
+        self._pids = {}  # with their births
         box.on_close(self.close)
 
     # --- commands
@@ -305,7 +314,7 @@ class Cluster:
         folder = os.path.join(self.state, "mounts")
         for name in os.listdir(folder) if os.path.isdir(folder) else []:
             content = self._read_json(os.path.join(folder, name))
-            if content.get("directory") == directory and alive(content.get("pid", 0)):
+            if content.get("directory") == directory and self._lives(content):
                 return content["pid"]
         return None
 
@@ -345,8 +354,8 @@ class Cluster:
                 self.run("stop", "--state", self.state, ok=False, timeout_s=30)
             except subprocess.TimeoutExpired:
                 pass
-        for pid in self._pids:
-            if alive(pid):
+        for pid, born in self._pids.items():
+            if alive(pid) and birth(pid) == born:
                 os.kill(pid, signal.SIGKILL)
         for directory in self._mounts:
             for _ in range(4):  # a directory may have been mounted over
@@ -370,11 +379,15 @@ class Cluster:
     def _note_pids(self):
         """Our processes, for the day when `stop` does not stop them."""
         found = [self.node_pid()] + [self.mount_pid(m) for m in self._mounts]
-        self._pids.update(pid for pid in found if pid)
+        self._pids.update((pid, birth(pid)) for pid in found if pid)
 
     def _pid_in(self, path):
-        pid = self._read_json(path).get("pid", 0)
-        return pid if pid and alive(pid) else None
+        content = self._read_json(path)
+        return content["pid"] if self._lives(content) else None
+
+    @staticmethod
+    def _lives(content):
+        return alive(content.get("pid", 0)) and content.get("birth") == birth(content["pid"])
 
     @staticmethod
     def _read_json(path):

@@ -19,6 +19,9 @@ import recorded_disk
 from box import Failed, check, is_mounted, main, shell
 
 
+SECOND_CUTS = 3  # of one recovery
+
+
 # --- what the threads do, and what must be there afterwards
 
 class Step:
@@ -597,7 +600,7 @@ class Powered:
         recorded = self.disks.record(images, os.path.basename(images[0]) + ".recorded")
         self.check_recovery(at, when, **how)
         record = self.disks.finish(recorded)
-        for second in choose_cuts(record, 0, len(record), 3, random.Random(seed)):
+        for second in choose_cuts(record, 0, len(record), SECOND_CUTS, random.Random(seed)):
             again, _ = self.disks.cut(record, os.path.basename(images[0]) + ".again", second.at, second.keep)
             self.check_images(again, at, f"{when}, and during its recovery {second}", from_bucket=True, **how)
         record.remove()
@@ -653,12 +656,13 @@ def cut_power(box, sizes_mib, count, seconds, spin_down=False, lies=0, thorough=
     # While the namespace was made, and while it was worked with.
     cuts = choose_cuts(record, powered.made, powered.begin, count // 5, rng) + choose_cuts(record, powered.begin, powered.end, count, rng)
     forks = Forks(box)
-    lost = kept = 0
+    lost = kept = again = 0
     for i, cut in enumerate(cuts):
         images, (uncovered, left) = disks.cut(record, f"cut{i}", cut.at, cut.keep)
         lost, kept = lost + uncovered - left, kept + left
         when, how = f"seed {seed}, {cut}", {"create": cut.at < powered.begin}
         if thorough and i % thorough == 0:
+            again += SECOND_CUTS
             forks.run(lambda: powered.check_second_cuts(images, cut.at, when, cut.seed, **how))
         else:
             forks.run(lambda: powered.check_images(images, cut.at, when, **how))
@@ -668,8 +672,8 @@ def cut_power(box, sizes_mib, count, seconds, spin_down=False, lies=0, thorough=
         forks.run(lambda: powered.check_lie(images, at, f"seed {seed}: a disk that lied from the begin of a {name} to its acknowledgement "
                                                         f"at {at} is found out"))
     forks.wait()
-    print(f"seed {seed}: {count_steps(powered.writers)} steps, {len(record)} entries; {len(cuts)} cuts, {lost} writes lost and {kept} kept "
-          f"that no flush covered; {len(chosen)} lies found", flush=True)
+    print(f"seed {seed}: {count_steps(powered.writers)} steps, {len(record)} entries; {len(cuts)} cuts and {again} in a recovery, "
+          f"{lost} writes lost and {kept} kept that no flush covered; {len(chosen)} lies found", flush=True)
     check(lost > 0 and kept > 0, f"cuts lost writes, and kept some: {lost}, {kept}")
 
 
