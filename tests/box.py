@@ -58,9 +58,11 @@ def wait_until(condition, timeout_s, what, every_s=0.05):
 
 
 def alive(pid):
+    """A zombie has ended when its other threads have: until then they hold its files and locks."""
     try:
         with open(f"/proc/{pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+            fields = f.read().rsplit(")", 1)[1].split()
+        return fields[0] != "Z" or int(fields[17]) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -67,8 +68,11 @@ bool lives(const json& file) {
 
 bool alive(int pid) {
   if (pid <= 0 || ::kill(pid, 0) != 0) return false;
+  // A zombie has ended, but for its other threads: they may still be on their way out, and hold its files and locks.
+  constexpr size_t kState = 0;
+  constexpr size_t kThreads = 17;  // fields 3 and 20 of proc(5)
   std::vector<std::string> fields = stat_fields(pid);
-  return fields.empty() || fields[0] != "Z";  // a zombie has ended
+  return fields.size() <= kThreads || fields[kState] != "Z" || std::atoi(fields[kThreads].c_str()) > 1;
 }
 
 std::string process_birth(int pid) {

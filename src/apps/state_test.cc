@@ -1,12 +1,14 @@
 #include "apps/state.h"
 
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 namespace headrace {
 namespace {
@@ -57,6 +59,33 @@ TEST_F(StateTest, AProcessHasOneBirthAndAnotherProcessAnotherOrNone) {
   if (child == 0) ::_exit(0);
   ::waitpid(child, nullptr, 0);
   EXPECT_EQ(process_birth(static_cast<int>(child)), "");
+}
+
+TEST_F(StateTest, AProcessLivesUntilItsLastThreadHasEnded) {
+  int gate[2];
+  ASSERT_EQ(::pipe(gate), 0);
+  pid_t child = ::fork();
+  if (child == 0) {
+    ::close(gate[1]);
+    std::thread last([in = gate[0]] {
+      char byte;
+      ::_exit(::read(in, &byte, 1) == 0 ? 0 : 1);
+    });
+    last.detach();
+    ::syscall(SYS_exit, 0);  // of this thread alone
+  }
+  ::close(gate[0]);
+  auto state = [child] {
+    std::ifstream in("/proc/" + std::to_string(child) + "/stat");
+    std::string text((std::istreambuf_iterator<char>(in)), {});
+    return text[text.rfind(')') + 2];
+  };
+  while (state() != 'Z') std::this_thread::yield();
+  EXPECT_TRUE(alive(static_cast<int>(child)));
+  ::close(gate[1]);
+  while (alive(static_cast<int>(child))) std::this_thread::yield();  // a zombie that nobody has waited for
+  EXPECT_EQ(state(), 'Z');
+  ::waitpid(child, nullptr, 0);
 }
 
 }  // namespace
