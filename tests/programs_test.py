@@ -365,7 +365,7 @@ FIO_JOBS = {
 
 def fio(directory, only=None, size_factor=1, kill=None):
     """Writes with checksums in every block; `kill` happens meanwhile."""
-    command = ["fio", f"--directory={directory}", "--verify=crc32c", "--verify_fatal=1", "--randrepeat=1", "--group_reporting=0"]
+    command = ["fio", f"--directory={directory}", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--randrepeat=1", "--group_reporting=0"]
     command += ["--verify_only=1"] if only else ["--do_verify=0", "--end_fsync=1"]
     for name, options in FIO_JOBS.items():
         sizes = [re.sub(r"(?<=--size=)\d+", lambda m: str(int(m[0]) * size_factor), o) for o in options]
