@@ -535,6 +535,29 @@ TEST_F(FuseMount, LocksAreTheFileSystems) {
   ::close(mine);
 }
 
+TEST_F(FuseMount, LocksOfAnOpenFileEndWithItsLastClose) {
+  write("f", "0123456789");
+  auto try_lock = [](int fd) {
+    struct flock lock{.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0, .l_pid = 0};
+    return ::fcntl(fd, F_OFD_SETLK, &lock) == 0;
+  };
+  int first = ::open(at("f").c_str(), O_RDWR | O_CLOEXEC);
+  int second = ::open(at("f").c_str(), O_RDWR | O_CLOEXEC);
+  EXPECT_TRUE(try_lock(first));
+  EXPECT_FALSE(try_lock(second));
+  int copy = ::dup(first);
+  ::close(first);
+  EXPECT_FALSE(try_lock(second));
+  ::close(copy);  // the kernel tells of it afterwards
+  bool locked = false;
+  for (int i = 0; i < 1000 && !locked; ++i) {
+    locked = try_lock(second);
+    if (!locked) ::usleep(10'000);
+  }
+  EXPECT_TRUE(locked);
+  ::close(second);
+}
+
 TEST_F(FuseMount, ShowsWhatOtherClientsWrite) {
   write("f", "old old old");
   int fd = ::open(at("f").c_str(), O_RDONLY | O_CLOEXEC);

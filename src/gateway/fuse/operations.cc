@@ -679,6 +679,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseWrite request) {
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseFlush request) {
   // close(2) starts no flush (FileSystem says so). It ends the fcntl locks of its process on the file.
+  if (HandleRef opened = handle(request.fh); opened != nullptr) opened->lock_owners.erase(request.lock_owner);
   co_return outcome(co_await files_.unlock_all(header.node, request.lock_owner, false));
 }
 
@@ -687,6 +688,8 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRelease request) {
   if (opened == nullptr) co_return failed(EBADF);
   if ((request.release_flags & FUSE_RELEASE_FLOCK_UNLOCK) != 0)
     (void)co_await files_.unlock_all(header.node, request.lock_owner, true);  // failed: it ends with the session
+  const std::set<uint64_t> owners = std::exchange(opened->lock_owners, {});
+  for (uint64_t owner : owners) (void)co_await files_.unlock_all(header.node, owner, false);
   handles_.erase(request.fh);
   // A request that was given up (its caller was signalled) may still be under way, and go on with these.
   Result<void> closed = co_await files_.close(opened->file);
@@ -835,6 +838,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLock request) {
   }
   if (error != 0) co_return failed(error == ERANGE ? ENOLCK : error);
   if (lock.kind != LockKind::kUnlock) answer.locked = {header.node, lock};
+  if (lock.kind != LockKind::kUnlock && !lock.whole) opened->lock_owners.insert(lock.owner);
   co_return answer;
 }
 

@@ -185,8 +185,10 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
       auto head = in.take<fuse_read_in>();
       return FuseReadDirectory{head.offset, head.size, header.opcode == FUSE_READDIRPLUS};
     }
-    case FUSE_FLUSH:
-      return FuseFlush{in.take<fuse_flush_in>().lock_owner};
+    case FUSE_FLUSH: {
+      auto head = in.take<fuse_flush_in>();
+      return FuseFlush{head.fh, head.lock_owner};
+    }
     case FUSE_RELEASE: {
       auto head = in.take<fuse_release_in>();
       return FuseRelease{head.fh, head.release_flags, head.lock_owner};

@@ -158,6 +158,7 @@ struct FuseReadDirectory {
   bool plus = false;
 };
 struct FuseFlush {  // of each close(2)
+  uint64_t fh = 0;
   uint64_t lock_owner = 0;
 };
 struct FuseRelease {

@@ -17,6 +17,7 @@
 #include <array>
 #include <deque>
 #include <memory>
+#include <set>
 #include <string>
 #include <type_traits>
 #include <unordered_map>
@@ -114,6 +115,9 @@ class FuseSession {
     OpenFileRef file;
     OpenFileRef other;  // with O_APPEND the other way round; fcntl can change it
     bool pages = true;  // through the page cache
+    // Who took fcntl locks through it and has not closed it since. At the release only open file descriptions are left
+    // (F_OFD_SETLK): for their locks the kernel sends nothing else.
+    std::set<uint64_t> lock_owners;
   };
   using HandleRef = std::shared_ptr<Handle>;
   struct Active {
