@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "base/posix_acl.h"
 #include "meta/file_extents.h"
 #include "meta/partition.h"
 #include "meta/segments.h"
@@ -21,6 +22,7 @@ struct CheckOp {
     std::map<Key, int64_t> staged;
     std::map<FileId, int64_t> bytes;
     std::map<FileId, InodeRow> inodes;
+    std::map<FileId, int64_t> xattrs;
     CountersDelta found;
     HR_CO_TRY(auto rows, co_await txn.scan("", Key(20, '\xff'), 10'000'000));
     std::map<Key, RowValue> by_key(rows.begin(), rows.end());
@@ -30,6 +32,7 @@ struct CheckOp {
         HR_CO_TRY(inodes[file], decode_durable<InodeRow>(value));
         ++found.inodes;
       }
+      if (static_cast<Table>(key[2]) == Table::kXattr) ++xattrs[FileId(slot_of(key), key_number(key, kKeyPrefix, 6))];
       if (static_cast<Table>(key[2]) != Table::kExtent) continue;
       Leaf leaf = leaf_of(key);
       HR_CO_TRY(LeafValue decoded, decode_leaf(leaf.base(), leaf.span(), value));
@@ -46,7 +49,26 @@ struct CheckOp {
     for (const auto& [file, inode] : inodes) {
       same("bytes of " + to_string(file), bytes[file], static_cast<int64_t>(inode.attributes.bytes));
       bytes.erase(file);
+      if (by_key.contains(removal_key(file))) continue;  // they go in steps
+      same("xattrs of " + to_string(file), xattrs[file], inode.xattrs);
+      xattrs.erase(file);
+      for (std::string_view name : {kAccessAcl, kDefaultAcl}) {
+        auto row = by_key.find(xattr_key(file, name));
+        if (row == by_key.end()) continue;
+        Result<std::optional<PosixAcl>> acl = PosixAcl::decode(row->second);
+        if (!acl.ok() || !*acl) {
+          wrong.push_back("no ACL in " + std::string(name) + " of " + to_string(file));
+        } else if (name == kAccessAcl) {
+          same("mode and ACL of " + to_string(file), (*acl)->in_mode(inode.attributes.mode), inode.attributes.mode);
+          same("an ACL that is but a mode of " + to_string(file), (*acl)->is_mode(), false);
+        } else {
+          same("a default ACL of no directory, " + to_string(file), inode.attributes.type != FileType::kDirectory,
+               false);
+        }
+      }
     }
+    for (const auto& [file, rows_left] : xattrs)
+      same("xattrs without inode of " + to_string(file), by_key.contains(removal_key(file)), true);
     NamespaceId ns = txn.partition().context().view.map().name_space;
     for (const auto& [key, value] : rows) {
       switch (static_cast<Table>(key[2])) {

@@ -99,9 +99,10 @@ struct GrantAcquireReply {
   Grant grant;
   Attributes attributes;
   uint64_t entries = kUnknown;  // of a directory: how many names it has
+  bool no_xattrs = false;       // it has none; false: nothing is said
   void fields(this auto& self, auto& v) {
     v(self.grant, self.attributes);
-    v.tail(self.entries);
+    v.tail(self.entries, self.no_xattrs);
   }
 };
 struct GrantAcquire {  // waits while conflicting grants are recalled
@@ -145,10 +146,13 @@ struct EntryReply {  // grants that came with it (empty where none was free to g
   // Make with want_directory_write: the parent afterwards, and how many names it has.
   std::optional<Attributes> directory;
   uint64_t entries = 0;
+  // They have no extended attributes; false: nothing is said.
+  bool no_xattrs = false;
+  bool directory_no_xattrs = false;
   void fields(this auto& self, auto& v) {
     v(self.attributes, self.file_grant, self.directory_grant);
     v.tail(self.directory);
-    v.tail(self.entries);
+    v.tail(self.entries, self.no_xattrs, self.directory_no_xattrs);
   }
 };
 // The child's inode may live in another partition: then attributes.type and id are set, generation is 0, and the caller
@@ -169,7 +173,7 @@ struct GetAttributes {
   GrantKind want = GrantKind::kNone;
   void fields(this auto& self, auto& v) { v(self.session, self.file, self.want); }
 };
-// Bits of SetAttributes.mask.
+// Bits of SetAttributes.mask. An access ACL follows the mode.
 // kOnlyGrow, with kSetSize: a file that is longer stays as it is.
 enum SetMask : uint32_t {
   kSetMode = 1,
@@ -198,7 +202,8 @@ struct SetAttributes {
     v(self.ticket, self.file, self.mask, self.mode, self.uid, self.gid, self.size, self.atime, self.mtime, self.ctime);
   }
 };
-// create, mkdir, mknod, symlink.
+// create, mkdir, mknod, symlink. What is made where the parent has a default ACL has that (directories: as their
+// default ACL too; symlinks: not), and of its mode what the ACL allows.
 struct Make {
   static constexpr MessageType kType = MessageType::kMake;
   using Reply = EntryReply;
@@ -215,10 +220,11 @@ struct Make {
   bool keep_open = false;             // as OpenKept
   bool want_directory_write = false;  // a write grant on the parent: more is to be made in it
   bool unnamed = false;  // O_TMPFILE: a file in `parent`'s partition without a name (`name` is empty); needs keep_open
+  uint32_t masked = 0;   // bits that the umask took from the mode: where a default ACL is, they count as given
   void fields(this auto& self, auto& v) {
     v(self.ticket, self.parent, self.name, self.type, self.mode, self.uid, self.gid, self.rdev, self.target,
       self.want_write_grant, self.keep_open);
-    v.tail(self.want_directory_write, self.unnamed);
+    v.tail(self.want_directory_write, self.unnamed, self.masked);
   }
 };
 struct UnlinkReply {
@@ -298,6 +304,9 @@ struct GetXattr {  // name "" with a symlink: its target
   std::string name;
   void fields(this auto& self, auto& v) { v(self.file, self.name); }
 };
+// The name of an ACL (base/posix_acl.h): the mode follows the access ACL, which is not kept where the mode alone says
+// it; an ACL without entries goes. kInvalid, and must_create and must_replace mean nothing. kAccess: a default ACL of
+// what is no directory.
 struct SetXattr {
   static constexpr MessageType kType = MessageType::kSetXattr;
   using Reply = Empty;
@@ -307,8 +316,10 @@ struct SetXattr {
   std::string value;  // ≤ 64 KiB
   bool must_create = false;
   bool must_replace = false;
+  bool clear_setgid = false;  // with an access ACL: whoever sets it is not of the file's group
   void fields(this auto& self, auto& v) {
     v(self.ticket, self.file, self.name, self.value, self.must_create, self.must_replace);
+    v.tail(self.clear_setgid);
   }
 };
 struct ListXattrReply {
@@ -321,7 +332,7 @@ struct ListXattr {
   FileId file;
   void fields(this auto& self, auto& v) { v(self.file); }
 };
-struct RemoveXattr {
+struct RemoveXattr {  // an ACL may be absent already
   static constexpr MessageType kType = MessageType::kRemoveXattr;
   using Reply = Empty;
   Ticket ticket;

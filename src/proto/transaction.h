@@ -23,7 +23,8 @@ struct TransactionId {
 
 enum class StepKind : uint8_t {
   kNone = 0,
-  // Allocates an inode for a new directory: attributes (mode, uid, gid, parent), slot. Replies with Attributes.
+  // Allocates an inode for a new directory: attributes (mode, uid, gid, parent), slot; name: its parent's default ACL,
+  // which it inherits ("": none). Replies with Attributes.
   kMakeDirectory = 1,
   // directory, name → file, type; expect = the id that it may replace (zero: must be absent → kExists).
   kInsertEntry = 2,

@@ -5,6 +5,7 @@
 
 #include "base/fault_point.h"
 #include "meta/file_extents.h"
+#include "meta/ops/acls.h"
 #include "meta/ops/steps.h"
 #include "meta/segments.h"
 #include "stripe/placement_policy.h"
@@ -422,7 +423,10 @@ struct SetAttributesOp {
     }
     int64_t now = txn.now();
     auto time = [now](int64_t wanted) { return wanted == kNow ? now : wanted; };
-    if ((request.mask & kSetMode) != 0) a.mode = request.mode & 07777;
+    if ((request.mask & kSetMode) != 0) {
+      a.mode = request.mode & 07777;
+      HR_CO_TRY(co_await acl_follows_mode(txn, inode));
+    }
     if ((request.mask & kSetUid) != 0) a.uid = request.uid;
     if ((request.mask & kSetGid) != 0) a.gid = request.gid;
     if ((request.mask & kSetAtime) != 0) a.atime = time(request.atime);

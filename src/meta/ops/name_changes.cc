@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 
+#include "meta/ops/acls.h"
 #include "meta/ops/steps.h"
 
 namespace headrace {
@@ -204,7 +205,10 @@ class ChangeBatch {
     if ((change.mask & kSetSize) != 0) co_return Error(Code::kInvalid, "a size is not set under a grant");
     HR_CO_TRY(Inode * inode, co_await this->inode(change.file));
     Attributes& a = inode->row.attributes;
-    if ((change.mask & kSetMode) != 0) a.mode = change.mode & 07777;
+    if ((change.mask & kSetMode) != 0) {
+      a.mode = change.mode & 07777;
+      HR_CO_TRY(co_await acl_follows_mode(txn_, inode->row));
+    }
     if ((change.mask & kSetUid) != 0) a.uid = change.uid;
     if ((change.mask & kSetGid) != 0) a.gid = change.gid;
     if ((change.mask & kSetAtime) != 0) a.atime = change.atime;

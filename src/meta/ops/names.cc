@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include "meta/ops/acls.h"
 #include "meta/ops/sessions.h"
 #include "meta/ops/steps.h"
 #include "meta/ops/two_phase.h"
@@ -71,6 +72,7 @@ struct LookupOp : EntryOp {
     HR_CO_TRY(co_await txn.share(dentry->file));
     HR_CO_TRY(InodeRow inode, co_await inode_of(txn, dentry->file));
     reply.attributes = inode.attributes;
+    reply.no_xattrs = inode.xattrs == 0;
     if (txn.session()) give_at_commit(txn, dentry->file, GrantKind::kRead, file_grant);
     co_return reply;
   }
@@ -83,6 +85,7 @@ struct GetAttributesOp : EntryOp {
     HR_CO_TRY(InodeRow inode, co_await inode_of(txn, request.file));
     EntryReply reply;
     reply.attributes = inode.attributes;
+    reply.no_xattrs = inode.xattrs == 0;
     if (txn.session() && request.want != GrantKind::kNone) give_at_commit(txn, request.file, request.want, file_grant);
     co_return reply;
   }
@@ -118,6 +121,11 @@ struct MakeOp {
       attributes.gid = parent.attributes.gid;
       if (request.type == FileType::kDirectory) attributes.mode |= S_ISGID;
     }
+    std::optional<PosixAcl> acl;
+    if (request.type != FileType::kSymlink) {
+      HR_CO_TRY(acl, co_await default_acl(txn, parent));
+    }
+    if (acl) attributes.mode |= request.masked & 0777;
     int64_t now = txn.now();
     attributes.atime = attributes.mtime = attributes.ctime = attributes.btime = now;
     Step insert;
@@ -137,9 +145,11 @@ struct MakeOp {
       make.kind = StepKind::kMakeDirectory;
       make.slot = slot_for_directory(request.parent, request.name);
       make.attributes = attributes;
+      if (acl) make.name = acl->encode();
       make.now = now;
       HR_CO_TRY(std::vector<Attributes> done, co_await run_steps(txn, {make, insert}));
       reply.attributes = done[0];
+      reply.no_xattrs = !acl;
       HR_CO_TRY(co_await tell_directory(txn, reply));
       co_return reply;
     }
@@ -152,6 +162,7 @@ struct MakeOp {
     inode.attributes.generation = txn.partition().counters().namespace_epoch.value();
     inode.symlink = request.target;
     if (request.type == FileType::kSymlink) inode.attributes.size = request.target.size();
+    if (acl) inherit_acl(txn, inode, *std::move(acl));
     insert.file = inode.attributes.id;
     if (request.unnamed) {
       inode.attributes.links = 0;
@@ -164,6 +175,7 @@ struct MakeOp {
     if (request.keep_open) txn.put(kept_key(inode.attributes.id, request.ticket.session), "");
     if (request.want_write_grant) give_at_commit(txn, inode.attributes.id, GrantKind::kWrite, grant);
     reply.attributes = inode.attributes;
+    reply.no_xattrs = inode.xattrs == 0;
     HR_CO_TRY(co_await tell_directory(txn, reply));
     co_return reply;
   }
@@ -173,6 +185,7 @@ struct MakeOp {
     HR_CO_TRY(InodeRow directory, co_await directory_inode(txn, request.parent));
     reply.directory = directory.attributes;
     reply.entries = directory.entries;
+    reply.directory_no_xattrs = directory.xattrs == 0;
     co_return {};
   }
 };
@@ -449,6 +462,11 @@ struct SetXattrOp {
       co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
     if (request.value.size() > kMaxXattrValue) co_return Error(Code::kTooLarge, "an attribute has at most 64 KiB");
     HR_CO_TRY(InodeRow inode, co_await inode_of(txn, request.file));
+    if (is_acl(request.name)) {
+      HR_CO_TRY(std::optional<InodeRow> changed, co_await set_acl(txn, std::move(inode), request));
+      if (changed) HR_CO_TRY(co_await touch_inode(txn, *std::move(changed)));
+      co_return Empty{};
+    }
     Key key = xattr_key(request.file, request.name);
     HR_CO_TRY(std::optional<RowValue> there, co_await txn.get(key));
     if (there && request.must_create) co_return Error(Code::kExists, "the attribute exists");
@@ -466,6 +484,11 @@ struct RemoveXattrOp {
   [[nodiscard]] Ticket ticket() const { return request.ticket; }
   Task<Result<Empty>> run(Transaction& txn) {
     HR_CO_TRY(InodeRow inode, co_await inode_of(txn, request.file));
+    if (is_acl(request.name)) {
+      HR_CO_TRY(std::optional<InodeRow> changed, co_await remove_acl(txn, std::move(inode), request.name));
+      if (changed) HR_CO_TRY(co_await touch_inode(txn, *std::move(changed)));
+      co_return Empty{};
+    }
     Key key = xattr_key(request.file, request.name);
     HR_CO_TRY(std::optional<RowValue> there, co_await txn.get(key));
     if (!there) co_return Error(Code::kNoAttribute, "no such attribute");

@@ -18,6 +18,7 @@ struct AcquireOp {
     GrantAcquireReply reply;
     reply.attributes = row.attributes;
     if (row.attributes.type == FileType::kDirectory) reply.entries = row.entries;
+    reply.no_xattrs = row.xattrs == 0;
     co_return reply;
   }
 };

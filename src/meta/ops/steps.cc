@@ -1,6 +1,7 @@
 #include "meta/ops/steps.h"
 
 #include "base/fault_point.h"
+#include "meta/ops/acls.h"
 #include "meta/partition.h"
 
 namespace headrace {
@@ -41,6 +42,8 @@ Task<Result<Attributes>> make_directory(Transaction& txn, Step step) {
   row.attributes.type = FileType::kDirectory;
   row.attributes.links = 2;
   row.attributes.generation = txn.partition().counters().namespace_epoch.value();
+  HR_CO_TRY(std::optional<PosixAcl> acl, PosixAcl::decode(step.name));
+  if (acl) inherit_acl(txn, row, *std::move(acl));
   txn.put_row(inode_key(row.attributes.id), row);
   ++txn.counters.inodes;
   co_return row.attributes;
