@@ -55,7 +55,7 @@ class NullFileSystem final : public FileSystem {
     co_return reply;
   }
   Task<Result<std::string>> get_xattr(FileId, std::string) override { co_return Error(Code::kNoAttribute, ""); }
-  Task<Result<void>> set_xattr(FileId, std::string, std::string, bool, bool) override { co_return Result<void>(); }
+  Task<Result<void>> set_xattr(FileId, std::string, std::string, XattrOptions) override { co_return Result<void>(); }
   Task<Result<std::vector<std::string>>> list_xattr(FileId) override { co_return std::vector<std::string>(); }
   Task<Result<void>> remove_xattr(FileId, std::string) override { co_return Result<void>(); }
   Task<Result<OpenFileRef>> open(FileId id, OpenMode) override { co_return OpenFileRef(std::make_shared<Opened>(id)); }

@@ -555,7 +555,8 @@ Task<void> Workload::xattr(int client, Client& fs) {
   std::string value = *m.value;
   MutationRef mutation = model_.begin(std::move(m));
   ++counts["op.set_xattr"];
-  Result<void> done = co_await fs.set_xattr(inode->id, name, value, must_create, must_replace);
+  Result<void> done =
+      co_await fs.set_xattr(inode->id, name, value, {.must_create = must_create, .must_replace = must_replace});
   Code expected = must_create && there ? Code::kExists : must_replace && !there ? Code::kNoAttribute : Code::kOk;
   (void)decide(mutation, done.code(), message_of(done), {expected});
 }

@@ -180,13 +180,13 @@ Task<Result<ReadDirectoryReply>> Client::read_directory(FileId directory, uint64
 Task<Result<std::string>> Client::get_xattr(FileId file, std::string name) {
   return names_.get_xattr(file, std::move(name));
 }
-Task<Result<void>> Client::set_xattr(FileId file, std::string name, std::string value, bool must_create,
-                                     bool must_replace) {
+Task<Result<void>> Client::set_xattr(FileId file, std::string name, std::string value, XattrOptions options) {
   SetXattr request;
   request.name = std::move(name);
   request.value = std::move(value);
-  request.must_create = must_create;
-  request.must_replace = must_replace;
+  request.must_create = options.must_create;
+  request.must_replace = options.must_replace;
+  request.clear_setgid = options.clear_setgid;
   return names_.set_xattr(file, std::move(request));
 }
 Task<Result<std::vector<std::string>>> Client::list_xattr(FileId file) {

@@ -594,9 +594,9 @@ TEST(Client, ExtendedAttributesAreSeenByOthersAtOnce) {
   Steps s(31, 2);
   auto f = s.create("f");
   EXPECT_EQ(s.world.run(s.client(0).get_xattr(f->id(), "user.a")).code(), Code::kNoAttribute);
-  ASSERT_TRUE(s.world.run(s.client(1).set_xattr(f->id(), "user.a", "1", false, false)).ok());
+  ASSERT_TRUE(s.world.run(s.client(1).set_xattr(f->id(), "user.a", "1", {})).ok());
   EXPECT_EQ(*s.world.run(s.client(0).get_xattr(f->id(), "user.a")), "1");
-  ASSERT_TRUE(s.world.run(s.client(0).set_xattr(f->id(), "user.a", "2", false, false)).ok());
+  ASSERT_TRUE(s.world.run(s.client(0).set_xattr(f->id(), "user.a", "2", {})).ok());
   EXPECT_EQ(*s.world.run(s.client(0).get_xattr(f->id(), "user.a")), "2");
   ASSERT_TRUE(s.world.run(s.client(1).remove_xattr(f->id(), "user.a")).ok());
   EXPECT_EQ(s.world.run(s.client(0).get_xattr(f->id(), "user.a")).code(), Code::kNoAttribute);
@@ -1030,12 +1030,75 @@ TEST(DirectoryWriteGrant, LinksAndXattrsOfUnsentFiles) {
   ASSERT_TRUE(linked.ok());
   EXPECT_EQ(linked->links, 2u);
   const FileId b = s.make("b");
-  ASSERT_TRUE(s.world.run(s.client().set_xattr(b, "user.x", "1", false, false)).ok());
+  ASSERT_TRUE(s.world.run(s.client().set_xattr(b, "user.x", "1", {})).ok());
   EXPECT_EQ(*s.world.run(s.client().get_xattr(b, "user.x")), "1");
   ASSERT_TRUE(s.unlink("a").ok());
   EXPECT_EQ(s.stat(a).links, 1u);
   ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
   EXPECT_EQ(s.disk.inodes[a].attributes.links, 1u);
+}
+
+// user::rwx, user:7:rwx, group::r-x, mask::rwx, other::r-x
+const std::string kAcl(
+    "\2\0\0\0\1\0\7\0\xff\xff\xff\xff\2\0\7\0\7\0\0\0\4\0\5\0\xff\xff\xff\xff\x10\0\7\0\xff\xff\xff\xff\x20\0\5\0"
+    "\xff\xff\xff\xff",
+    44);
+
+TEST(DirectoryWriteGrant, WhatInheritsAnAclIsMadeAtThePartition) {
+  Directory s(125);
+  const Credentials who{.umask = 077};
+  auto made = s.world.run(s.client().create(s.id, "a", 0666, kReadWrite, who));
+  ASSERT_TRUE(made.ok());
+  EXPECT_EQ(made->attributes.mode, 0600u);
+  EXPECT_FALSE(s.there("a"));
+  ASSERT_TRUE(s.world.run(s.client().set_xattr(s.id, std::string(kDefaultAcl), kAcl, {})).ok());
+  made = s.world.run(s.client().create(s.id, "b", 0666, kReadWrite, who));
+  ASSERT_TRUE(made.ok());
+  EXPECT_EQ(made->attributes.mode, 0664u);
+  EXPECT_EQ(s.stat(made->attributes.id).mode, 0664u);
+  EXPECT_TRUE(s.there("a") && s.there("b"));
+  auto acl = s.world.run(s.client().get_xattr(made->attributes.id, std::string(kAccessAcl)));
+  ASSERT_TRUE(acl.ok());
+  EXPECT_EQ((*PosixAcl::decode(*acl))->in_mode(0), 0664u);
+  auto below = s.world.run(s.client().make(s.id, "d", {.type = FileType::kDirectory, .mode = 0777}, who));
+  ASSERT_TRUE(below.ok());
+  EXPECT_EQ(below->mode, 0775u);
+  EXPECT_EQ(s.world.run(s.client().make(below->id, "e", {.mode = 0644}, who))->mode, 0644u);
+  EXPECT_EQ(s.disk.inodes[below->id].names.size(), 1u);
+  auto link = s.world.run(s.client().make(s.id, "l", {.type = FileType::kSymlink, .mode = 0777, .target = "t"}, who));
+  ASSERT_TRUE(link.ok());
+  EXPECT_EQ(link->mode, 0777u);
+  ASSERT_TRUE(s.world.run(s.client().remove_xattr(s.id, std::string(kDefaultAcl))).ok());
+  EXPECT_EQ(s.world.run(s.client().make(s.id, "z", {.mode = 0666}, who))->mode, 0600u);
+  EXPECT_EQ(s.stat(s.id).mode, s.disk.inodes[s.id].attributes.mode);
+}
+
+TEST(DirectoryWriteGrant, ChmodOfAFileWithAnAclIsThePartitions) {
+  Directory s(126);
+  const FileId a = s.make("a");
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(a, {.mask = kSetMode, .mode = 0640})).ok());
+  EXPECT_FALSE(s.there("a"));
+  ASSERT_TRUE(s.world.run(s.client().set_xattr(a, std::string(kAccessAcl), kAcl, {})).ok());
+  EXPECT_EQ(s.stat(a).mode, 0775u);
+  EXPECT_EQ(*s.world.run(s.client().get_xattr(a, std::string(kAccessAcl))), kAcl);
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(a, {.mask = kSetMode, .mode = 0700})).ok());
+  EXPECT_EQ(s.disk.inodes[a].attributes.mode, 0700u);
+  PosixAcl acl = **PosixAcl::decode(*s.world.run(s.client().get_xattr(a, std::string(kAccessAcl))));
+  EXPECT_EQ(acl.in_mode(0), 0700u);
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(a, {.mask = kSetMtime, .mtime = 5})).ok());
+  EXPECT_EQ(s.stat(a).mtime, 5);
+}
+
+TEST(DirectoryWriteGrant, AnAclThatAnotherSetsOnADirectoryIsInheritedAtOnce) {
+  Directory s(127, 2);
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_EQ(s.world.run(s.client(0).make(s.id, "a" + std::to_string(i), {.mode = 0666}, {.umask = 077}))->mode,
+              0600u);
+    ASSERT_TRUE(s.world.run(s.client(1).set_xattr(s.id, std::string(kDefaultAcl), kAcl, {})).ok());
+    ASSERT_EQ(s.world.run(s.client(0).make(s.id, "b" + std::to_string(i), {.mode = 0666}, {.umask = 077}))->mode,
+              0664u);
+    ASSERT_TRUE(s.world.run(s.client(1).remove_xattr(s.id, std::string(kDefaultAcl))).ok());
+  }
 }
 
 TEST(DirectoryWriteGrant, TruncatedAndPunchedBeforeItWasSent) {

@@ -105,7 +105,7 @@ Task<Result<Attributes>> DataPath::resize(FileRef file, SetAttributes request) {
   file->attributes.reset();  // another operation may have learnt them, from before the change, under a grant of its own
   if (reply.ok()) size = reply->attributes.size;
   if (reply.ok()) {
-    files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
+    files_.take(file, reply->file_grant, &reply->attributes, reply->no_xattrs, grants, asked);
     if (held && file->losses == losses) {
       file->size = file->committed_size = size;
     } else {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/checksum.h"
+#include "base/posix_acl.h"
 #include "client/client.h"
 #include "client/extent_cache.h"
 #include "proto/messages.h"
@@ -387,6 +388,7 @@ class FakeNode final : public Process {
       }
       GrantAcquireReply reply{*grant, i->attributes};
       if (i->attributes.type == FileType::kDirectory) reply.entries = i->names.size();
+      reply.no_xattrs = i->xattrs.empty();
       co_await pause();
       co_return reply;
     }
@@ -421,6 +423,7 @@ class FakeNode final : public Process {
     reply.attributes.type = inode(child)->attributes.type;
     if (same_partition(child, r.parent) && !conflict(child, r.session, GrantKind::kRead)) {
       reply.attributes = inode(child)->attributes;
+      reply.no_xattrs = inode(child)->xattrs.empty();
       reply.file_grant = give(r.session, child, GrantKind::kRead);
     }
     co_await pause();
@@ -435,6 +438,7 @@ class FakeNode final : public Process {
     if (i == nullptr) co_return none();
     EntryReply reply;
     reply.attributes = i->attributes;
+    reply.no_xattrs = i->xattrs.empty();
     reply.file_grant = give(r.session, r.file, r.want);
     co_await pause();
     co_return reply;
@@ -491,7 +495,13 @@ class FakeNode final : public Process {
     FakeInode* i = inode(r.file);
     if (i == nullptr) co_return none();
     Attributes& a = i->attributes;
-    if (r.mask & kSetMode) a.mode = r.mode;
+    if (r.mask & kSetMode) {
+      a.mode = r.mode;
+      if (auto acl = acl_of(*i, kAccessAcl)) {
+        acl->set_mode(a.mode);
+        i->xattrs[std::string(kAccessAcl)] = acl->encode();
+      }
+    }
     if (r.mask & kSetUid) a.uid = r.uid;
     if (r.mask & kSetGid) a.gid = r.gid;
     if (r.mask & kSetSize) {
@@ -504,6 +514,10 @@ class FakeNode final : public Process {
     reply.attributes = a;
     reply.file_grant = give(session, r.file, GrantKind::kRead);
     co_return reply;
+  }
+  static std::optional<PosixAcl> acl_of(const FakeInode& i, std::string_view name) {
+    auto at = i.xattrs.find(std::string(name));
+    return at == i.xattrs.end() ? std::nullopt : *PosixAcl::decode(at->second);
   }
   void resize(FakeInode& i, uint64_t size) {
     const uint64_t old = i.attributes.size;
@@ -537,16 +551,25 @@ class FakeNode final : public Process {
     if (r.type == FileType::kDirectory) a.parent = r.parent;
     if (r.type == FileType::kSymlink) a.size = r.target.size();
     fresh.target = r.target;
+    auto acl = acl_of(*d, kDefaultAcl);
+    if (acl && r.type != FileType::kSymlink) {
+      if (r.type == FileType::kDirectory) fresh.xattrs[std::string(kDefaultAcl)] = acl->encode();
+      acl->limit(r.mode | r.masked);
+      a.mode = acl->in_mode(r.mode);
+      fresh.xattrs[std::string(kAccessAcl)] = acl->encode();
+    }
     if (r.keep_open) fresh.kept.insert(session);
     d->names[r.name] = {disk_.next_cookie++, id};
     touched(*d, true);
     EntryReply reply;
     reply.attributes = a;
+    reply.no_xattrs = fresh.xattrs.empty();
     disk_.inodes[id] = std::move(fresh);
     reply.directory_grant = give(session, r.parent, r.want_directory_write ? GrantKind::kWrite : GrantKind::kRead);
     if (r.want_directory_write) {
       reply.directory = inode(r.parent)->attributes;
       reply.entries = inode(r.parent)->names.size();
+      reply.directory_no_xattrs = inode(r.parent)->xattrs.empty();
     }
     if (same_partition(id, r.parent))
       reply.file_grant = give(session, id, r.want_write_grant ? GrantKind::kWrite : GrantKind::kRead);
@@ -604,6 +627,7 @@ class FakeNode final : public Process {
     switch (c.kind) {
       case NameChangeKind::kMake: {
         HR_ASSERT(!d->names.contains(c.name) && inode(c.file) == nullptr);
+        HR_ASSERT(c.type == FileType::kSymlink || !acl_of(*d, kDefaultAcl));
         HR_ASSERT(c.file.slot() == c.directory.slot() && disk_.file_ids[c.file.local()] == session);
         disk_.file_ids.erase(c.file.local());
         FakeInode fresh;
@@ -639,6 +663,7 @@ class FakeNode final : public Process {
         FakeInode* i = inode(c.file);
         if (i == nullptr) break;  // removed since
         Attributes& a = i->attributes;
+        HR_ASSERT(!(c.mask & kSetMode) || !acl_of(*i, kAccessAcl));
         if (c.mask & kSetMode) a.mode = c.mode;
         if (c.mask & kSetUid) a.uid = c.uid;
         if (c.mask & kSetGid) a.gid = c.gid;
@@ -768,6 +793,7 @@ class FakeNode final : public Process {
     FakeInode* i = inode(r.file);
     if (i == nullptr) co_return none();
     i->xattrs[r.name] = r.value;
+    if (r.name == kAccessAcl) i->attributes.mode = acl_of(*i, kAccessAcl)->in_mode(i->attributes.mode);
     touched(*i, false);
     co_return Empty{};
   }

@@ -4,7 +4,9 @@
 // a directory write grant lets the client answer first (then fsync of file or directory is the durability point); data
 // after fsync() (or close of an O_SYNC handle). Unsynced data is sent within 5 s. Coherent among clients: see grants.
 // All methods may run concurrently. Errors are POSIX codes (base/result.h). Permissions are checked by the caller
-// (the kernel's default_permissions); `who` only sets owners of what is made.
+// (the kernel's default_permissions); `who` only sets owners of what is made. ACLs are extended attributes
+// (base/posix_acl.h): the mode follows the access ACL, and it the mode; what is made in a directory inherits its
+// default ACL.
 #pragma once
 
 #include <functional>
@@ -22,11 +24,12 @@ namespace headrace {
 struct Credentials {
   uint32_t uid = 0;
   uint32_t gid = 0;
+  uint32_t umask = 0;  // taken from the mode of what is made, unless the directory has a default ACL
 };
 
 struct MakeOptions {
   FileType type = FileType::kFile;
-  uint32_t mode = 0644;  // after umask
+  uint32_t mode = 0644;
   uint64_t rdev = 0;
   std::string target;  // symlink
 };
@@ -40,6 +43,12 @@ struct AttributeChange {
   int64_t atime = 0;  // INT64_MIN: now
   int64_t mtime = 0;
   int64_t ctime = 0;
+};
+
+struct XattrOptions {
+  bool must_create = false;
+  bool must_replace = false;
+  bool clear_setgid = false;  // with an access ACL
 };
 
 struct FileSystemStatistics {
@@ -101,8 +110,8 @@ class FileSystem {
                                                                         uint32_t limit, bool plus) = 0;
 
   [[nodiscard]] virtual Task<Result<std::string>> get_xattr(FileId file, std::string name) = 0;
-  [[nodiscard]] virtual Task<Result<void>> set_xattr(FileId file, std::string name, std::string value, bool must_create,
-                                                     bool must_replace) = 0;
+  [[nodiscard]] virtual Task<Result<void>> set_xattr(FileId file, std::string name, std::string value,
+                                                     XattrOptions options) = 0;
   [[nodiscard]] virtual Task<Result<std::vector<std::string>>> list_xattr(FileId file) = 0;
   [[nodiscard]] virtual Task<Result<void>> remove_xattr(FileId file, std::string name) = 0;
 

@@ -71,14 +71,14 @@ Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
           co_await sessions_.ask_under(session, GetAttributes{.file = file->id, .want = GrantKind::kRead});
       if (session->lost) continue;
       if (!reply.ok()) co_return std::move(reply).error();
-      take(file, reply->file_grant, &reply->attributes, request, asked_at);
+      take(file, reply->file_grant, &reply->attributes, reply->no_xattrs, request, asked_at);
     } else {
       ++counters_.acquired;
       Result<GrantAcquireReply> reply =
           co_await sessions_.ask_under(session, GrantAcquire{.file = file->id, .kind = kind});
       if (session->lost) continue;
       if (!reply.ok()) co_return std::move(reply).error();
-      const bool brought = take(file, reply->grant, &reply->attributes, request, asked_at);
+      const bool brought = take(file, reply->grant, &reply->attributes, reply->no_xattrs, request, asked_at);
       if (brought && reply->attributes.type == FileType::kDirectory) {
         DirectoryState& names = file->as_directory();
         names.complete |= reply->entries == 0 && fresh(*file, asked_at);
@@ -89,7 +89,7 @@ Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
 }
 
 bool FileTable::take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes,
-                     const GrantRequest& request, uint64_t asked_at) {
+                     bool no_xattrs, const GrantRequest& request, uint64_t asked_at) {
   const ClientSessionRef& session = request.session();
   if (session->lost || file->recalling) return false;
   bool brought = false;
@@ -109,6 +109,10 @@ bool FileTable::take(const FileRef& file, const std::optional<Grant>& grant, con
       brought || (file->held.kind != GrantKind::kNone && file->session == session && file->granted_at <= asked_at);
   if (!under_grant || !fresh(*file, asked_at)) return brought;
   file->attributes = *attributes;
+  if (no_xattrs) {
+    file->xattrs.clear();
+    file->no_xattrs = true;
+  }
   if (file->size_known) return brought;
   file->size = file->committed_size = attributes->size;
   file->size_known = true;

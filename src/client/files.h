@@ -77,6 +77,7 @@ struct FileState {
   std::unique_ptr<DirectoryState> directory;
   std::map<std::string, std::optional<std::string>> xattrs;  // nullopt: known to be absent
   bool no_xattrs = false;                                    // none but those in xattrs
+  uint32_t acls_changing = 0;                                // own changes of its ACLs under way
   std::string link_target;                                   // symlinks: never changes
 
   // ---- changes of it, or of its names, that the partition does not have yet ----
@@ -194,9 +195,9 @@ class FileTable {
   // On return the grant is usable and the size known. kUnavailable while the partition gives none
   // (closing).
   [[nodiscard]] Task<Result<void>> acquire(FileRef file, GrantKind kind);
-  // What a reply brought: a grant, and attributes (null: none) as of then. Whether that grant is
-  // held now.
-  bool take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes,
+  // What a reply brought: a grant, and attributes (null: none) as of then, and perhaps that it has no extended ones.
+  // Whether that grant is held now.
+  bool take(const FileRef& file, const std::optional<Grant>& grant, const Attributes* attributes, bool no_xattrs,
             const GrantRequest& request, uint64_t asked);
   // A file that this client makes, with the write grant that goes with it.
   void adopt(const FileRef& file, const ClientSessionRef& session, GrantId grant, const Attributes& attributes);

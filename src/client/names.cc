@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/posix_acl.h"
 #include "client/access_times.h"
 
 namespace headrace {
@@ -37,6 +38,11 @@ struct OwnWrites {
   bool ours;
   uint64_t losses;
 };
+
+// Without a default ACL: what the umask leaves. Symlinks have no mode to speak of.
+uint32_t made_mode(const MakeOptions& options, Credentials who) {
+  return options.mode & 07777 & ~(options.type == FileType::kSymlink ? 0 : who.umask & 0777);
+}
 
 Error no_such_name() {
   return Error(Code::kNotFound, "no such file or directory");
@@ -156,11 +162,11 @@ Task<Result<Names::Found>> Names::lookup_there(FileRef directory, std::string na
     if (reply.code() == Code::kNotFound) files_.remember_name(*directory, name, {}, asked, false);
     co_return std::move(reply).error();
   }
-  const bool granted = files_.take(directory, reply->directory_grant, nullptr, request, asked);
+  const bool granted = files_.take(directory, reply->directory_grant, nullptr, false, request, asked);
   const Attributes& found = reply->attributes;
   files_.remember_name(*directory, name, {found.id, found.type}, asked, granted);
   FileRef file = files_.get(found.id);
-  files_.take(file, reply->file_grant, &found, request, asked);
+  files_.take(file, reply->file_grant, &found, reply->no_xattrs, request, asked);
   if (found.generation == 0 || file->unsent > 0 ||
       (!FileTable::fresh(*file, asked) && file->held.kind != GrantKind::kWrite))
     co_return Found{found, false};
@@ -200,7 +206,7 @@ Task<Result<Attributes>> Names::get_attributes(FileId id) {
     HR_CO_TRY(EntryReply reply,
               co_await sessions_.ask_under(session, GetAttributes{.file = id, .want = GrantKind::kRead}));
     if (own.overtook(*file)) continue;
-    files_.take(file, reply.file_grant, &reply.attributes, request, asked);
+    files_.take(file, reply.file_grant, &reply.attributes, reply.no_xattrs, request, asked);
     ++file->served;
     co_return files_.present(*file, reply.attributes);
   }
@@ -253,7 +259,11 @@ Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change
   request.atime = change.atime;
   request.mtime = change.mtime;
   request.ctime = change.ctime;
-  if ((change.mask & kSetSize) != 0) co_return co_await data_.resize(std::move(file), request);
+  if ((change.mask & kSetSize) != 0) {
+    Result<Attributes> resized = co_await data_.resize(file, request);
+    if ((change.mask & kSetMode) != 0) file->xattrs.erase(std::string(kAccessAcl));
+    co_return resized;
+  }
   std::optional<Attributes> here = co_await set_attributes_here(file, change);
   if (here) co_return *here;
   HR_CO_TRY(co_await changes_.flush(file));
@@ -272,7 +282,8 @@ Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change
   const OwnWrites own(*file);
   Result<EntryReply> reply = co_await sessions_.mutate_under(session, request);
   file->attributes.reset();  // what another operation learnt meanwhile is from before the change
-  if (reply.ok()) files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
+  if ((change.mask & kSetMode) != 0) file->xattrs.erase(std::string(kAccessAcl));
+  if (reply.ok()) files_.take(file, reply->file_grant, &reply->attributes, reply->no_xattrs, grants, asked);
   if (reply.ok() && request.mtime == kNow && file->dirty.empty()) file->mtime = reply->attributes.mtime;
   files_.bump(*file);  // what was asked before the change
   if (!reply.ok()) co_return std::move(reply).error();
@@ -300,7 +311,8 @@ Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOption
   request.parent = parent;
   request.name = name;
   request.type = options.type;
-  request.mode = options.mode;
+  request.mode = made_mode(options, who);
+  request.masked = options.mode & who.umask;
   request.uid = who.uid;
   request.gid = who.gid;
   request.rdev = options.rdev;
@@ -316,13 +328,10 @@ Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOption
     co_return std::move(reply).error();
   }
   const Attributes& made = reply->attributes;
-  const bool granted = files_.take(directory, reply->directory_grant, nullptr, grants, asked);
+  const bool granted = files_.take(directory, reply->directory_grant, nullptr, false, grants, asked);
   FileRef file = files_.get(made.id);
-  const bool ours = files_.take(file, reply->file_grant, &made, grants, asked);
-  if (ours && FileTable::fresh(*file, asked)) {
-    file->no_xattrs = true;
-    if (made.type == FileType::kDirectory) file->as_directory().complete = true;
-  }
+  const bool ours = files_.take(file, reply->file_grant, &made, reply->no_xattrs, grants, asked);
+  if (ours && FileTable::fresh(*file, asked) && made.type == FileType::kDirectory) file->as_directory().complete = true;
   file->link_target = options.target;
   file->made_here = made.type == FileType::kDirectory;
   if (kept) file->kept = !session->lost;
@@ -338,6 +347,10 @@ void Names::learn_directory(FileState& directory, const EntryReply& reply) {
   directory.attributes = *reply.directory;
   directory.size = directory.committed_size = reply.directory->size;
   directory.size_known = true;
+  if (reply.directory_no_xattrs) {
+    directory.xattrs.clear();
+    directory.no_xattrs = true;
+  }
   DirectoryState& state = directory.as_directory();
   if (state.complete || state.changing.size() != 1 || reply.entries > state.names.size()) return;
   const auto there =
@@ -350,7 +363,8 @@ Task<Result<Attributes>> Names::make_unnamed(FileId parent, uint32_t mode, Crede
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(parent.slot()));
   Make request;
   request.parent = parent;
-  request.mode = mode;
+  request.mode = made_mode({.mode = mode}, who);
+  request.masked = mode & who.umask;
   request.uid = who.uid;
   request.gid = who.gid;
   request.want_write_grant = writes;
@@ -361,7 +375,7 @@ Task<Result<Attributes>> Names::make_unnamed(FileId parent, uint32_t mode, Crede
   HR_CO_TRY(EntryReply reply, co_await sessions_.mutate_under(session, std::move(request)));
   FileRef file = files_.get(reply.attributes.id);
   file->unnamed = true;
-  files_.take(file, reply.file_grant, &reply.attributes, grants, asked);
+  files_.take(file, reply.file_grant, &reply.attributes, reply.no_xattrs, grants, asked);
   ++file->served;
   co_return reply.attributes;
 }
@@ -493,10 +507,10 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
     change.done(files_, std::nullopt, false);
     co_return std::move(reply).error();
   }
-  const bool granted = files_.take(directory, reply->directory_grant, nullptr, grants, asked);
+  const bool granted = files_.take(directory, reply->directory_grant, nullptr, false, grants, asked);
   file->attributes.reset();  // what another operation learnt meanwhile is from before the change
   file->unnamed = false;
-  files_.take(file, reply->file_grant, &reply->attributes, grants, asked);
+  files_.take(file, reply->file_grant, &reply->attributes, reply->no_xattrs, grants, asked);
   files_.bump(*file);
   const FileType type = reply->attributes.type;
   change.done(files_, CachedName{id, type}, granted);
@@ -529,6 +543,21 @@ bool Names::wants_names(const FileState& directory) const {
   const bool contended =
       directory.write_recalled_at.count != 0 && env_.clock.now() < directory.write_recalled_at + options_.backoff;
   return options_.directory_write_grants && !contended;
+}
+
+bool Names::lacks_acl(const FileState& file, std::string_view name) {
+  if (file.acls_changing > 0) return false;
+  auto known = file.xattrs.find(std::string(name));
+  return known == file.xattrs.end() ? file.no_xattrs : !known->second;
+}
+
+void Names::forget_xattr(FileState& file, const std::string& name) {
+  if (file.no_xattrs) {
+    file.xattrs.try_emplace(std::string(kAccessAcl));
+    file.xattrs.try_emplace(std::string(kDefaultAcl));
+  }
+  file.no_xattrs = false;
+  file.xattrs.erase(name);
 }
 
 void Names::touch_directory(const FileRef& directory, int64_t time) {
@@ -586,6 +615,12 @@ Task<std::optional<Result<Attributes>>> Names::make_here(FileRef directory, cons
       continue;
     }
     if (known != state.names.end() && known->second.file) co_return Answer(Error(Code::kExists, "the name exists"));
+    // What it inherits the partition knows.
+    if (options.type != FileType::kSymlink && !lacks_acl(*directory, kDefaultAcl)) {
+      Result<std::string> acl = co_await get_xattr(directory->id, std::string(kDefaultAcl));
+      if (acl.code() != Code::kNoAttribute) co_return std::nullopt;
+      continue;
+    }
     const ClientSessionRef session = directory->session;
     if (session->next_file == session->end_file) {
       Result<void> reserved = co_await reserve_files(session);
@@ -602,7 +637,7 @@ Task<std::optional<Result<Attributes>>> Names::make_here(FileRef directory, cons
     made.id = id;
     made.generation = session->generation;
     made.type = options.type;
-    made.mode = options.mode & 07777;
+    made.mode = made_mode(options, who);
     made.uid = who.uid;
     made.gid = (parent.mode & S_ISGID) != 0 ? parent.gid : who.gid;
     made.links = 1;
@@ -677,12 +712,15 @@ bool Names::unlink_here(const FileRef& directory, const std::string& name, Cache
 }
 
 Task<std::optional<Attributes>> Names::set_attributes_here(FileRef file, AttributeChange change) {
+  // An access ACL changes with the mode: nobody changes extended attributes but the partition.
+  if ((change.mask & kSetMode) != 0 && !lacks_acl(*file, kAccessAcl)) co_return std::nullopt;
   if (!writes_attributes(*file) || !changes_.admits()) co_return std::nullopt;
   const bool sets_mtime = (change.mask & kSetMtime) != 0;
   if (sets_mtime && !file->dirty.empty() && !file->unborn) {
     // Commits carry times too: those under way come first, those to come carry the new one.
     co_await write_back_.settle(file);
-    if (!writes_attributes(*file)) co_return std::nullopt;
+    if (!writes_attributes(*file) || ((change.mask & kSetMode) != 0 && !lacks_acl(*file, kAccessAcl)))
+      co_return std::nullopt;
   }
   // From here on nothing may come in between.
   const int64_t time = now();
@@ -742,7 +780,7 @@ Task<Result<std::string>> Names::get_xattr(FileId id, std::string name) {
   HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(id.slot()));
   const uint64_t asked = files_.asked();
   Result<TextReply> reply = co_await sessions_.ask_under(session, GetXattr{.file = id, .name = name});
-  const bool remember = files_.may_remember(*file, asked) && file->xattrs.size() < 64;
+  const bool remember = files_.may_remember(*file, asked) && (file->xattrs.size() < 64 || is_acl(name));
   if (!reply.ok()) {
     if (reply.code() == Code::kNoAttribute && remember) file->xattrs[name] = std::nullopt;
     co_return std::move(reply).error();
@@ -756,12 +794,13 @@ Task<Result<void>> Names::set_xattr(FileId id, SetXattr request) {
     co_return Error(Code::kRange, "an attribute's name has 1 to 255 bytes");
   if (request.value.size() > kMaxXattr) co_return Error(Code::kTooLarge, "an attribute has at most 64 KiB");
   FileRef file = files_.get(id);
+  const During changing(is_acl(request.name) ? file : nullptr, &FileState::acls_changing);
   HR_CO_TRY(co_await changes_.flush(file));
   files_.changed(*file);
   request.file = id;
+  const std::string name = request.name;
   Result<Empty> reply = co_await sessions_.mutate(id.slot(), std::move(request));
-  file->xattrs.clear();
-  file->no_xattrs = false;
+  forget_xattr(*file, name);
   files_.changed(*file);
   if (!reply.ok()) co_return std::move(reply).error();
   co_return Result<void>();
@@ -786,7 +825,7 @@ Task<Result<void>> Names::remove_xattr(FileId id, std::string name) {
   HR_CO_TRY(co_await changes_.flush(file));
   files_.changed(*file);
   Result<Empty> reply = co_await sessions_.mutate(id.slot(), RemoveXattr{.file = id, .name = name});
-  file->xattrs.clear();
+  file->xattrs.erase(name);
   files_.changed(*file);
   if (!reply.ok()) co_return std::move(reply).error();
   co_return Result<void>();

@@ -15,6 +15,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "client/change_log.h"
@@ -90,6 +91,10 @@ class Names {
   [[nodiscard]] bool writes_names(const FileState& directory) const;
   [[nodiscard]] bool writes_attributes(const FileState& file) const;
   [[nodiscard]] bool wants_names(const FileState& directory) const;
+  // Of a file that is readable(): it is known to have no such ACL.
+  [[nodiscard]] static bool lacks_acl(const FileState& file, std::string_view name);
+  // What was known of the attribute; where none was there, it may be the only one now.
+  static void forget_xattr(FileState& file, const std::string& name);
   // nullopt: not to be done here.
   [[nodiscard]] Task<std::optional<Result<Attributes>>> make_here(FileRef directory, const std::string& name,
                                                                   const MakeOptions& options, Credentials who);

@@ -357,7 +357,41 @@ TEST_F(FuseMount, KeepsExtendedAttributes) {
   EXPECT_FAILS(::listxattr(path.c_str(), value, 5), ERANGE);
   ASSERT_EQ(::removexattr(path.c_str(), "user.a"), 0);
   EXPECT_FAILS(::removexattr(path.c_str(), "user.a"), ENODATA);
-  EXPECT_FAILS(::getxattr(path.c_str(), "system.posix_acl_access", value, sizeof value), EOPNOTSUPP);
+}
+
+TEST_F(FuseMount, EnforcesAclsAndLetsThemBeInherited) {
+  // user::rwx, user:1001:rwx, group::---, mask::rwx, other::---
+  constexpr uint16_t kAcl[] = {2, 0,      1,      7,  0xffff, 0xffff, 2,      7,  1001, 0,      4,
+                               0, 0xffff, 0xffff, 16, 7,      0xffff, 0xffff, 32, 0,    0xffff, 0xffff};
+  char value[64];
+  write("f", "x");
+  auto readable = [&](const char* name, uid_t uid) {
+    return as_user(uid, uid, [&] { return ::open(at(name).c_str(), O_RDONLY) >= 0 ? 0 : errno; });
+  };
+  EXPECT_FAILS(::getxattr(at("f").c_str(), "system.posix_acl_access", value, sizeof value), ENODATA);
+  ASSERT_EQ(::setxattr(at("f").c_str(), "system.posix_acl_access", kAcl, sizeof kAcl, 0), 0) << std::strerror(errno);
+  EXPECT_EQ(status("f").st_mode & 07777, 0770U);
+  EXPECT_EQ(readable("f", 1001), 0);
+  EXPECT_EQ(readable("f", 1002), EACCES);
+  ASSERT_EQ(::chmod(at("f").c_str(), 0700), 0);
+  EXPECT_EQ(readable("f", 1001), EACCES) << "the mask is the group's part of the mode";
+  EXPECT_EQ(::getxattr(at("f").c_str(), "system.posix_acl_access", value, sizeof value), int{sizeof kAcl});
+  EXPECT_EQ(value[30], 0);
+  ASSERT_EQ(::mkdir(at("d").c_str(), 0755), 0);
+  ASSERT_EQ(::setxattr(at("d").c_str(), "system.posix_acl_default", kAcl, sizeof kAcl, 0), 0);
+  EXPECT_FAILS(::setxattr(at("f").c_str(), "system.posix_acl_default", kAcl, sizeof kAcl, 0), EACCES);
+  const mode_t umask_before = ::umask(077);
+  write("d/f", "x");
+  ASSERT_EQ(::mkdir(at("d/e").c_str(), 0777), 0);
+  write("g", "x");
+  (void)::umask(umask_before);
+  EXPECT_EQ(status("d/f").st_mode & 07777, 0640U) << "no umask where a default ACL is";
+  EXPECT_EQ(status("d/e").st_mode & 07777, 0770U);
+  EXPECT_EQ(status("g").st_mode & 07777, 0600U);
+  EXPECT_EQ(readable("d/f", 1001), 0);
+  EXPECT_EQ(::getxattr(at("d/e").c_str(), "system.posix_acl_default", value, sizeof value), int{sizeof kAcl});
+  ASSERT_EQ(::removexattr(at("f").c_str(), "system.posix_acl_access"), 0);
+  EXPECT_FAILS(::getxattr(at("f").c_str(), "system.posix_acl_access", value, sizeof value), ENODATA);
 }
 
 TEST_F(FuseMount, ListsTenThousandNamesWhileOthersAreMade) {

@@ -5,12 +5,19 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/posix_acl.h"
+
 namespace headrace {
 
 namespace {
 constexpr uint64_t kTotal = 64 * kGiB;
 Error absent() {
   return Error(Code::kNotFound, "no such file");
+}
+
+std::optional<PosixAcl> acl_of(const std::map<std::string, std::string>& xattrs, std::string_view name) {
+  auto found = xattrs.find(std::string(name));
+  return found == xattrs.end() ? std::nullopt : *PosixAcl::decode(found->second);
 }
 }  // namespace
 
@@ -126,6 +133,15 @@ MemoryFileSystem::InodeRef MemoryFileSystem::new_inode(const Inode& parent, cons
   attributes.generation = 1;
   attributes.type = options.type;
   attributes.mode = options.mode | (is_directory && inherits ? uint32_t{S_ISGID} : 0);
+  std::optional<PosixAcl> acl = acl_of(parent.xattrs, kDefaultAcl);
+  if (acl && options.type != FileType::kSymlink) {
+    if (is_directory) made->xattrs[std::string(kDefaultAcl)] = acl->encode();
+    acl->limit(attributes.mode);
+    attributes.mode = acl->in_mode(attributes.mode);
+    if (!acl->is_mode()) made->xattrs[std::string(kAccessAcl)] = acl->encode();
+  } else {
+    attributes.mode &= ~who.umask;
+  }
   attributes.uid = who.uid;
   attributes.gid = inherits ? parent.attributes.gid : who.gid;
   attributes.links = is_directory ? 2 : 1;
@@ -301,7 +317,13 @@ Task<Result<Attributes>> MemoryFileSystem::set_attributes(FileId file, Attribute
     resize(*found, change.size);
     touch(*found, true);
   }
-  if ((change.mask & kSetMode) != 0) attributes.mode = change.mode;
+  if ((change.mask & kSetMode) != 0) {
+    attributes.mode = change.mode;
+    if (std::optional<PosixAcl> acl = acl_of(found->xattrs, kAccessAcl)) {
+      acl->set_mode(change.mode);
+      found->xattrs[std::string(kAccessAcl)] = acl->encode();
+    }
+  }
   if ((change.mask & kSetUid) != 0) attributes.uid = change.uid;
   if ((change.mask & kSetGid) != 0) attributes.gid = change.gid;
   if ((change.mask & kSetAtime) != 0) attributes.atime = change.atime == kNow ? now() : change.atime;
@@ -318,13 +340,23 @@ Task<Result<std::string>> MemoryFileSystem::get_xattr(FileId file, std::string n
   co_return value->second;
 }
 
-Task<Result<void>> MemoryFileSystem::set_xattr(FileId file, std::string name, std::string value, bool must_create,
-                                               bool must_replace) {
+Task<Result<void>> MemoryFileSystem::set_xattr(FileId file, std::string name, std::string value, XattrOptions options) {
   co_await yield();
   HR_CO_TRY(InodeRef found, inode(file));
   bool there = found->xattrs.contains(name);
-  if (must_create && there) co_return Error(Code::kExists, "exists");
-  if (must_replace && !there) co_return Error(Code::kNoAttribute, "no such attribute");
+  if (options.must_create && there) co_return Error(Code::kExists, "exists");
+  if (options.must_replace && !there) co_return Error(Code::kNoAttribute, "no such attribute");
+  if (name == kAccessAcl) {
+    HR_CO_TRY(std::optional<PosixAcl> acl, PosixAcl::decode(value));
+    uint32_t& mode = found->attributes.mode;
+    mode = acl->in_mode(mode);
+    if (options.clear_setgid) mode &= ~uint32_t{S_ISGID};
+    if (acl->is_mode()) {
+      found->xattrs.erase(name);
+      touch(*found, false);
+      co_return Result<void>();
+    }
+  }
   found->xattrs[name] = std::move(value);
   touch(*found, false);
   co_return Result<void>();

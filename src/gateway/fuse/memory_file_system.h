@@ -32,8 +32,7 @@ class MemoryFileSystem final : public FileSystem {
   Task<Result<std::string>> read_link(FileId file) override;
   Task<Result<ReadDirectoryReply>> read_directory(FileId directory, uint64_t after, uint32_t limit, bool plus) override;
   Task<Result<std::string>> get_xattr(FileId file, std::string name) override;
-  Task<Result<void>> set_xattr(FileId file, std::string name, std::string value, bool must_create,
-                               bool must_replace) override;
+  Task<Result<void>> set_xattr(FileId file, std::string name, std::string value, XattrOptions options) override;
   Task<Result<std::vector<std::string>>> list_xattr(FileId file) override;
   Task<Result<void>> remove_xattr(FileId file, std::string name) override;
   Task<Result<OpenFileRef>> open(FileId file, OpenMode mode) override;

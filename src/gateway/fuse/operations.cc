@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <limits>
 
+#include "base/posix_acl.h"
 #include "gateway/fuse/session.h"
 
 namespace headrace {
@@ -182,13 +183,6 @@ AttributeChange change_of(const fuse_setattr_in& in) {
     change.ctime = join(in.ctime, in.ctimensec);
   }
   return change;
-}
-
-// ACLs (system.) are not enforced, so they are not stored either; other name spaces do not exist.
-bool unsupported_xattr(const std::string& name) {
-  for (std::string_view prefix : {"user.", "trusted.", "security."})
-    if (name.starts_with(prefix) && name.size() > prefix.size()) return false;
-  return true;
 }
 
 // Value of GETXATTR and LISTXATTR: its length when nothing else was asked for.
@@ -401,6 +395,32 @@ Task<Result<void>> FuseSession::drop_privileges(FileId file) {
   co_return Result<void>();
 }
 
+// A kernel keeps an ACL until it is invalidated, which an answer that was overtaken by that, or that no grant covers,
+// will not be. It does not keep one while whose fetching it is told to forget it.
+Task<void> FuseSession::tell_acl(FileId file, uint64_t invalidated) {
+  Node& node = nodes_[file];
+  if (node.invalidated == invalidated && files_.attributes_valid(file).count > 0) {
+    node.acls = true;
+    co_return;
+  }
+  co_await notify_inode(file, false);
+}
+
+Task<Result<bool>> FuseSession::clears_setgid(FuseHeader header, uint32_t setxattr_flags) {
+  if (setxattr_extended_) co_return (setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) != 0;
+  if (header.uid == 0) co_return false;
+  HR_CO_TRY(Attributes now, co_await files_.get_attributes(header.node));
+  co_return now.gid != header.gid;
+}
+
+// ACLs that this kernel would not enforce it neither sees nor sets; other name spaces do not exist.
+bool FuseSession::unsupported_xattr(std::string_view name) const {
+  if (is_acl(name)) return !acls_;
+  for (std::string_view prefix : {"user.", "trusted.", "security."})
+    if (name.starts_with(prefix) && name.size() > prefix.size()) return false;
+  return true;
+}
+
 // --- Names ---
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLookup request) {
@@ -413,8 +433,9 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSymlink request) {
   if (int error = check_name(request.name)) co_return failed(error);
   if (request.target.size() > kMaxTarget) co_return failed(ENAMETOOLONG);
   MakeOptions options{.type = FileType::kSymlink, .mode = 0777, .rdev = 0, .target = std::move(request.target)};
-  co_return entry(header.node, request.name,
-                  co_await files_.make(header.node, request.name, std::move(options), {header.uid, header.gid}));
+  co_return entry(
+      header.node, request.name,
+      co_await files_.make(header.node, request.name, std::move(options), {.uid = header.uid, .gid = header.gid}));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseMakeNode request) {
@@ -423,14 +444,16 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseMakeNode request) {
   if (type == FileType::kNone || type == FileType::kDirectory || type == FileType::kSymlink) co_return failed(EINVAL);
   MakeOptions options{.type = type, .mode = request.mode & 07777, .rdev = request.rdev, .target = {}};
   co_return entry(header.node, request.name,
-                  co_await files_.make(header.node, request.name, std::move(options), {header.uid, header.gid}));
+                  co_await files_.make(header.node, request.name, std::move(options),
+                                       {.uid = header.uid, .gid = header.gid, .umask = request.umask}));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseMakeDirectory request) {
   if (int error = check_name(request.name)) co_return failed(error);
   MakeOptions options{.type = FileType::kDirectory, .mode = request.mode & 07777, .rdev = 0, .target = {}};
   co_return entry(header.node, request.name,
-                  co_await files_.make(header.node, request.name, std::move(options), {header.uid, header.gid}));
+                  co_await files_.make(header.node, request.name, std::move(options),
+                                       {.uid = header.uid, .gid = header.gid, .umask = request.umask}));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseUnlink request) {
@@ -541,7 +564,10 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseStatFileSystem) {
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseGetXattr request) {
   if (unsupported_xattr(request.name)) co_return failed(EOPNOTSUPP);
+  const bool acl = is_acl(request.name);
+  const uint64_t invalidated = nodes_[header.node].invalidated;
   Result<std::string> value = co_await files_.get_xattr(header.node, std::move(request.name));
+  if (acl) co_await tell_acl(header.node, invalidated);
   if (!value.ok()) co_return failed(value.error());
   co_return xattr_answer(*value, request.size);
 }
@@ -551,9 +577,14 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSetXattr request) {
   if (request.name.empty() || request.name.size() > kMaxName) co_return failed(ERANGE);
   if (request.value.size() > kMaxXattrValue) co_return failed(E2BIG);
   bool capability = request.name == kCapability;
-  Result<void> set =
-      co_await files_.set_xattr(header.node, std::move(request.name), std::move(request.value),
-                                (request.flags & XATTR_CREATE) != 0, (request.flags & XATTR_REPLACE) != 0);
+  XattrOptions options{.must_create = (request.flags & XATTR_CREATE) != 0,
+                       .must_replace = (request.flags & XATTR_REPLACE) != 0};
+  if (request.name == kAccessAcl) {
+    Result<bool> clears = co_await clears_setgid(header, request.setxattr_flags);
+    if (!clears.ok()) co_return failed(clears.error());
+    options.clear_setgid = *clears;
+  }
+  Result<void> set = co_await files_.set_xattr(header.node, std::move(request.name), std::move(request.value), options);
   auto node = nodes_.find(header.node);
   if (capability && node != nodes_.end()) node->second.capability = Node::kUnknown;
   if (!set.ok() && set.code() == Code::kTooLarge) co_return failed(E2BIG);
@@ -565,6 +596,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseListXattr request) {
   if (!names.ok()) co_return failed(names.error());
   std::string list;
   for (const std::string& name : *names) {
+    if (unsupported_xattr(name)) continue;
     list += name;
     list += '\0';
   }
@@ -599,7 +631,8 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreate request) {
   if (int error = check_name(request.name)) co_return failed(error);
   OpenMode mode = open_mode(request.flags);
   Result<FileSystem::Created> created =
-      co_await files_.create(header.node, request.name, request.mode & 07777, mode, {header.uid, header.gid});
+      co_await files_.create(header.node, request.name, request.mode & 07777, mode,
+                             {.uid = header.uid, .gid = header.gid, .umask = request.umask});
   if (!created.ok()) {
     // Made elsewhere since the kernel looked. ESTALE makes it look again, check permissions and
     // open; opening it here would skip them.
@@ -611,8 +644,8 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreate request) {
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreateUnnamed request) {
   OpenMode mode = open_mode(request.flags);
-  Result<FileSystem::Created> made =
-      co_await files_.create_unnamed(header.node, request.mode & 07777, mode, {header.uid, header.gid});
+  Result<FileSystem::Created> made = co_await files_.create_unnamed(
+      header.node, request.mode & 07777, mode, {.uid = header.uid, .gid = header.gid, .umask = request.umask});
   if (!made.ok()) co_return failed(made.error());
   co_return created(header.node, {}, *std::move(made), mode);
 }

@@ -117,7 +117,7 @@ FuseWrite take_write(RequestReader& in, const Buffer& bytes) {
   return write;
 }
 
-FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& bytes) {
+FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& bytes, bool setxattr_extended) {
   switch (header.opcode) {
     case FUSE_INIT:
       return take_init(in);
@@ -141,11 +141,11 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
     }
     case FUSE_MKNOD: {
       auto head = in.take<fuse_mknod_in>();
-      return FuseMakeNode{in.name(), head.mode, head.rdev};
+      return FuseMakeNode{in.name(), head.mode, head.rdev, head.umask};
     }
     case FUSE_MKDIR: {
       auto head = in.take<fuse_mkdir_in>();
-      return FuseMakeDirectory{in.name(), head.mode};
+      return FuseMakeDirectory{in.name(), head.mode, head.umask};
     }
     case FUSE_UNLINK:
       return FuseUnlink{in.name()};
@@ -167,12 +167,12 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
       return FuseOpenDirectory{};
     case FUSE_CREATE: {
       auto head = in.take<fuse_create_in>();
-      return FuseCreate{in.name(), head.flags, head.mode};
+      return FuseCreate{in.name(), head.flags, head.mode, head.umask};
     }
     case FUSE_TMPFILE: {
       auto head = in.take<fuse_create_in>();
       (void)in.text();  // the kernel's own name for it, no name of ours
-      return FuseCreateUnnamed{head.flags, head.mode};
+      return FuseCreateUnnamed{head.flags, head.mode, head.umask};
     }
     case FUSE_READ: {
       auto head = in.take<fuse_read_in>();
@@ -203,10 +203,10 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
     case FUSE_STATFS:
       return FuseStatFileSystem{};
     case FUSE_SETXATTR: {
-      uint32_t size = in.take<uint32_t>();  // the compatible, shorter head: SETXATTR_EXT is not negotiated
-      uint32_t flags = in.take<uint32_t>();
+      auto head = setxattr_extended ? in.take<fuse_setxattr_in>()
+                                    : fuse_setxattr_in{.size = in.take<uint32_t>(), .flags = in.take<uint32_t>()};
       std::string name = in.text();
-      return FuseSetXattr{std::move(name), in.bytes(size), flags};
+      return FuseSetXattr{std::move(name), in.bytes(head.size), head.flags, head.setxattr_flags};
     }
     case FUSE_GETXATTR: {
       auto head = in.take<fuse_getxattr_in>();
@@ -252,10 +252,10 @@ Result<FuseHeader> decode_fuse_header(ByteView bytes) {
   return FuseHeader{header.opcode, header.unique, FileId(header.nodeid), header.uid, header.gid};
 }
 
-Result<FuseRequest> decode_fuse_request(const Buffer& bytes) {
+Result<FuseRequest> decode_fuse_request(const Buffer& bytes, bool setxattr_extended) {
   HR_TRY(FuseHeader header, decode_fuse_header(bytes.view()));
   RequestReader in(bytes.view().subspan(sizeof(fuse_in_header)));
-  FuseRequest request{header, take_body(in, header, bytes)};
+  FuseRequest request{header, take_body(in, header, bytes, setxattr_extended)};
   if (!in.ok()) return Error(Code::kInvalid, "fuse: a malformed request, operation " + std::to_string(header.opcode));
   return request;
 }

@@ -104,10 +104,12 @@ struct FuseMakeNode {
   std::string name;
   uint32_t mode = 0;
   uint32_t rdev = 0;
+  uint32_t umask = 0;
 };
 struct FuseMakeDirectory {
   std::string name;
   uint32_t mode = 0;
+  uint32_t umask = 0;
 };
 struct FuseUnlink {
   std::string name;
@@ -134,10 +136,12 @@ struct FuseCreate {
   std::string name;
   uint32_t flags = 0;
   uint32_t mode = 0;
+  uint32_t umask = 0;
 };
 struct FuseCreateUnnamed {  // TMPFILE
   uint32_t flags = 0;
   uint32_t mode = 0;
+  uint32_t umask = 0;
 };
 struct FuseRead {
   uint64_t fh = 0;
@@ -173,7 +177,8 @@ struct FuseStatFileSystem {};
 struct FuseSetXattr {
   std::string name;
   std::string value;
-  uint32_t flags = 0;  // XATTR_CREATE, XATTR_REPLACE
+  uint32_t flags = 0;           // XATTR_CREATE, XATTR_REPLACE
+  uint32_t setxattr_flags = 0;  // FUSE_SETXATTR_…
 };
 struct FuseGetXattr {
   std::string name;
@@ -241,8 +246,8 @@ struct FuseRequest {
 // DECODER: fuse_header
 [[nodiscard]] Result<FuseHeader> decode_fuse_header(ByteView bytes);
 // One request, as read from /dev/fuse. kInvalid when it is shorter than its operation needs, or a
-// name is not one (empty, with '/', not terminated).
+// name is not one (empty, with '/', not terminated). setxattr_extended: FUSE_SETXATTR_EXT was agreed.
 // DECODER: fuse_request
-[[nodiscard]] Result<FuseRequest> decode_fuse_request(const Buffer& bytes);
+[[nodiscard]] Result<FuseRequest> decode_fuse_request(const Buffer& bytes, bool setxattr_extended = false);
 
 }  // namespace headrace

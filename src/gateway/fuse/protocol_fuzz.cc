@@ -6,6 +6,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace headrace;  // NOLINT: a fuzz target
   Buffer input = Buffer::copy_of(std::as_bytes(std::span(data, size)));
   (void)decode_fuse_request(input);
+  (void)decode_fuse_request(input, true);
   if (size < sizeof(fuse_in_header)) return 0;
   // With the length mended and the operation folded into the known ones, so that every body is
   // reached.
@@ -16,6 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::memcpy(input.data() + offsetof(fuse_in_header, len), &length, sizeof length);
   std::memcpy(input.data() + offsetof(fuse_in_header, opcode), &opcode, sizeof opcode);
   HR_ASSERT(decode_fuse_header(input.view()).ok());
+  (void)decode_fuse_request(input, true);
   Result<FuseRequest> request = decode_fuse_request(input);
   if (!request.ok()) return 0;
   if (auto* write = std::get_if<FuseWrite>(&request->body))

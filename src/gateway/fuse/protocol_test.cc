@@ -52,6 +52,30 @@ TEST(FuseProtocol, DecodesARename) {
   EXPECT_EQ(rename.flags, 1U);
 }
 
+TEST(FuseProtocol, DecodesASetXattrWithAndWithoutItsExtension) {
+  const uint32_t short_head[] = {1, 2};
+  Result<FuseRequest> decoded = decode_fuse_request(request(FUSE_SETXATTR, short_head, "n\0v"sv));
+  ASSERT_TRUE(decoded.ok());
+  auto& plain = std::get<FuseSetXattr>(decoded->body);
+  EXPECT_EQ(plain.name + plain.value, "nv");
+  EXPECT_EQ(plain.flags, 2U);
+  EXPECT_EQ(plain.setxattr_flags, 0U);
+  fuse_setxattr_in in{.size = 1, .flags = 2, .setxattr_flags = 1, .padding = 0};
+  decoded = decode_fuse_request(request(FUSE_SETXATTR, in, "n\0v"sv), true);
+  ASSERT_TRUE(decoded.ok());
+  auto& extended = std::get<FuseSetXattr>(decoded->body);
+  EXPECT_EQ(extended.name + extended.value, "nv");
+  EXPECT_EQ(extended.setxattr_flags, 1U);
+  EXPECT_FALSE(decode_fuse_request(request(FUSE_SETXATTR, short_head, "n\0v"sv), true).ok());
+}
+
+TEST(FuseProtocol, DecodesAUmask) {
+  fuse_mkdir_in in{.mode = 0777, .umask = 027};
+  Result<FuseRequest> decoded = decode_fuse_request(request(FUSE_MKDIR, in, "n\0"sv));
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_EQ(std::get<FuseMakeDirectory>(decoded->body).umask, 027U);
+}
+
 TEST(FuseProtocol, BadInputRequestsAreRefused) {
   EXPECT_FALSE(decode_fuse_request(Buffer::allocate(3)).ok());
   EXPECT_FALSE(decode_fuse_request(request(FUSE_LOOKUP, "not terminated"sv)).ok());

@@ -103,7 +103,7 @@ Task<void> FuseSession::receive_all() {
       ended_.set();
       co_return;
     }
-    Result<FuseRequest> request = decode_fuse_request(*bytes);
+    Result<FuseRequest> request = decode_fuse_request(*bytes, setxattr_extended_);
     if (!request.ok()) {
       ++statistics_.malformed;
       Result<FuseHeader> header = decode_fuse_header(bytes->view());
@@ -202,18 +202,20 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
     ended_.set();
     return;
   }
-  // No writeback cache: with it a size that grew elsewhere is not seen. No POSIX ACLs: they would
-  // not be enforced on other clients. Locks are the
-  // partitions', so that all mounts see them; hence every close(2) sends FLUSH, which ends fcntl's. Symlinks never
-  // change, so they may be cached.
+  // No writeback cache: with it a size that grew elsewhere is not seen. Locks are the partitions', so that all mounts
+  // see them; hence every close(2) sends FLUSH, which ends fcntl's. Symlinks never change, so they may be cached. A
+  // umask counts only where no default ACL is: it comes with the mode (DONT_MASK).
   uint64_t wanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS |
                     FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
                     FUSE_CACHE_SYMLINKS | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_HANDLE_KILLPRIV_V2 |
-                    FUSE_INIT_EXT | kFuseDirectIoAllowMmap | FUSE_HAS_EXPIRE_ONLY;
+                    FUSE_INIT_EXT | kFuseDirectIoAllowMmap | FUSE_HAS_EXPIRE_ONLY | FUSE_POSIX_ACL | FUSE_DONT_MASK |
+                    FUSE_SETXATTR_EXT;
   wanted |= options_.trust_invalidation ? uint64_t{FUSE_EXPLICIT_INVAL_DATA} : uint64_t{FUSE_AUTO_INVAL_DATA};
   uint64_t agreed = wanted & init.flags;
   kills_privileges_ = (agreed & FUSE_HANDLE_KILLPRIV_V2) != 0;
   expires_names_ = (agreed & FUSE_HAS_EXPIRE_ONLY) != 0;
+  acls_ = (agreed & FUSE_POSIX_ACL) != 0;
+  setxattr_extended_ = (agreed & FUSE_SETXATTR_EXT) != 0;
   out.max_readahead = init.max_readahead;
   out.flags = static_cast<uint32_t>(agreed);
   out.flags2 = (agreed & FUSE_INIT_EXT) != 0 ? static_cast<uint32_t>(agreed >> 32) : 0;
@@ -271,9 +273,10 @@ Task<void> FuseSession::invalidate(FileSystem::Invalidation what) {
     }
   }
   const bool pages = what.data && node.pages;
-  if (pages || (what.attributes && node.attributes_until >= env_.clock.now())) {
+  if (pages || (what.attributes && (node.acls || node.attributes_until >= env_.clock.now()))) {
     if (pages) node.pages = false;
     node.attributes_until = {};
+    node.acls = false;
     co_await notify_inode(what.file, pages);
   }
   if (!entries.empty()) co_await notify(FUSE_NOTIFY_INVAL_ENTRY, std::move(entries), what.file);

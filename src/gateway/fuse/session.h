@@ -108,6 +108,7 @@ class FuseSession {
     };
     std::deque<Name> names;  // in this directory, that the kernel may use; oldest first
     enum : uint8_t { kUnknown, kNone, kSome } capability = kUnknown;  // security.capability
+    bool acls = false;                                                // the kernel may hold ACLs of it
   };
   struct Handle {
     FileId id;
@@ -166,6 +167,11 @@ class FuseSession {
   [[nodiscard]] Nanos name_valid(FileId parent, const std::string& name, const Attributes& what);
   Task<Result<void>> drop_privileges(FileId file);
   Task<Result<bool>> has_capability(FileId file);
+  // What is answered next is an ACL, asked for when the node had been invalidated so many times.
+  Task<void> tell_acl(FileId file, uint64_t invalidated);
+  // Whoever sets an access ACL is not of the file's group, as far as the kernel says.
+  Task<Result<bool>> clears_setgid(FuseHeader header, uint32_t setxattr_flags);
+  [[nodiscard]] bool unsupported_xattr(std::string_view name) const;
   Task<Result<OpenFileRef>> file_for(HandleRef handle, bool append);
   Task<Result<void>> copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange& left);
   Task<int> seek_lock(uint64_t unique, FileId file, FileLock lock);
@@ -216,6 +222,8 @@ class FuseSession {
   FuseSessionOptions options_;
   bool kills_privileges_ = false;  // HANDLE_KILLPRIV_V2 was agreed
   bool expires_names_ = false;     // HAS_EXPIRE_ONLY
+  bool acls_ = false;              // POSIX_ACL
+  bool setxattr_extended_ = false;
 
   std::unordered_map<FileId, Node> nodes_;
   std::unordered_map<uint64_t, HandleRef> handles_;

@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 #include <linux/falloc.h>
 
+#include <array>
 #include <deque>
 #include <map>
 
+#include "base/posix_acl.h"
 #include "gateway/fuse/memory_file_system.h"
 #include "runtime/uring/reactor.h"
 
@@ -139,6 +141,7 @@ Task<void> negotiates(World& world) {
   EXPECT_TRUE((out.flags & FUSE_AUTO_INVAL_DATA) != 0);
   EXPECT_FALSE((out.flags & FUSE_WRITEBACK_CACHE) != 0);
   EXPECT_TRUE((out.flags & FUSE_POSIX_LOCKS) != 0);
+  EXPECT_TRUE((out.flags & FUSE_POSIX_ACL) != 0);
   EXPECT_TRUE(world.session.initialised().is_set());
   co_await until_ended(world);
   EXPECT_TRUE(world.outcome.ok());
@@ -176,6 +179,68 @@ Task<void> survives_garbage(World& world) {
 }
 TEST_F(FuseSessionTest, BadInputMalformedRequestsGetAnErrorAndNothingElseSuffers) {
   play(survives_garbage);
+}
+
+// user::rwx, user:9:rwx, group::r-x, mask::rwx, other::---
+constexpr std::array<uint16_t, 22> kAcl{2, 0,      1,      7,  0xffff, 0xffff, 2,      7,  9, 0,      4,
+                                        5, 0xffff, 0xffff, 16, 7,      0xffff, 0xffff, 32, 0, 0xffff, 0xffff};
+
+Task<uint32_t> mode_of(World& world, FileId id) {
+  PlayedKernel::Answer answer = co_await world.kernel.ask(FUSE_GETATTR, id, fuse_getattr_in{});
+  EXPECT_EQ(answer.error, 0);
+  fuse_attr_out out{};
+  std::memcpy(&out, answer.bytes.data(), std::min(sizeof out, answer.bytes.size()));
+  co_return out.attr.mode & 07777;
+}
+
+Task<void> sets_acls(World& world) {
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+  FileId id(co_await make_file(world, "f"));
+  (void)co_await world.kernel.ask(FUSE_SETATTR, id, fuse_setattr_in{.valid = FATTR_MODE, .mode = 02755});
+  fuse_setxattr_in in{.size = sizeof kAcl};
+  PlayedKernel::Answer answer = co_await world.kernel.ask(FUSE_SETXATTR, id, in, std::string(kAccessAcl), kAcl);
+  EXPECT_EQ(answer.error, 0);
+  uint32_t mode = co_await mode_of(world, id);
+  EXPECT_EQ(mode, 02770U);
+  in.setxattr_flags = FUSE_SETXATTR_ACL_KILL_SGID;
+  answer = co_await world.kernel.ask(FUSE_SETXATTR, id, in, std::string(kAccessAcl), kAcl);
+  mode = co_await mode_of(world, id);
+  EXPECT_EQ(mode, 0770U);
+  // No grant covers it: the kernel is told not to keep it before it has it.
+  EXPECT_TRUE(world.kernel.notified_.empty());
+  uint64_t asked = world.kernel.send(FUSE_GETXATTR, id, fuse_getxattr_in{.size = 4096}, std::string(kAccessAcl));
+  while (world.kernel.notified_.empty()) {
+    EXPECT_FALSE(world.kernel.answered(asked));
+    co_await yield();
+  }
+  answer = co_await world.kernel.answer_to(asked);
+  EXPECT_EQ(answer.bytes.size(), sizeof kAcl);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, SetsAclsAndLetsTheKernelKeepNoneWithoutAGrant) {
+  play(sets_acls);
+}
+
+Task<void> knows_no_acls(World& world) {
+  fuse_init_in old = init(45);
+  old.flags &= ~uint32_t{FUSE_POSIX_ACL | FUSE_SETXATTR_EXT};
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), old);
+  FileId id(co_await make_file(world, "f"));
+  std::string acl(reinterpret_cast<const char*>(kAcl.data()), sizeof kAcl);
+  Result<void> set = co_await world.files.set_xattr(id, std::string(kAccessAcl), std::move(acl), {});
+  EXPECT_TRUE(set.ok());
+  PlayedKernel::Answer answer =
+      co_await world.kernel.ask(FUSE_GETXATTR, id, fuse_getxattr_in{.size = 4096}, std::string(kAccessAcl));
+  EXPECT_EQ(answer.error, EOPNOTSUPP);
+  const std::array<uint32_t, 2> short_head{1, 0};
+  answer = co_await world.kernel.ask(FUSE_SETXATTR, id, short_head, std::string("user.x"), 'v');
+  EXPECT_EQ(answer.error, 0);
+  answer = co_await world.kernel.ask(FUSE_LISTXATTR, id, fuse_getxattr_in{.size = 4096});
+  EXPECT_EQ(answer.bytes, std::string("user.x\0", 7));
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, ShowsNoAclsToAKernelThatDoesNotEnforceThem) {
+  play(knows_no_acls);
 }
 
 Task<void> counts_lookups(World& world) {
