@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/posix_acl.h"
 #include "client/client.h"
 
 namespace headrace::sim {
@@ -531,6 +532,7 @@ Task<void> Workload::link(int client, Client& fs) {
 }
 
 Task<void> Workload::xattr(int client, Client& fs) {
+  if (chance(25)) co_return co_await default_acl(client, fs);
   InodeRef inode = pick_directory();
   if (chance(70)) inode = co_await pick_met_file(client, fs);
   if (!inode || inode->xattr_busy || !inode->usable()) co_return;
@@ -559,6 +561,27 @@ Task<void> Workload::xattr(int client, Client& fs) {
       co_await fs.set_xattr(inode->id, name, value, {.must_create = must_create, .must_replace = must_replace});
   Code expected = must_create && there ? Code::kExists : must_replace && !there ? Code::kNoAttribute : Code::kOk;
   (void)decide(mutation, done.code(), message_of(done), {expected});
+}
+
+// One that takes nothing from the mode of what is made, so that the model need not know who inherits it. That modes and
+// ACLs agree is seen by check_rows() and by each verification.
+Task<void> Workload::default_acl(int client, Client& fs) {
+  static const std::string kWide(
+      "\2\0\0\0\1\0\7\0\xff\xff\xff\xff\2\0\7\0\7\0\0\0\4\0\7\0\xff\xff\xff\xff\x10\0\7\0\xff\xff\xff\xff\x20\0\7\0"
+      "\xff\xff\xff\xff",
+      44);
+  InodeRef directory = pick_directory();
+  if (!directory->usable()) co_return;
+  Pin pin(directory);
+  ++counts["op.default_acl"];
+  Result<void> done;
+  if (chance(30)) {
+    done = co_await fs.remove_xattr(directory->id, std::string(kDefaultAcl));
+  } else {
+    done = co_await fs.set_xattr(directory->id, std::string(kDefaultAcl), kWide, {});
+  }
+  if (!done.ok() && !operating_error("default_acl", done.code()))
+    model_.violation(fmt::format("client {}: default ACL of {}: {}", client, directory->name(), message_of(done)));
 }
 
 Task<void> Workload::get_xattr(int client, Client& fs) {
@@ -1060,8 +1083,18 @@ Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
           fmt::format("get_xattr {} {}: {}, not {}", inode->name(), name, got.ok() ? *got : got.error().text(), value));
     there.erase(name);
   }
-  for (const std::string& name : there)
+  for (const std::string& name : there) {
+    if (is_acl(name)) {
+      Result<std::string> got = co_await fs.get_xattr(inode->id, name);
+      Result<std::optional<PosixAcl>> acl = PosixAcl::decode(got.ok() ? *got : "");
+      ++counts["verify.acls"];
+      if (!acl.ok() || !*acl || (name == kAccessAcl && (*acl)->in_mode(seen->mode) != seen->mode))
+        model_.violation(fmt::format("get_xattr {} {}: {}, and mode {:o}", inode->name(), name,
+                                     got.ok() ? "not valid, or not of its mode" : got.error().text(), seen->mode));
+      continue;
+    }
     model_.violation(fmt::format("list_xattr {}: {} should not be there", inode->name(), name));
+  }
   if (inode->type != FileType::kFile) co_return;
   Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{});
   if (!open.ok()) {

@@ -91,6 +91,7 @@ class Workload {
   Task<void> lookup(int client, Client& fs);
   Task<void> list(int client, Client& fs);
   Task<void> xattr(int client, Client& fs);
+  Task<void> default_acl(int client, Client& fs);
   Task<void> get_xattr(int client, Client& fs);
   Task<void> set_mode(int client, Client& fs);
 
