@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -578,8 +579,30 @@ class AzureServer:
 
 # --- trees ------------------------------------------------------------------------------------------
 
+ACCESS_ACL, DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
+
+
+def acl(text):
+    """An ACL as the kernel takes it: acl("u::rwx u:7:r-x g::r-x m::rwx o::---"), in this order."""
+    out = struct.pack("<I", 2)
+    for entry in text.split():
+        who, name, permissions = entry.split(":")
+        tag = {("u", True): 1, ("u", False): 2, ("g", True): 4, ("g", False): 8, ("m", True): 16, ("o", True): 32}[who, not name]
+        bits = sum(bit for bit, letter in zip((4, 2, 1), permissions) if letter != "-")
+        out += struct.pack("<HHI", tag, bits, int(name) if name else 0xffffffff)
+    return out
+
+
+def acl_text(value):
+    """The other way."""
+    names = {1: "u:", 2: "u:", 4: "g:", 8: "g:", 16: "m:", 32: "o:"}
+    return " ".join(f"{names[tag]}{'' if i == 0xffffffff else i}:" + "".join(
+        letter if bits & bit else "-" for bit, letter in zip((4, 2, 1), "rwx"))
+        for tag, bits, i in struct.iter_unpack("<HHI", value[4:]))
+
+
 def facts(root, contents=True):
-    """Everything that must come back, by path: type and mode, owner, mtime, links, content, xattrs."""
+    """Everything that must come back, by path: type and mode, owner, mtime, links, content, xattrs, ACLs."""
     out = {}
     first = {}
     root_bytes = os.fsencode(root)
@@ -598,7 +621,7 @@ def facts(root, contents=True):
                 fact.append(os.readlink(path))
             if not stat.S_ISLNK(s.st_mode):
                 fact += [(a, os.getxattr(path, a)) for a in sorted(os.listxattr(path))
-                         if a.startswith("user.")]
+                         if a.startswith(("user.", "system.posix_acl_"))]
             out[relative] = fact
     return out
 
@@ -625,7 +648,7 @@ def check_equal(want, have, when):
 
 
 def make_odd_tree(root, files=300, big_mib=8, hole_mib=50):
-    """A folder of what plain trees lack: hard links, xattrs, three owners, set-id and sticky bits,
+    """A folder of what plain trees lack: hard links, xattrs, ACLs, three owners, set-id and sticky bits,
     holes, fifo, socket-less oddities of names, an empty directory."""
     os.makedirs(root)
     for i in range(files):
@@ -635,6 +658,8 @@ def make_odd_tree(root, files=300, big_mib=8, hole_mib=50):
         os.chown(path, 1000 + i % 3, 2000 + i % 2)
         os.chmod(path, (0o600, 0o644, 0o4755, 0o1777)[i % 4])
         os.setxattr(path, "user.n", str(i).encode() * (1 + i % 40))
+        if i % 6 == 0:
+            os.setxattr(path, ACCESS_ACL, acl(f"u::rwx u:{1000 + i}:r-- g::r-x g:2001:--- m::r-x o::r--"))
         if i % 5 == 0:
             os.link(path, f"{root}/l{i}")
         if i % 7 == 0:
@@ -651,6 +676,10 @@ def make_odd_tree(root, files=300, big_mib=8, hole_mib=50):
             f.write(os.urandom(1 << 20))
     os.mkfifo(f"{root}/fifo")
     os.mkdir(f"{root}/empty")
+    os.mkdir(f"{root}/acl")
+    os.setxattr(f"{root}/acl", DEFAULT_ACL, acl("u::rwx u:1001:rwx g::r-x m::rwx o::---"))
+    os.mkdir(f"{root}/acl/inherits")
+    open(f"{root}/acl/inherits/f", "w").close()
     open(f"{root}/" + "n" * 255, "w").close()
     open(f"{root}/ü \n'\"", "w").close()
 

@@ -13,7 +13,7 @@ import textwrap
 import threading
 import time
 
-from box import Failed, alive, check, drop_caches, main, shell, wait_until
+from box import ACCESS_ACL, DEFAULT_ACL, Failed, acl, acl_text, alive, check, drop_caches, main, shell, wait_until
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
@@ -642,6 +642,277 @@ def extended_attributes_and_their_limits(box):
         os.setxattr(f"{a}/f", f"user.many{i}", str(i).encode())
     cluster.remount()
     check(len(os.listxattr(f"{a}/f")) == 303, "hundreds of attributes")
+
+
+ACL_USER = "u::rwx u:1001:rwx g::r-x m::rwx o::---"
+
+
+def get_acl(where, name=ACCESS_ACL):
+    """As text; "" where there is none."""
+    try:
+        return acl_text(os.getxattr(where, name))
+    except OSError as error:
+        check(error.errno == errno.ENODATA, f"getxattr: {error}")
+        return ""
+
+
+def set_acl(where, text, name=ACCESS_ACL):
+    os.setxattr(where, name, acl(text))
+
+
+def mode(where):
+    return os.stat(where).st_mode & 0o7777
+
+
+def as_user(uid, gid, groups, call):
+    """What call() returns, by a child that is that user; an errno's name where it fails."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups(groups), os.setgid(gid), os.setuid(uid)
+            said = call()
+        except OSError as error:
+            said = errno.errorcode[error.errno]
+        os.write(writer, str(said).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as f:
+        said = f.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def acls_and_modes_follow_each_other(box):
+    cluster, a, b = two_mounts(box)
+    put(f"{a}/f", b"x")
+    os.chmod(f"{a}/f", 0o6640)
+    check(get_acl(f"{b}/f") == "", "none at first")
+    set_acl(f"{a}/f", "u::rw- u:1001:rwx g::r-x g:2000:-w- m::rw- o::--x")
+    for mount in (a, b):
+        check(mode(f"{mount}/f") == 0o6661, f"the mode follows: {oct(mode(f'{mount}/f'))}")
+        check(get_acl(f"{mount}/f") == "u::rw- u:1001:rwx g::r-x g:2000:-w- m::rw- o::--x", "it comes back")
+        check(os.listxattr(f"{mount}/f") == [ACCESS_ACL], "and is listed")
+    os.chmod(f"{b}/f", 0o714)
+    for mount in (a, b):
+        check(get_acl(f"{mount}/f") == "u::rwx u:1001:rwx g::r-x g:2000:-w- m::--x o::r--", "it follows the mode, by its mask")
+    os.chown(f"{a}/f", 1001, 2000)
+    check(get_acl(f"{b}/f") == "u::rwx u:1001:rwx g::r-x g:2000:-w- m::--x o::r--", "an owner is nothing to it")
+    set_acl(f"{b}/f", "u::rw- g::r-- o::---")
+    for mount in (a, b):
+        check(get_acl(f"{mount}/f") == "" and mode(f"{mount}/f") == 0o640, "one that is but a mode is that mode")
+        check(os.listxattr(f"{mount}/f") == [], "and nothing else")
+    set_acl(f"{a}/f", ACL_USER)
+    os.removexattr(f"{b}/f", ACCESS_ACL)
+    check(get_acl(f"{a}/f") == "" and mode(f"{a}/f") == 0o770, "removed, the mode stays")
+    os.removexattr(f"{b}/f", ACCESS_ACL)  # Linux says nothing of one that is not there
+    os.mkdir(f"{a}/d")
+    set_acl(f"{a}/d", "u::rwx g::r-x o::r-x", DEFAULT_ACL)
+    check(get_acl(f"{b}/d", DEFAULT_ACL) == "u::rwx g::r-x o::r-x", "a default ACL is kept as it is")
+    set_acl(f"{a}/d", ACL_USER)
+    os.chmod(f"{a}/d", 0o1700)
+    check(get_acl(f"{b}/d", DEFAULT_ACL) == "u::rwx g::r-x o::r-x", "and no mode changes it")
+    check(get_acl(f"{b}/d") == "u::rwx u:1001:rwx g::r-x m::--- o::---", "the access ACL it does")
+    # Under write grants, before the partition knows of the file: the two are one change nevertheless.
+    for i in range(20):
+        put(f"{a}/d/f{i}", b"new")
+        set_acl(f"{a}/d/f{i}", ACL_USER)
+        os.chmod(f"{a}/d/f{i}", 0o750)
+        check(get_acl(f"{a}/d/f{i}") == get_acl(f"{b}/d/f{i}") == "u::rwx u:1001:rwx g::r-x m::r-x o::---", f"file {i}")
+    cluster.kill_mount()
+    cluster.kill_node()
+    cluster.up()
+    check(get_acl(f"{a}/d/f7") == "u::rwx u:1001:rwx g::r-x m::r-x o::---" and mode(f"{a}/d/f7") == 0o750, "after a crash")
+
+
+def bad_input_of_acls(box):
+    os.chmod(box.root, 0o755)
+    _, a, b = two_mounts(box)
+    put(f"{a}/f", b"x")
+    os.symlink("f", f"{a}/l")
+    os.mkdir(f"{a}/d")
+    good = acl(ACL_USER)
+    for wrong in (good[:-1], good[:7], good[:-8], good + good[4:], good[:4] + good[12:], acl("u::rwx u:1001:rwx g::r-x o::---"),
+                  good[:6] + b"\x0f" + good[7:], good[:4] + b"\x40" + good[5:], b"\2\0\0\0" + good[12:20] + good[4:12] + good[20:]):
+        for name in (ACCESS_ACL, DEFAULT_ACL):
+            fails(errno.EINVAL, os.setxattr, f"{a}/d", name, wrong)
+    fails(errno.EOPNOTSUPP, os.setxattr, f"{a}/f", ACCESS_ACL, b"\1" + good[1:])
+    fails(errno.EACCES, os.setxattr, f"{a}/f", DEFAULT_ACL, good)
+    fails(errno.EOPNOTSUPP, lambda: os.setxattr(f"{a}/l", ACCESS_ACL, good, follow_symlinks=False))
+    largest = "u::rwx " + " ".join(f"u:{i}:rwx" for i in range(507)) + " g::r-x m::rwx o::---"
+    set_acl(f"{a}/f", largest)
+    check(get_acl(f"{b}/f") == largest, "511 entries")
+    fails(errno.E2BIG, set_acl, f"{a}/f", "u::rwx " + " ".join(f"u:{i}:rwx" for i in range(508)) + " g::r-x m::rwx o::---")
+    check(as_user(1001, 1001, [], lambda: set_acl(f"{b}/f", ACL_USER)) == "EPERM", "only the owner sets one")
+    check(get_acl(f"{b}/f") == largest and mode(f"{b}/f") == 0o770, "nothing of it changed")
+    os.setxattr(f"{a}/f", ACCESS_ACL, b"\2\0\0\0")  # without entries: none
+    check(get_acl(f"{b}/f") == "" and os.listxattr(f"{b}/f") == [], "it is gone")
+    # Set by an owner who is not of the group, it takes the set-group-id away; by others not.
+    os.chown(f"{a}/f", 1001, 2000)
+    for uid, gid, groups, left in ((1001, 1001, [2000], 0o2770), (1001, 2000, [], 0o2770), (0, 0, [], 0o2770), (1001, 1001, [], 0o770)):
+        os.chmod(f"{a}/f", 0o2755)
+        said = as_user(uid, gid, groups, lambda: set_acl(f"{a}/f", ACL_USER))
+        check(said == "None", f"{uid} of {gid} and {groups} sets one: {said}")
+        check(mode(f"{b}/f") == left, f"by {uid} of {gid} and {groups}: {oct(mode(f'{b}/f'))}")
+
+
+def default_acls_are_inherited_where_no_umask_counts(box):
+    _, a, b = two_mounts(box)
+    os.mkdir(f"{a}/plain")
+    os.mkdir(f"{a}/d")
+    os.mkdir(f"{a}/d/mode")
+    set_acl(f"{a}/d/mode", "u::rwx g::rwx o::---", DEFAULT_ACL)
+    set_acl(f"{a}/d", ACL_USER, DEFAULT_ACL)
+
+    def made(directory, name, asked):
+        """Modes and ACLs of a file, directories (in whatever partition), a fifo, and a file without a name."""
+        path = f"{directory}/{name}"
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, asked))
+        os.mknod(f"{path}.fifo", 0o010000 | asked)
+        found = {(mode(path), get_acl(path)), (mode(f"{path}.fifo"), get_acl(f"{path}.fifo"))}
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR, asked)
+        found.add((os.fstat(fd).st_mode & 0o7777, get_acl(fd)))
+        link_open(fd, f"{path}.tmp")
+        os.close(fd)
+        found.add((mode(f"{path}.tmp"), get_acl(f"{path}.tmp")))
+        folders = set()
+        for i in range(8):
+            os.mkdir(f"{path}.d{i}", asked)
+            folders.add((mode(f"{path}.d{i}"), get_acl(f"{path}.d{i}"), get_acl(f"{path}.d{i}", DEFAULT_ACL)))
+        os.symlink("to", f"{path}.l")
+        check(os.lstat(f"{path}.l").st_mode & 0o7777 == 0o777, "a symlink has no mode")
+        check(len(found) == 1 and len(folders) == 1, f"all the same: {found} {folders}")
+        check({(m, access) for m, access, _ in folders} == found, "a directory has what a file has")
+        other = a if directory.startswith(b) else b
+        for kind in ("", ".fifo", ".tmp", ".d0", ".d5"):
+            there = path.replace(a, other, 1) if other == b else path.replace(b, other, 1)
+            check((mode(there + kind), get_acl(there + kind)) in found, f"the other mount sees {kind}")
+        return (*found.pop(), folders.pop()[2])
+
+    before = os.umask(0o027)
+    try:
+        check(made(f"{a}/plain", "f", 0o666) == (0o640, "", ""), "no default ACL: the umask counts")
+        check(made(f"{b}/plain", "g", 0o777) == (0o750, "", ""), "on the other mount too")
+        want = (0o660, "u::rw- u:1001:rwx g::r-x m::rw- o::---", ACL_USER)
+        check(made(f"{a}/d", "f", 0o666) == want, "a default ACL: it does not")
+        check(made(f"{b}/d", "g", 0o666) == want, "on the other mount neither")
+        check(made(f"{a}/d", "h", 0o740)[:2] == (0o740, "u::rwx u:1001:rwx g::r-x m::r-- o::---"), "no more than was asked for")
+        check(made(f"{a}/d/f.d3", "below", 0o666) == want, "and so on below")
+        check(made(f"{a}/d/mode", "f", 0o666) == (0o660, "", "u::rwx g::rwx o::---"), "one that is but a mode gives a mode")
+        # What one mount makes under write grants, and another's ACL.
+        os.mkdir(f"{a}/many")
+        for i in range(30):
+            put(f"{a}/many/a{i}", b"x")
+            set_acl(f"{b}/many", ACL_USER, DEFAULT_ACL)
+            put(f"{a}/many/b{i}", b"x")
+            check(mode(f"{a}/many/a{i}") == 0o640 and get_acl(f"{a}/many/a{i}") == "", f"round {i}: before")
+            check(mode(f"{a}/many/b{i}") == 0o660 and get_acl(f"{a}/many/b{i}").startswith("u::rw- u:1001:"), f"round {i}: after")
+            os.removexattr(f"{b}/many", DEFAULT_ACL)
+    finally:
+        os.umask(before)
+
+
+def acls_decide_who_may_and_are_never_stale(box):
+    os.chmod(box.root, 0o755)
+    _, a, b = two_mounts(box)
+    os.mkdir(f"{a}/d", 0o700)
+    put(f"{a}/d/f", b"x")
+    put(f"{a}/g", b"x")
+
+    def may(path, flags, uid, gid, groups=()):
+        return as_user(uid, gid, list(groups), lambda: os.close(os.open(path, flags)))
+    set_acl(f"{a}/g", "u::rw- u:1001:rw- u:1002:--- g::r-- g:2000:rw- g:2001:--- m::rw- o::r--")
+    for uid, gid, groups, flags, want in (
+            (1001, 1001, [], os.O_RDWR, "None"), (1002, 1002, [], os.O_RDONLY, "EACCES"), (1002, 1002, [2000], os.O_RDONLY, "EACCES"),
+            (1003, 2000, [], os.O_RDWR, "None"), (1003, 1003, [2000], os.O_RDWR, "None"), (1003, 2001, [], os.O_RDONLY, "EACCES"),
+            (1003, 1003, [2001, 2000], os.O_RDWR, "None"), (1003, 0, [], os.O_RDONLY, "None"), (1003, 0, [], os.O_WRONLY, "EACCES"),
+            (1003, 1003, [], os.O_RDONLY, "None"), (1003, 1003, [], os.O_WRONLY, "EACCES")):
+        for mount in (a, b):
+            said = may(f"{mount}/g", flags, uid, gid, groups)
+            check(said == want, f"{uid} of {gid} and {groups} with {flags}: {said}, not {want}")
+    os.chmod(f"{a}/g", 0o644)
+    check(may(f"{b}/g", os.O_RDWR, 1001, 1001) == "EACCES" and may(f"{b}/g", os.O_RDONLY, 1001, 1001) == "None", "the mask takes")
+    # One process on the second mount, which asks again and again: its kernel keeps ACLs, and must not keep old ones.
+    asker = python("""
+        import os, sys
+        fd = os.open(sys.argv[1] + "/d", os.O_RDONLY)
+        file = os.open(sys.argv[1] + "/d/f", os.O_RDONLY)
+        os.setgroups([]); os.setgid(1001); os.setuid(1001)
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            said = []
+            for path in ("/d", "/d/f"):
+                try:
+                    os.close(os.open(sys.argv[1] + path, os.O_RDONLY)); said.append("yes")
+                except PermissionError:
+                    said.append("no")
+            for descriptor in (fd, file):
+                try:
+                    said.append(os.getxattr(descriptor, "system.posix_acl_access").hex())
+                except OSError as error:
+                    said.append(str(error.errno))
+            print(*said, flush=True)
+    """, b)
+    check(line(asker) == "ready", "ready")
+
+    def ask(want, when):
+        for _ in range(2):  # the second time from what is kept
+            asker.stdin.write("?\n"), asker.stdin.flush()
+            said = line(asker).split()
+            check(said[:2] == want, f"{when}: {said}, not {want}")
+        return [acl_text(bytes.fromhex(s)) if len(s) > 4 else "" for s in said[2:]]
+    wrong = []
+    for i in range(60):
+        ask(["no", "no"], f"round {i}, before")
+        set_acl(f"{a}/d", "u::rwx u:1001:r-x g::--- m::r-x o::---")
+        set_acl(f"{a}/d/f", "u::rwx u:1001:--- g::--- m::r-x o::r--")
+        wrong += [i] if ask(["yes", "no"], f"round {i}, one") != ["u::rwx u:1001:r-x g::--- m::r-x o::---", "u::rwx u:1001:--- g::--- m::r-x o::r--"] else []
+        set_acl(f"{a}/d/f", "u::rwx u:1001:r-- g::--- m::r-x o::r--")
+        ask(["yes", "yes"], f"round {i}, both")
+        os.chmod(f"{a}/d/f", 0o700)
+        wrong += [i] if ask(["yes", "no"], f"round {i}, by chmod")[1] != "u::rwx u:1001:r-- g::--- m::--- o::---" else []
+        os.removexattr(f"{a}/d", ACCESS_ACL), os.chmod(f"{a}/d", 0o700)
+        wrong += [i] if ask(["no", "no"], f"round {i}, none")[0] != "" else []
+    asker.stdin.close()
+    check(asker.wait(timeout=30) == 0, "the asker ends well")
+    check(not wrong, f"stale ACLs in rounds {wrong}")
+
+
+def acls_survive_tools_restarts_and_spin_down(box):
+    cluster, a, b = two_mounts(box)
+    os.mkdir(f"{a}/d")
+    shell(["setfacl", "-m", "d:u:1001:rwx,d:g:2000:rx,u:1002:rwx", f"{a}/d"])
+    os.makedirs(f"{a}/d/sub/deeper")
+    for i in range(10):
+        put(f"{a}/d/sub/f{i}", b"x" * i)
+    shell(["setfacl", "-m", "u:1003:r", f"{a}/d/sub/f3"])
+    os.chmod(f"{a}/d/sub/f4", 0o604)
+
+    def listing(directory):
+        return shell(["getfacl", "-R", "-n", "-p", "."], cwd=directory).stdout
+    want = listing(f"{a}/d")
+    check("user:1003:r--" in want and "default:group:2000:r-x" in want and "user:1001:rwx\t" in want, f"getfacl says: {want[:2000]}")
+    check(listing(f"{b}/d") == want, "on the other mount")
+    for tool in (["rsync", "-aA", f"{a}/d/", f"{b}/copy"], ["cp", "-a", f"{a}/d", f"{a}/copied"]):
+        shell(tool)
+        check(listing(tool[-1]) == want, f"{tool[0]} keeps ACLs")
+    shell(["tar", "--acls", "-C", f"{a}/d", "-cf", box.path("d.tar"), "."])
+    os.mkdir(f"{b}/untarred")
+    shell(["tar", "--acls", "-C", f"{b}/untarred", "-xpf", box.path("d.tar")])
+    check(listing(f"{a}/untarred") == want, "tar keeps ACLs")
+    again = shell(["rsync", "-aAni", "--checksum", f"{a}/d/", f"{b}/copy"]).stdout
+    check(again == "", f"a second rsync finds nothing to do, not {again[:500]}")
+    shell(["setfacl", "-R", "-b", f"{a}/copy"])
+    check("1001" not in listing(f"{b}/copy") and os.listxattr(f"{b}/copy/sub") == [], "setfacl -b takes all away")
+    cluster.kill_mount()
+    cluster.kill_node()
+    cluster.up()
+    check(listing(f"{a}/d") == want, "after a crash")
+    cluster.spin_down()
+    cluster.up()
+    check(listing(f"{a}/d") == want, "after spin-down")
+    put(f"{a}/d/sub/deeper/new", b"")
+    check(get_acl(f"{a}/d/sub/deeper/new").startswith("u::rw- u:1001:rwx "), "they are inherited still")
 
 
 def long_names_deep_paths_and_loops(box):

@@ -430,12 +430,12 @@ def rsync_round_trip_keeps_everything(box):
     cluster.up()
     inside = os.path.join(cluster.mount_dir, "in")
     back = box.path("back")
-    shell(["rsync", "-aHX", source + "/", inside])
+    shell(["rsync", "-aHAX", source + "/", inside])
     check_equal(want, facts(inside), "after rsync to the mount")
-    again = shell(["rsync", "-aHXni", "--checksum", source + "/", inside]).stdout
+    again = shell(["rsync", "-aHAXni", "--checksum", source + "/", inside]).stdout
     check(again == "", f"a second rsync finds nothing to do, not:\n{again[:500]}")
     cluster.remount()
-    shell(["rsync", "-aHX", inside + "/", back])
+    shell(["rsync", "-aHAX", inside + "/", back])
     check_equal(want, facts(back), "after rsync from the mount")
 
 
