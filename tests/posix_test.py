@@ -13,7 +13,7 @@ import textwrap
 import threading
 import time
 
-from box import ACCESS_ACL, DEFAULT_ACL, Failed, acl, acl_text, alive, check, drop_caches, main, shell, wait_until
+from box import ACCESS_ACL, DEFAULT_ACL, Failed, Skipped, acl, acl_text, alive, check, drop_caches, main, shell, wait_until
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
@@ -876,6 +876,96 @@ def acls_decide_who_may_and_are_never_stale(box):
     asker.stdin.close()
     check(asker.wait(timeout=30) == 0, "the asker ends well")
     check(not wrong, f"stale ACLs in rounds {wrong}")
+
+
+def acls_are_as_on_the_disk(box):
+    """The same at random on the mount and in a directory beside it, whose file system knows ACLs: the same comes of it."""
+    os.chmod(box.root, 0o755)
+    _, a, b = two_mounts(box)
+    disk = box.path("disk")
+    os.mkdir(disk, 0o755)
+    try:
+        set_acl(disk, "u::rwx g::r-x o::r-x", DEFAULT_ACL)
+        os.removexattr(disk, DEFAULT_ACL)
+    except OSError as error:
+        raise Skipped(f"{disk}: {error}")
+    rng = random.Random(5)
+    paths, folders = ["."], ["."]
+
+    def some_acl():
+        def bits():
+            return "".join(letter if rng.random() < 0.6 else "-" for letter in "rwx")
+        users = [f"u:{i}:{bits()}" for i in (1001, 1002) if rng.random() < 0.4]
+        groups = [f"g:{i}:{bits()}" for i in (2000, 2001) if rng.random() < 0.3]
+        mask = [f"m::{bits()}"] if users or groups or rng.random() < 0.2 else []
+        parts = [f"u::{bits()}", *users, f"g::{bits()}", *groups, *mask, f"o::{bits()}"]
+        if rng.random() < 0.05:
+            parts.pop(rng.randrange(len(parts)))
+        return acl(" ".join(parts))
+
+    def step(number):
+        """What happens, as a function of a root."""
+        kind, path, folder, name = rng.randrange(12), rng.choice(paths), rng.choice(folders), f"n{number}"
+        bits, umask, new = rng.choice((0o666, 0o777, 0o640, 0o2755, 0o1777, 0o600, rng.randrange(0o1000))), rng.choice((0, 0o22, 0o77)), some_acl()
+        user, group, groups = rng.choice((0, 1001, 1002, 1003)), rng.choice((2000, 2001, 3000)), rng.choice(([], [2000], [2000, 2001]))
+        which = rng.choice((ACCESS_ACL, DEFAULT_ACL))
+        if kind < 4 and number % 3 == 0:
+            kind = 4
+        if kind < 4:
+            paths.append(f"{folder}/{name}")
+            if kind == 1 and len(folders) < 20:
+                folders.append(f"{folder}/{name}")
+
+        def run(root):
+            at = f"{root}/{folder}/{name}"
+            before = os.umask(umask)
+            try:
+                if kind == 0:
+                    os.close(os.open(at, os.O_CREAT | os.O_EXCL, bits & 0o777))
+                elif kind == 1:
+                    os.mkdir(at, bits)
+                elif kind == 2:
+                    os.mknod(at, 0o010000 | bits & 0o777)
+                elif kind == 3:
+                    fd = os.open(f"{root}/{folder}", os.O_TMPFILE | os.O_RDWR, bits & 0o777)
+                    link_open(fd, at)
+                    os.close(fd)
+            finally:
+                os.umask(before)
+            if kind in (4, 5, 6):
+                os.setxattr(f"{root}/{path}", which if kind > 4 else ACCESS_ACL, new)
+            elif kind == 7:
+                os.removexattr(f"{root}/{path}", which)
+            elif kind == 8:
+                os.chmod(f"{root}/{path}", bits)
+            elif kind == 9:
+                os.chown(f"{root}/{path}", user, group)
+            elif kind == 10:
+                return as_user(user, group, groups, lambda: (os.chmod(f"{root}/{path}", bits), os.setxattr(f"{root}/{path}", which, new)))
+            elif kind == 11:
+                return [as_user(user, group, groups, lambda: os.access(f"{root}/{path}", how)) for how in (os.R_OK, os.W_OK, os.X_OK)]
+            return None
+        return f"{number}: {kind} {path} {folder} {oct(bits)} {oct(umask)} {user} {group} {groups} {which} {new.hex()}", run
+
+    def done(run, root):
+        try:
+            return run(root)
+        except OSError as error:
+            return errno.errorcode[error.errno]
+
+    def state(root, path):
+        s = os.lstat(f"{root}/{path}")
+        return oct(s.st_mode), s.st_uid, s.st_gid, get_acl(f"{root}/{path}"), get_acl(f"{root}/{path}", DEFAULT_ACL), sorted(os.listxattr(f"{root}/{path}"))
+    for number in range(1500):
+        what, run = step(number)
+        want, have = done(run, disk), done(run, a)
+        check(want == have, f"{what}: {have}, on the disk {want}")
+        if number % 10 == 0:
+            for path in paths if number % 100 == 0 else rng.sample(paths, min(5, len(paths))):
+                want = state(disk, path)
+                for root in (a, b):
+                    have = state(root, path)
+                    check(want == have, f"after {what}: {path}: {have}, on the disk {want}")
 
 
 def acls_survive_tools_restarts_and_spin_down(box):
