@@ -83,6 +83,7 @@ class ChangeLog {
 
   // Changes were lost since the last call: why, of the first. Apart from what syncs of files and directories report.
   [[nodiscard]] std::optional<Error> take_lost() { return std::exchange(lost_, std::nullopt); }
+  [[nodiscard]] const std::optional<Error>& lost() const { return lost_; }
 
   struct Counters {
     uint64_t changes = 0;

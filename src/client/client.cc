@@ -27,7 +27,8 @@ Client::Client(Env env, ClientOptions options)
       targets_(hub_, view_),
       fragments_(targets_),
       segments_(env, fragments_),
-      sessions_(env, partitions_, ClientId(env.random.nonzero()), scope_),
+      sessions_(env, partitions_, options_.handover ? options_.handover->client : ClientId(env.random.nonzero()),
+                scope_),
       files_(env, sessions_, scope_, {.max_files = options_.max_files, .idle = options_.idle_grant}),
       changes_(env, sessions_, files_, scope_, {.send_after = options_.flush_after, .max_unsent = options_.max_unsent}),
       reader_(env, hub_, partitions_, segments_, scope_, options_.read_cache),
@@ -42,7 +43,7 @@ Client::Client(Env env, ClientOptions options)
       locks_(sessions_, files_, changes_),
       access_times_(env, sessions_, files_) {
   identity_.client = sessions_.client();
-  handlers_.on<Recall>([this](Recall request, CallInfo) { return files_.recall(request); });
+  handlers_.on<Recall>([this](Recall request, CallInfo) { return recall(request); });
   handlers_.on<Closing>([this](Closing request, CallInfo) { return leave(request); });
   sessions_.claims = [this](const ClientSession& session) { return files_.claims(session); };
   sessions_.on_lost = [this](ClientSessionRef session) { session_lost(session); };
@@ -80,6 +81,9 @@ Task<Result<void>> Client::begin() {
     co_await env_.clock.sleep(milliseconds(100));
   }
   see_map();
+  if (options_.handover) {
+    HR_CO_TRY(co_await go_on(*std::exchange(options_.handover, std::nullopt)));
+  }
   follower_.start();
   sessions_.start();
   write_back_.start();
@@ -397,6 +401,113 @@ void Client::session_lost(const ClientSessionRef& session) {
   files_.session_lost(session);
   if (ended_) return;
   for (const FileRef& file : open) files_.keep_open_soon(file);
+}
+
+// ---- one client after another ----
+
+Task<Result<void>> Client::go_on(ClientHandover from) {
+  if (from.name_space != identity_.name_space || from.namespace_epoch != identity_.namespace_epoch)
+    co_return Error(Code::kStale, "the namespace was taken over or resumed since: mount it again");
+  std::vector<Task<Result<void>>> sessions;
+  for (ClientHandover::Session& session : from.sessions) sessions.push_back(sessions_.go_on(std::move(session)));
+  for (Result<void>& gone_on : co_await when_all(std::move(sessions)))
+    if (!gone_on.ok()) co_return std::move(gone_on).error();
+  for (const FileId file : from.open) files_.get(file)->kept = true;
+  for (const FileId file : from.unnamed) files_.get(file)->unnamed = true;
+  for (ClientHandover::Lost& lost : from.lost) {
+    Error error(lost.code, std::move(lost.message));
+    if (lost.file)
+      files_.get(lost.file)->error = std::move(error);
+    else
+      write_back_.set_lost(std::move(error));
+  }
+  for (const ClientHandover::Locker& locker : from.lockers) {
+    const PartitionInfo* partition = view_.map().partition_of(locker.file.slot());
+    for (const ClientSessionRef& session : sessions_.all())
+      if (partition != nullptr && session->partition == partition->id) locks_.go_on(locker, session);
+  }
+  co_return Result<void>();
+}
+
+// Not sync_all(): what was lost is told to a program's next one.
+Task<Result<void>> Client::flush_everything() {
+  HR_CO_TRY(co_await changes_.flush_all());
+  co_return co_await write_back_.flush_all();
+}
+
+Task<Result<void>> Client::prepare_hand_over() {
+  HR_CO_TRY(co_await flush_everything());
+  co_await files_.release_gently();
+  co_return co_await flush_everything();
+}
+
+// What no grant protects any more, the partitions keep.
+Task<Result<void>> Client::keep_all_open() {
+  for (const FileRef& file : files_.all()) {
+    if (file->opens == 0 || file->keeps()) continue;
+    Result<void> kept = co_await keep_open(file);
+    const bool gone = kept.code() == Code::kNotFound || kept.code() == Code::kStale;
+    if (!kept.ok() && !gone) co_return kept;
+  }
+  co_return Result<void>();
+}
+
+// Nothing that was asked is unanswered, nothing is left to ask.
+bool Client::quiet() const {
+  if (!closed_->empty() || forgetting_.locked() || changes_.unsent() > 0) return false;
+  for (const ClientSessionRef& session : sessions_.all()) {
+    if (!session->unanswered.empty() || !session->requests.empty() || session->reopening.locked() ||
+        session->reserving.locked() || session->reserving_files.locked())
+      return false;
+  }
+  for (const FileRef& file : files_.all()) {
+    if (file->held.kind != GrantKind::kNone || file->recalling || !file->dirty.empty() || file->opening.locked() ||
+        (file->opens > 0 && !file->kept && !file->maybe_kept))
+      return false;
+  }
+  return true;
+}
+
+Task<Result<ClientHandover>> Client::hand_over(Nanos patience) {
+  const Nanos deadline = env_.clock.now() + patience;
+  for (;;) {
+    if (ended_ || leaving_ || closing_.is_set()) co_return Error(Code::kUnavailable, "the node is closing this client");
+    HR_CO_TRY(co_await flush_everything());
+    co_await forget_closed();
+    co_await files_.release_all();
+    HR_CO_TRY(co_await keep_all_open());
+    if (quiet()) break;
+    if (env_.clock.now() >= deadline)
+      co_return Error(Code::kTimeout, "what is under way did not end in time: is the node up?");
+    co_await env_.clock.sleep(milliseconds(2));
+  }
+  handed_over_ = true;
+  co_return handover_now();
+}
+
+ClientHandover Client::handover_now() const {
+  ClientHandover out{.client = sessions_.client(),
+                     .name_space = identity_.name_space,
+                     .namespace_epoch = identity_.namespace_epoch,
+                     .lockers = locks_.hand_over()};
+  for (const ClientSessionRef& session : sessions_.all()) {
+    session->abandon_reservations();
+    out.sessions.push_back({session->partition, session->id, session->next_sequence, session->abandoned});
+  }
+  for (const FileRef& file : files_.all()) {
+    if (file->opens > 0) out.open.push_back(file->id);
+    if (file->opens > 0 && file->unnamed) out.unnamed.push_back(file->id);
+    if (file->error) out.lost.push_back({file->id, file->error->code(), file->error->message()});
+  }
+  const std::optional<Error>& lost = changes_.lost() ? changes_.lost() : write_back_.lost();
+  if (lost) out.lost.push_back({FileId(), lost->code(), lost->message()});
+  return out;
+}
+
+Task<Result<Empty>> Client::recall(Recall request) {
+  // No grant is held: it is one of a successor's, which must not lose it by our word.
+  if (handed_over_) co_return Error(Code::kUnavailable, "the client was handed over");
+  co_return co_await files_.recall(request);
 }
 
 Task<Result<Empty>> Client::leave(Closing) {

@@ -18,6 +18,7 @@
 #include "client/data_path.h"
 #include "client/file_system.h"
 #include "client/files.h"
+#include "client/handover.h"
 #include "client/locks.h"
 #include "client/names.h"
 #include "client/segment_reader.h"
@@ -44,6 +45,8 @@ struct ClientOptions {
   bool directory_write_grants = true;
   size_t max_unsent = 16'384;         // such changes; above it whoever makes more waits
   Nanos start_timeout = seconds(30);  // until a node must have answered
+  // Goes on in the place of a client that handed over.
+  std::optional<ClientHandover> handover;
 };
 
 struct ClientStatistics {
@@ -99,6 +102,15 @@ class Client final : public FileSystem {
   Event& closing() override { return closing_; }
   Task<Result<void>> shut_down() override;
 
+  // For a successor. The first makes the second short and may run while operations do: dirty data is sent, grants are
+  // given back. The second is for when none runs and none begins: on its return everything is flushed, no grant is
+  // held, and this client changes nothing at the partitions until resume(). It then keeps its sessions alive, answers
+  // no recall (they are the successor's), and is destroyed without shut_down() if the successor went on. An error,
+  // which says why it cannot be handed over: nothing has happened.
+  [[nodiscard]] Task<Result<void>> prepare_hand_over();
+  [[nodiscard]] Task<Result<ClientHandover>> hand_over(Nanos patience);
+  void resume() { handed_over_ = false; }
+
   // Not for good: another cluster owns the namespace now. Why, in words.
   [[nodiscard]] bool read_only() const { return follower_.read_only(); }
   [[nodiscard]] std::string why_read_only() const { return follower_.why_read_only(); }
@@ -116,6 +128,12 @@ class Client final : public FileSystem {
   void see_map();
   [[nodiscard]] Task<void> follow_map();
   [[nodiscard]] Task<void> maintain();
+  [[nodiscard]] Task<Result<void>> go_on(ClientHandover from);
+  [[nodiscard]] Task<Result<void>> flush_everything();
+  [[nodiscard]] Task<Result<void>> keep_all_open();
+  [[nodiscard]] bool quiet() const;
+  [[nodiscard]] ClientHandover handover_now() const;
+  [[nodiscard]] Task<Result<Empty>> recall(Recall request);
   [[nodiscard]] Task<Result<Empty>> leave(Closing request);
   [[nodiscard]] Task<void> leave_now();
   [[nodiscard]] Task<Result<void>> keep_open(FileRef file);
@@ -140,6 +158,7 @@ class Client final : public FileSystem {
   bool leaving_ = false;
   uint64_t told_to_leave_ = 0;
   bool ended_ = false;
+  bool handed_over_ = false;
   ClosedFiles closed_ = std::make_shared<std::vector<FileRef>>();
   Mutex forgetting_;
   ClientSessions sessions_;

@@ -1169,5 +1169,187 @@ TEST(DirectoryWriteGrant, ALeaseThatRanOutAnswersNothingHere) {
   EXPECT_TRUE(s.there("a") && s.there("b"));
 }
 
+// ---- one client after another ----
+
+struct HandOver : Steps {
+  explicit HandOver(uint64_t seed) : Steps(seed, 2) { machines.push_back(&world.add_machine("successor")); }
+  Result<ClientHandover> hand_over(size_t c = 0) {
+    Result<void> prepared = world.run(client(c).prepare_hand_over());
+    if (!prepared.ok()) return prepared.error();
+    return world.run(client(c).hand_over(seconds(10)));
+  }
+  void go_on(size_t c, ClientHandover handover) {
+    ClientOptions options;
+    options.handover = decode<ClientHandover>(encode(handover)).operator*();
+    start_client(c, options);
+  }
+  bool lock(FileId file, uint64_t owner, size_t c, LockKind kind = LockKind::kExclusive) {
+    auto locked = world.run(client(c).lock(file, {.owner = owner, .kind = kind, .begin = 0, .end = kLockEnd}, {}));
+    HR_ASSERT(locked.ok());
+    return *locked;
+  }
+};
+
+TEST(ClientHandover, TheNextClientGoesOnWithLocksAndUnlinkedFilesAndUnsyncedData) {
+  HandOver s(60);
+  auto f = s.create("a");
+  const std::string data = pattern(20 * kMiB, 1);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  auto gone = s.create("gone");
+  ASSERT_TRUE(s.write(gone, 0, "unlinked").ok());
+  ASSERT_TRUE(s.world.run(s.client().unlink(kRootFile, "gone")).ok());
+  ASSERT_TRUE(s.lock(f->id(), 7, 0));
+  EXPECT_FALSE(s.lock(f->id(), 7, 1)) << "the same owner of another client";
+  const size_t sessions = s.node().sessions();
+
+  auto handover = s.hand_over();
+  ASSERT_TRUE(handover.ok()) << handover.error().text();
+  EXPECT_EQ(s.node().grants(), 0u);
+  EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  s.go_on(2, *handover);
+  s.machines[0]->crash(CrashKind::kProcess);
+  EXPECT_EQ(s.node().sessions(), sessions);
+
+  auto again = s.open(f->id(), 2);
+  EXPECT_EQ(s.read(again, 0, data.size(), 2), data);
+  ASSERT_TRUE(s.write(again, 3, "more", 2).ok());
+  ASSERT_TRUE(s.sync(f->id(), 2).ok());
+  auto unlinked = s.open(gone->id(), 2);
+  s.world.run_for(seconds(30));  // sessions are kept alive
+  EXPECT_EQ(s.read(unlinked, 0, 100, 2), "unlinked");
+  EXPECT_FALSE(s.lock(f->id(), 7, 1));
+  ASSERT_TRUE(s.world.run(s.client(2).unlock_all(f->id(), 7, false)).ok());
+  EXPECT_TRUE(s.lock(f->id(), 7, 1));
+  ASSERT_TRUE(s.world.run(s.client(2).close(unlinked)).ok());
+  s.world.run_for(seconds(5));
+  EXPECT_FALSE(s.disk.inodes.contains(gone->id()));
+  EXPECT_EQ(s.node().counts.evictions, 0u);
+  EXPECT_EQ(s.node().sessions(), sessions);
+}
+
+TEST(ClientHandover, ManyClientsInTurnUseEachTicketOnceAndGiveReservationsBack) {
+  HandOver s(61);
+  auto f = s.create("a");
+  size_t now = 0;
+  for (int turn = 0; turn < 6; ++turn) {
+    auto mine = s.open(f->id(), now);
+    const std::string data = pattern(300'000, static_cast<uint64_t>(turn));
+    ASSERT_TRUE(s.write(mine, 0, data, now).ok());
+    (void)s.create("f" + std::to_string(turn), now);
+    ASSERT_TRUE(s.world.run(s.client(now).set_xattr(f->id(), "user.turn", std::to_string(turn), false, false)).ok());
+    auto handover = s.hand_over(now);
+    ASSERT_TRUE(handover.ok()) << handover.error().text();
+    const size_t next = now == 0 ? 2 : 0;
+    if (turn > 0) s.machines[next]->crash(CrashKind::kProcess);
+    s.go_on(next, *handover);
+    EXPECT_EQ(s.read(s.open(f->id(), next), 0, data.size(), next), data);
+    now = next;
+  }
+  for (const auto& [ticket, times] : s.disk.effects) EXPECT_EQ(times, 1);
+  EXPECT_LE(s.node().reserved(), 2 * s.disk.partitions) << "what a predecessor had reserved is given back";
+  EXPECT_EQ(s.node().counts.evictions, 0u);
+}
+
+TEST(ClientHandover, WhoseSuccessorDoesNotComeGoesOnAsIfNothingHadBeen) {
+  HandOver s(62);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "before").ok());
+  ASSERT_TRUE(s.lock(f->id(), 7, 0));
+  auto handover = s.hand_over();
+  ASSERT_TRUE(handover.ok()) << handover.error().text();
+  s.world.run_for(seconds(25));
+  s.client().resume();
+  EXPECT_EQ(s.read(f, 0, 100), "before");
+  ASSERT_TRUE(s.write(f, 0, "beyond").ok());
+  EXPECT_EQ(s.read(s.open(f->id(), 1), 0, 100, 1), "beyond") << "recalls are answered again";
+  EXPECT_FALSE(s.lock(f->id(), 7, 1));
+  EXPECT_EQ(s.node().counts.evictions, 0u);
+}
+
+TEST(ClientHandover, ARecallThatReachesThePredecessorDoesNotTakeTheSuccessorsGrant) {
+  HandOver s(63);
+  auto f = s.create("a");
+  auto handover = s.hand_over();
+  ASSERT_TRUE(handover.ok()) << handover.error().text();
+  s.go_on(2, *handover);
+  auto mine = s.open(f->id(), 2);
+  auto other = s.open(f->id(), 1);
+  for (int i = 0; i < 40; ++i) {
+    const std::string text = "round " + std::to_string(i);
+    ASSERT_TRUE(s.write(mine, 0, text, 2).ok());
+    // Both renew: whose channel the node has, is chance.
+    s.world.run_for(milliseconds(static_cast<int64_t>(s.world.random().below(2000))));
+    EXPECT_EQ(s.read(other, 0, 100, 1), text);
+  }
+}
+
+TEST(ClientHandover, WhatCannotBeFlushedIsNotHandedOverAndNotLost) {
+  HandOver s(64);
+  auto f = s.create("a");
+  const std::string data = pattern(200'000, 3);
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  s.faults.no_space = true;
+  auto handover = s.hand_over();
+  ASSERT_FALSE(handover.ok());
+  EXPECT_EQ(handover.code(), Code::kNoSpace) << handover.error().text();
+  EXPECT_EQ(s.read(f, 0, data.size()), data);
+  s.faults.no_space = false;
+  handover = s.hand_over();
+  ASSERT_TRUE(handover.ok()) << handover.error().text();
+  s.go_on(2, *handover);
+  EXPECT_EQ(s.read(s.open(f->id(), 2), 0, data.size(), 2), data);
+}
+
+TEST(ClientHandover, WhatWasLostBeforeIsToldByTheSuccessor) {
+  HandOver s(65);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  ASSERT_TRUE(s.write(f, 0, "lost").ok());
+  for (SessionId id : s.node().session_ids()) (void)s.world.run_until(s.node().evict(id));
+  s.world.run_for(seconds(20));
+  auto handover = s.hand_over();
+  ASSERT_TRUE(handover.ok()) << handover.error().text();
+  s.go_on(2, *handover);
+  EXPECT_EQ(s.sync(f->id(), 2).code(), Code::kStale);
+  EXPECT_TRUE(s.sync(f->id(), 2).ok()) << "once";
+  EXPECT_EQ(s.world.run(s.client(2).sync_all()).code(), Code::kStale);
+  EXPECT_TRUE(s.world.run(s.client(2).sync_all()).ok());
+}
+
+TEST(ClientHandover, ASessionThatEndedOrAnotherNamespaceIsRefusedBadInput) {
+  HandOver s(66);
+  (void)s.create("a");
+  auto handover = s.hand_over();
+  ASSERT_TRUE(handover.ok()) << handover.error().text();
+  auto refused = [&](ClientHandover wrong) {
+    ClientOptions options;
+    options.nodes = {s.node_machine.address()};
+    options.handover = std::move(wrong);
+    struct Starter final : Process {
+      Starter(Env& e, ClientOptions o, std::string* m) : env(e), options(std::move(o)), message(m) {}
+      Task<void> run() override {
+        auto client = co_await Client::start(env, options);
+        *message = client.ok() ? "started" : client.error().text();
+      }
+      Env env;
+      ClientOptions options;
+      std::string* message;
+    };
+    std::string said;
+    s.machines[2]->start([&](Env& env) { return std::make_unique<Starter>(env, options, &said); });
+    EXPECT_TRUE(s.world.run_until([&] { return !said.empty(); }, seconds(60)));
+    s.world.run_for(seconds(1));
+    return said;
+  };
+  ClientHandover wrong = *handover;
+  wrong.name_space = NamespaceId(8);
+  EXPECT_NE(refused(wrong).find("mount it again"), std::string::npos);
+  wrong = *handover;
+  wrong.sessions[0].id = SessionId(999'999);
+  EXPECT_NE(refused(wrong).find("the session with partition"), std::string::npos);
+  s.client().resume();
+  EXPECT_TRUE(s.world.run(s.client().lookup(kRootFile, "a")).ok());
+}
+
 }  // namespace
 }  // namespace headrace

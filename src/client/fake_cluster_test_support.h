@@ -135,6 +135,7 @@ class FakeNode final : public Process {
     mutation<RemoveXattr>(&FakeNode::remove_xattr);
     mutation<OpenKept>(&FakeNode::open_kept);
     mutation<Forget>(&FakeNode::forget);
+    mutation<Lock>(&FakeNode::lock);
     mutation<ChangeNames>(&FakeNode::change_names);
     mutation<Commit>(&FakeNode::commit);
     mutation<Stage>(&FakeNode::stage);
@@ -171,6 +172,11 @@ class FakeNode final : public Process {
     return n;
   }
   [[nodiscard]] size_t sessions() const { return sessions_.size(); }
+  [[nodiscard]] size_t reserved() const {
+    size_t n = 0;
+    for (const auto& [id, session] : sessions_) n += session.reserved.size();
+    return n;
+  }
   Task<void> evict(SessionId id) {
     ++counts.evictions;
     sessions_.erase(id);
@@ -811,6 +817,19 @@ class FakeNode final : public Process {
     i->kept.insert(r.ticket.session);
     co_return Empty{};
   }
+  Task<Result<LockReply>> lock(Lock r) {  // of whole files, exclusive
+    std::set<std::pair<SessionId, uint64_t>>& holders = lockers_[r.file];
+    std::erase_if(holders, [this](const auto& holder) { return !sessions_.contains(holder.first); });
+    const std::pair<SessionId, uint64_t> who{r.ticket.session, r.lock.owner};
+    if (r.lock.kind == LockKind::kUnlock) {
+      holders.erase(who);
+    } else if (!holders.empty() && !holders.contains(who)) {
+      co_return LockReply{false};
+    } else {
+      holders.insert(who);
+    }
+    co_return LockReply{true};
+  }
   Task<Result<Empty>> forget(Forget r) {
     for (FileId id : r.files) {
       FakeInode* i = inode(id);
@@ -828,6 +847,7 @@ class FakeNode final : public Process {
     HR_CO_TRY(touch(r.session, info));
     if (faults_.no_space) co_return Error(Code::kNoSpace, "full");
     if (faults_.read_only) co_return Error(Code::kReadOnly, "read-only");
+    for (const SegmentId& segment : r.abandoned) sessions_[r.session].reserved.erase(segment);
     ReserveReply reply;
     for (uint32_t n = 0; n < r.count; ++n) {
       Reservation one;
@@ -1007,6 +1027,7 @@ class FakeNode final : public Process {
   std::map<SessionId, Standing> sessions_;
   std::map<FileId, std::vector<Holder>> grants_;
   std::set<GrantId> recalling_;
+  std::map<FileId, std::set<std::pair<SessionId, uint64_t>>> lockers_;
   std::set<std::pair<SessionId, uint64_t>> running_;
   Hub hub_;
   Scope scope_;

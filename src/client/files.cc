@@ -413,4 +413,14 @@ Task<void> FileTable::release_all() {
   co_await release(std::move(held));
 }
 
+Task<void> FileTable::release_gently() {
+  constexpr size_t kAtOnce = 64;
+  std::vector<FileRef> batch;
+  for (FileRef& file : all()) {
+    if (file->held.kind != GrantKind::kNone) batch.push_back(std::move(file));
+    if (batch.size() == kAtOnce) co_await release(std::exchange(batch, {}));
+  }
+  co_await release(std::move(batch));
+}
+
 }  // namespace headrace

@@ -233,6 +233,8 @@ class FileTable {
   // know.
   [[nodiscard]] Task<void> trim();
   [[nodiscard]] Task<void> release_all();
+  // As release_all(), a few at a time, so that operations on others go on meanwhile.
+  [[nodiscard]] Task<void> release_gently();
   [[nodiscard]] std::vector<FileRef> all() const;
 
   struct Counters {

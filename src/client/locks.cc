@@ -35,4 +35,17 @@ Task<Result<void>> Locks::unlock_all(FileId file, uint64_t owner, bool whole) {
   co_return Result<void>();
 }
 
+std::vector<ClientHandover::Locker> Locks::hand_over() const {
+  std::vector<ClientHandover::Locker> out;
+  for (const auto& [key, session] : held_) {
+    const auto& [file, owner, whole] = key;
+    if (!session->lost) out.push_back({file, owner, whole});
+  }
+  return out;
+}
+
+void Locks::go_on(const ClientHandover::Locker& locker, ClientSessionRef session) {
+  held_[Key(locker.file, locker.owner, locker.whole)] = std::move(session);
+}
+
 }  // namespace headrace

@@ -26,6 +26,9 @@ class Locks {
   [[nodiscard]] Task<Result<std::optional<FileLock>>> find(FileId file, FileLock lock);
   [[nodiscard]] Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole);
   [[nodiscard]] size_t size() const { return held_.size(); }
+  [[nodiscard]] std::vector<ClientHandover::Locker> hand_over() const;
+  // Of a predecessor, whose session it was.
+  void go_on(const ClientHandover::Locker& locker, ClientSessionRef session);
 
  private:
   using Key = std::tuple<FileId, uint64_t, bool>;

@@ -111,6 +111,29 @@ Task<Result<ClientSessionRef>> ClientSessions::open(PartitionId partition) {
   co_return session;
 }
 
+Task<Result<void>> ClientSessions::go_on(ClientHandover::Session from) {
+  SessionOpen request;
+  request.client = client_;
+  request.again = from.id;
+  const PartitionEpoch epoch = epoch_of(from.partition);
+  const Nanos sent = env_.clock.now();
+  Result<SessionOpenReply> reply = co_await port_.call(from.partition, request, {.timeout = kGoOnPatience});
+  if (reply.ok() && reply->session != from.id) reply = Error(Code::kStale, "it has ended");
+  if (!reply.ok())
+    co_return std::move(reply).error().within("the session with partition " + std::to_string(from.partition.value()));
+  auto session = std::make_shared<ClientSession>();
+  session->partition = from.partition;
+  session->id = from.id;
+  session->lease = milliseconds(reply->lease_ms);
+  session->valid_until = sent + session->lease;
+  session->epoch = epoch;
+  session->next_sequence = from.next_sequence;
+  session->abandoned = std::move(from.abandoned);
+  sessions_[session->partition] = session;
+  scope_.spawn(keep_alive(session));
+  co_return Result<void>();
+}
+
 Task<void> ClientSessions::keep_alive(ClientSessionRef session) {
   while (!session->lost) {
     const bool renewed = session->valid_until - env_.clock.now() > session->lease / 2;

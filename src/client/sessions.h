@@ -25,6 +25,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "client/handover.h"
 #include "coord/ports.h"
 #include "proto/meta.h"
 #include "runtime/env.h"
@@ -114,6 +115,7 @@ class GrantRequest {
 class ClientSessions {
  public:
   static constexpr Nanos kPatience = seconds(60);  // a node restart looks like a pause
+  static constexpr Nanos kGoOnPatience = seconds(5);
 
   // All outlive this, the scope ends first.
   ClientSessions(Env env, PartitionPort& port, ClientId client, Scope& scope)
@@ -136,6 +138,8 @@ class ClientSessions {
   [[nodiscard]] bool alive(const ClientSession& session) const {
     return !session.lost && env_.clock.now() < session.valid_until;
   }
+  // Takes over a session of this client's predecessor, which asks nothing under it any more. kStale: it has ended.
+  [[nodiscard]] Task<Result<void>> go_on(ClientHandover::Session from);
   // Re-opens with claims. False: it is over (on_lost was told). True also when nobody answered.
   [[nodiscard]] Task<bool> reopen(ClientSessionRef session);
   [[nodiscard]] Task<void> close_all();

@@ -82,6 +82,8 @@ class WriteBack {
   // Bytes of some file were lost since the last call: why, of the first. Apart from file->error, which its own sync
   // reports: as with syncfs and fsync, each is told once.
   [[nodiscard]] std::optional<Error> take_lost() { return std::exchange(lost_, std::nullopt); }
+  [[nodiscard]] const std::optional<Error>& lost() const { return lost_; }
+  void set_lost(Error error) { lost_ = std::move(error); }
 
   struct Counters {
     uint64_t jobs = 0;
