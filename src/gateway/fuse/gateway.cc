@@ -17,6 +17,15 @@ Task<Result<void>> FuseGateway::mount(std::string directory) {
   co_return Result<void>();
 }
 
+Task<Result<void>> FuseGateway::go_on(std::string directory, int fd, FuseHandover from) {
+  HR_ASSERT(mount_ == nullptr);
+  HR_CO_TRY(Mount mounted, Mount::of(std::move(directory), fd));
+  mount_ = std::make_shared<Mount>(std::move(mounted));
+  transport_.emplace(mount_->fd(), poll_, notifiers_);
+  session_.emplace(env_, files_, *transport_, options_.session);
+  co_return co_await session_->go_on(std::move(from));
+}
+
 Task<Result<void>> FuseGateway::serve() {
   HR_ASSERT(session_.has_value());
   scope_.spawn(set_read_ahead());

@@ -32,12 +32,18 @@ class FuseGateway {
 
   // On return the directory is mounted; programs that use it wait for serve().
   [[nodiscard]] Task<Result<void>> mount(std::string directory);
+  // Instead of mount(): goes on serving what another process mounted and handed over.
+  [[nodiscard]] Task<Result<void>> go_on(std::string directory, int fd, FuseHandover from);
   // ok when unmounted, by whomever. Afterwards nothing is mounted and no request runs.
   [[nodiscard]] Task<Result<void>> serve();
   // Needs serve() to run. While files are open it tries again until `grace` has passed, then writes
   // dirty pages back and ends the connection: whoever still has files open gets ENOTCONN.
   [[nodiscard]] Task<Result<void>> unmount(Nanos grace);
 
+  // Another serves it now, and this is destroyed with nothing more done to it.
+  void leave() { mount_->leave(); }
+
+  [[nodiscard]] int fd() const { return mount_->fd(); }
   [[nodiscard]] const std::string& directory() const { return mount_->directory(); }
   [[nodiscard]] FuseStatistics statistics() const { return session_->statistics(); }
   [[nodiscard]] FuseSession& session() { return *session_; }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -142,6 +143,17 @@ Result<Mount> Mount::at(std::string directory, MountOptions options) {
     default:
       return Error(Code::kIo, "mount: " + path + ": " + std::strerror(error));
   }
+}
+
+Result<Mount> Mount::of(std::string directory, int fd) {
+  constexpr unsigned kMisc = 10;
+  constexpr unsigned kFuse = 229;
+  struct stat status{};
+  if (::fstat(fd, &status) != 0 || !S_ISCHR(status.st_mode) || status.st_rdev != makedev(kMisc, kFuse)) {
+    ::close(fd);
+    return Error(Code::kInvalid, "mount: what was handed over for " + directory + " is no descriptor of /dev/fuse");
+  }
+  return Mount(std::move(directory), fd);
 }
 
 Mount::Mount(Mount&& other) noexcept

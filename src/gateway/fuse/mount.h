@@ -29,6 +29,9 @@ class Mount {
   // another mount is there.
   [[nodiscard]] static Result<Mount> at(std::string directory, MountOptions options);
 
+  // One that another process mounted, by its descriptor. kInvalid: it is none of /dev/fuse.
+  [[nodiscard]] static Result<Mount> of(std::string directory, int fd);
+
   Mount(Mount&& other) noexcept;
   Mount& operator=(Mount&&) = delete;
   ~Mount();  // abort() unless unmounted, then closes the descriptor
@@ -44,6 +47,8 @@ class Mount {
   // Ends the connection at once, then unmounts: whoever still uses it gets ENOTCONN. Never waits
   // for answers.
   void abort();
+  // It is another's now: only the descriptor is closed at the end.
+  void leave() { mounted_ = false; }
   // How far the kernel reads ahead; once the session has answered INIT.
   [[nodiscard]] Result<void> set_read_ahead(uint32_t kib);
 

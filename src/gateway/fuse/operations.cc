@@ -33,6 +33,7 @@ constexpr uint64_t kSectorSize = 512;   // of st_blocks
 constexpr uint64_t kCopyPiece = kFuseMaxWrite;
 constexpr uint64_t kMaxCopy = 64 * kMiB;            // of one request: then its caller asks again
 constexpr Nanos kLockPatience = milliseconds(500);  // between looks whether the caller was interrupted
+constexpr int kPutAside = -1;                       // no errno: it is sought again later
 constexpr const char* kCapability = "security.capability";
 
 FuseAnswer failed(const Error& error) {
@@ -869,6 +870,11 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLock request) {
     Result<bool> granted = co_await files_.lock(header.node, lock, {});
     error = !granted.ok() ? FuseAnswer(granted.error()).error : *granted ? 0 : EAGAIN;
   }
+  if (error == kPutAside) {
+    answer.put_aside = true;
+    aside_.push_back({header, std::move(request)});
+    co_return answer;
+  }
   if (error != 0) co_return failed(error == ERANGE ? ENOLCK : error);
   if (lock.kind != LockKind::kUnlock) answer.locked = {header.node, lock};
   if (lock.kind != LockKind::kUnlock && !lock.whole) opened->lock_owners.insert(lock.owner);
@@ -878,11 +884,12 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLock request) {
 // Until it is granted, or its caller was signalled: whoever waits for a lock can always be killed.
 Task<int> FuseSession::seek_lock(uint64_t unique, FileId file, FileLock lock) {
   for (;;) {
-    Result<bool> granted = co_await files_.lock(file, lock, kLockPatience);
+    Result<bool> granted = co_await files_.lock(file, lock, putting_aside_ ? Nanos() : kLockPatience);
     if (!granted.ok()) co_return FuseAnswer(granted.error()).error;
     if (*granted) co_return 0;
     auto active = active_.find(unique);
     if (active == active_.end() || active->second.interrupted || ended_.is_set()) co_return EINTR;
+    if (putting_aside_) co_return kPutAside;
   }
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <limits>
 
@@ -13,12 +14,37 @@ namespace {
 constexpr uint32_t kReceiveBurst = 32;      // requests taken before others of this core get a turn
 constexpr size_t kMaxNotifications = 1024;  // waiting for the kernel
 constexpr Nanos kNotifySlice = milliseconds(20);
+constexpr Nanos kAsidePatience = milliseconds(700);  // who waits for a lock looks up more often
+
+// No writeback cache: with it a size that grew elsewhere is not seen. No POSIX ACLs: they would not be enforced on
+// other clients. Locks are the partitions', so that all mounts see them; hence every close(2) sends FLUSH, which ends
+// fcntl's. Symlinks never change, so they may be cached.
+constexpr uint64_t kWanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS |
+                             FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR |
+                             FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS |
+                             FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | kFuseDirectIoAllowMmap | FUSE_HAS_EXPIRE_ONLY |
+                             FUSE_POSIX_ACL | FUSE_DONT_MASK | FUSE_SETXATTR_EXT;
+// One of these.
+constexpr uint64_t kTrusting = FUSE_EXPLICIT_INVAL_DATA;
+constexpr uint64_t kComparing = FUSE_AUTO_INVAL_DATA;
 
 uint64_t bytes_of(const FuseBody& body) {
   if (auto* write = std::get_if<FuseWrite>(&body)) return write->data.size();
   if (auto* read = std::get_if<FuseRead>(&body)) return read->size;
   return 0;
 }
+
+// Set in a scope.
+class Flag {
+ public:
+  explicit Flag(bool& flag) : flag_(flag) { flag_ = true; }
+  Flag(const Flag&) = delete;
+  Flag& operator=(const Flag&) = delete;
+  ~Flag() { flag_ = false; }
+
+ private:
+  bool& flag_;
+};
 
 }  // namespace
 
@@ -69,7 +95,8 @@ FuseStatistics FuseSession::statistics() const {
 // --- The loop ---
 
 Task<Result<void>> FuseSession::run() {
-  receiver_.spawn(receive_all());
+  receiver_.emplace().spawn(receive_all());
+  start_again();
   co_await ended_.wait();
   requests_.token().cancel();
   Nanos deadline = env_.clock.now() + options_.drain;
@@ -96,8 +123,9 @@ bool FuseSession::room_for(uint64_t bytes) const {
 
 Task<void> FuseSession::receive_all() {
   uint32_t burst = 0;
-  while (!ended_.is_set()) {
+  while (!ended_.is_set() && !paused_) {
     Result<Buffer> bytes = co_await transport_.receive();
+    const Flag in_hand(in_hand_);
     if (!bytes.ok()) {
       if (bytes.code() != Code::kCancelled) outcome_ = std::move(bytes).error();
       ended_.set();
@@ -115,10 +143,14 @@ Task<void> FuseSession::receive_all() {
     uint64_t size = bytes_of(request->body);
     while (!room_for(size)) co_await ListWait(room_);
     ++statistics_.requests;
-    auto running = std::make_unique<Running>(*this, request->header, size);
-    requests_.spawn(serve(std::move(*request), std::move(running)));
+    start(std::move(*request), size);
     if (++burst % kReceiveBurst == 0) co_await yield();
   }
+}
+
+void FuseSession::start(FuseRequest request, uint64_t bytes) {
+  auto running = std::make_unique<Running>(*this, request.header, bytes);
+  requests_.spawn(serve(std::move(request), std::move(running)));
 }
 
 // What needs no answer, or must be done before the next request is looked at.
@@ -148,6 +180,7 @@ Task<void> FuseSession::serve(FuseRequest request, std::unique_ptr<Running> runn
 }
 
 void FuseSession::finish(uint64_t unique, FuseAnswer answer) {
+  if (answer.put_aside) return;
   if (answer.error != 0 && answer.error != ENOENT) ++statistics_.errors;
   auto active = active_.find(unique);
   bool answered = active != active_.end() && active->second.answered;
@@ -169,7 +202,9 @@ void FuseSession::take_back(const FuseAnswer& answer) {
 
 Task<void> FuseSession::give_back(FileId file, FileLock lock) {
   lock.kind = LockKind::kUnlock;
+  ++giving_back_;
   (void)co_await files_.lock(file, lock, {});  // failed: it ends with the session
+  --giving_back_;
 }
 
 void FuseSession::forget(FileId id, uint64_t lookups) {
@@ -205,17 +240,8 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
   // No writeback cache: with it a size that grew elsewhere is not seen. Locks are the partitions', so that all mounts
   // see them; hence every close(2) sends FLUSH, which ends fcntl's. Symlinks never change, so they may be cached. A
   // umask counts only where no default ACL is: it comes with the mode (DONT_MASK).
-  uint64_t wanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS |
-                    FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
-                    FUSE_CACHE_SYMLINKS | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_HANDLE_KILLPRIV_V2 |
-                    FUSE_INIT_EXT | kFuseDirectIoAllowMmap | FUSE_HAS_EXPIRE_ONLY | FUSE_POSIX_ACL | FUSE_DONT_MASK |
-                    FUSE_SETXATTR_EXT;
-  wanted |= options_.trust_invalidation ? uint64_t{FUSE_EXPLICIT_INVAL_DATA} : uint64_t{FUSE_AUTO_INVAL_DATA};
-  uint64_t agreed = wanted & init.flags;
-  kills_privileges_ = (agreed & FUSE_HANDLE_KILLPRIV_V2) != 0;
-  expires_names_ = (agreed & FUSE_HAS_EXPIRE_ONLY) != 0;
-  acls_ = (agreed & FUSE_POSIX_ACL) != 0;
-  setxattr_extended_ = (agreed & FUSE_SETXATTR_EXT) != 0;
+  const uint64_t agreed = (kWanted | (options_.trust_invalidation ? kTrusting : kComparing)) & init.flags;
+  agree(agreed, out.minor);
   out.max_readahead = init.max_readahead;
   out.flags = static_cast<uint32_t>(agreed);
   out.flags2 = (agreed & FUSE_INIT_EXT) != 0 ? static_cast<uint32_t>(agreed >> 32) : 0;
@@ -229,11 +255,28 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
   initialised_.set();
 }
 
+void FuseSession::agree(uint64_t flags, uint32_t minor) {
+  agreed_ = flags;
+  minor_ = minor;
+  kills_privileges_ = (flags & FUSE_HANDLE_KILLPRIV_V2) != 0;
+  expires_names_ = (flags & FUSE_HAS_EXPIRE_ONLY) != 0;
+  acls_ = (flags & FUSE_POSIX_ACL) != 0;
+  setxattr_extended_ = (flags & FUSE_SETXATTR_EXT) != 0;
+}
+
 // The kernel passes on any signal of the caller. What runs goes on; only who has waited long is let
 // go, so that a process that was killed does not hang with a file system that does.
 void FuseSession::interrupt(uint64_t unique) {
   auto active = active_.find(unique);
-  if (active == active_.end() || active->second.interrupted) return;
+  if (active == active_.end()) {
+    const auto waiter = std::find_if(aside_.begin(), aside_.end(),
+                                     [unique](const FuseRequest& aside) { return aside.header.unique == unique; });
+    if (waiter == aside_.end()) return;
+    aside_.erase(waiter);
+    finish(unique, FuseAnswer(EINTR));
+    return;
+  }
+  if (active->second.interrupted) return;
   active->second.interrupted = true;
   requests_.spawn(answer_interrupted(unique));
 }
@@ -244,6 +287,95 @@ Task<void> FuseSession::answer_interrupted(uint64_t unique) {
   if (!slept || active == active_.end() || active->second.answered) co_return;
   active->second.answered = true;
   (void)transport_.reply(unique, EINTR, {}, {});
+}
+
+// --- One session after another ---
+
+Task<Result<void>> FuseSession::pause(Nanos patience) {
+  HR_ASSERT(!paused_ && !putting_aside_);
+  if (!initialised_.is_set()) co_return Error(Code::kUnavailable, "fuse: the kernel has yet to say hello");
+  putting_aside_ = true;
+  const Nanos aside_by = env_.clock.now() + kAsidePatience;
+  while (seeking_locks_ > 0 && env_.clock.now() < aside_by) co_await env_.clock.sleep(kNotifySlice);
+  paused_ = true;
+  if (!in_hand_) receiver_.emplace();  // it waited for the kernel, with nothing
+  const Nanos deadline = env_.clock.now() + patience;
+  while (in_hand_ || !active_.empty() || giving_back_ > 0) {
+    if (ended_.is_set() || env_.clock.now() >= deadline) {
+      Error error(Code::kTimeout, "fuse: " + std::to_string(active_.size()) + " requests were not answered in time");
+      resume();
+      co_return error;
+    }
+    co_await env_.clock.sleep(milliseconds(1));
+  }
+  co_return Result<void>();
+}
+
+void FuseSession::resume() {
+  putting_aside_ = paused_ = kernel_is_stuck_ = false;
+  if (receiver_->running() == 0) receiver_->spawn(receive_all());
+  start_again();
+}
+
+void FuseSession::start_again() {
+  for (FuseRequest& request : std::exchange(aside_, {})) start(std::move(request), 0);
+}
+
+FuseHandover FuseSession::hand_over() const {
+  HR_ASSERT(paused_ && active_.empty());
+  FuseHandover out{.agreed = agreed_, .minor = minor_, .max_write = max_write_, .next_handle = next_handle_};
+  for (const auto& [id, node] : nodes_)
+    if (node.lookups > 0) out.nodes.push_back({id, node.lookups, node.pages, unfinished_.contains(id)});
+  for (const auto& [fh, handle] : handles_) {
+    const OpenMode& mode = handle->mode;
+    const int bits = (mode.read ? FuseHandover::kRead : 0) | (mode.write ? FuseHandover::kWrite : 0) |
+                     (mode.append ? FuseHandover::kAppend : 0) | (mode.direct ? FuseHandover::kDirect : 0) |
+                     (mode.sync ? FuseHandover::kSync : 0);
+    out.open.push_back({fh, handle->id, static_cast<uint8_t>(bits)});
+  }
+  for (const FuseRequest& request : aside_) {
+    const auto& lock = std::get<FuseLock>(request.body);
+    out.waiters.push_back({request.header.unique, request.header.node, lock.fh, lock.owner, lock.lock.start,
+                           lock.lock.end, lock.lock.type, lock.lock.pid, lock.lock_flags});
+  }
+  return out;
+}
+
+Task<Result<void>> FuseSession::go_on(FuseHandover from) {
+  HR_ASSERT(!initialised_.is_set());
+  if (from.minor > kFuseMinor || from.max_write > kFuseMaxWrite ||
+      (from.agreed & ~(kWanted | kTrusting | kComparing)) != 0)
+    co_return Error(Code::kNotSupported,
+                    "a newer version agreed with the kernel on what this one does not know: unmount, and mount again");
+  agree(from.agreed, from.minor);
+  max_write_ = from.max_write;
+  for (const FuseHandover::Open& open : from.open) {
+    const OpenMode mode{.read = (open.mode & FuseHandover::kRead) != 0,
+                        .write = (open.mode & FuseHandover::kWrite) != 0,
+                        .append = (open.mode & FuseHandover::kAppend) != 0,
+                        .direct = (open.mode & FuseHandover::kDirect) != 0,
+                        .sync = (open.mode & FuseHandover::kSync) != 0};
+    Result<OpenFileRef> file = co_await files_.open(open.file, mode);
+    if (!file.ok()) co_return std::move(file).error().within("an open file");
+    next_handle_ = open.handle;
+    (void)add_handle(open.file, mode, *std::move(file));
+  }
+  next_handle_ = from.next_handle;
+  for (const FuseHandover::Node& node : from.nodes) {
+    nodes_[node.id].lookups = node.lookups;
+    nodes_[node.id].pages = node.pages || node.outdated;
+  }
+  for (const FuseHandover::Node& node : from.nodes)
+    if (node.outdated) requests_.spawn(notify_inode(node.id, true));
+  for (const FuseHandover::Waiter& waiter : from.waiters) {
+    const FuseLock lock{.fh = waiter.handle,
+                        .owner = waiter.owner,
+                        .lock = {waiter.start, waiter.end, waiter.type, waiter.pid},
+                        .lock_flags = waiter.flags};
+    aside_.push_back({{.opcode = FUSE_SETLKW, .unique = waiter.unique, .node = waiter.file}, lock});
+  }
+  initialised_.set();
+  co_return Result<void>();
 }
 
 // --- Invalidation ---
@@ -295,35 +427,43 @@ Task<void> FuseSession::notify(int code, std::vector<std::string> bodies, FileId
   statistics_.invalidations += bodies.size();
   auto notification = std::make_shared<Notification>();
   Nanos start = env_.clock.now();
-  while (notifying_ >= kMaxNotifications) {
+  while (notifying_ >= kMaxNotifications && !paused_) {
     if (env_.clock.now() - start > options_.patience) {
       ++statistics_.late_invalidations;
       co_return;
     }
     co_await env_.clock.sleep(kNotifySlice);
   }
-  requests_.spawn(send_notifications(code, std::move(bodies), notification));
+  requests_.spawn(send_notifications(code, std::move(bodies), node, notification));
+  if (kernel_is_stuck_) co_return;
   for (;;) {
     bool done = co_await notification->done.wait_until(env_.clock, env_.clock.now() + kNotifySlice);
     if (done) co_return;
-    if (!busy(node) && env_.clock.now() - start < options_.patience) continue;
+    if (!busy(node) && !paused_ && env_.clock.now() - start < options_.patience) continue;
+    // Paused: the kernel waits for a request that nobody takes now.
+    if (paused_) kernel_is_stuck_ = true;
     ++statistics_.late_invalidations;
     co_return;
   }
 }
 
-Task<void> FuseSession::send_notifications(int code, std::vector<std::string> bodies,
+Task<void> FuseSession::send_notifications(int code, std::vector<std::string> bodies, FileId node,
                                            std::shared_ptr<Notification> notification) {
   struct Count {
     FuseSession& session;
-    explicit Count(FuseSession& s) : session(s) { ++session.notifying_; }
+    FileId node;
+    Count(FuseSession& s, FileId n) : session(s), node(n) {
+      ++session.notifying_;
+      ++session.unfinished_[node];
+    }
     Count(const Count&) = delete;
     Count& operator=(const Count&) = delete;
     ~Count() {
       --session.notifying_;
+      if (--session.unfinished_[node] == 0) session.unfinished_.erase(node);
       session.check_idle();
     }
-  } count(*this);
+  } count(*this, node);
   co_await transport_.notify(code, std::move(bodies));
   notification->done.set();
 }

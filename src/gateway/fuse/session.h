@@ -17,6 +17,7 @@
 #include <array>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <type_traits>
@@ -24,6 +25,7 @@
 #include <vector>
 
 #include "client/file_system.h"
+#include "gateway/fuse/handover.h"
 #include "gateway/fuse/protocol.h"
 #include "gateway/fuse/transport.h"
 #include "runtime/scope.h"
@@ -68,6 +70,7 @@ struct FuseAnswer {
   std::vector<FileId> all_entered;
   uint64_t opened = 0;
   std::optional<std::pair<FileId, FileLock>> locked;
+  bool put_aside = false;  // no answer: the request is asked again later
 
   FuseAnswer() {}  // NOLINT: head stays uninitialised on purpose
   explicit FuseAnswer(int error) : error(error) {}
@@ -90,6 +93,14 @@ class FuseSession {
   // failed. Returns after the running requests were answered, or after options.drain. Once.
   [[nodiscard]] Task<Result<void>> run();
   void stop() { ended_.set(); }  // takes no more requests
+  // One session after another over one kernel connection. pause() takes nothing more from the kernel and returns when
+  // nothing runs; who waits for a lock is put aside. Callers wait in the kernel, until resume() or another session's
+  // go_on() (before its run()) and run(). An error: it goes on as it was.
+  [[nodiscard]] Task<Result<void>> pause(Nanos patience);
+  void resume();
+  [[nodiscard]] FuseHandover hand_over() const;  // while paused
+  // kNotSupported: more was agreed with the kernel than this version knows.
+  [[nodiscard]] Task<Result<void>> go_on(FuseHandover from);
   [[nodiscard]] Event& initialised() { return initialised_; }
   [[nodiscard]] FuseStatistics statistics() const;
   [[nodiscard]] size_t in_flight() const { return active_.size(); }
@@ -131,6 +142,8 @@ class FuseSession {
   };
 
   Task<void> receive_all();
+  void start(FuseRequest request, uint64_t bytes);
+  void start_again();  // what was put aside
   [[nodiscard]] bool take_at_once(const FuseRequest& request);
   [[nodiscard]] bool room_for(uint64_t bytes) const;
   Task<void> serve(FuseRequest request, std::unique_ptr<Running> running);
@@ -140,6 +153,7 @@ class FuseSession {
   void forget_if_unused(FileId id);
   void check_idle();
   void initialise(const FuseHeader& header, const FuseInit& init);
+  void agree(uint64_t flags, uint32_t minor);
   void interrupt(uint64_t unique);
   Task<void> answer_interrupted(uint64_t unique);
   Task<void> give_back(FileId file, FileLock lock);
@@ -149,7 +163,8 @@ class FuseSession {
   Task<void> notify_inode(FileId file, bool pages);
   // Bodies of notifications of one kind, for the kernel one after the other.
   Task<void> notify(int code, std::vector<std::string> bodies, FileId node);
-  Task<void> send_notifications(int code, std::vector<std::string> bodies, std::shared_ptr<Notification> notification);
+  Task<void> send_notifications(int code, std::vector<std::string> bodies, FileId node,
+                                std::shared_ptr<Notification> notification);
 
   [[nodiscard]] bool busy(FileId id) const;
   [[nodiscard]] HandleRef handle(uint64_t fh) const;
@@ -220,6 +235,9 @@ class FuseSession {
   FileSystem& files_;
   Transport& transport_;
   FuseSessionOptions options_;
+  uint64_t agreed_ = 0;  // INIT's flags
+  uint32_t minor_ = 0;   // and version
+  uint32_t max_write_ = kFuseMaxWrite;
   bool kills_privileges_ = false;  // HANDLE_KILLPRIV_V2 was agreed
   bool expires_names_ = false;     // HAS_EXPIRE_ONLY
   bool acls_ = false;              // POSIX_ACL
@@ -232,6 +250,13 @@ class FuseSession {
   uint64_t bytes_ = 0;
   size_t seeking_locks_ = 0;  // requests that wait for a lock: however many, others have room
   size_t notifying_ = 0;
+  std::unordered_map<FileId, uint32_t> unfinished_;  // notifications under way, by node
+  size_t giving_back_ = 0;
+  bool in_hand_ = false;          // a request was taken and does not run yet
+  bool putting_aside_ = false;    // who waits for a lock
+  bool paused_ = false;           // nothing is taken
+  bool kernel_is_stuck_ = false;  // while paused: with a notification
+  std::vector<FuseRequest> aside_;
   WaitList room_;
   FuseStatistics statistics_;
   Event initialised_;
@@ -239,7 +264,7 @@ class FuseSession {
   Event idle_;
   Result<void> outcome_;
   Scope requests_;
-  Scope receiver_;
+  std::optional<Scope> receiver_;
 };
 
 }  // namespace headrace

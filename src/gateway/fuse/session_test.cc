@@ -91,8 +91,9 @@ fuse_init_in init(uint32_t minor) {
 }
 
 struct World {
-  explicit World(Reactor& reactor, FuseSessionOptions options = {})
-      : clock(reactor), files(reactor), session(reactor.env(), files, kernel, options) {}
+  explicit World(Reactor& r, FuseSessionOptions options = {})
+      : reactor(r), clock(r), files(r), session(r.env(), files, kernel, options) {}
+  Reactor& reactor;
   Clock& clock;
   MemoryFileSystem files;
   PlayedKernel kernel;
@@ -344,6 +345,213 @@ Task<void> ends_in_time(World& world) {
 }
 TEST_F(FuseSessionTest, EndsEvenIfARequestIsNeverAnswered) {
   play(ends_in_time, {.drain = milliseconds(30)});
+}
+
+// --- One session after another ---
+
+struct Successor {
+  explicit Successor(World& world) : session(world.reactor.env(), world.files, world.kernel) {}
+  FuseSession session;
+  bool ended = false;
+  Scope scope;
+};
+Task<void> serve_on(Successor* successor) {
+  EXPECT_TRUE((co_await successor->session.run()).ok());
+  successor->ended = true;
+}
+Task<void> until_ended(World& world, Successor& successor) {
+  world.kernel.unmount();
+  while (!successor.ended) co_await yield();
+}
+FuseHandover as_bytes(const FuseHandover& handover) {
+  return *decode<FuseHandover>(encode(handover));
+}
+Task<void> say_hello(World& world) {
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+}
+fuse_lk_in lock_of(uint64_t fh, uint64_t owner, uint32_t type = F_WRLCK) {
+  return {.fh = fh, .owner = owner, .lk = {.start = 0, .end = 99, .type = type, .pid = 1}, .lk_flags = 0};
+}
+
+Task<void> goes_on_elsewhere(World& world) {
+  co_await say_hello(world);
+  FileId id(co_await make_file(world, "f"));
+  (void)co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, std::string("f"));
+  (void)co_await world.kernel.ask(FUSE_WRITE, id, fuse_write_in{.fh = 1, .size = 1}, 'x');
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_SETLK, id, lock_of(1, 7))).error, 0);
+  const uint64_t waiter = world.kernel.send(FUSE_SETLKW, id, lock_of(1, 8));
+  const uint64_t signalled = world.kernel.send(FUSE_SETLKW, id, lock_of(1, 9));
+  for (int i = 0; i < 100; ++i) co_await yield();
+  EXPECT_TRUE((co_await world.session.pause(seconds(1))).ok());
+  const uint64_t early = world.kernel.send(FUSE_READ, id, fuse_read_in{.fh = 1, .size = 10});
+  world.kernel.send(FUSE_INTERRUPT, FileId(), fuse_interrupt_in{.unique = signalled});
+  co_await world.clock.sleep(milliseconds(20));
+  EXPECT_FALSE(world.kernel.answered(early) || world.kernel.answered(waiter));
+
+  Successor next(world);
+  EXPECT_TRUE((co_await next.session.go_on(as_bytes(world.session.hand_over()))).ok());
+  EXPECT_TRUE(next.session.initialised().is_set());
+  next.scope.spawn(serve_on(&next));
+  EXPECT_EQ((co_await world.kernel.answer_to(early)).bytes, "x");
+  EXPECT_EQ((co_await world.kernel.answer_to(signalled)).error, EINTR);
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_SETLK, id, lock_of(1, 10))).error, EAGAIN);
+  EXPECT_FALSE(world.kernel.answered(waiter));
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_SETLK, id, lock_of(1, 7, F_UNLCK))).error, 0);
+  EXPECT_EQ((co_await world.kernel.answer_to(waiter)).error, 0);
+
+  PlayedKernel::Answer opened = co_await world.kernel.ask(FUSE_OPEN, id, fuse_open_in{});
+  fuse_open_out out{};
+  std::memcpy(&out, opened.bytes.data(), sizeof out);
+  EXPECT_EQ(out.fh, 2U) << "no name of an open file is given twice";
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_RELEASE, id, fuse_release_in{.fh = 1})).error, 0);
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_RELEASE, id, fuse_release_in{.fh = 2})).error, 0);
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  const uint64_t known = next.session.statistics().nodes;
+  world.kernel.send(FUSE_FORGET, id, fuse_forget_in{2});
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  EXPECT_EQ(next.session.statistics().nodes, known - 1) << "lookups are counted on";
+  co_await until_ended(world, next);
+}
+TEST_F(FuseSessionTest, AnotherGoesOnWithWhatIsOpenKnownAndAwaited) {
+  play(goes_on_elsewhere);
+}
+
+Task<void> goes_on_itself(World& world) {
+  co_await say_hello(world);
+  FileId id(co_await make_file(world, "f"));
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_SETLK, id, lock_of(1, 7))).error, 0);
+  const uint64_t waiter = world.kernel.send(FUSE_SETLKW, id, lock_of(1, 8));
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_TRUE((co_await world.session.pause(seconds(1))).ok());
+    const uint64_t early = world.kernel.send(FUSE_STATFS, kRootFile);
+    co_await world.clock.sleep(milliseconds(5));
+    EXPECT_FALSE(world.kernel.answered(early));
+    world.session.resume();
+    EXPECT_EQ((co_await world.kernel.answer_to(early)).error, 0);
+  }
+  world.files.hold_reads(true);
+  const uint64_t slow = world.kernel.send(FUSE_READ, id, fuse_read_in{.fh = 1, .size = 10});
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  EXPECT_EQ((co_await world.session.pause(milliseconds(30))).code(), Code::kTimeout);
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_STATFS, kRootFile)).error, 0) << "nothing has happened";
+  world.files.hold_reads(false);
+  EXPECT_EQ((co_await world.kernel.answer_to(slow)).error, 0);
+  EXPECT_FALSE(world.kernel.answered(waiter));
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_SETLK, id, lock_of(1, 7, F_UNLCK))).error, 0);
+  EXPECT_EQ((co_await world.kernel.answer_to(waiter)).error, 0);
+  co_await until_ended(world);
+  EXPECT_TRUE(world.outcome.ok());
+}
+TEST_F(FuseSessionTest, WhoIsNotSucceededGoesOn) {
+  play(goes_on_itself);
+}
+
+Task<void> room_is_waited_for(World& world) {
+  co_await say_hello(world);
+  FileId id(co_await make_file(world, "f"));
+  world.files.hold_reads(true);
+  std::vector<uint64_t> reads;
+  for (int i = 0; i < 10; ++i) reads.push_back(world.kernel.send(FUSE_READ, id, fuse_read_in{.fh = 1, .size = 4096}));
+  for (int i = 0; i < 1000; ++i) co_await yield();
+  EXPECT_EQ((co_await world.session.pause(milliseconds(30))).code(), Code::kTimeout) << "one is in hand";
+  world.files.hold_reads(false);
+  EXPECT_TRUE((co_await world.session.pause(seconds(1))).ok());
+  world.session.resume();
+  for (uint64_t unique : reads) EXPECT_EQ((co_await world.kernel.answer_to(unique)).error, 0);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, ARequestThatWaitsForRoomIsNotForgottenByAPause) {
+  play(room_is_waited_for, {.max_requests = 4});
+}
+
+Task<void> tells_again(World& world) {
+  co_await say_hello(world);
+  FileId f(co_await make_file(world, "f"));
+  FileId g(co_await make_file(world, "g"));
+  (void)co_await world.kernel.ask(FUSE_READ, f, fuse_read_in{.fh = 1, .size = 10});
+  (void)co_await world.kernel.ask(FUSE_READ, g, fuse_read_in{.fh = 2, .size = 10});
+  EXPECT_TRUE((co_await world.session.pause(seconds(1))).ok());
+  world.kernel.notify_hangs_ = true;
+  const Nanos begun = world.clock.now();
+  co_await world.files.write_elsewhere(kRootFile, "f", "y", true);
+  co_await world.files.write_elsewhere(kRootFile, "g", "y", true);
+  EXPECT_LT(world.clock.now() - begun, milliseconds(500)) << "a kernel that waits for a request is not waited for";
+  FuseHandover handover = as_bytes(world.session.hand_over());
+  for (const FuseHandover::Node& node : handover.nodes) EXPECT_TRUE(node.outdated);
+  world.kernel.notified_.clear();
+  world.kernel.notify_hangs_ = false;
+  Successor next(world);
+  EXPECT_TRUE((co_await next.session.go_on(std::move(handover))).ok());
+  next.scope.spawn(serve_on(&next));
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  EXPECT_EQ(world.kernel.notified_, (std::vector<int>{FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_INVAL_INODE}));
+  world.kernel.released_.set();
+  co_await until_ended(world, next);
+}
+TEST_F(FuseSessionTest, WhatTheKernelHasYetToDropIsToldAgain) {
+  play(tells_again);
+}
+
+Task<void> refuses_what_it_does_not_know(World& world) {
+  EXPECT_EQ((co_await world.session.pause(seconds(1))).code(), Code::kUnavailable) << "before INIT";
+  co_await say_hello(world);
+  EXPECT_TRUE((co_await world.session.pause(seconds(1))).ok());
+  const FuseHandover handover = world.session.hand_over();
+  for (int what = 0; what < 4; ++what) {
+    FuseHandover wrong = handover;
+    if (what == 0) wrong.agreed |= uint64_t{1} << 62;
+    if (what == 1) wrong.minor = kFuseMinor + 1;
+    if (what == 2) wrong.max_write = kFuseMaxWrite * 2;
+    if (what == 3) wrong.open.push_back({.handle = 1, .file = FileId(4711), .mode = FuseHandover::kRead});
+    Successor next(world);
+    EXPECT_EQ((co_await next.session.go_on(std::move(wrong))).code(), what < 3 ? Code::kNotSupported : Code::kNotFound);
+  }
+  world.session.resume();
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, BadInputMoreThanThisVersionKnowsIsNotTakenOver) {
+  play(refuses_what_it_does_not_know);
+}
+
+// --- The record ---
+
+MountHandover some_handover() {
+  MountHandover out{.directory = "/mnt", .dirty_limit = 1, .read_cache = 2};
+  out.client.client = ClientId(3);
+  out.client.sessions.push_back({PartitionId(1), SessionId(4), 5, {SegmentId(6, 7)}});
+  out.client.open = {FileId(8)};
+  out.client.lockers.push_back({FileId(8), 9, true});
+  out.client.lost.push_back({FileId(8), Code::kStale, "lost"});
+  out.session.next_handle = 3;
+  out.session.nodes.push_back({FileId(8), 2, true, false});
+  out.session.open.push_back({2, FileId(8), FuseHandover::kRead});
+  out.session.waiters.push_back({.unique = 10, .file = FileId(8)});
+  return out;
+}
+
+TEST(MountHandover, IsWhatItWas) {
+  const std::string bytes = encode_mount_handover(some_handover());
+  Result<MountHandover> read = decode_mount_handover(bytes);
+  ASSERT_TRUE(read.ok()) << read.error().text();
+  EXPECT_EQ(encode_mount_handover(*read), bytes);
+  EXPECT_EQ(read->client.sessions[0].next_sequence, 5U);
+  EXPECT_EQ(read->session.nodes[0].lookups, 2U);
+}
+
+TEST(MountHandover, BadInputANewerOrDamagedOneIsRefused) {
+  std::string bytes = encode_mount_handover(some_handover());
+  for (size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_EQ(decode_mount_handover(std::string_view(bytes).substr(0, size)).code(), Code::kCorrupt) << size;
+  bytes[0] = static_cast<char>(MountHandover::kFormat + 1);
+  Result<MountHandover> newer = decode_mount_handover(bytes);
+  EXPECT_EQ(newer.code(), Code::kUnsupportedFormat);
+  EXPECT_NE(newer.error().message().find("newer"), std::string::npos);
+  MountHandover twice = some_handover();
+  twice.session.open.push_back(twice.session.open[0]);
+  EXPECT_EQ(decode_mount_handover(encode_mount_handover(twice)).code(), Code::kCorrupt);
+  MountHandover unnamed = some_handover();
+  unnamed.session.open[0].handle = 3;  // not yet given
+  EXPECT_EQ(decode_mount_handover(encode_mount_handover(unnamed)).code(), Code::kCorrupt);
 }
 
 }  // namespace
