@@ -94,12 +94,16 @@ int run(int argc, char** argv) {
   c_status->add_flag("--json", options.as_json, "all of it, for programs");
 
   CLI::App* c_mount = add(app, "mount", "one more mount of a running node",
-                          "headrace mount /mnt/second --state /srv/headrace --detach");
+                          "headrace mount /mnt/second --state /srv/headrace --detach\n"
+                          "  headrace mount /mnt/second --state /srv/headrace --upgrade");
   c_mount->add_option("directory", options.mount, "where")->required();
   state(c_mount);
   c_mount->add_flag("--detach", options.detach, "return when it is mounted");
   c_mount->add_flag("--noatime", options.noatime,
                     "reading does not move access times (else: the first read after a change, and once a day)");
+  c_mount->add_flag("--upgrade", options.upgrade,
+                    "replace the process that serves the mount there by one of this version, and return; programs see "
+                    "a pause: open files, locks and mappings stay");
 
   CLI::App* c_umount = add(app, "umount", "unmount", "headrace umount /mnt/second");
   c_umount->add_option("directory", options.mount, "where")->required();

@@ -305,7 +305,12 @@ Task<Result<Empty>> Node::take_report(Report report, CallInfo info) {
     co_return Error(Code::kInvalid, "at most 256 damaged fragments in one report");
   keeper_.report(report.damage);
   report.damage.clear();
-  reports_[info.header.client] = std::move(report);
+  Report& last = reports_[info.header.client];
+  // Another process goes on in the client's place, and counts from the start.
+  if (report.degraded_reads < last.degraded_reads || report.bytes_read < last.bytes_read ||
+      report.bytes_written < last.bytes_written)
+    add(ended_, last);
+  last = std::move(report);
   co_return Empty{};
 }
 

@@ -30,6 +30,7 @@ struct CliOptions {
   bool take_over = false;
   bool undo = false;
   bool wait = false;
+  bool upgrade = false;
   std::string path;
   std::string target;  // "t3"
   std::string destination;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "apps/cli/cli.h"
 #include "apps/devices.h"
@@ -133,11 +134,14 @@ int run_up(CliOptions options) {
 
 int run_stop(const CliOptions& options) {
   bool all = true;
-  for (const MountFile& mount : read_mount_files(options.state)) {
-    if (end_process(mount.pid, kStopSeconds)) continue;
-    std::fprintf(stderr, "headrace: the mount at %s does not end: files are open there (fuser -m %s shows whose)\n",
-                 mount.directory.c_str(), mount.directory.c_str());
-    all = false;
+  // Twice: one that was being taken over has a successor, which was told to end as well.
+  for (int round = 0; round < 2 && all; ++round) {
+    for (const MountFile& mount : read_mount_files(options.state)) {
+      if (end_process(mount.pid, kStopSeconds)) continue;
+      std::fprintf(stderr, "headrace: the mount at %s does not end: files are open there (fuser -m %s shows whose)\n",
+                   mount.directory.c_str(), mount.directory.c_str());
+      all = false;
+    }
   }
   Result<NodeFile> node = read_node_file(options.state);
   if (!node.ok()) return all ? 0 : 1;
@@ -147,17 +151,57 @@ int run_stop(const CliOptions& options) {
   return all ? 0 : 1;
 }
 
+namespace {
+
+// As mount files name it. What is mounted there is not looked at: it may hang.
+std::string resolved_mount_point(const std::string& directory) {
+  std::error_code error;
+  std::filesystem::path path = std::filesystem::absolute(directory, error).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  const std::filesystem::path parent = std::filesystem::canonical(path.parent_path(), error);
+  return error ? path.string() : (parent / path.filename()).string();
+}
+
+std::optional<MountFile> mount_at(const std::string& state, const std::string& directory, int other_than = 0) {
+  const std::string resolved = resolved_mount_point(directory);
+  for (MountFile& mount : read_mount_files(state))
+    if (mount.directory == resolved && mount.pid != other_than) return std::move(mount);
+  return std::nullopt;
+}
+
+int upgrade_mount(const std::string& state, const NodeFile& node, const std::string& directory) {
+  std::optional<MountFile> mount = mount_at(state, directory);
+  if (!mount)
+    return fail("no process of " + state + " serves a mount at " + directory + ": mount it with `headrace mount " +
+                directory + " --state " + state + "`");
+  Result<int> started = start_daemon(
+      "headrace-mount",
+      {mount->directory, "--node", node.address, "--state", state, "--take-over", std::to_string(mount->pid)},
+      log_of(state, "mount.log"));
+  if (!started.ok())
+    return fail(Error(started.error()).within("the mount at " + mount->directory + " is served as before"));
+  std::printf("%s is served by process %d now\n", mount->directory.c_str(), *started);
+  return 0;
+}
+
+}  // namespace
+
 int run_mount(const CliOptions& options) {
   std::error_code error;
   std::string state = std::filesystem::absolute(options.state, error).lexically_normal().string();
   Result<NodeFile> node = read_node_file(state);
   if (!node.ok()) return fail(node.error());
-  Result<int> mounted =
-      start_mount(state, options.mount.empty() ? kDefaultMount : options.mount, *node, options.noatime);
+  const std::string directory = options.mount.empty() ? kDefaultMount : options.mount;
+  if (options.upgrade) return upgrade_mount(state, *node, directory);
+  Result<int> mounted = start_mount(state, directory, *node, options.noatime);
   if (!mounted.ok()) return fail(mounted.error());
   if (options.detach) return 0;
-  while (alive(*mounted)) ::sleep(1);
-  return 0;
+  for (int pid = *mounted;;) {
+    while (alive(pid)) ::sleep(1);
+    std::optional<MountFile> successor = mount_at(state, directory, pid);
+    if (!successor) return 0;
+    pid = successor->pid;
+  }
 }
 
 int run_umount(const CliOptions& options) {

@@ -12,10 +12,11 @@ struct Record {
   std::string directory;
   uint64_t dirty_limit = 0;
   uint64_t read_cache = 0;
+  bool access_times = true;
   std::string client;
   std::string session;
   void fields(this auto& self, auto& v) {
-    v(self.directory, self.dirty_limit, self.read_cache, self.client, self.session);
+    v(self.directory, self.dirty_limit, self.read_cache, self.access_times, self.client, self.session);
   }
 };
 
@@ -29,6 +30,7 @@ std::string encode_mount_handover(const MountHandover& handover) {
   return encode_durable(Record{.directory = handover.directory,
                                .dirty_limit = handover.dirty_limit,
                                .read_cache = handover.read_cache,
+                               .access_times = handover.access_times,
                                .client = encode(handover.client),
                                .session = encode(handover.session)});
 }
@@ -39,6 +41,7 @@ Result<MountHandover> decode_mount_handover(std::string_view bytes) {
   out.directory = std::move(record.directory);
   out.dirty_limit = record.dirty_limit;
   out.read_cache = record.read_cache;
+  out.access_times = record.access_times;
   HR_TRY(out.client, decode<ClientHandover>(record.client));
   HR_TRY(out.session, decode<FuseHandover>(record.session));
   if (!out.directory.starts_with('/')) return damaged("where it is mounted");

@@ -64,6 +64,7 @@ struct MountHandover {
   std::string directory;
   uint64_t dirty_limit = 0;
   uint64_t read_cache = 0;
+  bool access_times = true;
   ClientHandover client;
   FuseHandover session;
 };

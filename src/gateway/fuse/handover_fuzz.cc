@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // The same bytes as the two parts of a whole record, so that what lies under the lengths is reached.
   const size_t half = size / 2;
   Writer writer;
-  writer(MountHandover::kFormat, std::string("/m"), uint64_t{0}, uint64_t{0}, std::string(bytes.substr(0, half)),
+  writer(MountHandover::kFormat, std::string("/m"), uint64_t{0}, uint64_t{0}, true, std::string(bytes.substr(0, half)),
          std::string(bytes.substr(half)));
   take(writer.bytes());
   return 0;
