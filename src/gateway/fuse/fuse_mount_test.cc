@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <sys/xattr.h>
 
+#include <chrono>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -754,6 +755,73 @@ TEST_F(FuseMount, BadInputASecondMountAtTheSamePlaceIsRefused) {
   EXPECT_NE(second.started().find("is mounted already (headrace)"), std::string::npos) << second.started();
   EXPECT_NE(second.started().find("umount"), std::string::npos) << second.started();
   EXPECT_EQ(second.wait(), 0);
+}
+
+TEST_F(FuseMount, AnotherSessionGoesOnWithWhatIsOpenLockedAndMapped) {
+  write("f", "0123456789");
+  int fd = ::open(at("f").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_GE(fd, 0);
+  ASSERT_EQ(::flock(fd, LOCK_EX), 0);
+  auto* mapped = static_cast<char*>(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  ASSERT_NE(mapped, MAP_FAILED);
+  write("gone", "unlinked");
+  int gone = ::open(at("gone").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(::unlink(at("gone").c_str()), 0);
+  std::thread waiter([this] {
+    int other = ::open(at("f").c_str(), O_RDONLY | O_CLOEXEC);
+    EXPECT_EQ(::flock(other, LOCK_EX), 0) << "through all of it: " << std::strerror(errno);
+    ::close(other);
+  });
+  for (char round = '0'; round < '5'; ++round) {
+    mapped[0] = round;  // a dirty page
+    ASSERT_EQ(mount_->ask("pause"), "ok");
+    std::thread early([&] { EXPECT_EQ(read("f"), std::string(1, round) + "123456789"); });
+    usleep(20'000);
+    ASSERT_EQ(mount_->ask(round == '2' ? "resume" : "succeed"), "ok");
+    early.join();
+    EXPECT_EQ(mapped[1], '1');
+    char text[8];
+    EXPECT_EQ(::pread(gone, text, sizeof text, 0), 8);
+    EXPECT_EQ(::pwrite(gone, text, sizeof text, 0), 8);
+    int other = ::open(at("f").c_str(), O_RDONLY | O_CLOEXEC);
+    EXPECT_EQ(::flock(other, LOCK_EX | LOCK_NB), -1);
+    EXPECT_EQ(errno, EWOULDBLOCK);
+    ::close(other);
+  }
+  ASSERT_EQ(::flock(fd, LOCK_UN), 0);
+  waiter.join();
+  ASSERT_EQ(::munmap(mapped, 4096), 0);
+  ::close(fd);
+  ::close(gone);
+  EXPECT_EQ(read("f"), "4123456789");
+  for (int i = 0; i < 100 && mount_->ask("handles") != "0"; ++i) usleep(10'000);
+  EXPECT_EQ(mount_->ask("handles"), "0");
+}
+
+// The kernel holds a page for a READ that nobody takes: what is to be dropped meanwhile is dropped after it.
+TEST_F(FuseMount, WhatChangesWhileNobodyServesIsSeenAfterwards) {
+  write("f", std::string(8192, 'a'));
+  int fd = ::open(at("f").c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(fd, 0);
+  auto* mapped = static_cast<char*>(::mmap(nullptr, 8192, PROT_READ, MAP_SHARED, fd, 0));
+  ASSERT_NE(mapped, MAP_FAILED);
+  for (char now = 'b'; now < 'f'; ++now) {
+    EXPECT_EQ(mapped[5000], now - 1);
+    ASSERT_EQ(::posix_fadvise(fd, 0, 4096, POSIX_FADV_DONTNEED), 0);
+    ASSERT_EQ(mount_->ask("pause"), "ok");
+    std::thread reader([&] { EXPECT_EQ(read("f"), std::string(8192, now)); });
+    usleep(20'000);
+    const auto begun = std::chrono::steady_clock::now();
+    ASSERT_EQ(mount_->ask("write f " + std::string(8192, now)), "ok");
+    EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::milliseconds(700))
+        << "nobody waits for the kernel";
+    ASSERT_EQ(mount_->ask("succeed"), "ok");
+    reader.join();
+    for (int i = 0; i < 100 && mapped[5000] != now; ++i) usleep(10'000);
+    EXPECT_EQ(mapped[5000], now);
+  }
+  ASSERT_EQ(::munmap(mapped, 8192), 0);
+  ::close(fd);
 }
 
 }  // namespace

@@ -90,18 +90,25 @@ class ServedMount {
     std::unique_ptr<Reactor> reactor;
     MemoryFileSystem files;
     ThreadPool notifiers;
-    FuseGateway gateway;
+    FuseGatewayOptions options;
+    std::vector<std::unique_ptr<FuseGateway>> former;
+    std::unique_ptr<FuseGateway> gateway;
     int control;
     bool failed = false;
+    Event ended;
     Scope scope;
-    Server(std::unique_ptr<Reactor> r, int fd, FuseGatewayOptions options)
+    Server(std::unique_ptr<Reactor> r, int fd, FuseGatewayOptions o)
         : reactor(std::move(r)),
           files(*reactor),
           notifiers(*reactor, 2),
-          gateway(
-              reactor->env(), files, [this](int poll_fd, unsigned events) { return reactor->poll(poll_fd, events); },
-              notifiers, std::move(options)),
+          options(std::move(o)),
+          gateway(new_gateway()),
           control(fd) {}
+    std::unique_ptr<FuseGateway> new_gateway() {
+      return std::make_unique<FuseGateway>(
+          reactor->env(), files, [this](int poll_fd, unsigned events) { return reactor->poll(poll_fd, events); },
+          notifiers, options);
+    }
     void say(const std::string& text) const { (void)!send(control, text.data(), text.size(), MSG_NOSIGNAL); }
   };
 
@@ -114,36 +121,60 @@ class ServedMount {
     return server.failed ? 1 : 0;
   }
   static Task<void> run(Server& server, std::string directory) {  // NOLINT: the server outlives it
-    Result<void> mounted = co_await server.gateway.mount(directory);
+    Result<void> mounted = co_await server.gateway->mount(directory);
     server.say(mounted.ok() ? "mounted" : mounted.error().text());
     if (!mounted.ok()) co_return;
     server.scope.spawn(obey(server));
-    Result<void> served = co_await server.gateway.serve();
+    server.scope.spawn(serve_it(server, server.gateway.get()));
+    co_await server.ended.wait();
+  }
+  static Task<void> serve_it(Server& server, FuseGateway* gateway) {  // NOLINT: as above
+    Result<void> served = co_await gateway->serve();
     if (!served.ok()) std::fprintf(stderr, "serve: %s\n", served.error().text().c_str());
     server.failed = !served.ok();
+    server.ended.set();
+  }
+  // From a paused session to another, as from one process to the next.
+  static Task<std::string> succeed(Server& server) {  // NOLINT: as above
+    FuseGateway& old = *server.gateway;
+    std::unique_ptr<FuseGateway> next = server.new_gateway();
+    const int fd = ::dup(old.fd());
+    Result<void> gone_on = co_await next->go_on(old.directory(), fd, old.session().hand_over());
+    if (!gone_on.ok()) co_return gone_on.error().text();
+    old.leave();
+    server.former.push_back(std::exchange(server.gateway, std::move(next)));
+    server.scope.spawn(serve_it(server, server.gateway.get()));
+    co_return "ok";
   }
   static Task<void> obey(Server& server) {  // NOLINT: as above
     for (;;) {
       (void)co_await server.reactor->poll(server.control, POLLIN);
-      char text[4096];
+      char text[16384];
       ssize_t got = recv(server.control, text, sizeof text, MSG_DONTWAIT);
       std::string command(text, static_cast<size_t>(std::max<ssize_t>(got, 0)));
       std::string answer = "ok";
       if (command.empty() || command == "unmount") {  // empty: the test is gone
-        Result<void> unmounted = co_await server.gateway.unmount(milliseconds(200));
+        Result<void> unmounted = co_await server.gateway->unmount(milliseconds(200));
         if (!unmounted.ok()) std::fprintf(stderr, "unmount: %s\n", unmounted.error().text().c_str());
         server.say(unmounted.ok() ? "ok" : unmounted.error().text());
         co_return;
       }
       if (command == "hold reads") server.files.hold_reads(true);
       if (command == "release reads") server.files.hold_reads(false);
+      if (command == "pause") {
+        Result<void> paused = co_await server.gateway->session().pause(seconds(5));
+        if (!paused.ok()) answer = paused.error().text();
+      }
+      if (command == "resume") server.gateway->session().resume();
+      if (command == "succeed") answer = co_await succeed(server);
       if (command == "syncs") answer = std::to_string(server.files.syncs());
       if (command == "inodes") answer = std::to_string(server.files.inodes());
       if (command == "open files") answer = std::to_string(server.files.open_files());
+      if (command == "handles") answer = std::to_string(server.gateway->statistics().open_files);
       if (command == "waiting reads") answer = std::to_string(server.files.waiting_reads());
-      if (command == "late invalidations") answer = std::to_string(server.gateway.statistics().late_invalidations);
-      if (command == "invalidations") answer = std::to_string(server.gateway.statistics().invalidations);
-      if (command == "errors") answer = std::to_string(server.gateway.statistics().errors);
+      if (command == "late invalidations") answer = std::to_string(server.gateway->statistics().late_invalidations);
+      if (command == "invalidations") answer = std::to_string(server.gateway->statistics().invalidations);
+      if (command == "errors") answer = std::to_string(server.gateway->statistics().errors);
       // "write NAME BYTES", "write silently NAME BYTES" (mtime stands still)
       if (command.starts_with("write ")) {
         std::string rest = command.substr(6);
