@@ -403,7 +403,7 @@ def bad_input_a_successor_that_fails_leaves_the_mount_as_it_was(box):
         os.kill(cluster.node_pid(), signal.SIGSTOP)
         try:
             stuck = subprocess.Popen([os.path.join(BIN, "headrace"), "mount", a, "--upgrade", "--state", cluster.state],
-                                     stderr=subprocess.PIPE, text=True)
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             time.sleep(2)
         finally:
             os.kill(cluster.node_pid(), signal.SIGCONT)

@@ -1271,13 +1271,14 @@ TEST(ClientHandover, ARecallThatReachesThePredecessorDoesNotTakeTheSuccessorsGra
   auto f = s.create("a");
   auto handover = s.hand_over();
   ASSERT_TRUE(handover.ok()) << handover.error().text();
+  s.world.run_for(milliseconds(1500));  // so that both do not renew at once
   s.go_on(2, *handover);
   auto mine = s.open(f->id(), 2);
   auto other = s.open(f->id(), 1);
   for (int i = 0; i < 40; ++i) {
     const std::string text = "round " + std::to_string(i);
     ASSERT_TRUE(s.write(mine, 0, text, 2).ok());
-    // Both renew: whose channel the node has, is chance.
+    // Whose channel the node has, is chance.
     s.world.run_for(milliseconds(static_cast<int64_t>(s.world.random().below(2000))));
     EXPECT_EQ(s.read(other, 0, 100, 1), text);
   }
