@@ -29,8 +29,9 @@ struct FuseHandover {
   struct Open {
     uint64_t handle = 0;  // the kernel's name for it
     FileId file;
-    uint8_t mode = 0;  // of Mode
-    void fields(this auto& self, auto& v) { v(self.handle, self.file, self.mode); }
+    uint8_t mode = 0;                   // of Mode
+    std::vector<uint64_t> lock_owners;  // whose fcntl locks end with its last close
+    void fields(this auto& self, auto& v) { v(self.handle, self.file, self.mode, self.lock_owners); }
   };
   struct Waiter {  // a request for a lock that somebody else holds
     uint64_t unique = 0;

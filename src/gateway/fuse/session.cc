@@ -16,9 +16,9 @@ constexpr size_t kMaxNotifications = 1024;  // waiting for the kernel
 constexpr Nanos kNotifySlice = milliseconds(20);
 constexpr Nanos kAsidePatience = milliseconds(700);  // who waits for a lock looks up more often
 
-// No writeback cache: with it a size that grew elsewhere is not seen. No POSIX ACLs: they would not be enforced on
-// other clients. Locks are the partitions', so that all mounts see them; hence every close(2) sends FLUSH, which ends
-// fcntl's. Symlinks never change, so they may be cached.
+// No writeback cache: with it a size that grew elsewhere is not seen. Locks are the partitions', so that all mounts see
+// them; hence every close(2) sends FLUSH, which ends fcntl's. Symlinks never change, so they may be cached. A umask
+// counts only where no default ACL is: it comes with the mode (DONT_MASK).
 constexpr uint64_t kWanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS |
                              FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR |
                              FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS |
@@ -237,9 +237,6 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
     ended_.set();
     return;
   }
-  // No writeback cache: with it a size that grew elsewhere is not seen. Locks are the partitions', so that all mounts
-  // see them; hence every close(2) sends FLUSH, which ends fcntl's. Symlinks never change, so they may be cached. A
-  // umask counts only where no default ACL is: it comes with the mode (DONT_MASK).
   const uint64_t agreed = (kWanted | (options_.trust_invalidation ? kTrusting : kComparing)) & init.flags;
   agree(agreed, out.minor);
   out.max_readahead = init.max_readahead;
@@ -331,7 +328,8 @@ FuseHandover FuseSession::hand_over() const {
     const int bits = (mode.read ? FuseHandover::kRead : 0) | (mode.write ? FuseHandover::kWrite : 0) |
                      (mode.append ? FuseHandover::kAppend : 0) | (mode.direct ? FuseHandover::kDirect : 0) |
                      (mode.sync ? FuseHandover::kSync : 0);
-    out.open.push_back({fh, handle->id, static_cast<uint8_t>(bits)});
+    out.open.push_back(
+        {fh, handle->id, static_cast<uint8_t>(bits), {handle->lock_owners.begin(), handle->lock_owners.end()}});
   }
   for (const FuseRequest& request : aside_) {
     const auto& lock = std::get<FuseLock>(request.body);
@@ -358,7 +356,8 @@ Task<Result<void>> FuseSession::go_on(FuseHandover from) {
     Result<OpenFileRef> file = co_await files_.open(open.file, mode);
     if (!file.ok()) co_return std::move(file).error().within("an open file");
     next_handle_ = open.handle;
-    (void)add_handle(open.file, mode, *std::move(file));
+    const uint64_t fh = add_handle(open.file, mode, *std::move(file));
+    handles_[fh]->lock_owners = {open.lock_owners.begin(), open.lock_owners.end()};
   }
   next_handle_ = from.next_handle;
   for (const FuseHandover::Node& node : from.nodes) {
