@@ -585,7 +585,7 @@ def set_ids_sticky_bits_and_umask(box):
     os.chown(f"{a}/shared", 1000, 2000)
     os.chmod(f"{a}/shared", 0o3777)
     program = """
-        import os, sys
+        import mmap, os, sys
         os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
         os.umask(0o027)
         what, path = sys.argv[1], sys.argv[3]
@@ -596,6 +596,8 @@ def set_ids_sticky_bits_and_umask(box):
                 os.unlink(path)
             elif what == "write":
                 fd = os.open(path, os.O_WRONLY); os.write(fd, b"x")
+            elif what == "direct":
+                fd = os.open(path, os.O_WRONLY | os.O_DIRECT); os.write(fd, mmap.mmap(-1, 4096))
             print("ok")
         except OSError as error:
             print(error.errno)
@@ -615,6 +617,10 @@ def set_ids_sticky_bits_and_umask(box):
     os.chmod(f"{a}/program", 0o6777)
     check(run("write", 1002, f"{b}/program") == "ok", "who may write")
     check(os.stat(f"{a}/program").st_mode & 0o7777 == 0o0777, "takes the set-ids away")
+    os.chmod(f"{a}/program", 0o6777)
+    check(run("direct", 1002, f"{a}/program") == "ok", "directly, too")
+    # stat(1) asks for the mode alone, of which the kernel would not know that a write had changed it.
+    check(shell(["stat", "-c", "%a", f"{a}/program"]).stdout.strip() == "777", "and it is seen at once on this mount")
 
 
 def extended_attributes_and_their_limits(box):

@@ -413,7 +413,7 @@ def long_run_of_stressors_and_verifiers(box):
         directories.append(os.path.join(mount_dir, f"stress{len(directories)}"))
         os.mkdir(directories[-1])
     for directory in directories:
-        stress(directory, seconds=5, workers=4, at_once=1)
+        stress(directory, seconds=3, workers=4, at_once=1)
     fio(cluster.mount_dir, size_factor=12)
     fio(box.path("second"), only=True, size_factor=12)
     cluster.push()

@@ -386,7 +386,10 @@ Task<Result<void>> FuseSession::drop_privileges(FileId file) {
   HR_CO_TRY(Attributes now, co_await files_.get_attributes(file));
   if (now.type == FileType::kDirectory) co_return Result<void>();
   uint32_t mode = without_privileges(now.mode);
-  if (mode != now.mode) HR_CO_TRY(co_await files_.set_attributes(file, {.mask = kSetMode, .mode = mode}));
+  if (mode != now.mode) {
+    HR_CO_TRY(co_await files_.set_attributes(file, {.mask = kSetMode, .mode = mode}));
+    co_await invalidate({.file = file, .attributes = true});  // the kernel did not ask for it, and keeps the old mode
+  }
   HR_CO_TRY(bool capable, co_await has_capability(file));
   if (!capable) co_return Result<void>();
   Result<void> removed = co_await files_.remove_xattr(file, kCapability);
