@@ -289,10 +289,17 @@ def what_ends_mounts_ends_upgraded_ones(box):
     cluster, a, b = two_mounts(box)
     put(f"{a}/f", b"x" * 100000)
     third = cluster._mount_point(box.path("third"))
-    foreground = subprocess.Popen([os.path.join(BIN, "headrace"), "mount", third, "--state", cluster.state])
+    foreground = subprocess.Popen([os.path.join(BIN, "headrace"), "mount", third, "--state", cluster.state, "--noatime"])
     wait_until(lambda: is_mounted(third) and cluster.mount_pid(third), 30, "a third mount")
+    os.utime(f"{a}/f", ns=(10**18, 10**18))
+    put(f"{a}/read", b"x")
+    get(f"{a}/read")
+    read = os.stat(f"{a}/read").st_atime_ns
     for mount in (a, b, third):
         upgrade(cluster, mount)
+    get(f"{third}/f")
+    check(os.stat(f"{third}/f").st_atime_ns == 10**18, "a mount without access times stays one")
+    check(os.stat(f"{b}/read").st_atime_ns == read, "when a file was read is told")
     time.sleep(2)
     check(foreground.poll() is None, "who started it in the foreground waits for the one that serves now")
     check(cluster.status()["files"] >= 1, "status answers")

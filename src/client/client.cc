@@ -432,6 +432,7 @@ Task<Result<void>> Client::go_on(ClientHandover from) {
 // Not sync_all(): what was lost is told to a program's next one.
 Task<Result<void>> Client::flush_everything() {
   HR_CO_TRY(co_await changes_.flush_all());
+  co_await access_times_.send();
   co_return co_await write_back_.flush_all();
 }
 
