@@ -363,6 +363,7 @@ Task<Result<void>> FuseSession::go_on(FuseHandover from) {
   for (const FuseHandover::Node& node : from.nodes) {
     nodes_[node.id].lookups = node.lookups;
     nodes_[node.id].pages = node.pages || node.outdated;
+    nodes_[node.id].acls = acls_;  // it keeps them for as long as it knows the inode
   }
   for (const FuseHandover::Node& node : from.nodes)
     if (node.outdated) requests_.spawn(notify_inode(node.id, true));
