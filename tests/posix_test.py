@@ -596,6 +596,8 @@ def set_ids_sticky_bits_and_umask(box):
                 os.unlink(path)
             elif what == "write":
                 fd = os.open(path, os.O_WRONLY); os.write(fd, b"x")
+            elif what == "allocate":
+                os.posix_fallocate(os.open(path, os.O_WRONLY), 0, 10)
             elif what == "direct":
                 fd = os.open(path, os.O_WRONLY | os.O_DIRECT); os.write(fd, mmap.mmap(-1, 4096))
             print("ok")
@@ -621,6 +623,9 @@ def set_ids_sticky_bits_and_umask(box):
     check(run("direct", 1002, f"{a}/program") == "ok", "directly, too")
     # stat(1) asks for the mode alone, of which the kernel would not know that a write had changed it.
     check(shell(["stat", "-c", "%a", f"{a}/program"]).stdout.strip() == "777", "and it is seen at once on this mount")
+    os.chmod(f"{a}/program", 0o6777)
+    check(run("allocate", 1002, f"{a}/program") == "ok", "fallocate is a change as well")
+    check(os.stat(f"{a}/program").st_mode & 0o7777 == 0o0777, "that takes the set-ids away")
 
 
 def extended_attributes_and_their_limits(box):

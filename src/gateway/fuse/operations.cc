@@ -763,6 +763,11 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseAllocate request) {
     default:  // collapse, insert: they would move what is shared
       co_return failed(EOPNOTSUPP);
   }
+  // Here the kernel does not say whether the caller may keep them.
+  if (kills_privileges_ && header.uid != 0) {
+    Result<void> dropped = co_await drop_privileges(header.node);
+    if (!dropped.ok()) co_return failed(dropped.error());
+  }
   if (clear) {
     Result<void> cleared = co_await files_.punch(opened->file, request.offset, request.length);
     if (!cleared.ok()) co_return failed(cleared.error());
