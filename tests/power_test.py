@@ -607,6 +607,7 @@ class Powered:
 
     def check_lie(self, images, at, when):
         devices = self.disks.mount(images)
+        self.box.on_close(self.cluster.close)
         self.cluster.up()
         check(is_wrong(self.writers, at), when)
         self.cluster.stop()
