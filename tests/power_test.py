@@ -689,11 +689,11 @@ def power_cuts_under_a_bucket_that_keeps_everything(box):
 
 
 def long_run_of_power_cuts(box):
-    cut_power(box, {"disk": 1536}, count=150, seconds=15, lies=8, thorough=10)
+    cut_power(box, {"disk": 1536}, count=100, seconds=15, lies=8, thorough=10)
 
 
 def long_run_of_power_cuts_under_a_bucket_that_keeps_everything(box):
-    cut_power(box, {"disk": 768, "elsewhere": 768}, count=150, seconds=15, spin_down=True, thorough=10)
+    cut_power(box, {"disk": 768, "elsewhere": 768}, count=100, seconds=15, spin_down=True, thorough=10)
 
 
 if __name__ == "__main__":
