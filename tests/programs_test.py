@@ -286,7 +286,7 @@ def postgresql_survives_kills_of_itself_and_of_the_node(box):
     server = Postgres(box, os.path.join(cluster.mount_dir, "pgdata"))
     server.run("initdb", "-D", server.data, "-U", "postgres", "--data-checksums", "-A", "trust", "--no-instructions")
     server.start()
-    server.client("pgbench", "-q", "-i", "-s", "3", "postgres")
+    server.client("pgbench", "-q", "-i", "-s", "2", "postgres")
     acknowledged = 0
     for turn in range(2):
         bench = server.bench(60)
