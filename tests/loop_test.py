@@ -4,6 +4,7 @@ re-hydrate elsewhere, take over. Small enough for every run; scripts/demo does i
 import errno
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -252,6 +253,42 @@ def bad_input_unpack_names_files_in_a_damaged_object(box):
         check(want.pop(name, None), f"{path} is a file of ours")
         check(name not in have, f"{path} is left out")
     check_equal(want, have, "the others")
+
+
+def a_removed_target_is_emptied_and_goes(box):
+    cluster = box.cluster("s", targets=7, protection="4+2", capacity_mib=128)
+    cluster.up()
+    make_odd_tree(os.path.join(cluster.mount_dir, "d"), files=80, big_mib=8, hole_mib=5)
+    sync_tree(cluster.mount_dir)
+    before = facts(cluster.mount_dir)
+    done = cluster.run("target", "remove", "t4", "--detach", "--state", cluster.state)
+    check("takes nothing new" in done.stdout, f"{done.stdout!r}")
+    states = {t["name"]: t["state"] for t in cluster.status()["targets"]}
+    check(states["t4"] == "draining" and states["t0"] == "live", f"{states}")
+    # In the middle of it, a restart; then it goes on by itself.
+    cluster.umount()
+    cluster.kill_node()
+    cluster.up()
+    done = cluster.run("target", "remove", "t4", "--state", cluster.state)
+    check("target t4 is removed" in done.stdout and "may be deleted" in done.stdout, f"{done.stdout!r}")
+    check("t4" not in [t["name"] for t in cluster.status()["targets"]], "it is out of the map")
+    shutil.rmtree(os.path.join(cluster.state, "targets", "t4"))
+    cluster.remount()
+    degraded = cluster.status()["degraded_reads"]
+    check_equal(before, facts(cluster.mount_dir), "without t4")
+    check(cluster.status()["degraded_reads"] == degraded, "no read is degraded")
+    # 4+2 needs the six that are left.
+    done = cluster.run("target", "remove", "t0", "--state", cluster.state, ok=False)
+    check(done.returncode == 1 and "4+2 needs 6 targets, and 5 live ones would be left" in done.stderr, f"{done.stderr!r}")
+    # Two of them may be lost; and it stays away when all is formatted anew from the bucket.
+    for number in (0, 4):
+        cluster.destroy_target(number)
+    cluster.remount()
+    check_equal(before, facts(cluster.mount_dir), "with two more lost")
+    cluster.spin_down()
+    cluster.up()
+    check_equal(before, facts(cluster.mount_dir), "from the bucket")
+    check(sorted(t["name"] for t in cluster.status()["targets"]) == ["t0", "t1", "t2", "t3", "t5", "t6"], "the same targets as before")
 
 
 if __name__ == "__main__":

@@ -152,6 +152,13 @@ int run(int argc, char** argv) {
   c_replace->add_option("target", options.target, "which, as `target list` names it")->required();
   c_replace->add_flag("--detach", options.detach, "do not wait for the rebuild");
   state(c_replace);
+  CLI::App* c_remove = add(*c_target, "remove",
+                           "move what a target holds to the others, and let it go: then its directory may be deleted",
+                           "headrace target remove t6 --state /srv/headrace && rm -r /srv/headrace/targets/t6\n\n"
+                           "Interrupted, by a restart too, it goes on by itself; given again, it shows how far it is.");
+  c_remove->add_option("target", options.target, "which, as `target list` names it")->required();
+  c_remove->add_flag("--detach", options.detach, "do not wait until it is empty");
+  state(c_remove);
   CLI::App* c_scrub = add(*c_target, "scrub", "read and verify all that is on the targets now; repairs what is bad",
                           "headrace target scrub t2 --state /srv/headrace");
   c_scrub->add_option("target", options.target, "which, as `target list` names it (default: all)");
@@ -226,6 +233,7 @@ int run(int argc, char** argv) {
   if (*c_tier_status) return run_tier_status(options);
   if (*c_target_list) return run_target_list(options);
   if (*c_replace) return run_target_replace(options);
+  if (*c_remove) return run_target_remove(options);
   if (*c_scrub) return run_target_scrub(options);
   if (*c_spin_down) return run_spin_down(options);
   if (*c_stop) return run_stop(options);

@@ -74,6 +74,15 @@ Task<Result<std::string>> replace_target(Node* node, std::string body) {
   co_return nlohmann::json{{"id", to_string(id)}}.dump();
 }
 
+// {"number": N}
+Task<Result<std::string>> remove_target(Node* node, std::string body) {
+  nlohmann::json asked = nlohmann::json::parse(body, nullptr, false);
+  if (!asked.is_object() || !asked.contains("number") || !asked["number"].is_number_unsigned())
+    co_return Error(Code::kInvalid, "which target? {\"number\": N} of tN");
+  HR_CO_TRY(co_await node->keeper().remove(asked["number"].get<uint32_t>()));
+  co_return std::string("{}");
+}
+
 // {"number": N}, or {} for all of them
 Task<Result<std::string>> scrub_targets(Node* node, std::string body) {
   nlohmann::json asked = nlohmann::json::parse(body, nullptr, false);
@@ -297,6 +306,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   admin.post("/tier/of", [n = &node](std::string body) { return where_path(n, std::move(body)); });
   admin.post("/tier/push", [n = &node](std::string) { return push(n); });
   admin.post("/targets/replace", [n = &node](std::string body) { return replace_target(n, std::move(body)); });
+  admin.post("/targets/remove", [n = &node](std::string body) { return remove_target(n, std::move(body)); });
   admin.post("/targets/scrub", [n = &node](std::string body) { return scrub_targets(n, std::move(body)); });
   admin.post("/spin-down", [n = &node](std::string) { return spin_down(n); });
   admin.post("/spin-down/undo", [n = &node](std::string) { return undo_spin_down(n); });

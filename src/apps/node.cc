@@ -95,13 +95,14 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
   map.protection = options.protection;
   map.nodes.push_back({options.self, options.address, true});
   for (uint32_t i = 0; i < options.targets; ++i) {
+    const uint32_t number = options.numbers.empty() ? i : options.numbers.at(i);
     TargetInfo info;
     info.id = TargetId(env.random.nonzero());
     info.node = options.self;
-    info.number = i;
-    info.domain = "local/local/local/t" + std::to_string(i);
+    info.number = number;
+    info.domain = "local/local/local/t" + std::to_string(number);
     info.capacity = options.target_capacity;
-    std::string directory = target_directory(options.state, i);
+    std::string directory = target_directory(options.state, number);
     HR_CO_TRY(co_await env.disk.make_directories(directory));
     if (!options.devices.empty()) {
       const BootstrapOptions::Device& device = options.devices.at(i);
@@ -114,7 +115,7 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
     format.cluster = map.cluster;
     format.name_space = map.name_space;
     format.capacity = info.capacity;
-    format.number = i;
+    format.number = number;
     Result<std::unique_ptr<Target>> target = co_await Target::format(env, directory, format, options.target_options);
     if (target.code() == Code::kNoSpace || target.code() == Code::kTooLarge)
       co_return Error(target.code(),
@@ -222,16 +223,14 @@ Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coor
     bootstrap_options.address = options.address;
     bootstrap_options.target_options = options.target_options;
     bootstrap_options.protection = before.protection;
-    bootstrap_options.targets = 0;
+    // Where they are stays, and each keeps its size; those that were to go are gone.
     for (const TargetInfo& target : before.targets) {
-      bootstrap_options.targets = std::max(bootstrap_options.targets, target.number + 1);
+      if (target.state == TargetState::kRetired || target.state == TargetState::kDraining) continue;
+      bootstrap_options.numbers.push_back(target.number);
+      bootstrap_options.devices.push_back({"", target.capacity});
       bootstrap_options.target_capacity = std::max(bootstrap_options.target_capacity, target.capacity);
     }
-    bootstrap_options.devices.resize(bootstrap_options.targets);  // where they are stays; each keeps its size
-    for (const TargetInfo& target : before.targets) {
-      uint64_t& capacity = bootstrap_options.devices[target.number].capacity;
-      capacity = std::max(capacity, target.capacity);
-    }
+    bootstrap_options.targets = static_cast<uint32_t>(bootstrap_options.numbers.size());
     bootstrap_options.attached = std::move(attached);
     HR_CO_TRY(co_await bootstrap(env, coordinator, std::move(bootstrap_options)));
   }
@@ -433,7 +432,11 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
     Result<std::unique_ptr<Target>> target = co_await Target::open(env_, directory, expected, options_.targets);
     if (target.ok()) {
       bool fenced = (*target)->fenced();
-      info.state = fenced ? TargetState::kLost : TargetState::kLive;
+      const bool going = info.state == TargetState::kDraining;
+      if (going) (*target)->take_no_more();
+      info.state = going    ? (fenced ? TargetState::kRetired : TargetState::kDraining)
+                   : fenced ? TargetState::kLost
+                            : TargetState::kLive;
       HR_CO_TRY(targets_.add(*std::move(target)));
       continue;
     }
@@ -441,7 +444,7 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
     if (target.code() == Code::kInvalid || target.code() == Code::kUnsupportedFormat)
       co_return std::move(target).error().within(directory);
     targets_.add_failed(info.id, info.number, target.error().text());
-    info.state = TargetState::kLost;
+    info.state = info.state == TargetState::kDraining ? TargetState::kRetired : TargetState::kLost;
   }
   co_return {};
 }

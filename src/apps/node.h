@@ -86,6 +86,7 @@ struct BootstrapOptions {
     uint64_t capacity = 0;  // 0: target_capacity
   };
   std::vector<Device> devices;
+  std::vector<uint32_t> numbers;  // 'tN' of each; empty: 0, 1, …
   uint32_t partitions = 4;
   TargetOptions target_options;
   // The namespace of a bucket, which attach() has just taken, instead of a new one. Its partitions are the manifest's.

@@ -19,6 +19,8 @@ const char* state_name(TargetState state) {
       return "lost";
     case TargetState::kRetired:
       return "retired";
+    case TargetState::kDraining:
+      return "draining";
   }
   return "unknown";
 }

@@ -41,6 +41,7 @@ struct NodeProcess : Process {
       bootstrap.state = "/state";
       bootstrap.address = address;
       bootstrap.target_capacity = target_capacity;
+      bootstrap.targets = targets_count;
       bootstrap.target_options = targets;
       if (rehydrate) {
         AttachOptions attach_options;
@@ -72,6 +73,7 @@ struct NodeProcess : Process {
   bool rehydrate;
   Address address = "sim:node";
   uint64_t target_capacity = 256 * kMiB;  // of each new target
+  uint32_t targets_count = 6;
   TierOptions tier;
   Env env;
   EmbeddedCoordinator coordinator;
@@ -94,6 +96,7 @@ struct NodeTest : ::testing::Test {
 
   std::shared_ptr<MemoryBucket> bucket = std::make_shared<MemoryBucket>();
   uint64_t capacity = 256 * kMiB;
+  uint32_t targets = 6;
   TierOptions tier;
 
   NodeProcess& start_node(bool rehydrate = false) {
@@ -101,6 +104,7 @@ struct NodeTest : ::testing::Test {
     node_machine.start([&](Env& env) {
       auto made = std::make_unique<NodeProcess>(env, bucket, rehydrate);
       made->target_capacity = capacity;
+      made->targets_count = targets;
       made->tier = tier;
       process = made.get();
       return made;

@@ -6,6 +6,7 @@
 #include "hot/target_format.h"
 #include "hot/target_place.h"
 #include "stripe/fragment.h"
+#include "stripe/placement_policy.h"
 
 namespace headrace {
 
@@ -146,7 +147,7 @@ Task<void> TargetKeeper::look(bool at_devices) {
   if (at_devices) looked_at_devices_ = env_.clock.now();
   const std::vector<TargetInfo> all = map().targets;
   for (const TargetInfo& info : all) {
-    if (info.node != context_.self || info.state != TargetState::kLive) continue;
+    if (info.node != context_.self || !serves(info.state)) continue;
     std::shared_ptr<Target> target = context_.targets.find(info.id);
     if (target == nullptr) continue;
     if (target->fenced()) {
@@ -158,7 +159,8 @@ Task<void> TargetKeeper::look(bool at_devices) {
     if (there) continue;
     co_await env_.clock.sleep(milliseconds(200));  // a superblock may be under way
     there = co_await on_device(info);
-    if (there || !live(map(), info.id)) continue;
+    const TargetInfo* now = map().target(info.id);
+    if (there || now == nullptr || !serves(now->state)) continue;
     // What is in memory would not survive a restart: no service from here on.
     std::string why = "target " + name_of(info) + " is lost: its superblocks are gone from " + directory(info.number) +
                       "/target.dat (emptied or overwritten); run `headrace target replace " + name_of(info) +
@@ -189,8 +191,8 @@ Task<void> TargetKeeper::lose(TargetInfo info, std::string why) {
   TargetId id = info.id;
   Result<void> changed = co_await context_.change_map([id](ClusterMap& map) {
     for (TargetInfo& target : map.targets) {
-      if (target.id != id || target.state != TargetState::kLive) continue;
-      target.state = TargetState::kLost;
+      if (target.id != id || !serves(target.state)) continue;
+      target.state = target.state == TargetState::kDraining ? TargetState::kRetired : TargetState::kLost;
       return true;
     }
     return false;
@@ -361,8 +363,8 @@ Task<void> TargetKeeper::rebuild_one(TargetInfo info) {
   }
   if (known.empty_since == Nanos{}) known.empty_since = env_.clock.now();
   // A client may still commit what it wrote there before the map changed: only a second look counts.
-  if (info.state == TargetState::kRetired && env_.clock.now() - known.empty_since >= options_.again &&
-      !named_by_partitions(info.id))
+  if ((info.state == TargetState::kRetired || info.state == TargetState::kDraining) &&
+      env_.clock.now() - known.empty_since >= options_.again && !named_by_partitions(info.id))
     co_await forget(info);
 }
 
@@ -379,11 +381,16 @@ bool TargetKeeper::named_by_partitions(TargetId target) const {
 Task<void> TargetKeeper::forget(TargetInfo info) {
   TargetId id = info.id;
   Result<void> changed = co_await context_.change_map([id](ClusterMap& map) {
-    return std::erase_if(map.targets,
-                         [id](const TargetInfo& t) { return t.id == id && t.state == TargetState::kRetired; }) > 0;
+    return std::erase_if(map.targets, [id](const TargetInfo& t) {
+             return t.id == id && (t.state == TargetState::kRetired || t.state == TargetState::kDraining);
+           }) > 0;
   });
   if (!changed.ok()) co_return;
   known_.erase(id);
+  if (std::shared_ptr<Target> target = context_.targets.find(id); target != nullptr) {
+    context_.targets.remove(id);
+    co_await target->close();
+  }
   Result<void> removed = co_await env_.disk.remove(directory(info.number) + "/replaced-" + to_string(id) + ".dat");
   (void)removed.ok();  // absent, or left behind: nobody reads it
   tell({false, "target_forgotten", {{"target", name_of(info)}, {"id", to_string(id)}}});
@@ -481,6 +488,61 @@ Task<Result<TargetId>> TargetKeeper::replace(uint32_t number) {
   protect_wanted_ = true;
   rebuild_wanted_.set();
   co_return fresh.id;
+}
+
+Task<Result<void>> TargetKeeper::remove(uint32_t number) {
+  Mutex::Guard guard = co_await replacing_.lock();
+  std::optional<TargetInfo> old;
+  std::string there;
+  size_t left = 0;
+  uint64_t free = 0;
+  std::map<TargetId, TargetStatusReply> statuses;
+  for (auto& [id, status] : context_.targets.statuses()) statuses[id] = status;
+  for (const TargetInfo& info : map().targets) {
+    if (info.node == context_.self && info.state != TargetState::kRetired) {
+      there += (there.empty() ? "" : ", ") + name_of(info);
+      if (info.number == number) {
+        old = info;
+        continue;
+      }
+    }
+    if (info.state != TargetState::kLive) continue;
+    ++left;
+    const TargetStatusReply& status = statuses[info.id];
+    free += status.capacity - std::min(status.capacity, status.used);
+  }
+  if (!old)
+    co_return Error(Code::kInvalid, "there is no target t" + std::to_string(number) + ": this node has " + there);
+  if (old->state == TargetState::kDraining) co_return Result<void>();
+  const Protection& protection = map().protection;
+  if (left < protection.width())
+    co_return Error(Code::kInvalid,
+                    "target " + name_of(*old) + " cannot be removed: " + to_string(protection) + " needs " +
+                        std::to_string(protection.width()) + " targets, and " + std::to_string(left) +
+                        " live ones would be left. Replace it in its place (`headrace target replace` puts a fresh one "
+                        "there once it is lost), or bring the namespace up on fewer targets with less protection: "
+                        "`headrace spin-down`, then `headrace rehydrate --targets N --protection D+P`");
+  const uint64_t held = statuses[old->id].used;
+  if (held > free / 100 * 96)
+    co_return Error(Code::kNoSpace, "target " + name_of(*old) + " cannot be removed: it holds " +
+                                        std::to_string(held / kMiB) + " MiB, and the others have room for " +
+                                        std::to_string(free / kMiB) +
+                                        " MiB. Delete files, or move some of them to the bucket alone (they are "
+                                        "dropped from the hot tier as it fills)");
+  const TargetState next = old->state == TargetState::kLive ? TargetState::kDraining : TargetState::kRetired;
+  HR_CO_TRY(co_await context_.change_map([id = old->id, next](ClusterMap& map) {
+    for (TargetInfo& info : map.targets)
+      if (info.id == id) info.state = next;
+    return true;
+  }));
+  if (std::shared_ptr<Target> target = context_.targets.find(old->id); target != nullptr) target->take_no_more();
+  std::erase_if(damage_, [id = old->id](const Damage& damage) { return damage.target == id; });
+  known_[old->id] = {};
+  known_[old->id].about.step = TargetRebuild::Step::kWaiting;
+  tell({false, "target_draining", {{"target", name_of(*old)}, {"id", to_string(old->id)}}});
+  protect_wanted_ = true;
+  rebuild_wanted_.set();
+  co_return Result<void>();
 }
 
 // ---- orphans ----

@@ -6,9 +6,10 @@
 // superblocks is on the device any more (somebody emptied the file: what is still acknowledged there would not
 // survive a restart). Lost is a state of the cluster map: new data goes elsewhere at once, journals and checkpoints get
 // full copies again, and fragments are rebuilt wherever a target is left that the segment is not on. Where none is,
-// rebuild waits for replace(). A replaced target stays in the map as retired until nothing names it.
-// Nothing is remembered but the map: an interrupted rebuild starts over and finds less to do.
-// Owner: Node. One core. Bounded: kMaxDamage reports, one rebuild at a time.
+// rebuild waits for replace(). A replaced target stays in the map as retired until nothing names it. A target that is
+// to be removed is draining: the same work empties it while it serves, and then it leaves the map. Nothing is
+// remembered but the map: an interrupted rebuild starts over and finds less to do. Owner: Node. One core. Bounded:
+// kMaxDamage reports, one rebuild at a time.
 #pragma once
 
 #include <functional>
@@ -96,6 +97,10 @@ class TargetKeeper {
   // Formats a fresh target in the place of the lost tN, of the same size, and begins to rebuild. On return it is in the
   // map and serves; status() tells how far rebuilding is. kInvalid: there is no such target, or it is not lost.
   [[nodiscard]] Task<Result<TargetId>> replace(uint32_t number);
+  // Begins to empty tN: it takes nothing new, what it holds is moved to the others (a lost one's is rebuilt there), and
+  // when nothing names it any more it leaves the map. Durable on return: goes on after a restart. kInvalid: there is no
+  // such target, or too few would be left; kNoSpace: what it holds does not fit on the others.
+  [[nodiscard]] Task<Result<void>> remove(uint32_t number);
 
   [[nodiscard]] Scrubber& scrubber() { return scrubber_; }
   [[nodiscard]] TargetRebuild rebuild_of(TargetId target) const;

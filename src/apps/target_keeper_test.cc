@@ -156,5 +156,67 @@ TEST_F(TargetKeeperTest, BadInputAnEmptiedFileUnderARunningNodeIsALostTarget) {
   expect_all("after power loss");
 }
 
+// 4+2 on eight: two may go. Restarted in the middle, it goes on.
+TEST_F(TargetKeeperTest, ARemovedTargetIsEmptiedWhileItServesAndLeavesTheMap) {
+  targets = 8;
+  begin();
+  const TargetId going = info(3).id;
+  EXPECT_EQ(world.run(keeper().remove(19)).code(), Code::kInvalid);
+  ASSERT_TRUE(world.run(keeper().remove(3)).ok());
+  EXPECT_EQ(info(3).state, TargetState::kDraining);
+  for (int i = 0; i < 12; ++i) {  // what is written now goes elsewhere
+    std::string name = "later" + std::to_string(i);
+    written[name] = pattern(300'000 + static_cast<size_t>(i), static_cast<uint64_t>(100 + i));
+    write_file(*client, kRootFile, name, written[name]);
+  }
+  expect_all("while it drains");
+  EXPECT_EQ(degraded, 0u);  // it serves what it holds
+  const uint64_t moved = keeper().counters().segments_rebuilt;
+  node_machine.crash(CrashKind::kPower);
+  process = &start_node();
+  EXPECT_EQ(info(3).state, TargetState::kDraining);
+  ASSERT_TRUE(world.run(keeper().remove(3)).ok());  // asked again: it goes on
+  ASSERT_TRUE(world.run_until([&] { return process->node->map().target(going) == nullptr; }, seconds(900)));
+  EXPECT_GT(moved + keeper().counters().segments_rebuilt, 0u);
+  EXPECT_TRUE(world.run_until([&] { return process->node->targets().find(going) == nullptr; }, seconds(10)));
+  expect_all("removed");
+  EXPECT_EQ(degraded, 0u);
+  // Its files may be deleted, another may follow, and two of those that are left may be lost.
+  ASSERT_TRUE(node_machine.disk().erase(file(3)));
+  node_machine.crash(CrashKind::kPower);
+  process = &start_node();
+  expect_all("started without it");
+  const TargetId second = info(0).id;
+  ASSERT_TRUE(world.run(keeper().remove(0)).ok());
+  ASSERT_TRUE(world.run_until([&] { return process->node->map().target(second) == nullptr; }, seconds(900)));
+  for (uint32_t number : {1u, 6u}) ASSERT_TRUE(node_machine.disk().erase(file(number)));
+  for (uint32_t number : {1u, 6u}) ASSERT_TRUE(lost(number)) << number;
+  expect_all("with two of six lost");
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+TEST_F(TargetKeeperTest, BadInputNoTargetIsRemovedThatTheProtectionNeeds) {
+  begin(3);
+  Result<void> refused = world.run(keeper().remove(2));
+  EXPECT_EQ(refused.code(), Code::kInvalid);
+  EXPECT_NE(refused.error().message().find("4+2 needs 6 targets, and 5 live ones would be left"), std::string::npos)
+      << refused.error().text();
+  EXPECT_EQ(info(2).state, TargetState::kLive);
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+// One that is draining and dies is rebuilt from the others, and goes all the same.
+TEST_F(TargetKeeperTest, ADrainingTargetThatIsLostGoesToo) {
+  targets = 7;
+  begin();
+  const TargetId going = info(5).id;
+  ASSERT_TRUE(node_machine.disk().erase(file(5)));
+  ASSERT_TRUE(world.run(keeper().remove(5)).ok());
+  ASSERT_TRUE(world.run_until([&] { return process->node->map().target(going) == nullptr; }, seconds(900)));
+  expect_all("removed though it was lost");
+  EXPECT_EQ(degraded, 0u);
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
 }  // namespace
 }  // namespace headrace

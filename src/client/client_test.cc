@@ -1236,7 +1236,7 @@ TEST(ClientHandover, ManyClientsInTurnUseEachTicketOnceAndGiveReservationsBack) 
     const std::string data = pattern(300'000, static_cast<uint64_t>(turn));
     ASSERT_TRUE(s.write(mine, 0, data, now).ok());
     (void)s.create("f" + std::to_string(turn), now);
-    ASSERT_TRUE(s.world.run(s.client(now).set_xattr(f->id(), "user.turn", std::to_string(turn), false, false)).ok());
+    ASSERT_TRUE(s.world.run(s.client(now).set_xattr(f->id(), "user.turn", std::to_string(turn), {})).ok());
     auto handover = s.hand_over(now);
     ASSERT_TRUE(handover.ok()) << handover.error().text();
     const size_t next = now == 0 ? 2 : 0;

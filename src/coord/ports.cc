@@ -40,7 +40,7 @@ Result<Address> TargetPort::address_of(TargetId target) const {
     view_.want_refresh();
     return Error(Code::kUnavailable, target_name(map, target) + " is not in the cluster map");
   }
-  if (info->state != TargetState::kLive)
+  if (!serves(info->state))
     return Error(Code::kUnavailable,
                  target_name(map, target) + (info->state == TargetState::kLost ? " is lost" : " is retired"));
   const NodeInfo* node = map.node(info->node);

@@ -124,12 +124,36 @@ Result<TargetId> RebuildWorker::choose(const Placement& placement, std::vector<T
   return found->front();
 }
 
+// What the target serves yet is copied; what it does not, or what does not verify, is made from the others.
+Task<Result<FragmentWrite>> RebuildWorker::make(Location location, uint8_t index, TargetId from) {
+  const TargetInfo* info = work_.map().target(from);
+  if (info != nullptr && info->state == TargetState::kDraining) {
+    FragmentRead request;
+    request.target = from;
+    request.segment = location.segment;
+    request.index = index;
+    request.length = fragment_size(location.length, location.placement.protection.data);
+    Result<FragmentReadReply> there = co_await fragments_.read(request, Capability{});
+    if (there && there->payload.size() == request.length && there->segment_length == location.length &&
+        verify_blocks(location.segment, index, 0, there->payload.view(), there->crcs)) {
+      FragmentWrite out;
+      out.segment = location.segment;
+      out.index = index;
+      out.protection = location.placement.protection;
+      out.segment_length = location.length;
+      out.payload = std::move(there->payload);
+      out.crcs = std::move(there->crcs);
+      co_return out;
+    }
+  }
+  co_return co_await io_.rebuild(location.segment, location.length, location.placement, index, Capability{});
+}
+
 Task<Result<void>> RebuildWorker::move(Location location, uint8_t index, TargetId lost) {
   // Nothing is read where there is no place to write it to.
   Result<TargetId> possible = choose(location.placement, std::vector<TargetId>(1, lost));
   if (!possible) co_return std::move(possible).error();
-  HR_CO_TRY(FragmentWrite made,
-            co_await io_.rebuild(location.segment, location.length, location.placement, index, Capability{}));
+  HR_CO_TRY(FragmentWrite made, co_await make(location, index, lost));
   uint64_t bytes = made.payload.size();
   co_await rate_.take(bytes * (location.placement.protection.data + 1u));
   std::vector<TargetId> avoid(1, lost);

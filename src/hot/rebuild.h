@@ -1,6 +1,8 @@
 // RebuildWorker: makes lost fragments again, from D others, on targets that the segment is not on
 // yet.
 //
+// A target that is to be removed is emptied the same way: what it still serves is copied, not made
+// from the others.
 // A target is rebuilt by asking each partition, page by page, which of its segments had a fragment
 // there; the home is told where each went, once it is durable. Whatever the home no longer wants
 // (kConflict) becomes an orphan and is collected as one. A damaged fragment on a live target is
@@ -58,6 +60,7 @@ class RebuildWorker {
   [[nodiscard]] Task<Result<uint64_t>> count(TargetId lost);
   Task<void> move_one(Location location, TargetId lost, std::shared_ptr<Semaphore> slots);
   [[nodiscard]] Task<Result<void>> move(Location location, uint8_t index, TargetId lost);
+  [[nodiscard]] Task<Result<FragmentWrite>> make(Location location, uint8_t index, TargetId from);
   [[nodiscard]] Result<TargetId> choose(const Placement& placement, std::vector<TargetId> avoid);
 
   Env env_;

@@ -113,6 +113,7 @@ Task<Result<void>> Target::write(FragmentWrite request) {
     co_return Error(Code::kExists, "fragment " + std::to_string(name.index) + " of segment " + to_string(name.segment) +
                                        " is here with other bytes");
   }
+  if (takes_no_more_) co_return Error(Code::kUnavailable, this->name() + " is being removed: it takes nothing new");
   if (table_.size() + writing_.size() >= max_fragments_)
     co_return Error(Code::kNoSpace, this->name() + " holds as many fragments as its table can name");
   auto writing = std::make_shared<Writing>();

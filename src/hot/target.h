@@ -123,6 +123,9 @@ class Target {
   [[nodiscard]] Task<Result<void>> adopt(std::vector<FragmentEntry> confirmed,
                                          std::vector<std::pair<PartitionId, PartitionEpoch>> promises);
 
+  // From here on it takes no fragment that it does not hold (kUnavailable): it is to be emptied.
+  void take_no_more() { takes_no_more_ = true; }
+
   // Commits what is waiting, then ends. Reads in progress finish first.
   [[nodiscard]] Task<void> close();
 
@@ -252,6 +255,7 @@ class Target {
   std::optional<std::string> fenced_;
   bool scannable_ = false;
   bool closing_ = false;
+  bool takes_no_more_ = false;
   TargetCounters counters_;
 
   FragmentTable table_;

@@ -10,11 +10,12 @@
 
 namespace headrace {
 
-enum class TargetState : uint8_t {
-  kLive = 0,
-  kLost = 1,
-  kRetired = 2
-};  // lost: fenced, its fragments are rebuilt elsewhere
+// Lost: fenced, its fragments are rebuilt elsewhere. Retired: another one is in its place, or it goes. Draining: it
+// serves what it holds, takes nothing new, and what it holds is moved elsewhere; then it goes.
+enum class TargetState : uint8_t { kLive = 0, kLost = 1, kRetired = 2, kDraining = 3 };
+[[nodiscard]] constexpr bool serves(TargetState state) {
+  return state == TargetState::kLive || state == TargetState::kDraining;
+}
 
 struct TargetInfo {
   TargetId id;

@@ -58,6 +58,7 @@ struct CliOptions {
 // ---- target.cc ----
 [[nodiscard]] int run_target_list(const CliOptions& options);
 [[nodiscard]] int run_target_replace(const CliOptions& options);
+[[nodiscard]] int run_target_remove(const CliOptions& options);
 [[nodiscard]] int run_target_scrub(const CliOptions& options);
 // ---- unpack_command.cc ----
 [[nodiscard]] int run_unpack(const CliOptions& options);

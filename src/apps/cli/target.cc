@@ -1,4 +1,4 @@
-// target list, target replace and target scrub.
+// target list, target replace, target remove and target scrub.
 #include <unistd.h>
 
 #include <charconv>
@@ -108,6 +108,52 @@ int run_target_replace(const CliOptions& options) {
     return fail("the target is replaced, but not all could be rebuilt yet (it is tried again every minute): " +
                 trouble);
   std::printf("rebuilt: %llu segments are whole again\n", static_cast<unsigned long long>(segments));
+  return 0;
+}
+
+int run_target_remove(const CliOptions& options) {
+  Result<uint32_t> number = target_number(options.target);
+  if (!number.ok()) return fail(number.error());
+  Result<NodeFile> node = read_node_file(options.state);
+  if (!node.ok()) return fail(node.error());
+  Result<json> done = command(*node, "/targets/remove", json{{"number", *number}}, {});
+  if (!done.ok()) return fail(done.error());
+  const std::string name = "t" + std::to_string(*number);
+  if (options.detach) {
+    std::printf(
+        "target %s takes nothing new; what it holds is moved in the background: headrace target list --state %s\n",
+        name.c_str(), options.state.c_str());
+    return 0;
+  }
+  ProgressLine line;
+  uint64_t segments = 0;
+  for (int i = 0;; ++i) {
+    ::usleep(i < 10 ? 100'000 : 500'000);
+    Result<json> now = ask(*node, "/targets");
+    if (!now.ok())
+      return fail(
+          Error(now.error())
+              .within("the target is being removed, and goes on when the node does; how far it is cannot be told"));
+    bool there = false;
+    for (const json& t : now->value("targets", json::array())) {
+      const std::string state = t.value("state", "");
+      if (t.value("name", "") != name || (state != "draining" && state != "retired")) continue;
+      there = true;
+      const json r = t.value("rebuild", json::object());
+      segments = std::max<uint64_t>(segments, r.value("segments_done", 0ULL));
+      const std::string trouble = r.value("last_error", "");
+      if (r.value("state", "") == "waiting" && !trouble.empty()) {
+        line.end();
+        return fail("target " + name + " is not empty yet (it is tried again every minute): " + trouble);
+      }
+      line.show(r.value("state", "") == "done" ? "it is empty; waiting until nobody can name it any more"
+                                               : "removing " + name + ": " + rebuild_text(r));
+    }
+    if (!there) break;
+  }
+  line.end();
+  std::printf("target %s is removed: %llu segments were moved; %s/targets/%s may be deleted\n", name.c_str(),
+              static_cast<unsigned long long>(segments), options.state.c_str(), name.c_str());
   return 0;
 }
 

@@ -282,9 +282,15 @@ Task<Result<void>> Journal::close_and_reopen(Position first, std::vector<TargetI
   co_return {};
 }
 
+// Whether a run on more targets, or off one that is to go, can be had.
 bool Journal::may_widen() const {
   size_t now = record_.runs.empty() ? options_.copies : record_.runs.back().copies.size();
   size_t live = 0;
+  if (!record_.runs.empty())
+    for (TargetId copy : record_.runs.back().copies) {
+      const TargetInfo* info = targets_.view().map().target(copy);
+      if (info != nullptr && info->state == TargetState::kDraining) return true;
+    }
   for (const TargetInfo& target : targets_.view().map().targets) live += target.state == TargetState::kLive ? 1 : 0;
   return now < options_.copies && live > now;
 }
