@@ -915,8 +915,9 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
       Result<std::vector<Buffer>> got = co_await fs.read(*open, 0, length);
       if (!got.ok()) {
         // With its session, the client's hold on the file is gone.
-        bool excused = got.code() == Code::kNotFound && disturbed_until_[static_cast<size_t>(client)] >= began_at;
-        if (!excused && !operating_error("read_unlinked", got.code()))
+        const bool lost = got.code() == Code::kNotFound || got.code() == Code::kStale;
+        const bool excused = lost && disturbed_until_[static_cast<size_t>(client)] >= began_at;
+        if (!excused && (lost || !operating_error("read_unlinked", got.code())))
           model_.violation(
               fmt::format("client {}: read of {} (unlinked, open): {}", client, inode->name(), message_of(got)));
         break;

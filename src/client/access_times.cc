@@ -9,6 +9,7 @@ namespace headrace {
 namespace {
 constexpr Nanos kDay = seconds(24 * 60 * 60);
 constexpr size_t kMaxNoted = 16'384;
+constexpr Nanos kPatience = seconds(1);  // where nothing can be changed now, it is not worth a wait
 }  // namespace
 
 void AccessTimes::note(const FileRef& file) {
@@ -52,7 +53,8 @@ Task<void> AccessTimes::send_batch(ClientSessionRef session, std::vector<FileRef
     file->access_unsent = false;
     request.accesses.push_back({file->id, file->accessed});
   }
-  if (!request.accesses.empty()) (void)co_await sessions_.mutate_under(std::move(session), std::move(request));
+  if (!request.accesses.empty())
+    (void)co_await sessions_.mutate_under(std::move(session), std::move(request), kPatience);
 }
 
 }  // namespace headrace

@@ -13,7 +13,7 @@ constexpr Nanos kRetry = milliseconds(100);
 constexpr int kMaxStale = 3;  // refusals under grants that we believe in, before we give them up
 
 void record(const FileRef& file, const Error& error) {
-  if (file != nullptr && !file->error) file->error = error;
+  if (file != nullptr) file->lost(error);
 }
 }  // namespace
 

@@ -417,7 +417,7 @@ Task<Result<void>> Client::go_on(ClientHandover from) {
   for (ClientHandover::Lost& lost : from.lost) {
     Error error(lost.code, std::move(lost.message));
     if (lost.file)
-      files_.get(lost.file)->error = std::move(error);
+      files_.get(lost.file)->lost(std::move(error));
     else
       write_back_.set_lost(std::move(error));
   }

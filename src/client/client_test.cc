@@ -394,6 +394,21 @@ TEST(Client, AnEvictedClientSaysStaleNeverFalseSuccess) {
   EXPECT_EQ(s.read(g, 0, 100, 1), "again!");
 }
 
+// Seeds 1479 and 7238 of the simulator.
+TEST(Client, AnErrorThatADirectWriteMetIsTheNextSyncsToo) {
+  Steps s(20, 2);
+  auto f = s.create("a");
+  auto direct = s.open(f->id(), 0, OpenMode{.write = true, .direct = true});
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  ASSERT_TRUE(s.write(f, 0, "lost!!").ok());
+  for (SessionId id : s.node().session_ids()) (void)s.world.run_until(s.node().evict(id));
+  ASSERT_TRUE(s.world.run_until([&] { return s.client().counters().write_back.dropped_bytes > 0; }, seconds(60)));
+  EXPECT_EQ(s.write(direct, 100, "direct").code(), Code::kStale);
+  EXPECT_TRUE(s.write(direct, 100, "direct").ok());  // told once
+  EXPECT_EQ(s.sync(f->id()).code(), Code::kStale);   // to whoever wrote through the other handle
+  EXPECT_TRUE(s.sync(f->id()).ok());
+}
+
 TEST(Client, AMissedLeaseStopsServingFromCache) {
   Steps s(21, 2);
   auto f = s.create("a");

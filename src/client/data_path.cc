@@ -68,14 +68,20 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
     break;
   }
   if (handle->mode.sync || handle->mode.direct) {
-    HR_CO_TRY(co_await sync(file));
+    HR_CO_TRY(co_await flush(file));
+    // Once to each handle; whoever wrote through another one hears of it by the next sync.
+    if (std::exchange(handle->told, file->errors) != file->errors && file->error) co_return *file->error;
   }
   co_return length;
 }
 
+Task<Result<void>> DataPath::flush(FileRef file) {
+  HR_CO_TRY(co_await changes_.flush(file));
+  co_return co_await write_back_.flush(std::move(file));
+}
+
 Task<Result<void>> DataPath::sync(FileRef file) {
-  Result<void> flushed = co_await changes_.flush(file);
-  if (flushed.ok()) flushed = co_await write_back_.flush(file);
+  Result<void> flushed = co_await flush(file);
   if (file->error) co_return *std::exchange(file->error, std::nullopt);
   co_return flushed;
 }

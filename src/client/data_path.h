@@ -32,6 +32,7 @@ class FileHandle final : public OpenFile {
 
   const FileRef file;
   const OpenMode mode;
+  uint64_t told = 0;  // of FileState::errors
   // read-ahead
   uint64_t next = 0;  // where a sequential reader goes on
   uint32_t in_order = 0;
@@ -71,6 +72,7 @@ class DataPath {
   [[nodiscard]] Task<Result<uint64_t>> seek(FileRef file, uint64_t offset, bool hole);
 
  private:
+  [[nodiscard]] Task<Result<void>> flush(FileRef file);
   struct Source {
     uint64_t offset = 0;
     uint64_t length = 0;

@@ -105,6 +105,7 @@ struct FileState {
   uint64_t put_backs = 0;      // flushes that failed and left their bytes dirty
   uint64_t drops = 0;          // times that all dirty bytes were given up
   std::optional<Error> error;  // lost dirty bytes; reported once by sync
+  uint64_t errors = 0;         // so many, each told to every O_SYNC or O_DIRECT handle as well
   bool resizing = false;       // a truncation or punch is at work: writers wait
   WaitList resized;
   // Commits, in the order in which their bytes were taken.
@@ -125,6 +126,10 @@ struct FileState {
   Mutex opening;
   Nanos last_use{};
 
+  void lost(Error why) {
+    if (!error) error.emplace(std::move(why));
+    ++errors;
+  }
   // The partition keeps it for us, also when its last name goes. Not while it may be forgetting that.
   [[nodiscard]] bool keeps() const { return kept && !forgetting; }
   [[nodiscard]] DirectoryState& as_directory() {

@@ -151,7 +151,8 @@ class ClientSessions {
     co_return co_await mutate_under(std::move(session), std::move(request));
   }
   template <class Req>
-  [[nodiscard]] Task<Result<typename Req::Reply>> mutate_under(ClientSessionRef session, Req request);
+  [[nodiscard]] Task<Result<typename Req::Reply>> mutate_under(ClientSessionRef session, Req request,
+                                                               Nanos patience = kPatience);
   // Exactly as it is, by whoever leads, for at most kPatience; answers kStale under a new leader before claims.
   template <class Req>
   [[nodiscard]] Task<Result<typename Req::Reply>> call(PartitionId partition, Req request) {
@@ -182,12 +183,12 @@ class ClientSessions {
 };
 
 template <class Req>
-Task<Result<typename Req::Reply>> ClientSessions::mutate_under(ClientSessionRef session, Req request) {
+Task<Result<typename Req::Reply>> ClientSessions::mutate_under(ClientSessionRef session, Req request, Nanos patience) {
   co_await session->free_tickets.acquire();
   Sequence sequence(session);
   request.ticket = sequence.ticket();
   for (int attempt = 0;; ++attempt) {
-    Result<typename Req::Reply> reply = co_await port_.call(session->partition, request, {.timeout = kPatience});
+    Result<typename Req::Reply> reply = co_await port_.call(session->partition, request, {.timeout = patience});
     if (reply.code() != Code::kStale || attempt == 2) co_return reply;
     bool alive = co_await reopen(session);
     if (!alive) co_return ended(*session);

@@ -120,7 +120,7 @@ void WriteBack::drop(const FileRef& file, std::optional<Error> error) {
   files_.bump_data(*file);
   files_.changed(*file);
   if (error && !lost_) lost_ = error;
-  if (error && !file->error && !mutant("swallow_lost")) file->error = std::move(error);
+  if (error && !mutant("swallow_lost")) file->lost(*std::move(error));
 }
 
 // ---- choosing what to write ----

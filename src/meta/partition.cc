@@ -383,12 +383,15 @@ bool Partition::outdated(const Transaction& txn) const {
   return false;
 }
 
+Task<void> Partition::before_again(const Transaction& txn) {
+  if (outdated(txn)) co_return;
+  co_await env_.clock.sleep(milliseconds(1 + static_cast<int64_t>(env_.random.below(10))));
+}
+
 bool Partition::commit(Transaction& txn, Position& at) {
   HR_ASSERT(!txn.beneath_locks_ || txn.writes_.empty());
-  auto blocked = [&](const Key& key) {
-    auto it = locks_.find(key);
-    return it != locks_.end() && it->second != txn.finishing_ && !txn.beneath_locks_;
-  };
+  // What finishes a prepared one holds all that it writes; a new leader holds the rename lock for others as well.
+  auto blocked = [&](const Key& key) { return !txn.finishing_ && !txn.beneath_locks_ && locks_.contains(key); };
   if (outdated(txn)) return false;
   for (const Key& key : txn.reads_)
     if (blocked(key)) return false;

@@ -117,6 +117,8 @@ class Partition {
   [[nodiscard]] bool commit(Transaction& txn, Position& at);
   // What it read has changed since: its answer, an error too, may be of no point in time. Run it again.
   [[nodiscard]] bool outdated(const Transaction& txn) const;
+  // It could not commit: where rows that it only writes are locked, not before a while.
+  [[nodiscard]] Task<void> before_again(const Transaction& txn);
   [[nodiscard]] Task<Result<void>> wait_durable(Position at);
   // kNotLeader / kReadOnly when mutations are not taken.
   [[nodiscard]] Result<void> may_mutate() const;
@@ -337,6 +339,7 @@ Task<Result<typename Op::Reply>> Partition::change(Op op) {
     Position at;
     if (!commit(txn, at)) {
       txn.abandon();
+      co_await before_again(txn);
       continue;
     }
     HR_CO_TRY(co_await wait_durable(at));
@@ -415,6 +418,7 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
     if (txn.changed()) remember_result(txn, ticket, ResultRow{Code::kOk, "", encode(*reply)});
     if (!commit(txn, at)) {
       txn.abandon();
+      co_await before_again(txn);
       continue;
     }
     HR_CO_TRY(co_await wait_durable(std::max(at, txn.seen())));

@@ -381,6 +381,7 @@ Task<Result<typename Op::Reply>> change_as(Partition& partition, SessionId sessi
     Position at;
     if (!partition.commit(txn, at)) {
       txn.abandon();
+      co_await partition.before_again(txn);
       continue;
     }
     HR_CO_TRY(co_await partition.wait_durable(std::max(at, txn.seen())));

@@ -227,7 +227,10 @@ Task<Result<StepsReply>> prepare(Partition& partition, Prepare request) {
     if (!reply.ok() && partition.outdated(txn)) continue;
     if (!reply.ok()) co_return reply;
     Position at;
-    if (!partition.commit(txn, at)) continue;
+    if (!partition.commit(txn, at)) {
+      co_await partition.before_again(txn);
+      continue;
+    }
     HR_CO_TRY(co_await partition.wait_durable(std::max(at, txn.seen())));
     co_return reply;
   }
