@@ -225,7 +225,7 @@ Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coor
     bootstrap_options.protection = before.protection;
     // Where they are stays, and each keeps its size; those that were to go are gone.
     for (const TargetInfo& target : before.targets) {
-      if (target.state == TargetState::kRetired || target.state == TargetState::kDraining) continue;
+      if (leaves(target.state)) continue;
       bootstrap_options.numbers.push_back(target.number);
       bootstrap_options.devices.push_back({"", target.capacity});
       bootstrap_options.target_capacity = std::max(bootstrap_options.target_capacity, target.capacity);
@@ -357,17 +357,24 @@ HotUsage Node::usage() const {
   return usage;
 }
 
-// Above the evictor's high watermark, and short of where targets keep space for journals and rebuild.
+uint64_t Node::full_at(const HotUsage& now) {
+  return now.capacity / 100 * kFullPercent;
+}
+
+bool Node::look_if_full(const HotUsage& now) {
+  full_ = now.capacity != 0 && now.claimed() > full_at(now);
+  return full_;
+}
+
 Result<uint32_t> Node::admit(bool crowded) {
   constexpr uint64_t kMany = 64;
   HotUsage now = usage();
-  uint64_t limit = now.capacity / 100 * kFullPercent;
-  full_ = now.claimed() > limit && now.capacity != 0;
-  if ((crowded || now.claimed() > limit) && now.capacity != 0) return tier_.make_room();
+  const bool full = look_if_full(now);
+  if (now.capacity == 0) return static_cast<uint32_t>(kMany);
+  if (crowded || full) return tier_.make_room();
   // The nearer it is to full, the fewer at once: what is reserved cannot be refused any more.
   uint64_t share = on_targets(kMaxSegment) * 2 * std::max<size_t>(1, service_.all().size());
-  return static_cast<uint32_t>(now.capacity == 0 ? kMany
-                                                 : std::clamp<uint64_t>((limit - now.claimed()) / share, 1, kMany));
+  return static_cast<uint32_t>(std::clamp<uint64_t>((full_at(now) - now.claimed()) / share, 1, kMany));
 }
 
 // Bytes of fragments of a segment of that length.
@@ -431,12 +438,11 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
     std::string directory = target_directory(options_.state, info.number);
     Result<std::unique_ptr<Target>> target = co_await Target::open(env_, directory, expected, options_.targets);
     if (target.ok()) {
-      bool fenced = (*target)->fenced();
-      const bool going = info.state == TargetState::kDraining;
-      if (going) (*target)->take_no_more();
-      info.state = going    ? (fenced ? TargetState::kRetired : TargetState::kDraining)
-                   : fenced ? TargetState::kLost
-                            : TargetState::kLive;
+      if (leaves(info.state))
+        (*target)->take_no_more();
+      else
+        info.state = TargetState::kLive;
+      if ((*target)->fenced()) info.state = when_lost(info.state);
       HR_CO_TRY(targets_.add(*std::move(target)));
       continue;
     }
@@ -444,7 +450,7 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
     if (target.code() == Code::kInvalid || target.code() == Code::kUnsupportedFormat)
       co_return std::move(target).error().within(directory);
     targets_.add_failed(info.id, info.number, target.error().text());
-    info.state = info.state == TargetState::kDraining ? TargetState::kRetired : TargetState::kLost;
+    info.state = when_lost(info.state);
   }
   co_return {};
 }
@@ -597,9 +603,7 @@ Task<void> Node::lose_patience() {
 // On a full disk journals have what is kept for them and no more: they are trimmed long before they would be elsewhere.
 void Node::relieve_journals() {
   constexpr uint64_t kShortJournal = kMiB;
-  HotUsage now = usage();
-  full_ = now.claimed() > now.capacity / 100 * kFullPercent && now.capacity != 0;
-  if (!full_) return;
+  if (!look_if_full(usage())) return;
   for (const auto& [id, partition] : service_.all())
     if (partition->serving() && partition->journal().bytes_since_checkpoint() > kShortJournal)
       partition->checkpoint_soon();

@@ -162,6 +162,9 @@ class Node {
   void refuse_changes(std::string why, Code code);
   void watch_partitions();
   Task<void> watch_loop();
+  // Above the evictor's high watermark, and short of where targets keep space for journals and rebuild.
+  [[nodiscard]] static uint64_t full_at(const HotUsage& now);
+  bool look_if_full(const HotUsage& now);
   void relieve_journals();
   [[nodiscard]] Task<void> forget_origin();
   void tell(NodeEvent event) const {

@@ -192,7 +192,7 @@ Task<void> TargetKeeper::lose(TargetInfo info, std::string why) {
   Result<void> changed = co_await context_.change_map([id](ClusterMap& map) {
     for (TargetInfo& target : map.targets) {
       if (target.id != id || !serves(target.state)) continue;
-      target.state = target.state == TargetState::kDraining ? TargetState::kRetired : TargetState::kLost;
+      target.state = when_lost(target.state);
       return true;
     }
     return false;
@@ -363,8 +363,7 @@ Task<void> TargetKeeper::rebuild_one(TargetInfo info) {
   }
   if (known.empty_since == Nanos{}) known.empty_since = env_.clock.now();
   // A client may still commit what it wrote there before the map changed: only a second look counts.
-  if ((info.state == TargetState::kRetired || info.state == TargetState::kDraining) &&
-      env_.clock.now() - known.empty_since >= options_.again && !named_by_partitions(info.id))
+  if (leaves(info.state) && env_.clock.now() - known.empty_since >= options_.again && !named_by_partitions(info.id))
     co_await forget(info);
 }
 
@@ -381,9 +380,7 @@ bool TargetKeeper::named_by_partitions(TargetId target) const {
 Task<void> TargetKeeper::forget(TargetInfo info) {
   TargetId id = info.id;
   Result<void> changed = co_await context_.change_map([id](ClusterMap& map) {
-    return std::erase_if(map.targets, [id](const TargetInfo& t) {
-             return t.id == id && (t.state == TargetState::kRetired || t.state == TargetState::kDraining);
-           }) > 0;
+    return std::erase_if(map.targets, [id](const TargetInfo& t) { return t.id == id && leaves(t.state); }) > 0;
   });
   if (!changed.ok()) co_return;
   known_.erase(id);
@@ -428,10 +425,10 @@ Task<Result<TargetId>> TargetKeeper::replace(uint32_t number) {
   }
   if (!old)
     co_return Error(Code::kInvalid, "there is no target t" + std::to_string(number) + ": this node has " + there);
-  if (old->state == TargetState::kLive)
-    co_return Error(Code::kInvalid,
-                    "target " + name_of(*old) +
-                        " is live: only a lost target is replaced (`headrace target list` shows which are)");
+  if (serves(old->state))
+    co_return Error(Code::kInvalid, "target " + name_of(*old) +
+                                        (leaves(old->state) ? " is being removed" : " is live") +
+                                        ": only a lost target is replaced (`headrace target list` shows which are)");
   // Out of the way first, kept until all is rebuilt. Interrupted at any point from here on, the node starts with the
   // target lost, and replace() can be asked for again.
   std::shared_ptr<Target> running = context_.targets.find(old->id);

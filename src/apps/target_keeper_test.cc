@@ -164,6 +164,7 @@ TEST_F(TargetKeeperTest, ARemovedTargetIsEmptiedWhileItServesAndLeavesTheMap) {
   EXPECT_EQ(world.run(keeper().remove(19)).code(), Code::kInvalid);
   ASSERT_TRUE(world.run(keeper().remove(3)).ok());
   EXPECT_EQ(info(3).state, TargetState::kDraining);
+  EXPECT_EQ(world.run(keeper().replace(3)).code(), Code::kInvalid) << "what it holds is needed yet";
   for (int i = 0; i < 12; ++i) {  // what is written now goes elsewhere
     std::string name = "later" + std::to_string(i);
     written[name] = pattern(300'000 + static_cast<size_t>(i), static_cast<uint64_t>(100 + i));

@@ -7,7 +7,6 @@
 namespace headrace {
 
 namespace {
-constexpr Nanos kDay = seconds(24 * 60 * 60);
 constexpr size_t kMaxNoted = 16'384;
 constexpr Nanos kPatience = seconds(1);  // where nothing can be changed now, it is not worth a wait
 }  // namespace
@@ -19,7 +18,7 @@ void AccessTimes::note(const FileRef& file) {
   Attributes there = file->attributes.value_or(Attributes{});
   there.mtime = std::max(there.mtime, file->mtime);
   there = files_.present(std::as_const(*file), there);
-  if (there.atime > there.mtime && there.atime > there.ctime && now - there.atime < kDay.count) return;
+  if (!moves_atime(there, now)) return;
   file->accessed = now;
   if (std::exchange(file->access_unsent, true)) return;
   noted_.push_back(file);
@@ -31,12 +30,11 @@ Task<void> AccessTimes::send() {
   std::vector<FileRef> later;
   for (FileRef& file : std::exchange(noted_, {})) {
     if (!file->access_unsent) continue;
-    if (file->unborn) {
+    Result<ClientSessionRef> session = co_await sessions_.of(file->id.slot());
+    if (!session.ok() || file->unborn) {
       later.push_back(std::move(file));
       continue;
     }
-    Result<ClientSessionRef> session = co_await sessions_.of(file->id.slot());
-    if (!session.ok()) continue;
     std::vector<FileRef>& batch = batches[*session];
     batch.push_back(std::move(file));
     if (batch.size() == NoteAccess::kMaxAccesses) co_await send_batch(*session, std::exchange(batch, {}));

@@ -20,11 +20,6 @@ class AccessTimes {
 
   // It was read, or its names were listed, now.
   void note(const FileRef& file);
-  // Somebody sets the atime: what was noted before is void.
-  static void forget(FileState& file) {
-    file.accessed = 0;
-    file.access_unsent = false;
-  }
   // Tells the partitions what is noted.
   [[nodiscard]] Task<void> send();
 

@@ -109,10 +109,7 @@ bool FileTable::take(const FileRef& file, const std::optional<Grant>& grant, con
       brought || (file->held.kind != GrantKind::kNone && file->session == session && file->granted_at <= asked_at);
   if (!under_grant || !fresh(*file, asked_at)) return brought;
   file->attributes = *attributes;
-  if (no_xattrs) {
-    file->xattrs.clear();
-    file->no_xattrs = true;
-  }
+  if (no_xattrs) file->has_no_xattrs();
   if (file->size_known) return brought;
   file->size = file->committed_size = attributes->size;
   file->size_known = true;
@@ -167,8 +164,7 @@ void FileTable::forget_knowledge(FileState& file) {
   file.attributes.reset();
   if (file.dirty.empty()) file.size_known = false;
   file.extents.clear();
-  file.accessed = 0;  // whoever changes it now makes our access one from before
-  file.access_unsent = false;
+  file.forget_access();
   file.xattrs.clear();
   file.no_xattrs = false;
   if (file.directory != nullptr) {

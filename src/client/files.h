@@ -126,6 +126,15 @@ struct FileState {
   Mutex opening;
   Nanos last_use{};
 
+  // Somebody sets the atime, or may change the file: what was noted before is void.
+  void forget_access() {
+    accessed = 0;
+    access_unsent = false;
+  }
+  void has_no_xattrs() {
+    xattrs.clear();
+    no_xattrs = true;
+  }
   void lost(Error why) {
     if (!error) error.emplace(std::move(why));
     ++errors;

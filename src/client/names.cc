@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "base/posix_acl.h"
-#include "client/access_times.h"
 
 namespace headrace {
 
@@ -248,7 +247,7 @@ Task<Result<std::string>> Names::read_link(FileId id) {
 
 Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change) {
   FileRef file = files_.get(id);
-  if ((change.mask & kSetAtime) != 0) AccessTimes::forget(*file);
+  if ((change.mask & kSetAtime) != 0) file->forget_access();
   SetAttributes request;
   request.file = id;
   request.mask = change.mask;
@@ -347,10 +346,7 @@ void Names::learn_directory(FileState& directory, const EntryReply& reply) {
   directory.attributes = *reply.directory;
   directory.size = directory.committed_size = reply.directory->size;
   directory.size_known = true;
-  if (reply.directory_no_xattrs) {
-    directory.xattrs.clear();
-    directory.no_xattrs = true;
-  }
+  if (reply.directory_no_xattrs) directory.has_no_xattrs();
   DirectoryState& state = directory.as_directory();
   if (state.complete || state.changing.size() != 1 || reply.entries > state.names.size()) return;
   const auto there =
@@ -713,14 +709,15 @@ bool Names::unlink_here(const FileRef& directory, const std::string& name, Cache
 
 Task<std::optional<Attributes>> Names::set_attributes_here(FileRef file, AttributeChange change) {
   // An access ACL changes with the mode: nobody changes extended attributes but the partition.
-  if ((change.mask & kSetMode) != 0 && !lacks_acl(*file, kAccessAcl)) co_return std::nullopt;
-  if (!writes_attributes(*file) || !changes_.admits()) co_return std::nullopt;
+  auto possible = [&] {
+    return writes_attributes(*file) && ((change.mask & kSetMode) == 0 || lacks_acl(*file, kAccessAcl));
+  };
+  if (!possible() || !changes_.admits()) co_return std::nullopt;
   const bool sets_mtime = (change.mask & kSetMtime) != 0;
   if (sets_mtime && !file->dirty.empty() && !file->unborn) {
     // Commits carry times too: those under way come first, those to come carry the new one.
     co_await write_back_.settle(file);
-    if (!writes_attributes(*file) || ((change.mask & kSetMode) != 0 && !lacks_acl(*file, kAccessAcl)))
-      co_return std::nullopt;
+    if (!possible()) co_return std::nullopt;
   }
   // From here on nothing may come in between.
   const int64_t time = now();

@@ -383,9 +383,13 @@ bool Partition::outdated(const Transaction& txn) const {
   return false;
 }
 
-Task<void> Partition::before_again(const Transaction& txn) {
-  if (outdated(txn)) co_return;
+Task<void> Partition::a_while() {
   co_await env_.clock.sleep(milliseconds(1 + static_cast<int64_t>(env_.random.below(10))));
+}
+
+Task<void> Partition::before_again(Transaction& txn) {
+  txn.abandon();
+  if (!outdated(txn)) co_await a_while();
 }
 
 bool Partition::commit(Transaction& txn, Position& at) {

@@ -101,9 +101,10 @@ class Partition {
   // times.
   template <class Op>
   [[nodiscard]] Task<Result<typename Op::Reply>> mutate(Op op);
-  // Without ticket or result: for work of this node whose repetition is harmless.
+  // Without ticket or result: for work of this node, or of a session, whose repetition is harmless. kBusy is the
+  // caller's to repeat.
   template <class Op>
-  [[nodiscard]] Task<Result<typename Op::Reply>> change(Op op);
+  [[nodiscard]] Task<Result<typename Op::Reply>> change(Op op, SessionId session = SessionId());
   template <class Op>
   [[nodiscard]] Task<Result<typename Op::Reply>> read(Op op) {
     return read_as(SessionId(), std::move(op));
@@ -117,8 +118,10 @@ class Partition {
   [[nodiscard]] bool commit(Transaction& txn, Position& at);
   // What it read has changed since: its answer, an error too, may be of no point in time. Run it again.
   [[nodiscard]] bool outdated(const Transaction& txn) const;
-  // It could not commit: where rows that it only writes are locked, not before a while.
-  [[nodiscard]] Task<void> before_again(const Transaction& txn);
+  // It could not commit, and is abandoned. Where rows that it only writes are locked, it is not run again before a
+  // while.
+  [[nodiscard]] Task<void> before_again(Transaction& txn);
+  [[nodiscard]] Task<void> a_while();
   [[nodiscard]] Task<Result<void>> wait_durable(Position at);
   // kNotLeader / kReadOnly when mutations are not taken.
   [[nodiscard]] Result<void> may_mutate() const;
@@ -325,11 +328,11 @@ Task<Result<typename Op::Reply>> Partition::read_as(SessionId session, Op op) {
 }
 
 template <class Op>
-Task<Result<typename Op::Reply>> Partition::change(Op op) {
+Task<Result<typename Op::Reply>> Partition::change(Op op, SessionId session) {
   using Reply = typename Op::Reply;
   for (;;) {
-    HR_CO_TRY(may_work());
-    Transaction txn(*this, SessionId());
+    HR_CO_TRY(session ? may_mutate() : may_work());
+    Transaction txn(*this, session);
     Result<Reply> reply = co_await op.run(txn);
     if (!reply.ok()) {
       txn.abandon();
@@ -338,7 +341,6 @@ Task<Result<typename Op::Reply>> Partition::change(Op op) {
     }
     Position at;
     if (!commit(txn, at)) {
-      txn.abandon();
       co_await before_again(txn);
       continue;
     }
@@ -402,7 +404,7 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
     if (!reply.ok()) {
       txn.abandon();
       if (reply.code() == Code::kBusy) {  // a prepared transaction in the way
-        co_await env_.clock.sleep(milliseconds(1 + static_cast<int64_t>(env_.random.below(10))));
+        co_await a_while();
         continue;
       }
       if (outdated(txn)) continue;
@@ -417,7 +419,6 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
     }
     if (txn.changed()) remember_result(txn, ticket, ResultRow{Code::kOk, "", encode(*reply)});
     if (!commit(txn, at)) {
-      txn.abandon();
       co_await before_again(txn);
       continue;
     }

@@ -16,6 +16,14 @@ enum class TargetState : uint8_t { kLive = 0, kLost = 1, kRetired = 2, kDraining
 [[nodiscard]] constexpr bool serves(TargetState state) {
   return state == TargetState::kLive || state == TargetState::kDraining;
 }
+// It leaves the map once nothing names it.
+[[nodiscard]] constexpr bool leaves(TargetState state) {
+  return state == TargetState::kRetired || state == TargetState::kDraining;
+}
+// What becomes of one that serves no more.
+[[nodiscard]] constexpr TargetState when_lost(TargetState state) {
+  return leaves(state) ? TargetState::kRetired : TargetState::kLost;
+}
 
 struct TargetInfo {
   TargetId id;

@@ -45,6 +45,11 @@ struct Attributes {
       self.atime, self.mtime, self.ctime, self.btime, self.change, self.parent);
   }
 };
+// relatime: a read at that time moves the atime, being the first after a change, or for a day.
+[[nodiscard]] inline bool moves_atime(const Attributes& of, int64_t time) {
+  constexpr int64_t kDay = int64_t{24 * 60 * 60} * 1'000'000'000;
+  return of.atime <= of.mtime || of.atime <= of.ctime || time - of.atime >= kDay;
+}
 
 struct Ticket {
   SessionId session;

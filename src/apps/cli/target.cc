@@ -1,8 +1,11 @@
 // target list, target replace, target remove and target scrub.
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <string>
+#include <vector>
 
 #include "apps/cli/cli.h"
 
@@ -67,6 +70,23 @@ int run_target_list(const CliOptions& options) {
   return 0;
 }
 
+namespace {
+
+// After a moment, a longer one in later rounds: the rebuilds of the targets called `name` that are in one of the
+// states.
+Result<std::vector<json>> rebuilds(const NodeFile& node, const std::string& name,
+                                   const std::vector<std::string>& states, int round) {
+  ::usleep(round < 10 ? 100'000 : 500'000);
+  HR_TRY(json now, ask(node, "/targets"));
+  std::vector<json> out;
+  for (const json& t : now.value("targets", json::array()))
+    if (t.value("name", "") == name && std::ranges::count(states, t.value("state", "")) > 0)
+      out.push_back(t.value("rebuild", json::object()));
+  return out;
+}
+
+}  // namespace
+
 int run_target_replace(const CliOptions& options) {
   Result<uint32_t> number = target_number(options.target);
   if (!number.ok()) return fail(number.error());
@@ -87,14 +107,11 @@ int run_target_replace(const CliOptions& options) {
   std::string trouble;
   uint64_t segments = 0;
   for (int i = 0;; ++i) {
-    ::usleep(i < 10 ? 100'000 : 500'000);
-    Result<json> now = ask(*node, "/targets");
+    Result<std::vector<json>> now = rebuilds(*node, name, {"retired"}, i);
     if (!now.ok())
       return fail(Error(now.error()).within("the target is replaced, but how far rebuilding is cannot be told"));
     bool busy = false;
-    for (const json& t : now->value("targets", json::array())) {
-      if (t.value("name", "") != name || t.value("state", "") != "retired") continue;
-      const json r = t.value("rebuild", json::object());
+    for (const json& r : *now) {
       std::string state = r.value("state", "");
       segments = std::max<uint64_t>(segments, r.value("segments_total", 0ULL));
       trouble = r.value("last_error", "");
@@ -128,18 +145,12 @@ int run_target_remove(const CliOptions& options) {
   ProgressLine line;
   uint64_t segments = 0;
   for (int i = 0;; ++i) {
-    ::usleep(i < 10 ? 100'000 : 500'000);
-    Result<json> now = ask(*node, "/targets");
+    Result<std::vector<json>> now = rebuilds(*node, name, {"draining", "retired"}, i);
     if (!now.ok())
       return fail(
           Error(now.error())
               .within("the target is being removed, and goes on when the node does; how far it is cannot be told"));
-    bool there = false;
-    for (const json& t : now->value("targets", json::array())) {
-      const std::string state = t.value("state", "");
-      if (t.value("name", "") != name || (state != "draining" && state != "retired")) continue;
-      there = true;
-      const json r = t.value("rebuild", json::object());
+    for (const json& r : *now) {
       segments = std::max<uint64_t>(segments, r.value("segments_done", 0ULL));
       const std::string trouble = r.value("last_error", "");
       if (r.value("state", "") == "waiting" && !trouble.empty()) {
@@ -149,7 +160,7 @@ int run_target_remove(const CliOptions& options) {
       line.show(r.value("state", "") == "done" ? "it is empty; waiting until nobody can name it any more"
                                                : "removing " + name + ": " + rebuild_text(r));
     }
-    if (!there) break;
+    if (now->empty()) break;
   }
   line.end();
   std::printf("target %s is removed: %llu segments were moved; %s/targets/%s may be deleted\n", name.c_str(),

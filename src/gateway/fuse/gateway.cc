@@ -6,23 +6,25 @@ FuseGateway::FuseGateway(Env env, FileSystem& files, DevFuseTransport::Poll poll
                          FuseGatewayOptions options)
     : env_(env), files_(files), poll_(std::move(poll)), notifiers_(notifiers), options_(std::move(options)) {}
 
+void FuseGateway::begin(Mount mounted) {
+  mount_ = std::make_shared<Mount>(std::move(mounted));
+  transport_.emplace(mount_->fd(), poll_, notifiers_);
+  session_.emplace(env_, files_, *transport_, options_.session);
+}
+
 Task<Result<void>> FuseGateway::mount(std::string directory) {
   HR_ASSERT(mount_ == nullptr);
   MountOptions options = options_.mount;
   HR_CO_TRY(Mount mounted, co_await env_.blocking.run(
                                [directory = std::move(directory), options] { return Mount::at(directory, options); }));
-  mount_ = std::make_shared<Mount>(std::move(mounted));
-  transport_.emplace(mount_->fd(), poll_, notifiers_);
-  session_.emplace(env_, files_, *transport_, options_.session);
+  begin(std::move(mounted));
   co_return Result<void>();
 }
 
 Task<Result<void>> FuseGateway::go_on(std::string directory, int fd, FuseHandover from) {
   HR_ASSERT(mount_ == nullptr);
   HR_CO_TRY(Mount mounted, Mount::of(std::move(directory), fd));
-  mount_ = std::make_shared<Mount>(std::move(mounted));
-  transport_.emplace(mount_->fd(), poll_, notifiers_);
-  session_.emplace(env_, files_, *transport_, options_.session);
+  begin(std::move(mounted));
   co_return co_await session_->go_on(std::move(from));
 }
 

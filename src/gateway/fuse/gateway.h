@@ -49,6 +49,7 @@ class FuseGateway {
   [[nodiscard]] FuseSession& session() { return *session_; }
 
  private:
+  void begin(Mount mounted);
   Task<void> set_read_ahead();
 
   Env env_;

@@ -256,7 +256,7 @@ Nanos FuseSession::attributes_valid(FileId file) {
 
 Nanos FuseSession::name_valid(FileId parent, const std::string& name, const Attributes& what) {
   const bool directory = what.type == FileType::kDirectory;
-  if (directory && !expires_names_) return {};
+  if (directory && !agreed(FUSE_HAS_EXPIRE_ONLY)) return {};
   Nanos valid = std::min(files_.name_valid(parent, name, what.id), options_.keep_names);
   if (valid.count <= 0) return {};
   const Nanos now = env_.clock.now();
@@ -411,7 +411,7 @@ Task<void> FuseSession::tell_acl(FileId file, uint64_t invalidated) {
 }
 
 Task<Result<bool>> FuseSession::clears_setgid(FuseHeader header, uint32_t setxattr_flags) {
-  if (setxattr_extended_) co_return (setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) != 0;
+  if (agreed(FUSE_SETXATTR_EXT)) co_return (setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) != 0;
   if (header.uid == 0) co_return false;
   HR_CO_TRY(Attributes now, co_await files_.get_attributes(header.node));
   co_return now.gid != header.gid;
@@ -419,7 +419,7 @@ Task<Result<bool>> FuseSession::clears_setgid(FuseHeader header, uint32_t setxat
 
 // ACLs that this kernel would not enforce it neither sees nor sets; other name spaces do not exist.
 bool FuseSession::unsupported_xattr(std::string_view name) const {
-  if (is_acl(name)) return !acls_;
+  if (is_acl(name)) return !agreed(FUSE_POSIX_ACL);
   for (std::string_view prefix : {"user.", "trusted.", "security."})
     if (name.starts_with(prefix) && name.size() > prefix.size()) return false;
   return true;
@@ -537,7 +537,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSetAttributes reques
   const fuse_setattr_in& in = request.in;
   if ((in.valid & FATTR_SIZE) != 0 && in.size > kMaxFileSize) co_return failed(EFBIG);
   bool owner_changes = (in.valid & (FATTR_UID | FATTR_GID)) != 0;
-  if (kills_privileges_ && (owner_changes || (in.valid & FATTR_KILL_SUIDGID) != 0)) {
+  if (agreed(FUSE_HANDLE_KILLPRIV_V2) && (owner_changes || (in.valid & FATTR_KILL_SUIDGID) != 0)) {
     Result<void> dropped = co_await drop_privileges(header.node);
     if (!dropped.ok()) co_return failed(dropped.error());
   }
@@ -617,7 +617,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRemoveXattr request)
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseOpen request) {
   OpenMode mode = open_mode(request.flags);
-  if (kills_privileges_ && (request.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) {
+  if (agreed(FUSE_HANDLE_KILLPRIV_V2) && (request.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) {
     Result<void> dropped = co_await drop_privileges(header.node);
     if (!dropped.ok()) co_return failed(dropped.error());
   }
@@ -698,7 +698,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseWrite request) {
   if (opened == nullptr || opened->id != header.node) co_return failed(EBADF);
   if (request.offset > kMaxFileSize - request.data.size()) co_return failed(EFBIG);
   if (opened->pages) nodes_[header.node].pages = true;
-  if (kills_privileges_ && (request.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0) {
+  if (agreed(FUSE_HANDLE_KILLPRIV_V2) && (request.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0) {
     Result<void> dropped = co_await drop_privileges(header.node);
     if (!dropped.ok()) co_return failed(dropped.error());
   }
@@ -764,7 +764,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseAllocate request) {
       co_return failed(EOPNOTSUPP);
   }
   // Here the kernel does not say whether the caller may keep them.
-  if (kills_privileges_ && header.uid != 0) {
+  if (agreed(FUSE_HANDLE_KILLPRIV_V2) && header.uid != 0) {
     Result<void> dropped = co_await drop_privileges(header.node);
     if (!dropped.ok()) co_return failed(dropped.error());
   }

@@ -131,7 +131,7 @@ Task<void> FuseSession::receive_all() {
       ended_.set();
       co_return;
     }
-    Result<FuseRequest> request = decode_fuse_request(*bytes, setxattr_extended_);
+    Result<FuseRequest> request = decode_fuse_request(*bytes, agreed(FUSE_SETXATTR_EXT));
     if (!request.ok()) {
       ++statistics_.malformed;
       Result<FuseHeader> header = decode_fuse_header(bytes->view());
@@ -237,11 +237,11 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
     ended_.set();
     return;
   }
-  const uint64_t agreed = (kWanted | (options_.trust_invalidation ? kTrusting : kComparing)) & init.flags;
-  agree(agreed, out.minor);
+  agreed_ = (kWanted | (options_.trust_invalidation ? kTrusting : kComparing)) & init.flags;
+  minor_ = out.minor;
   out.max_readahead = init.max_readahead;
-  out.flags = static_cast<uint32_t>(agreed);
-  out.flags2 = (agreed & FUSE_INIT_EXT) != 0 ? static_cast<uint32_t>(agreed >> 32) : 0;
+  out.flags = static_cast<uint32_t>(agreed_);
+  out.flags2 = agreed(FUSE_INIT_EXT) ? static_cast<uint32_t>(agreed_ >> 32) : 0;
   out.max_background = 64;
   out.congestion_threshold = 48;
   out.max_write = kFuseMaxWrite;
@@ -250,15 +250,6 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
   answer.append(out);
   finish(header.unique, std::move(answer));
   initialised_.set();
-}
-
-void FuseSession::agree(uint64_t flags, uint32_t minor) {
-  agreed_ = flags;
-  minor_ = minor;
-  kills_privileges_ = (flags & FUSE_HANDLE_KILLPRIV_V2) != 0;
-  expires_names_ = (flags & FUSE_HAS_EXPIRE_ONLY) != 0;
-  acls_ = (flags & FUSE_POSIX_ACL) != 0;
-  setxattr_extended_ = (flags & FUSE_SETXATTR_EXT) != 0;
 }
 
 // The kernel passes on any signal of the caller. What runs goes on; only who has waited long is let
@@ -345,7 +336,8 @@ Task<Result<void>> FuseSession::go_on(FuseHandover from) {
       (from.agreed & ~(kWanted | kTrusting | kComparing)) != 0)
     co_return Error(Code::kNotSupported,
                     "a newer version agreed with the kernel on what this one does not know: unmount, and mount again");
-  agree(from.agreed, from.minor);
+  agreed_ = from.agreed;
+  minor_ = from.minor;
   max_write_ = from.max_write;
   for (const FuseHandover::Open& open : from.open) {
     const OpenMode mode{.read = (open.mode & FuseHandover::kRead) != 0,
@@ -363,7 +355,7 @@ Task<Result<void>> FuseSession::go_on(FuseHandover from) {
   for (const FuseHandover::Node& node : from.nodes) {
     nodes_[node.id].lookups = node.lookups;
     nodes_[node.id].pages = node.pages || node.outdated;
-    nodes_[node.id].acls = acls_;  // it keeps them for as long as it knows the inode
+    nodes_[node.id].acls = agreed(FUSE_POSIX_ACL);  // it keeps them for as long as it knows the inode
   }
   for (const FuseHandover::Node& node : from.nodes)
     if (node.outdated) requests_.spawn(notify_inode(node.id, true));

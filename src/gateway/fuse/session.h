@@ -153,7 +153,7 @@ class FuseSession {
   void forget_if_unused(FileId id);
   void check_idle();
   void initialise(const FuseHeader& header, const FuseInit& init);
-  void agree(uint64_t flags, uint32_t minor);
+  [[nodiscard]] bool agreed(uint64_t flag) const { return (agreed_ & flag) != 0; }
   void interrupt(uint64_t unique);
   Task<void> answer_interrupted(uint64_t unique);
   Task<void> give_back(FileId file, FileLock lock);
@@ -238,10 +238,6 @@ class FuseSession {
   uint64_t agreed_ = 0;  // INIT's flags
   uint32_t minor_ = 0;   // and version
   uint32_t max_write_ = kFuseMaxWrite;
-  bool kills_privileges_ = false;  // HANDLE_KILLPRIV_V2 was agreed
-  bool expires_names_ = false;     // HAS_EXPIRE_ONLY
-  bool acls_ = false;              // POSIX_ACL
-  bool setxattr_extended_ = false;
 
   std::unordered_map<FileId, Node> nodes_;
   std::unordered_map<uint64_t, HandleRef> handles_;

@@ -366,29 +366,6 @@ struct PunchOp {
   }
 };
 
-// One transaction of the session without ticket or result. kBusy is the caller's to repeat.
-template <class Op>
-Task<Result<typename Op::Reply>> change_as(Partition& partition, SessionId session, Op op) {
-  for (;;) {
-    HR_CO_TRY(partition.may_mutate());
-    Transaction txn(partition, session);
-    Result<typename Op::Reply> reply = co_await op.run(txn);
-    if (!reply.ok()) {
-      txn.abandon();
-      if (partition.outdated(txn)) continue;
-      co_return reply;
-    }
-    Position at;
-    if (!partition.commit(txn, at)) {
-      txn.abandon();
-      co_await partition.before_again(txn);
-      continue;
-    }
-    HR_CO_TRY(co_await partition.wait_durable(std::max(at, txn.seen())));
-    co_return reply;
-  }
-}
-
 // Sets the size, and takes what is behind it: at once where that fits the transaction, else the reaper does it.
 Task<Result<void>> resize(Transaction& txn, Attributes& attributes, uint64_t size) {
   HR_CO_TRY(co_await check_removal(txn, attributes, size));
@@ -585,7 +562,7 @@ Task<Result<Empty>> handle(Partition& partition, Punch request, CallInfo info) {
     Result<Empty> done = co_await partition.mutate(PunchOp{request});
     if (done.code() != Code::kConflict) co_return done;
     // Larger than one transaction: from the front, until the rest fits.
-    HR_CO_TRY(co_await change_as(partition, request.ticket.session, PunchOp{request, false}));
+    HR_CO_TRY(co_await partition.change(PunchOp{request, false}, request.ticket.session));
   }
 }
 

@@ -15,7 +15,6 @@ namespace headrace {
 namespace {
 
 constexpr size_t kMaxSymlink = 4095;
-constexpr Nanos kDay = seconds(24 * 60 * 60);
 constexpr uint32_t kMaxReservedFiles = 16 * 1024;
 
 class ChangeBatch {
@@ -289,8 +288,7 @@ struct NoteAccessOp {
       HR_CO_TRY(std::optional<InodeRow> inode, co_await txn.row<InodeRow>(inode_key(access.file)));
       if (!inode) continue;
       Attributes& a = inode->attributes;
-      const bool shown = a.atime > a.mtime && a.atime > a.ctime && access.time - a.atime < kDay.count;  // by another
-      if (shown || access.time <= a.atime || access.time <= a.ctime) continue;
+      if (!moves_atime(a, access.time) || access.time <= a.atime || access.time <= a.ctime) continue;
       a.atime = access.time;
       txn.put_row(inode_key(access.file), *inode);
     }
