@@ -176,6 +176,36 @@ TEST_P(ToldAgain, ANewLeadersRenamesOfDirectoriesWaitUntilAllDecisionsWereHeard)
 
 INSTANTIATE_TEST_SUITE_P(EitherFirst, ToldAgain, testing::Bool());
 
+// Seed 9313 of the simulator: it ran again for ever, without a pause.
+TEST(TwoPhase, WhatHoldsTheRenameLockIsFinishedThoughANewLeaderHoldsItForADecisionToo) {
+  Coordinator2 p(4);
+  p.deaf = true;
+  (void)p.make_directory(true);  // decided, and not heard of
+  const TransactionId theirs{PartitionId(1), PartitionEpoch(1), 77};
+  Step step;
+  step.kind = StepKind::kLockRename;
+  step.slot = Slot(0);
+  OnePartition::must(p.world.run(prepare(*p.partition, Prepare{theirs, {step}})));
+  p.fail_over();
+  p.partition->scope().spawn(resolve_loop(*p.partition));
+  p.world.run_for(seconds(1));
+  std::optional<Result<Empty>> finished;
+  struct Finishing {
+    static Task<void> run(Partition& partition, TransactionId id, std::optional<Result<Empty>>& out) {
+      out = co_await finish(partition, Finish{id, true});
+    }
+  };
+  p.partition->scope().spawn(Finishing::run(*p.partition, theirs, finished));
+  p.world.run_for(seconds(2));
+  ASSERT_TRUE(finished.has_value());
+  EXPECT_TRUE(finished->ok());
+  // Renames of directories wait for the decision all the same.
+  EXPECT_TRUE(p.partition->locked(rename_lock_key(p.partition->first_slot())));
+  p.deaf = false;
+  p.world.run_for(seconds(5));
+  EXPECT_FALSE(p.partition->locked(rename_lock_key(p.partition->first_slot())));
+}
+
 TEST(TwoPhase, ADecisionIsForgottenWhenAllHaveHeard) {
   Coordinator2 p(3);
   p.deaf = true;
