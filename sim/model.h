@@ -105,7 +105,7 @@ struct Inode {
   // Directories.
   std::map<std::string, Entry> entries;
   std::weak_ptr<Inode> parent;
-  int home_of = -1;     // the client that works in it mostly alone
+  int home_of = -1;     // the client that works in it, or with it, mostly alone
   uint32_t claims = 0;  // of entries, and what is unsure about them
   bool frozen = false;  // being removed
   // Files.

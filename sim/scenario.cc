@@ -62,6 +62,7 @@ class Scenario {
   Task<void> lagging_take_over();
   Task<void> replace_a_target();
   Task<void> one_target_hangs();
+  Task<void> crash_client_with_unsent_changes();
   void lose_target(uint32_t number);
   Task<bool> push_all();
   Task<bool> spin_down();
@@ -111,7 +112,6 @@ Task<bool> Scenario::wait(std::string what, std::function<bool()> condition, Nan
 
 void Scenario::set_bucket_rates(uint32_t per_million) {
   FaultRates rates = FaultRates::all(per_million);
-  rates.stale = per_million / 4;
   rates.wrong_etag = per_million / 8;
   rates.expired = per_million / 8;
   rates.timeout = seconds(2);
@@ -264,6 +264,7 @@ Task<void> Scenario::round(int number) {
     storm_begins_.set();
   }
   co_await world_.clock().sleep(between_ms(4'000, 16'000));
+  if (work_.directory_write_grants && random_.chance(1, 2)) co_await crash_client_with_unsent_changes();
   while (one_hangs_) co_await world_.clock().sleep(milliseconds(100));
   storm_ = false;
   storm_begins_.reset();
@@ -300,7 +301,9 @@ Task<void> Scenario::calm() {
   if (!on) co_return;
   for (int i = 0; i < kClients; ++i) {
     ClientProcess* process = cluster_.client(i);
-    if (process != nullptr && process->client() != nullptr) co_await work_.sync_all_calm(i, *process->client());
+    if (process == nullptr || process->client() == nullptr) continue;
+    work_.counts["probe.client.unsent_changes"] += process->client()->counters().changes.changes;
+    co_await work_.sync_all_calm(i, *process->client());
   }
   // What crashed clients had on its way arrives or is refused; their sessions end.
   co_await world_.clock().sleep(seconds(25));
@@ -345,6 +348,22 @@ Task<void> Scenario::verify(std::string when) {
 
 void Scenario::lose_target(uint32_t number) {
   if (cluster_.node_machine().disk().erase(target_path(number))) world_.faults().note("disk.lost");
+}
+
+// One that answered what no partition knows yet, if there is one within three seconds.
+Task<void> Scenario::crash_client_with_unsent_changes() {
+  const Nanos until = world_.now() + seconds(3);
+  while (world_.now() < until) {
+    for (int i = 0; i < kClients; ++i) {
+      ClientProcess* process = cluster_.client(i);
+      if (process == nullptr || process->client() == nullptr) continue;
+      if (process->client()->counters().unsent_changes == 0) continue;
+      world_.faults().note("crash.unsent");
+      cluster_.crash_client(i, random_.chance(1, 2) ? CrashKind::kProcess : CrashKind::kPower);
+      co_return;
+    }
+    co_await world_.clock().sleep(milliseconds(1));
+  }
 }
 
 // For longer than appends to it are waited for; then, perhaps, all that may be lost are. It is one that keeps a journal
@@ -739,6 +758,7 @@ const std::vector<std::string>& required_counts() {
       "fault.crash.process",
       "fault.crash.power",
       "fault.crash.everything",
+      "fault.crash.unsent",
       "fault.crash.spin_down",
       "fault.crash.rehydrate",
       "fault.net.short_partition",

@@ -146,7 +146,7 @@ Task<void> Workload::one(int client, Client& fs) {
 InodeRef Workload::pick_directory() {
   for (int i = 0; i < 8; ++i) {
     const InodeRef& inode = model_.inodes[below(model_.inodes.size())];
-    if (inode->home_of >= 0 && !chance(5)) continue;
+    if (inode->home_of >= 0 && !chance(2)) continue;
     if (inode->type == FileType::kDirectory && inode->usable()) return inode;
   }
   return model_.root;
@@ -155,6 +155,7 @@ InodeRef Workload::pick_directory() {
 InodeRef Workload::pick_file() {
   for (int i = 0; i < 12; ++i) {
     const InodeRef& inode = model_.inodes[below(model_.inodes.size())];
+    if (inode->home_of >= 0 && !chance(5)) continue;
     if (inode->type == FileType::kFile && inode->usable()) return inode;
   }
   return nullptr;
@@ -333,16 +334,18 @@ Task<void> Workload::create(int client, Client& fs) {
 Task<void> Workload::burst(int client, Client& fs) {
   InodeRef directory;
   for (const InodeRef& inode : model_.inodes)
-    if (inode->home_of == client && inode->usable()) directory = inode;
+    if (inode->home_of == client && inode->type == FileType::kDirectory && inode->usable()) directory = inode;
   if (!directory) co_return co_await make_home(client, fs);
   ++counts["op.burst"];
-  uint64_t times = 3 + below(8);
+  const bool many = chance(40);
+  const uint64_t names = many ? 24 : 6;
+  const uint64_t times = many ? 10 + below(30) : 3 + below(8);
   for (uint64_t i = 0; i < times && directory->usable() && !model_.failed(); ++i) {
-    std::string name = fmt::format("b{}", below(6));
+    std::string name = fmt::format("b{}", below(names));
     if (!model_.claimable(directory, name, false)) continue;
     InodeRef there = directory->entries[name].inode;
     if (there && (there->busy > 0 || there->pins > 0 || there->type == FileType::kDirectory)) continue;
-    if (!there && model_.inodes.size() > kMaxInodes) co_return;
+    if (!there && model_.inodes.size() > 2 * kMaxInodes) co_return;
     Mutation m;
     m.client = client;
     m.unsent = true;
@@ -355,7 +358,7 @@ Task<void> Workload::burst(int client, Client& fs) {
       m.to_directory = directory;
       m.to_name = name;
       m.inode = model_.new_inode(FileType::kFile);
-      m.inode->maker = client;
+      m.inode->maker = m.inode->home_of = client;
       m.inode->mode = 0600;
     }
     MutationRef mutation = model_.begin(std::move(m));

@@ -56,7 +56,8 @@ struct ClientStatistics {
   FileTable::Counters grants;
   ChangeLog::Counters changes;
   uint64_t dirty_bytes = 0;
-  uint64_t files = 0;  // known of
+  uint64_t unsent_changes = 0;  // of names, under directory write grants
+  uint64_t files = 0;           // known of
 };
 
 class Client final : public FileSystem {
