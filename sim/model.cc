@@ -641,7 +641,9 @@ void Model::resolve(const SeenTree& tree) {
   for (const MutationRef& m : pending) {
     bool happened = false;
     m->unsent = false;  // what is seen is certain
-    if (m->harmless) {
+    // Where names were lost with a client, what could only fail may have been done.
+    const bool onto_itself = m->from_directory == m->to_directory && m->from_name == m->to_name;
+    if (m->harmless && (!m->wild || !m->inode || onto_itself)) {
       finish(m, false);
       continue;
     }
