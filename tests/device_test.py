@@ -66,6 +66,58 @@ def targets_on_block_devices_and_in_directories(box):
     check_equal(want, facts(inside), "after the replacement")
 
 
+def bad_input_a_lost_state_directory_is_recovered_from_its_targets(box):
+    devices = [_loop(box, f"disk{i}") for i in range(3)]
+    folder = box.path("elsewhere")
+    os.makedirs(folder)
+    targets = ",".join([*devices, folder])
+    cluster = box.cluster(targets=targets, protection="2+1", capacity_mib=128)
+    cluster.up()
+    want = facts(_fill(cluster))
+    # The disk of the state goes, in the middle of things: what fsync acknowledged is on the targets alone.
+    cluster.kill_node()
+    cluster.kill_mount()
+    os.rename(cluster.state, box.path("gone"))
+
+    def refused(words, state, named):
+        done = cluster.run("recover", "--state", state, "--targets", named, ok=False)
+        check(done.returncode != 0 and words in done.stderr, f"{named}: wanted {words!r}, got {done.stderr + done.stdout!r}")
+
+    stranger = box.cluster("stranger", targets=1, protection="replica-1", capacity_mib=64)
+    stranger.up(mount=False)
+    theirs = os.path.join(stranger.state, "targets")
+    refused("of one cluster only", box.path("new"), f"{targets},{theirs}")
+    refused("no target of Headrace there", box.path("new"), _loop(box, "empty", 64))
+    refused("neither a directory nor a block device", box.path("new"), box.path("disk0"))
+    refused("a node runs on", stranger.state, targets)
+    stranger.stop()
+    refused("coord is there", stranger.state, targets)
+    check(not os.path.exists(box.path("new")) or not os.listdir(box.path("new")), "nothing was made by what was refused")
+
+    # With one target missing; then it is brought along.
+    said = cluster.run("recover", "--state", cluster.state, "--targets", ",".join([devices[2], folder, devices[0]])).stdout
+    check("missing: t1" in said and f"t0 at {devices[0]}" in said, f"what is there and what is not: {said}")
+    os.rename(cluster.state, box.path("without-t1"))
+    said = cluster.run("recover", "--state", cluster.state, "--targets", targets).stdout
+    check("missing" not in said, said)
+    cluster.up(create=False)
+    drop_caches()
+    check_equal(want, facts(os.path.join(cluster.mount_dir, "f")), "after the recovery")
+    listed = {t["name"]: t["state"] for t in cluster.status()["targets"]}
+    check(set(listed.values()) == {"live"} and len(listed) == 4, f"all live: {listed}")
+    with open(os.path.join(cluster.mount_dir, "new"), "w") as f:
+        f.write("x")
+    cluster.push()
+    # And once more with a target too few, which is rebuilt on another device.
+    cluster.stop()
+    wait_until(lambda: not cluster.node_pid(), 30, "the node ends")
+    os.rename(cluster.state, box.path("gone-again"))
+    cluster.run("recover", "--state", cluster.state, "--targets", ",".join([devices[0], devices[2], folder]))
+    cluster.up(create=False)
+    drop_caches()
+    check_equal(want, facts(os.path.join(cluster.mount_dir, "f")), "with a target missing")
+
+
 def bad_input_devices_that_somebody_needs(box):
     device = _loop(box, "disk", 64)
     other = _loop(box, "other", 64)

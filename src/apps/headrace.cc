@@ -186,6 +186,15 @@ int run(int argc, char** argv) {
                         "although another cluster still owns it; that one turns read-only");
   c_rehydrate->add_flag("--detach", options.detach, "return when it serves");
 
+  CLI::App* c_recover = add(
+      app, "recover", "make a lost state directory anew from the targets: each keeps a copy of its records",
+      "headrace recover --state /srv/headrace --targets /dev/nvme1n1,/dev/nvme2n1,/data/headrace-t2\n\n"
+      "For where the state directory went with its disk, and the targets were on others. Nothing on them is changed; "
+      "the next\n`headrace up` starts from them. No other node may run on them.");
+  state(c_recover);
+  c_recover->add_option("--targets", options.targets, "the devices and directories that the cluster's targets are on")
+      ->required();
+
   CLI::App* c_unpack = add(
       app, "unpack", "restore files from a bucket, with no cluster: its current manifest into a new or empty directory",
       "headrace unpack 's3://data/ns1?endpoint=http://10.0.0.5:9000' /srv/restored\n\n"
@@ -240,6 +249,7 @@ int run(int argc, char** argv) {
   if (*c_status) return run_status(options);
   if (*c_mount) return run_mount(options);
   if (*c_umount) return run_umount(options);
+  if (*c_recover) return run_recover(options);
   if (*c_unpack) return run_unpack(options);
   if (*c_bench) return run_bench(bench);
   if (*c_completion) return run_completion(options.shell, names_of(app));

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "admin/admin_server.h"
+#include "apps/device_copies.h"
 #include "apps/devices.h"
 #include "apps/log.h"
 #include "apps/node.h"
@@ -189,7 +190,8 @@ Task<void> watch_signal(Reactor* reactor, ObjectStore* bucket, Once<int>* signal
 
 Task<Result<void>> run_node(Reactor& reactor, const Options& options, const EventLog& log) {
   Env env = reactor.env();
-  EmbeddedCoordinator coordinator(env, options.state + "/coord", options.state + "/targets");
+  TargetDeviceCopies device_copies(env);
+  EmbeddedCoordinator coordinator(env, options.state + "/coord", options.state + "/targets", &device_copies);
   HR_CO_TRY(co_await coordinator.load());
   if (!coordinator.mended().empty()) log.warning("coordinator_mended", {{"what", coordinator.mended()}});
   Address address = "unix:" + options.state + "/node.sock";

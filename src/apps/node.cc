@@ -63,7 +63,8 @@ Task<Result<void>> Node::check_unused(Env env, Coordinator& coordinator, std::st
           Code::kInvalid,
           place + " holds a target, but the coordinator's file is gone, and its copies beside the targets too: put " +
               state +
-              "/coord back from a copy, or choose an empty --state (what was tiered can be had from the bucket there)");
+              "/coord back from a copy, or from the cluster's other targets with `headrace recover` into an empty "
+              "--state (what was tiered can be had from the bucket there)");
   }
   co_return Result<void>();
 }

@@ -24,6 +24,9 @@ inline constexpr uint16_t kTargetFormatVersion = 1;
 inline constexpr uint64_t kSuperblockBytes = kBlock;
 inline constexpr std::array<uint64_t, 2> kSuperblockOffsets{0, 64 * kKiB};
 inline constexpr uint64_t kLogOffset = 128 * kKiB;
+// Behind each superblock: on a device, a copy of the coordinator's file (docs/formats/coordinator.md).
+inline constexpr std::array<uint64_t, 2> kCoordinatorCopyOffsets{4 * kKiB, 68 * kKiB};
+inline constexpr uint64_t kCoordinatorCopyBytes = 60 * kKiB;
 
 struct Superblock {
   TargetId target;

@@ -58,27 +58,14 @@ Task<Result<void>> write_new(Env env, TargetPlace place, Superblock superblock) 
   co_return co_await file->flush();
 }
 
-// The newer of two good superblocks; what is wrong with both otherwise.
-Task<Result<Superblock>> read_superblocks(File& file, uint32_t number) {
-  std::optional<Superblock> best;
-  std::string why;
-  std::optional<Error> newer;
-  for (uint64_t offset : kSuperblockOffsets) {
-    Buffer bytes = Buffer::zeroed(kSuperblockBytes);
-    Result<size_t> got = co_await file.read(offset, bytes);
-    Result<Superblock> one = got ? decode_superblock(bytes.view().first(std::min(*got, bytes.size())))
-                                 : Result<Superblock>(std::move(got).error());
-    if (one) {
-      if (!best || one->generation > best->generation) best = *one;
-    } else {
-      if (one.code() == Code::kUnsupportedFormat) newer = one.error();
-      why += (why.empty() ? "" : "; ") + one.error().message();
-    }
-  }
-  if (newer) co_return Error(Code::kUnsupportedFormat, "target t" + std::to_string(number) + ": " + newer->message());
-  if (best) co_return *best;
-  co_return Error(Code::kCorrupt,
-                  "target t" + std::to_string(number) + " is lost: " + why + "; " + replace_hint(number));
+Task<Result<Superblock>> superblock_of(File& file, uint32_t number) {
+  Result<Superblock> found = co_await read_superblock(file);
+  const std::string name = "target t" + std::to_string(number);
+  if (found.code() == Code::kUnsupportedFormat)
+    co_return Error(Code::kUnsupportedFormat, name + ": " + found.error().message());
+  if (!found)
+    co_return Error(Code::kCorrupt, name + " is lost: " + found.error().message() + "; " + replace_hint(number));
+  co_return found;
 }
 
 Result<void> check_expected(const Superblock& found, const TargetExpected& expected) {
@@ -118,7 +105,7 @@ Task<Result<std::unique_ptr<Target>>> Target::format(Env env, std::string direct
   HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
   Result<std::unique_ptr<File>> there = co_await env.disk.open(place.path, {.direct = place.in_place});
   if (there && place.in_place) {
-    Result<Superblock> found = co_await read_superblocks(**there, format.number);
+    Result<Superblock> found = co_await superblock_of(**there, format.number);
     if (found.ok() || found.code() == Code::kUnsupportedFormat)
       co_return Error(Code::kExists,
                       "target t" + std::to_string(format.number) + ": " + place.path + " holds a target already");
@@ -157,7 +144,7 @@ Task<Result<std::unique_ptr<Target>>> Target::open(Env env, std::string director
     co_return Error(Code::kNotFound, "target t" + std::to_string(expected.number) + " is lost: " + place.path +
                                          " does not exist; put it back, or " + replace_hint(expected.number));
   if (!file) co_return std::move(file).error().within("open target t" + std::to_string(expected.number));
-  Result<Superblock> superblock = co_await read_superblocks(**file, expected.number);
+  Result<Superblock> superblock = co_await superblock_of(**file, expected.number);
   if (!superblock) co_return std::move(superblock).error();
   HR_CO_TRY(check_expected(*superblock, expected));
   std::unique_ptr<Target> target(new Target(env, options, directory, *std::move(file), *superblock));

@@ -38,10 +38,30 @@ Task<Result<void>> set_target_place(Env env, std::string directory, std::string 
   co_return co_await env.disk.sync_directory(directory);
 }
 
+Task<Result<Superblock>> read_superblock(File& file) {
+  std::optional<Superblock> best;
+  std::string why;
+  std::optional<Error> newer;
+  for (uint64_t offset : kSuperblockOffsets) {
+    Buffer bytes = Buffer::zeroed(kSuperblockBytes);
+    Result<size_t> got = co_await file.read(offset, bytes);
+    Result<Superblock> one = got ? decode_superblock(bytes.view().first(std::min(*got, bytes.size())))
+                                 : Result<Superblock>(std::move(got).error());
+    if (one) {
+      if (!best || one->generation > best->generation) best = *one;
+    } else {
+      if (one.code() == Code::kUnsupportedFormat) newer = one.error();
+      why += (why.empty() ? "" : "; ") + one.error().message();
+    }
+  }
+  if (newer) co_return Error(Code::kUnsupportedFormat, newer->message());
+  if (best) co_return *best;
+  co_return Error(Code::kCorrupt, why);
+}
+
 Task<Result<void>> erase_superblocks(Env env, std::string path) {
   HR_CO_TRY(std::unique_ptr<File> file, co_await env.disk.open(path, {.direct = true}));
-  for (uint64_t offset : kSuperblockOffsets)
-    HR_CO_TRY(co_await file->write(offset, std::vector<Buffer>(1, Buffer::zeroed(kSuperblockBytes))));
+  HR_CO_TRY(co_await file->write(0, std::vector<Buffer>(1, Buffer::zeroed(kLogOffset))));
   co_return co_await file->flush();
 }
 

@@ -88,6 +88,13 @@ Result<json> command(const NodeFile& node, const std::string& path, const json& 
   return parse_answer(answer);
 }
 
+std::string absolute_path(const std::string& path) {
+  std::error_code error;
+  std::string out = std::filesystem::absolute(path, error).lexically_normal().string();
+  while (out.size() > 1 && out.ends_with('/')) out.pop_back();
+  return out;
+}
+
 std::string bytes_text(uint64_t bytes) {
   constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
   auto value = static_cast<double>(bytes);
@@ -148,8 +155,7 @@ struct MountOfPath {
 // may hang.)
 std::optional<MountOfPath> mount_of(const std::string& path) {
   std::error_code error;
-  std::string whole = std::filesystem::absolute(path, error).lexically_normal().string();
-  while (whole.size() > 1 && whole.ends_with('/')) whole.pop_back();
+  const std::string whole = absolute_path(path);
   std::optional<MountOfPath> found;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
     std::ifstream in(entry.path() / "cmdline", std::ios::binary);
@@ -162,8 +168,7 @@ std::optional<MountOfPath> mount_of(const std::string& path) {
       at = end + 1;
     }
     if (arguments.size() < 2 || !arguments[0].ends_with("headrace-mount")) continue;
-    std::string directory = std::filesystem::absolute(arguments[1], error).lexically_normal().string();
-    while (directory.size() > 1 && directory.ends_with('/')) directory.pop_back();
+    const std::string directory = absolute_path(arguments[1]);
     if (whole != directory && !whole.starts_with(directory + "/")) continue;
     if (found && found->directory.size() >= directory.size()) continue;  // the innermost
     auto at = std::find(arguments.begin(), arguments.end(), "--state");

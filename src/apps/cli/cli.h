@@ -60,6 +60,8 @@ struct CliOptions {
 [[nodiscard]] int run_target_replace(const CliOptions& options);
 [[nodiscard]] int run_target_remove(const CliOptions& options);
 [[nodiscard]] int run_target_scrub(const CliOptions& options);
+// ---- recover_command.cc ----
+[[nodiscard]] int run_recover(const CliOptions& options);
 // ---- unpack_command.cc ----
 [[nodiscard]] int run_unpack(const CliOptions& options);
 // ---- completion.cc ----
@@ -79,6 +81,7 @@ int fail(const Error& error);
 // A POST that may take long; while it does, `line` of /status is shown every second on a terminal.
 [[nodiscard]] Result<nlohmann::json> command(const NodeFile& node, const std::string& path, const nlohmann::json& body,
                                              const std::function<std::string(const nlohmann::json& status)>& line);
+[[nodiscard]] std::string absolute_path(const std::string& path);  // without a slash at its end
 [[nodiscard]] std::string bytes_text(uint64_t bytes);     // "12.3 MiB"
 [[nodiscard]] std::string duration_text(double seconds);  // "3 min 5 s"
 // One line on stderr that is written over; nothing where stderr is no terminal.

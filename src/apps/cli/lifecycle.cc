@@ -67,9 +67,7 @@ Result<std::vector<std::string>> node_arguments(const CliOptions& options) {
 }  // namespace
 
 int run_up(CliOptions options) {
-  std::error_code error;
-  options.state = std::filesystem::absolute(options.state, error).lexically_normal().string();
-  while (options.state.size() > 1 && options.state.ends_with('/')) options.state.pop_back();
+  options.state = absolute_path(options.state);
   Result<std::vector<std::string>> arguments = node_arguments(options);
   if (!arguments.ok()) return fail(arguments.error());
   Result<void> made = make_state(options.state);
@@ -187,8 +185,7 @@ int upgrade_mount(const std::string& state, const NodeFile& node, const std::str
 }  // namespace
 
 int run_mount(const CliOptions& options) {
-  std::error_code error;
-  std::string state = std::filesystem::absolute(options.state, error).lexically_normal().string();
+  const std::string state = absolute_path(options.state);
   Result<NodeFile> node = read_node_file(state);
   if (!node.ok()) return fail(node.error());
   const std::string directory = options.mount.empty() ? kDefaultMount : options.mount;

@@ -112,14 +112,13 @@ int run_unpack(const CliOptions& options) {
   if (!url.ok()) return fail(url.error());
   Result<std::unique_ptr<Reactor>> reactor = Reactor::create();
   if (!reactor.ok()) return fail(reactor.error());
-  std::error_code error;
-  std::string destination = std::filesystem::absolute(options.destination, error).lexically_normal().string();
-  while (destination.size() > 1 && destination.ends_with('/')) destination.pop_back();
+  const std::string destination = absolute_path(options.destination);
   // The rows of the namespace, while it takes: beside the destination, where there is room for more.
   std::string scratch = destination + ".unpack-" + std::to_string(::getpid());
   Outcome outcome;
   (*reactor)->run(run_to(reactor->get(), *std::move(url), destination, scratch, &outcome));
   reactor->reset();  // stores are closed by jobs of its threads: these have ended now
+  std::error_code error;
   std::filesystem::remove_all(scratch, error);
   if (error) std::fprintf(stderr, "headrace: remove %s by hand: %s\n", scratch.c_str(), error.message().c_str());
   const UnpackProgress& p = outcome.progress;

@@ -16,6 +16,16 @@ std::string encode_coord_file(const CoordTable& table) {
   return writer.take();
 }
 
+ByteView coord_file_at(ByteView bytes) {
+  Reader reader(bytes);
+  uint32_t magic = 0;
+  uint32_t length = 0;
+  uint32_t crc = 0;
+  reader(magic, length, crc);
+  return reader.ok() && magic == kMagic && length < reader.left() ? bytes.first(bytes.size() - reader.left() + length)
+                                                                  : bytes;
+}
+
 Result<CoordTable> decode_coord_file(ByteView bytes) {
   Reader reader(bytes);
   uint32_t magic = 0;

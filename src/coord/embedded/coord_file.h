@@ -12,5 +12,7 @@ namespace headrace {
 // kCorrupt or kUnsupportedFormat, saying what does not fit.
 // DECODER: coord_file
 [[nodiscard]] Result<CoordTable> decode_coord_file(ByteView bytes);
+// As many of the bytes as such a file that begins there has; all of them where none does.
+[[nodiscard]] ByteView coord_file_at(ByteView bytes);
 
 }  // namespace headrace

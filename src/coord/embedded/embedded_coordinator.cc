@@ -8,6 +8,8 @@
 namespace headrace {
 
 namespace {
+constexpr const char* kCopyName = "/coord";
+
 std::string directory_of(const std::string& path) {
   size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
@@ -28,12 +30,12 @@ Task<Result<CoordTable>> EmbeddedCoordinator::read_file(std::string path) {
 }
 
 // One in each directory that is there: of targets that came or went since, too.
-Task<std::vector<std::string>> EmbeddedCoordinator::copy_paths() {
+Task<std::vector<std::string>> EmbeddedCoordinator::copy_directories() {
   std::vector<std::string> out;
   if (copies_.empty()) co_return out;
   Result<std::vector<std::string>> names = co_await env_.disk.list(copies_);
   if (!names.ok()) co_return out;
-  for (const std::string& name : *names) out.push_back(copies_ + "/" + name + "/coord");
+  for (const std::string& name : *names) out.push_back(copies_ + "/" + name);
   co_return out;
 }
 
@@ -43,22 +45,28 @@ Task<Result<void>> EmbeddedCoordinator::load() {
   if (file.code() == Code::kUnsupportedFormat) co_return std::move(file).error().within(path_);
   if (!file.ok() && file.code() != Code::kNotFound && file.code() != Code::kCorrupt && file.code() != Code::kIo)
     co_return std::move(file).error().within(path_);
-  std::vector<Copy> good;
-  const std::vector<std::string> paths = co_await copy_paths();
-  for (const std::string& path : paths) {
-    Result<CoordTable> table = co_await read_file(path);
-    if (!file.ok() && table.code() == Code::kUnsupportedFormat) co_return std::move(table).error().within(path);
-    if (table.ok()) good.push_back({path, std::move(table)});
+  std::vector<DeviceCopies::Copy> good;
+  const std::vector<std::string> directories = co_await copy_directories();
+  for (const std::string& directory : directories) {
+    std::vector<DeviceCopies::Copy> copies;
+    if (devices_ != nullptr) copies = co_await devices_->read(directory);
+    Result<CoordTable> beside = co_await read_file(directory + kCopyName);
+    copies.push_back({directory + kCopyName, std::move(beside)});
+    for (DeviceCopies::Copy& copy : copies) {
+      if (!file.ok() && copy.table.code() == Code::kUnsupportedFormat)
+        co_return std::move(copy.table).error().within(copy.path);
+      if (copy.table.ok()) good.push_back(std::move(copy));
+    }
   }
   // Copies of another cluster came with a target of its; whose the rest are is for the file to say, or for most of
   // them.
   uint64_t id = file.ok() ? file->id : 0;
   std::map<uint64_t, size_t> votes;
-  for (const Copy& copy : good) ++votes[copy.table->id];
+  for (const DeviceCopies::Copy& copy : good) ++votes[copy.table->id];
   for (const auto& [candidate, count] : votes)
     if (!file.ok() && count * 2 > good.size()) id = candidate;
-  const Copy* newest = nullptr;
-  for (const Copy& copy : good) {
+  const DeviceCopies::Copy* newest = nullptr;
+  for (const DeviceCopies::Copy& copy : good) {
     if (id == 0 || copy.table->id != id) continue;
     if (newest == nullptr || copy.table->revision > newest->table->revision) newest = &copy;
   }
@@ -71,15 +79,15 @@ Task<Result<void>> EmbeddedCoordinator::load() {
         file.code() == Code::kNotFound ? path_ + " is missing" : path_ + " is damaged: " + file.error().message();
     if (!good.empty()) {
       what += ", and its copies beside the targets are of different clusters (";
-      for (const Copy& copy : good) what += (&copy == good.data() ? "" : ", ") + copy.path;
+      for (const DeviceCopies::Copy& copy : good) what += (&copy == good.data() ? "" : ", ") + copy.path;
       co_return Error(Code::kCorrupt,
                       what + "): move the directories of targets of another cluster away, then start again");
     }
     co_return Error(Code::kCorrupt,
                     what + ", and no copy of it beside the targets is whole" +
-                        ". Put back a copy of this file if there is one. Otherwise keep the targets as they are: "
-                        "`headrace recover`, which rebuilds it from them, comes in a later version; what was "
-                        "tiered can be had from the bucket with `headrace rehydrate`");
+                        ". Put back a copy of this file if there is one, or bring the cluster's other targets back: "
+                        "`headrace recover` takes it from any of them into a new state directory. What was tiered can "
+                        "be had from the bucket with `headrace rehydrate`");
   }
   if (!file.ok() || (newest != nullptr && newest->table->revision > file->revision)) {
     std::string why = !file.ok() ? file.error().message()
@@ -148,7 +156,7 @@ Task<void> EmbeddedCoordinator::write_groups() {
                                        "): mend the disk under it, then restart the node");
     }
     if (result.ok()) {
-      co_await write_copies(bytes);
+      co_await write_copies(table, bytes);
       durable_ = std::move(table);
       Scheduler::current().wake_all(changed_);
     } else {
@@ -185,10 +193,20 @@ Task<Result<void>> EmbeddedCoordinator::take_place(std::string path) {
   co_return done;
 }
 
-Task<void> EmbeddedCoordinator::write_copy(std::string path, std::string bytes, std::shared_ptr<CopyRound> round) {
-  Result<void> done = co_await write_file(path, std::move(bytes));
-  if (done.ok()) done = co_await take_place(path);
-  copying_.erase(path);
+Task<Result<void>> EmbeddedCoordinator::write_copy_in(std::string directory, std::shared_ptr<const CoordTable> table,
+                                                      std::string bytes) {
+  HR_CO_TRY(co_await write_file(directory + kCopyName, bytes));
+  HR_CO_TRY(co_await take_place(directory + kCopyName));
+  if (devices_ == nullptr) co_return Result<void>();
+  Result<void> done = co_await devices_->write(directory, std::move(table), std::move(bytes));
+  if (done.code() == Code::kNotFound) co_return Result<void>();
+  co_return done;
+}
+
+Task<void> EmbeddedCoordinator::write_copy(std::string directory, std::shared_ptr<const CoordTable> table,
+                                           std::string bytes, std::shared_ptr<CopyRound> round) {
+  Result<void> done = co_await write_copy_in(directory, std::move(table), std::move(bytes));
+  copying_.erase(directory);
   --round->under_way;
   if (done.ok())
     ++round->written;
@@ -197,16 +215,17 @@ Task<void> EmbeddedCoordinator::write_copy(std::string path, std::string bytes, 
   Scheduler::current().wake_all(round->waiting);
 }
 
-Task<void> EmbeddedCoordinator::write_copies(std::string bytes) {
+Task<void> EmbeddedCoordinator::write_copies(const CoordTable& written, std::string bytes) {
   auto round = std::make_shared<CopyRound>();
-  const std::vector<std::string> paths = co_await copy_paths();
-  for (const std::string& path : paths) {
-    if (!copying_.insert(path).second) {  // its disk hangs since an earlier put
-      round->error = path + " does not get written: the disk under it hangs";
+  auto table = std::make_shared<const CoordTable>(written);
+  const std::vector<std::string> directories = co_await copy_directories();
+  for (const std::string& directory : directories) {
+    if (!copying_.insert(directory).second) {  // its disk hangs since an earlier put
+      round->error = directory + " takes no copy of the coordinator's records: the disk under it hangs";
       continue;
     }
     ++round->under_way;
-    scope_.spawn(write_copy(path, bytes, round));
+    scope_.spawn(write_copy(directory, table, bytes, round));
   }
   const Nanos deadline = env_.clock.now() + kCopyPatience;
   while (round->under_way > 0) {

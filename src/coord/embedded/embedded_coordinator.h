@@ -1,5 +1,5 @@
 // EmbeddedCoordinator: the Coordinator of a cluster of one machine: all records in one file, STATE/coord, and a copy of
-// it beside every target, STATE/targets/tN/coord.
+// it beside every target, STATE/targets/tN/coord; of a target on a device of its own, on that device as well.
 //
 // Every put writes the whole file anew beside the old one, flushes it, renames it into place and syncs the directory: a
 // power loss leaves either version whole. (Two alternating slots in one file would be a little cheaper, but a slot that
@@ -27,11 +27,25 @@
 
 namespace headrace {
 
+// The copies that lie on the device of a target, by the target's directory.
+class DeviceCopies {
+ public:
+  virtual ~DeviceCopies() = default;
+  struct Copy {
+    std::string path;
+    Result<CoordTable> table;
+  };
+  [[nodiscard]] virtual Task<std::vector<Copy>> read(std::string directory) = 0;
+  // Durable on return. kNotFound: the target is on no device of its own. `table`: what the bytes say.
+  [[nodiscard]] virtual Task<Result<void>> write(std::string directory, std::shared_ptr<const CoordTable> table,
+                                                 std::string bytes) = 0;
+};
+
 class EmbeddedCoordinator final : public Coordinator {
  public:
-  // `copies`: a directory, in each of whose directories a copy is kept; empty: none.
-  EmbeddedCoordinator(Env env, std::string path, std::string copies = {})
-      : env_(env), path_(std::move(path)), copies_(std::move(copies)) {}
+  // `copies`: a directory, in each of whose directories a copy is kept; empty: none. `devices` may be null.
+  EmbeddedCoordinator(Env env, std::string path, std::string copies = {}, DeviceCopies* devices = nullptr)
+      : env_(env), path_(std::move(path)), copies_(std::move(copies)), devices_(devices) {}
 
   // First. An absent file without copies is an empty coordinator: found() is false then (a node that has targets knows
   // better). kCorrupt and kUnsupportedFormat name the mend.
@@ -63,12 +77,8 @@ class EmbeddedCoordinator final : public Coordinator {
   };
   [[nodiscard]] Result<void> usable() const;
   [[nodiscard]] Task<void> write_groups();
-  struct Copy {
-    std::string path;
-    Result<CoordTable> table;
-  };
   [[nodiscard]] Task<Result<CoordTable>> read_file(std::string path);
-  [[nodiscard]] Task<std::vector<std::string>> copy_paths();
+  [[nodiscard]] Task<std::vector<std::string>> copy_directories();
   [[nodiscard]] Task<Result<void>> write_file(std::string path, std::string bytes);
   [[nodiscard]] Task<Result<void>> take_place(std::string path);
   struct CopyRound {  // the copies of one write
@@ -77,16 +87,20 @@ class EmbeddedCoordinator final : public Coordinator {
     std::string error;
     WaitList waiting;
   };
-  Task<void> write_copy(std::string path, std::string bytes, std::shared_ptr<CopyRound> round);
-  Task<void> write_copies(std::string bytes);
+  Task<void> write_copy(std::string directory, std::shared_ptr<const CoordTable> table, std::string bytes,
+                        std::shared_ptr<CopyRound> round);
+  [[nodiscard]] Task<Result<void>> write_copy_in(std::string directory, std::shared_ptr<const CoordTable> table,
+                                                 std::string bytes);
+  Task<void> write_copies(const CoordTable& table, std::string bytes);
 
   Env env_;
   std::string path_;
   std::string copies_;
+  DeviceCopies* devices_;
   std::string mended_;
   size_t copied_ = 0;
   std::string copy_error_;
-  std::set<std::string> copying_;  // paths
+  std::set<std::string> copying_;  // directories
   bool loaded_ = false;
   bool found_ = false;
   bool writing_ = false;

@@ -331,6 +331,52 @@ TEST(EmbeddedCoordinatorBadInput, ADiskThatTakesNoCopyStopsNothing) {
   EXPECT_EQ(f.world.run(again->get("x"))->value, "2");  // never the old copy
 }
 
+// Of t0 and t2: t1 has none.
+struct InMemoryCopies final : public DeviceCopies {
+  Task<std::vector<Copy>> read(std::string directory) override {
+    std::vector<Copy> out;
+    if (bytes_in.contains(directory))
+      out.push_back({"device of " + directory, decode_coord_file(bytes_of(bytes_in[directory]))});
+    co_return out;
+  }
+  Task<Result<void>> write(std::string directory, std::shared_ptr<const CoordTable> table, std::string bytes) override {
+    if (directory.ends_with("t1")) co_return Error(Code::kNotFound, "no device");
+    if (fails) co_return Error(Code::kIo, "the device is gone");
+    EXPECT_EQ(encode_coord_file(*table), bytes);
+    bytes_in[directory] = std::move(bytes);
+    co_return Result<void>();
+  }
+  std::map<std::string, std::string> bytes_in;
+  bool fails = false;
+};
+
+TEST(EmbeddedCoordinatorBadInput, ALostStateDirectoryIsMendedFromTheDevices) {
+  WithCopies f;
+  InMemoryCopies devices;
+  auto open = [&] {
+    auto out = std::make_unique<EmbeddedCoordinator>(f.machine.env(), kPath, "/state/targets", &devices);
+    f.loaded = f.world.run(out->load());
+    return out;
+  };
+  auto first = open();
+  ASSERT_TRUE(f.world.run(first->put("x", "1", 0)).ok());
+  ASSERT_TRUE(f.world.run(first->put("x", "2", 1)).ok());
+  EXPECT_EQ(first->copies(), 3u) << first->copy_error();
+  EXPECT_EQ(devices.bytes_in.size(), 2u);
+  first.reset();
+  f.remove(kPath);
+  for (int i = 0; i < 3; ++i) f.remove(f.copy(i));
+  auto again = open();
+  ASSERT_TRUE(f.loaded.ok()) << f.loaded.error().text();
+  EXPECT_NE(again->mended().find("put back from device of /state/targets/t0"), std::string::npos) << again->mended();
+  EXPECT_EQ(f.world.run(again->get("x"))->value, "2");
+  // One that takes no copy stops nothing, and is told of.
+  devices.fails = true;
+  ASSERT_TRUE(f.world.run(again->put("x", "3", 2)).ok());
+  EXPECT_EQ(again->copies(), 1u);
+  EXPECT_NE(again->copy_error().find("the device is gone"), std::string::npos);
+}
+
 TEST(EmbeddedCoordinator, CloseEndsWhoeverWaits) {
   Fixture f;
   auto coordinator = f.open();
