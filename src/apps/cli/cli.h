@@ -82,8 +82,8 @@ int fail(const Error& error);
 [[nodiscard]] Result<nlohmann::json> command(const NodeFile& node, const std::string& path, const nlohmann::json& body,
                                              const std::function<std::string(const nlohmann::json& status)>& line);
 [[nodiscard]] std::string absolute_path(const std::string& path);  // without a slash at its end
-[[nodiscard]] std::string bytes_text(uint64_t bytes);     // "12.3 MiB"
-[[nodiscard]] std::string duration_text(double seconds);  // "3 min 5 s"
+[[nodiscard]] std::string bytes_text(uint64_t bytes);              // "12.3 MiB"
+[[nodiscard]] std::string duration_text(double seconds);           // "3 min 5 s"
 // One line on stderr that is written over; nothing where stderr is no terminal.
 class ProgressLine {
  public:
