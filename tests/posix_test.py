@@ -1043,6 +1043,66 @@ def long_names_deep_paths_and_loops(box):
     os.close(fd)
 
 
+class Handle:
+    """What name_to_handle_at(2) gives: it outlives all names and all mounts."""
+
+    def __init__(self, path):
+        self.bytes = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 8 + 128)
+        mount = ctypes.c_int()
+        if LIBC.name_to_handle_at(-100, path.encode(), self.bytes, ctypes.byref(mount), 0) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+
+    def open(self, mount, flags=os.O_RDONLY):
+        at = os.open(mount, os.O_RDONLY)
+        fd = LIBC.open_by_handle_at(at, self.bytes, flags)
+        error = ctypes.get_errno()
+        os.close(at)
+        if fd < 0:
+            raise OSError(error, os.strerror(error))
+        return fd
+
+
+def file_handles_outlive_names_and_mounts(box):
+    cluster, a, b = two_mounts(box)
+    os.makedirs(f"{a}/d/e")
+    put(f"{a}/d/e/f", b"found")
+    put(f"{a}/d/gone", b"")
+    handles = {name: Handle(f"{a}/{name}") for name in ("d", "d/e", "d/e/f", "d/gone", "")}
+    inodes = {name: os.stat(f"{a}/{name}").st_ino for name in handles}
+
+    def check_all(where, present):
+        for name in present:
+            fd = handles[name].open(where)
+            check(os.fstat(fd).st_ino == inodes[name], f"{name} by its handle, in {where}")
+            os.close(fd)
+        fd = handles["d/e/f"].open(where, os.O_RDWR)
+        check(os.read(fd, 10) == b"found", "its bytes")
+        os.close(fd)
+
+    check_all(a, handles)
+    check_all(b, handles)  # which has never looked any of them up
+    os.rename(f"{b}/d/e", f"{b}/moved")
+    os.unlink(f"{b}/d/gone")
+    present = [name for name in handles if name != "d/gone"]
+    for where in (a, b):
+        check_all(where, present)
+        fails(errno.ESTALE, handles["d/gone"].open, where)
+    cluster.umount(b)
+    cluster.remount()
+    check_all(a, present)
+    # From a directory that nobody looked up, its path is found by its parents.
+    fd = handles["d/e"].open(a)
+    check(os.readlink(f"/proc/self/fd/{fd}") == f"{a}/moved", os.readlink(f"/proc/self/fd/{fd}"))
+    put(f"/proc/self/fd/{fd}/new", b"")
+    os.close(fd)
+    check(os.path.exists(f"{a}/moved/new"), "a file made in it")
+    fails(errno.ESTALE, handles["d/gone"].open, a)
+    cluster.kill_mount()
+    cluster.kill_node()
+    cluster.up()
+    check_all(a, present)
+
+
 def names_and_attributes_that_a_kernel_keeps_are_never_stale(box):
     """The kernel of one mount answers by itself what it was told a moment ago; a change on the other ends that first."""
     _, *mounts = two_mounts(box)

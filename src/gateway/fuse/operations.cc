@@ -427,7 +427,18 @@ bool FuseSession::unsupported_xattr(std::string_view name) const {
 
 // --- Names ---
 
+// Of a file handle whose inode the kernel has forgotten (open_by_handle_at(2), NFS): the node itself, or a directory's
+// parent.
+Task<Result<Attributes>> FuseSession::lookup_handle(FileId node, bool parent) {
+  HR_CO_TRY(Attributes found, co_await files_.get_attributes(node));
+  if (!parent) co_return found;
+  if (found.type != FileType::kDirectory) co_return Error(Code::kNotDirectory, "only directories know their parent");
+  co_return co_await files_.get_attributes(found.parent);
+}
+
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLookup request) {
+  if (request.name == "." || request.name == "..")
+    co_return entry(header.node, request.name, co_await lookup_handle(header.node, request.name == ".."));
   if (int error = check_name(request.name)) co_return failed(error);
   // What is absent the kernel asks for each time.
   co_return entry(header.node, request.name, co_await files_.lookup(header.node, request.name));

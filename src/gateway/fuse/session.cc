@@ -23,7 +23,7 @@ constexpr uint64_t kWanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WR
                              FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR |
                              FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS |
                              FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | kFuseDirectIoAllowMmap | FUSE_HAS_EXPIRE_ONLY |
-                             FUSE_POSIX_ACL | FUSE_DONT_MASK | FUSE_SETXATTR_EXT;
+                             FUSE_POSIX_ACL | FUSE_DONT_MASK | FUSE_SETXATTR_EXT | FUSE_EXPORT_SUPPORT;
 // One of these.
 constexpr uint64_t kTrusting = FUSE_EXPLICIT_INVAL_DATA;
 constexpr uint64_t kComparing = FUSE_AUTO_INVAL_DATA;

@@ -187,6 +187,7 @@ class FuseSession {
   // Whoever sets an access ACL is not of the file's group, as far as the kernel says.
   Task<Result<bool>> clears_setgid(FuseHeader header, uint32_t setxattr_flags);
   [[nodiscard]] bool unsupported_xattr(std::string_view name) const;
+  Task<Result<Attributes>> lookup_handle(FileId node, bool parent);
   Task<Result<OpenFileRef>> file_for(HandleRef handle, bool append);
   Task<Result<void>> copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange& left);
   Task<int> seek_lock(uint64_t unique, FileId file, FileLock lock);

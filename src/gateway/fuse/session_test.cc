@@ -182,6 +182,24 @@ TEST_F(FuseSessionTest, BadInputMalformedRequestsGetAnErrorAndNothingElseSuffers
   play(survives_garbage);
 }
 
+Task<void> looks_up_handles(World& world) {
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+  const uint64_t file = co_await make_file(world, "f");
+  auto found = [&world](FileId at, std::string name) -> Task<std::pair<int, uint64_t>> {
+    PlayedKernel::Answer answer = co_await world.kernel.ask(FUSE_LOOKUP, at, std::move(name));
+    fuse_entry_out out{};
+    std::memcpy(&out, answer.bytes.data(), std::min(sizeof out, answer.bytes.size()));
+    co_return std::pair(answer.error, out.nodeid);
+  };
+  EXPECT_EQ(co_await found(FileId(file), "."), std::pair(0, file));
+  EXPECT_EQ(co_await found(FileId(file), ".."), std::pair(ENOTDIR, uint64_t{0}));
+  EXPECT_EQ(co_await found(kRootFile, ".."), std::pair(0, kRootFile.packed()));
+  EXPECT_EQ(co_await found(FileId(4711), "."), std::pair(ENOENT, uint64_t{0}));
+}
+TEST_F(FuseSessionTest, FindsWhatAFileHandleNames) {
+  play(looks_up_handles);
+}
+
 // user::rwx, user:9:rwx, group::r-x, mask::rwx, other::---
 constexpr std::array<uint16_t, 22> kAcl{2, 0,      1,      7,  0xffff, 0xffff, 2,      7,  9, 0,      4,
                                         5, 0xffff, 0xffff, 16, 7,      0xffff, 0xffff, 32, 0, 0xffff, 0xffff};
