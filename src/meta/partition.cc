@@ -147,10 +147,11 @@ Task<Result<void>> Partition::load_state() {
     for (const Key& locked_key : row.locks) locks_[locked_key] = transaction_of(key);
   }
   if (owns(kRootFile.slot())) {
-    // Until resolve_loop() has told what was decided.
+    // Until resolve_loop() has told what was decided. Where a prepared transaction has it, the rename that was decided
+    // before it had been told.
     from = KeyBuilder(first_slot(), Table::kDecision).take();
     HR_CO_TRY(auto decided, co_await store_->scan(from, prefix_end(from), 1));
-    if (!decided.empty()) locks_[rename_lock_key(first_slot())] = transaction_of(decided.front().first);
+    if (!decided.empty()) locks_.try_emplace(rename_lock_key(first_slot()), transaction_of(decided.front().first));
   }
   if (new_epoch_) co_return {};
 

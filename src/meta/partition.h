@@ -136,6 +136,10 @@ class Partition {
   [[nodiscard]] Task<void> wait_unlocked(Key key);
   void lock(const Key& key, const TransactionId& by) { locks_[key] = by; }
   void unlock(const TransactionId& by);
+  [[nodiscard]] bool locked_by(const Key& key, const TransactionId& by) const {
+    auto found = locks_.find(key);
+    return found != locks_.end() && found->second == by;
+  }
   [[nodiscard]] std::set<TransactionId> prepared_transactions() const {
     std::set<TransactionId> out;
     for (const auto& [key, by] : locks_) out.insert(by);

@@ -256,9 +256,10 @@ Task<void> resolve_loop(Partition& partition) {
       Result<std::vector<std::pair<Key, RowValue>>> decisions =
           co_await partition.store().scan(from, prefix_end(from), kManyTransactions);
       if (!decisions.ok()) co_return;
-      RenameHoldRef hold;  // recovery took it already
-      if (!decisions->empty() && partition.owns(kRootFile.slot()))
-        hold = std::make_shared<RenameHold>(partition, transaction_of(decisions->front().first));
+      RenameHoldRef hold;  // recovery took it already, unless somebody has it who came after
+      const TransactionId oldest = decisions->empty() ? TransactionId() : transaction_of(decisions->front().first);
+      if (partition.locked_by(rename_lock_key(partition.first_slot()), oldest))
+        hold = std::make_shared<RenameHold>(partition, oldest);
       for (auto& [key, value] : *decisions) {
         Result<DecisionRow> row = decode_durable<DecisionRow>(value);
         if (!row.ok()) continue;

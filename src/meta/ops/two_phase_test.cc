@@ -177,7 +177,7 @@ TEST_P(ToldAgain, ANewLeadersRenamesOfDirectoriesWaitUntilAllDecisionsWereHeard)
 INSTANTIATE_TEST_SUITE_P(EitherFirst, ToldAgain, testing::Bool());
 
 // Seed 9313 of the simulator: it ran again for ever, without a pause.
-TEST(TwoPhase, WhatHoldsTheRenameLockIsFinishedThoughANewLeaderHoldsItForADecisionToo) {
+TEST(TwoPhase, WhatHoldsTheRenameLockIsFinishedUnderANewLeaderThatHasDecisionsToTell) {
   Coordinator2 p(4);
   p.deaf = true;
   (void)p.make_directory(true);  // decided, and not heard of
@@ -199,11 +199,30 @@ TEST(TwoPhase, WhatHoldsTheRenameLockIsFinishedThoughANewLeaderHoldsItForADecisi
   p.world.run_for(seconds(2));
   ASSERT_TRUE(finished.has_value());
   EXPECT_TRUE(finished->ok());
-  // Renames of directories wait for the decision all the same.
-  EXPECT_TRUE(p.partition->locked(rename_lock_key(p.partition->first_slot())));
-  p.deaf = false;
-  p.world.run_for(seconds(5));
+  // What is left to tell changes no parent: it could not have been decided while they held the lock.
   EXPECT_FALSE(p.partition->locked(rename_lock_key(p.partition->first_slot())));
+}
+
+// Seed 125 of the simulator: nobody asked any more what had been decided, and the lock was not held.
+TEST(TwoPhase, APreparedTransactionKeepsTheRenameLockUnderANewLeaderThatHasDecisionsToTell) {
+  Coordinator2 p(5);
+  p.deaf = true;
+  (void)p.make_directory(true);
+  const TransactionId theirs{PartitionId(1), PartitionEpoch(1), 77};
+  Step step;
+  step.kind = StepKind::kLockRename;
+  step.slot = Slot(0);
+  OnePartition::must(p.world.run(prepare(*p.partition, Prepare{theirs, {step}})));
+  const Key lock = rename_lock_key(p.partition->first_slot());
+  p.fail_over();
+  EXPECT_TRUE(p.partition->locked_by(lock, theirs));
+  p.deaf = false;
+  p.partition->scope().spawn(resolve_loop(*p.partition));
+  p.world.run_for(seconds(1));
+  EXPECT_TRUE(p.partition->locked_by(lock, theirs)) << "though all have heard of what was decided here";
+  p.world.run_for(seconds(5));  // whoever coordinated it knows nothing of it
+  EXPECT_FALSE(p.partition->locked(lock));
+  EXPECT_TRUE(p.partition->prepared_transactions().empty());
 }
 
 TEST(TwoPhase, ADecisionIsForgottenWhenAllHaveHeard) {
