@@ -177,12 +177,14 @@ Task<Result<ChangeNamesReply>> ChangeLog::send(ClientSessionRef session, ChangeN
   co_await session->free_tickets.acquire();
   Sequence sequence(session);
   request.ticket = sequence.ticket();
+  PartitionEpoch leader = session->epoch;
   for (int stale = 0;;) {
     Result<ChangeNamesReply> reply = co_await sessions_.call(session->partition, request);
     if (reply.ok() || session->lost || scope_.token().cancelled()) co_return reply;
     if (reply.code() == Code::kStale) {
       // A new leader knows of no grant before it was claimed.
       bool alive = co_await sessions_.reopen(session);
+      if (std::exchange(leader, session->epoch) != leader) stale = 0;  // refused by one leader after the other
       if (!alive || ++stale > kMaxStale) co_return reply;
     } else if (reply.error().retry() == Retry::kFinal) {
       co_return reply;

@@ -358,6 +358,7 @@ void WriteBack::committed(const Job&, Part& part) {
   file.committed_size = size_after(part);
   account(file, [&] { file.dirty.finished(part.flush); });
   file.failures = 0;
+  file.stales = 0;
   files_.bump_data(file);
   files_.changed(file);
   if (part.extents.empty()) {  // staged: the partition knows where
@@ -366,6 +367,13 @@ void WriteBack::committed(const Job&, Part& part) {
     for (const Extent& extent : part.extents)
       if (!mutant("stale_extent_cache")) file.extents.replace(extent);
   }
+}
+
+// Each new leader refuses what was under way to the last one, so often as they change.
+bool WriteBack::refused_too_often(FileState& file) {
+  const PartitionEpoch leader = file.session == nullptr ? PartitionEpoch() : file.session->epoch;
+  if (std::exchange(file.stale_under, leader) != leader) file.stales = 0;
+  return ++file.stales > kMaxStale;
 }
 
 void WriteBack::failed(Part& part, Error error) {
@@ -379,8 +387,8 @@ void WriteBack::failed(Part& part, Error error) {
     drop(part.file, std::move(lost));
     return;
   }
-  if (error.code() == Code::kReadOnly || (error.code() == Code::kStale && ++file.failures > kMaxStale)) {
-    const bool stale = error.code() == Code::kStale;
+  const bool stale = error.code() == Code::kStale;
+  if (error.code() == Code::kReadOnly || (stale && refused_too_often(file))) {
     drop(part.file, std::move(error).within("unsynced data was lost"));
     if (stale) {
       files_.disown(file);
@@ -392,7 +400,7 @@ void WriteBack::failed(Part& part, Error error) {
   ++file.put_backs;
   if (mutant("failed_not_put_back")) file.dirty.finished(part.flush);
   file.dirty.put_back(part.flush);
-  if (error.code() != Code::kStale) {
+  if (!stale) {
     ++file.failures;
     file.retry_at = env_.clock.now() + milliseconds(100) * (int64_t{1} << std::min<uint32_t>(file.failures, 6));
   }
