@@ -66,6 +66,9 @@ class NullFileSystem final : public FileSystem {
   Task<Result<uint64_t>> write(OpenFileRef, uint64_t, Buffer data) override { co_return data.size(); }
   Task<Result<void>> sync(FileId) override { co_return Result<void>(); }
   Task<Result<void>> punch(OpenFileRef, uint64_t, uint64_t) override { co_return Result<void>(); }
+  Task<Result<uint64_t>> copy(OpenFileRef, uint64_t, OpenFileRef, uint64_t, uint64_t length) override {
+    co_return length;
+  }
   Task<Result<void>> grow(OpenFileRef, uint64_t) override { co_return Result<void>(); }
   Task<Result<uint64_t>> seek(OpenFileRef, uint64_t offset, bool hole) override {
     if (offset >= kSize) co_return Error(Code::kNotFound, "");

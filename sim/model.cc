@@ -54,7 +54,7 @@ uint64_t Contents::cells() const {
   for (const DataOperation& op : operations_) {
     if (op.kind == DataOperation::kTruncate)
       bytes = op.from * cell_bytes;
-    else if (op.kind == DataOperation::kWrite)
+    else if (op.kind != DataOperation::kPunch)
       bytes = std::max(bytes, op.to * cell_bytes);
   }
   return bytes / cell_bytes;
@@ -86,6 +86,17 @@ void step(const DataOperation& op, bool sure, uint64_t cell_bytes, Contents::Vie
       view.most = sure ? end : std::max(view.most, end);
       break;
     }
+    case DataOperation::kCopy: {
+      for (uint64_t cell = op.from; cell < op.to; ++cell) {
+        const std::vector<Stamp>& stamps = op.cells[cell - op.from];
+        set(cell, cell + 1, stamps.front());
+        for (Stamp stamp : stamps) add_stamp(view.cells[cell], stamp);
+      }
+      uint64_t end = op.to * cell_bytes;
+      if (sure) view.least = std::max(view.least, end);
+      view.most = std::max(view.most, end);
+      break;
+    }
     case DataOperation::kPunch:
       set(op.from, std::min<uint64_t>(op.to, std::max<uint64_t>(view.cells.size(), op.from)), 0);
       break;
@@ -102,6 +113,12 @@ Contents::View Contents::view(uint64_t began, const Lenient& lenient) const {
     step(op, seen && sure, cell_bytes, view);
   }
   return view;
+}
+
+std::vector<std::vector<Stamp>> Contents::possible(uint64_t from, uint64_t to) const {
+  View all = view(~uint64_t{0}, [](const DataOperation&) { return true; });
+  if (all.least < to * cell_bytes || all.cells.size() < to) return {};
+  return {all.cells.begin() + static_cast<int64_t>(from), all.cells.begin() + static_cast<int64_t>(to)};
 }
 
 void Contents::fold() {
@@ -192,6 +209,9 @@ std::string Contents::check_end(const std::vector<Buffer>& whole) const {
   for (const DataOperation& op : operations_) {
     if (op.kind == DataOperation::kTruncate && op.from * cell_bytes == size) return "";
     if (op.kind == DataOperation::kPunch && op.to * cell_bytes >= size) return "";
+    if (op.kind == DataOperation::kCopy && op.to * cell_bytes == size &&
+        std::ranges::find(op.cells.back(), Stamp{0}) != op.cells.back().end())
+      return "";
   }
   return fmt::format("it has {} bytes and ends with zeros that nobody made", size);
 }

@@ -36,7 +36,7 @@ using Stamp = uint64_t;  // 0: zeros
 void fill_bytes(Stamp stamp, uint64_t offset, ByteSpan into);
 
 struct DataOperation {
-  enum Kind : uint8_t { kWrite, kTruncate, kPunch } kind = kWrite;
+  enum Kind : uint8_t { kWrite, kTruncate, kPunch, kCopy } kind = kWrite;
   enum State : uint8_t { kVolatile, kCertain, kLossy } state = kVolatile;
   int client = 0;
   uint64_t from = 0;  // cells; kTruncate: the new length
@@ -45,6 +45,7 @@ struct DataOperation {
   uint64_t begun = 0;  // Model::tick()
   uint64_t done = 0;   // 0: not answered
   Nanos begun_at{};
+  std::vector<std::vector<Stamp>> cells;  // kCopy: what each of them may be
 };
 
 class Contents {
@@ -60,6 +61,9 @@ class Contents {
   using Lenient = std::function<bool(const DataOperation&)>;
   [[nodiscard]] View view(uint64_t began, const Lenient& lenient) const;
   // Empty: fine. Otherwise what is wrong. `length` was asked for at `offset`.
+  // What cells [from, to) may hold from now on, unless somebody writes to them; nothing where they may not all be
+  // there.
+  [[nodiscard]] std::vector<std::vector<Stamp>> possible(uint64_t from, uint64_t to) const;
   [[nodiscard]] std::string check(const View& view, uint64_t offset, uint64_t length,
                                   const std::vector<Buffer>& got) const;
   // Of a whole read at a quiet moment: a file ends with bytes that somebody wrote, whatever was lost of what came

@@ -34,6 +34,7 @@ inline constexpr Mutant kMutants[] = {
     {"split_off_by_one", "the tail of a split extent begins one byte early"},
     {"truncate_keeps_extents", "a truncation leaves the extents behind the end"},
     {"repoint_newer_bytes", "the packer moves pieces that were overwritten since"},
+    {"copy_uncharged", "a copy by reference does not count as one"},
     {"dead_with_a_referrer", "a segment dies with its last but one referrer"},
     {"drop_staged_early", "staged bytes go with the first piece that leaves them"},
     {"reap_despite_cut", "a dead segment goes although a cut in the making holds it"},

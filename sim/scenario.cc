@@ -736,6 +736,7 @@ const std::vector<std::string>& required_counts() {
       "op.sync_all",
       "op.truncate",
       "op.punch",
+      "op.copy",
       "op.read",
       "op.unlink_open",
       "op.lookup",

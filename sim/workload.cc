@@ -125,7 +125,8 @@ Task<void> Workload::one(int client, Client& fs) {
   if (dice < 20) co_return co_await create(client, fs);
   if (dice < 34) co_return co_await write_some(client, fs);
   if (dice < 37) co_return co_await truncate(client, fs);
-  if (dice < 39) co_return co_await punch(client, fs);
+  if (dice < 38) co_return co_await punch(client, fs);
+  if (dice < 39) co_return co_await copy(client, fs);
   if (dice < 43) co_return co_await sync_some(client, fs);
   if (dice < 44) co_return co_await sync_all(client, fs);
   if (directory_write_grants && dice < 48) co_return co_await burst(client, fs);
@@ -838,6 +839,71 @@ Task<void> Workload::punch(int client, Client& fs) {
     }
   }
   (void)co_await fs.close(*open);
+}
+
+// A range of one file into the same place of another, whose cells are as large. Nobody writes to either meanwhile.
+Task<void> Workload::copy(int client, Client& fs) {
+  InodeRef to = co_await pick_met_file(client, fs);
+  if (!to || to->writing || to->poisoned) co_return;
+  const uint64_t cell_bytes = to->contents.cell_bytes;
+  InodeRef from;
+  for (int i = 0; i < 8 && !from; ++i) {
+    InodeRef other = co_await pick_met_file(client, fs);
+    if (other && other != to && !other->writing && !other->poisoned && other->contents.cell_bytes == cell_bytes &&
+        other->contents.cells() > 0)
+      from = other;
+  }
+  if (!from || to->writing || to->poisoned) co_return;
+  Pin pin_from(from);
+  Pin pin_to(to);
+  Writing writing_from(from);
+  Writing writing_to(to);
+  OpenMode mode;
+  mode.write = true;
+  Result<OpenFileRef> source = co_await fs.open(from->id, {});
+  Result<OpenFileRef> target = co_await fs.open(to->id, mode);
+  for (const Result<OpenFileRef>& open : {source, target})
+    if (!open.ok() && !operating_error("open", open.code()) && from->unsure == 0 && to->unsure == 0)
+      model_.violation(fmt::format("open {} or {}: {}", from->name(), to->name(), message_of(open)));
+  DataOperation op;
+  op.kind = DataOperation::kCopy;
+  op.client = client;
+  op.from = below(from->contents.cells());
+  op.to = op.from + 1 + below(from->contents.cells() - op.from);
+  op.cells = from->contents.possible(op.from, op.to);
+  if (source.ok() && target.ok() && !op.cells.empty()) {
+    Resizing resizing(to);
+    op.begun = model_.tick();
+    op.begun_at = world_.now();
+    DataOperation& kept = to->contents.add(std::move(op));
+    std::string what =
+        model_.told() ? fmt::format("client {}: copy {} ({:x}) to {} ({:x}) cells {} to {} of {}", client, from->name(),
+                                    from->id.packed(), to->name(), to->id.packed(), kept.from, kept.to, cell_bytes)
+                      : "";
+    model_.tell("begin " + what);
+    const uint64_t size = (kept.to - kept.from) * cell_bytes;
+    Result<uint64_t> copied = co_await fs.copy(*source, kept.from * cell_bytes, *target, kept.from * cell_bytes, size);
+    if (model_.told()) model_.tell(what + ": " + message_of(copied));
+    kept.done = model_.tick();
+    if (copied.ok() && *copied == size) {
+      ++counts["op.copy"];
+      resizing.answered = true;
+      kept.state = DataOperation::kCertain;
+    } else if (copied.code() == Code::kNotSupported) {
+      // Surely nothing happened: as a hole of no bytes.
+      resizing.answered = true;
+      kept.kind = DataOperation::kPunch;
+      kept.to = kept.from;
+      kept.state = DataOperation::kCertain;
+    } else {
+      kept.state = DataOperation::kLossy;
+      if (copied.ok() || (!operating_error("copy", copied.code()) && from->unsure == 0 && to->unsure == 0))
+        model_.violation(fmt::format("copy {} to {}: {}", from->name(), to->name(),
+                                     copied.ok() ? std::to_string(*copied) + " bytes" : copied.error().text()));
+    }
+  }
+  if (source.ok()) (void)co_await fs.close(*source);
+  if (target.ok()) (void)co_await fs.close(*target);
 }
 
 Task<void> Workload::read(int client, Client& fs, InodeRef inode, OpenFileRef open, bool whole) {

@@ -78,6 +78,7 @@ class Workload {
   Task<void> write_some(int client, Client& fs);
   Task<void> truncate(int client, Client& fs);
   Task<void> punch(int client, Client& fs);
+  Task<void> copy(int client, Client& fs);
   Task<void> sync(int client, Client& fs, InodeRef inode);
   Task<void> sync_some(int client, Client& fs);
   Task<void> sync_directory(int client, Client& fs);

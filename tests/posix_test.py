@@ -180,6 +180,49 @@ def holes_are_found_made_and_copied(box):
     check(get(f"{a}/copy") == bytes(want), "and stays")
 
 
+def copies_share_their_bytes(box):
+    cluster, a, b = two_mounts(box)
+    data = os.urandom(40 << 20)
+    put(f"{a}/f", data)
+    shell(["sync", f"{a}/f"])
+
+    def hot():
+        return cluster.status()["hot_bytes"]
+
+    before = hot()
+    for i in range(5):
+        shell(["cp", "--reflink=auto", f"{b if i % 2 else a}/f", f"{b if i % 2 else a}/copy{i}"])
+    shell(["sync", "-f", a])
+    for i in range(5):
+        check(get(f"{a}/copy{i}") == data, f"copy {i}")
+    check(hot() - before < len(data), f"five copies of {len(data)} bytes take {hot() - before} more")
+    # Each goes its own way.
+    with open(f"{a}/copy1", "r+b") as f:
+        f.seek(1 << 20)
+        f.write(b"changed")
+    os.truncate(f"{b}/copy2", 5 << 20)
+    os.unlink(f"{a}/f")
+    os.unlink(f"{b}/copy0")
+    changed = data[:1 << 20] + b"changed" + data[(1 << 20) + 7:]
+
+    def check_all(when):
+        for name, want in (("copy1", changed), ("copy2", data[:5 << 20]), ("copy3", data), ("copy4", data)):
+            for where in (a, b):
+                check(get(f"{where}/{name}") == want, f"{when}: {name} in {where}")
+
+    check_all("after changes")
+    cluster.push()
+    cluster.umount(b)
+    cluster.spin_down()
+    cluster.wipe()
+    cluster.rehydrate()
+    cluster.mount(b)
+    check_all("after it came back from the bucket")
+    for i in range(1, 5):
+        os.unlink(f"{a}/copy{i}")
+    wait_until(lambda: cluster.status()["hot_bytes"] < 5 << 20, 90, "the bytes go with the last of them")
+
+
 def a_file_without_a_name_gets_one_or_goes(box):
     cluster, a, b = two_mounts(box)
     os.mkdir(f"{a}/d")

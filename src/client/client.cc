@@ -319,6 +319,13 @@ Task<Result<void>> Client::punch(OpenFileRef file, uint64_t offset, uint64_t len
   return of_open_file(data_.punch(handle->file, offset, length));
 }
 
+Task<Result<uint64_t>> Client::copy(OpenFileRef from, uint64_t from_offset, OpenFileRef to, uint64_t to_offset,
+                                    uint64_t length) {
+  HR_CO_TRY(writable());
+  co_return co_await of_open_file(
+      data_.copy(handle_of(from)->file, from_offset, handle_of(to)->file, to_offset, length));
+}
+
 Task<Result<void>> Client::grow(OpenFileRef file, uint64_t size) {
   HR_CO_TRY(writable());
   co_return co_await of_open_file(data_.grow(handle_of(file)->file, size));

@@ -279,6 +279,56 @@ TEST(Client, PunchedRangesAreZeros) {
   EXPECT_EQ(s.read(f, 0, 200'000), data.substr(0, 10'000) + std::string(20'000, '\0') + data.substr(30'000));
 }
 
+TEST(Client, CopiesByReferenceWhatWasWrittenHereAndElsewhere) {
+  Steps s(52, 2);
+  auto f = s.create("a");
+  const std::string data = pattern(300'000, 1);
+  ASSERT_TRUE(s.write(f, 0, data).ok());  // dirty here
+  auto there = s.open(f->id(), 1, {.write = true});
+  auto g = s.create("b", 1);
+  ASSERT_TRUE(s.write(g, 0, pattern(50'000, 2), 1).ok());
+  const size_t segments = [&] {
+    EXPECT_TRUE(s.world.run(s.client(0).sync_all()).ok());
+    EXPECT_TRUE(s.world.run(s.client(1).sync_all()).ok());
+    return s.disk.segments.size();
+  }();
+  ASSERT_TRUE(s.write(f, 100, "new").ok());
+  Result<uint64_t> copied = s.world.run(s.client(1).copy(there, 50, g, 20'000, 1'000'000));
+  ASSERT_TRUE(copied.ok()) << copied.error().text();
+  EXPECT_EQ(*copied, 299'950u);
+  std::string want = pattern(50'000, 2).substr(0, 20'000) + data.substr(50);
+  want.replace(20'050, 3, "new");
+  EXPECT_EQ(s.read(g, 0, 1'000'000, 1), want);
+  EXPECT_EQ(s.stat(g->id(), 1).size, want.size());
+  auto here = s.open(g->id(), 0, {});
+  EXPECT_EQ(s.read(here, 0, 1'000'000, 0), want);
+  EXPECT_LE(s.disk.segments.size(), segments + 1) << "only the last write made one";
+  ASSERT_TRUE(s.write(g, 30'000, "after", 1).ok());
+  want.replace(30'000, 5, "after");
+  EXPECT_EQ(s.read(here, 0, 1'000'000, 0), want);
+  EXPECT_EQ(s.read(f, 10'050, 5), data.substr(10'050, 5)) << "the source keeps its own";
+}
+
+// As while one leader follows another: commits fail for many reasons, a refusal among them.
+TEST(Client, ARefusalAfterOtherFailuresLosesNothing) {
+  Steps s(53, 2);
+  auto f = s.create("a");
+  const std::string data = pattern(300'000, 1);
+  s.faults.fail_commits = 5;
+  s.faults.refuse_commits = 2;
+  ASSERT_TRUE(s.write(f, 0, data).ok());
+  ASSERT_TRUE(s.world.run_until([&] { return s.faults.refuse_commits == 0; }, seconds(60)));
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  auto there = s.open(f->id(), 1, {});
+  EXPECT_TRUE(s.read(there, 0, 1'000'000, 1) == data);
+  // One leader that refuses over and over is believed.
+  s.faults.refuse_commits = 100;
+  ASSERT_TRUE(s.write(f, 0, pattern(300'000, 2)).ok());
+  EXPECT_EQ(s.world.run(s.client().sync(f->id())).code(), Code::kStale);
+  s.faults.refuse_commits = 0;
+  EXPECT_TRUE(s.read(f, 0, 1'000'000) == data);
+}
+
 TEST(Client, AnExplicitTimeIsNotUndoneByTheLaterFlush) {
   Steps s(13);
   auto f = s.create("a");

@@ -145,6 +145,35 @@ Task<Result<void>> DataPath::punch(FileRef file, uint64_t offset, uint64_t lengt
   co_return Result<void>();
 }
 
+Task<Result<uint64_t>> DataPath::copy(FileRef from, uint64_t from_offset, FileRef to, uint64_t to_offset,
+                                      uint64_t length) {
+  if (length == 0) co_return uint64_t{0};
+  HR_CO_TRY(ClientSessionRef source, co_await sessions_.of(from->id.slot()));
+  HR_CO_TRY(ClientSessionRef target, co_await sessions_.of(to->id.slot()));
+  if (source->partition != target->partition)
+    co_return Error(Code::kNotSupported, "the two files are of different partitions");
+  while (to->resizing) co_await ListWait(to->resized);
+  Resizing resizing(to);
+  if (from != to) HR_CO_TRY(co_await flush(from));
+  HR_CO_TRY(co_await flush(to));
+  CopyRange request;
+  request.source = from->id;
+  request.source_offset = from_offset;
+  request.file = to->id;
+  request.offset = to_offset;
+  request.length = length;
+  files_.changed(*to);
+  files_.bump_data(*to);
+  Result<CopyRangeReply> reply = co_await sessions_.mutate(to->id.slot(), std::move(request));
+  to->attributes.reset();
+  to->size_known = false;
+  to->extents.forget(std::min(to_offset, to->committed_size), ~uint64_t{0});
+  files_.changed(*to);
+  files_.bump_data(*to);
+  if (!reply.ok()) co_return std::move(reply).error();
+  co_return reply->copied;
+}
+
 Task<Result<void>> DataPath::grow(FileRef file, uint64_t size) {
   if (files_.readable(*file) && file->size_known && file->size >= size) co_return Result<void>();
   SetAttributes request;

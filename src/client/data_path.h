@@ -68,6 +68,8 @@ class DataPath {
   // SetAttributes with kSetSize.
   [[nodiscard]] Task<Result<Attributes>> resize(FileRef file, SetAttributes request);
   [[nodiscard]] Task<Result<void>> punch(FileRef file, uint64_t offset, uint64_t length);
+  [[nodiscard]] Task<Result<uint64_t>> copy(FileRef from, uint64_t from_offset, FileRef to, uint64_t to_offset,
+                                            uint64_t length);
   [[nodiscard]] Task<Result<void>> grow(FileRef file, uint64_t size);
   [[nodiscard]] Task<Result<uint64_t>> seek(FileRef file, uint64_t offset, bool hole);
 

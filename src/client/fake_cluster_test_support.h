@@ -91,8 +91,9 @@ class FakeNode final : public Process {
     bool closing = false;
     bool forget_sessions = false;  // a new process knows no session
     uint64_t fail_fragment_writes = 0;
-    uint64_t fail_commits = 0;  // kUnavailable
-    bool hold_changes = false;  // ChangeNames is not answered
+    uint64_t fail_commits = 0;
+    uint64_t refuse_commits = 0;  // kStale of each file, after those
+    bool hold_changes = false;    // ChangeNames is not answered
     uint64_t lose_fragment_index = 255;
   };
 
@@ -140,6 +141,7 @@ class FakeNode final : public Process {
     mutation<Commit>(&FakeNode::commit);
     mutation<Stage>(&FakeNode::stage);
     mutation<Punch>(&FakeNode::punch);
+    mutation<CopyRange>(&FakeNode::copy_range);
   }
 
   Task<void> run() override {
@@ -866,6 +868,10 @@ class FakeNode final : public Process {
       --faults_.fail_commits;
       co_return Error(Code::kInvalid, "injected");
     }
+    if (faults_.refuse_commits > 0) {
+      --faults_.refuse_commits;
+      co_return CommitReply{.codes = std::vector<uint16_t>(r.files.size(), static_cast<uint16_t>(Code::kStale))};
+    }
     ++counts.commits;
     const SessionId session = r.ticket.session;
     std::set<SegmentId> named;
@@ -943,6 +949,24 @@ class FakeNode final : public Process {
     if (r.offset < end) i->extents.replace({.offset = r.offset, .length = end - r.offset});
     touched(*i, true);
     co_return Empty{};
+  }
+  Task<Result<CopyRangeReply>> copy_range(CopyRange r) {
+    co_await clear(r.source, r.ticket.session, GrantKind::kRead);
+    co_await clear(r.file, r.ticket.session, GrantKind::kWrite);
+    FakeInode* from = inode(r.source);
+    FakeInode* to = inode(r.file);
+    if (from == nullptr || to == nullptr) co_return none();
+    const uint64_t end = std::min(from->attributes.size, r.source_offset + r.length);
+    if (end <= r.source_offset) co_return CopyRangeReply{};
+    auto cover = from->extents.cover(r.source_offset, end);
+    HR_ASSERT(cover.has_value());
+    for (Extent extent : *cover) {
+      extent.offset = extent.offset - r.source_offset + r.offset;
+      to->extents.replace(extent);
+    }
+    to->attributes.size = std::max(to->attributes.size, r.offset + (end - r.source_offset));
+    touched(*to, true);
+    co_return CopyRangeReply{end - r.source_offset};
   }
   Task<Result<GetExtentsReply>> get_extents(GetExtents r, CallInfo info) {
     ++counts.extents;

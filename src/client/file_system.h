@@ -124,6 +124,11 @@ class FileSystem {
   // reported once here.
   [[nodiscard]] virtual Task<Result<void>> sync(FileId file) = 0;
   [[nodiscard]] virtual Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) = 0;
+  // [from_offset, from_offset + length) of `from` into `to` at to_offset by reference: no bytes are read or written.
+  // The bytes that were copied, fewer where `from` ends or much would change at once; durable on return. kNotSupported:
+  // not between these two (read and write then).
+  [[nodiscard]] virtual Task<Result<uint64_t>> copy(OpenFileRef from, uint64_t from_offset, OpenFileRef to,
+                                                    uint64_t to_offset, uint64_t length) = 0;
   // The file is at least so long afterwards, whoever else grows it meanwhile.
   [[nodiscard]] virtual Task<Result<void>> grow(OpenFileRef file, uint64_t size) = 0;
   // Where data (or, with `hole`, a hole) begins at or behind offset; the end of the file counts as a hole. kNotFound:

@@ -47,10 +47,10 @@ PartitionService::PartitionService(Handlers& handlers, Identity& identity) : ide
   all.operator()<SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Lookup, GetAttributes,
                  SetAttributes, Make, Unlink, Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr,
                  OpenKept, Forget, Lock, FindLock, ChangeNames, NoteAccess, ReserveFiles, Reserve, Commit, Stage,
-                 GetExtents, Locate, Punch, Statistics, Prepare, Finish, Decision, ParentOf, Uploadable, Uploaded,
-                 Droppable, Drop, SegmentsOf, PlaceAgain, PlacedAgain, SetPin, Pins, SparseObjects, KnownObjects,
-                 DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims, TakeCut, ReadCheckpoint,
-                 CutLocations, ReleaseCut, CheckpointNow, Close, PartitionStatus>();
+                 GetExtents, Locate, Punch, CopyRange, Statistics, Prepare, Finish, Decision, ParentOf, Uploadable,
+                 Uploaded, Droppable, Drop, SegmentsOf, PlaceAgain, PlacedAgain, SetPin, Pins, SparseObjects,
+                 KnownObjects, DeadObjects, ForgetObjects, Packable, Packed, FragmentsOn, Placed, Claims, TakeCut,
+                 ReadCheckpoint, CutLocations, ReleaseCut, CheckpointNow, Close, PartitionStatus>();
 }
 
 }  // namespace headrace

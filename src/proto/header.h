@@ -65,6 +65,7 @@ enum class MessageType : uint16_t {
   kLocate = 74,
   kPunch = 75,
   kStatistics = 76,
+  kCopyRange = 77,
   // partition to client
   kRecall = 90,
   kClosing = 91,

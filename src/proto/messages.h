@@ -26,7 +26,7 @@ using AllMessages = MessageList<
     SessionOpen, SessionRenew, SessionClose, GrantAcquire, GrantRelease, Recall, Closing, Lookup, GetAttributes,
     SetAttributes, Make, Unlink, Rename, Link, ReadDirectory, GetXattr, SetXattr, ListXattr, RemoveXattr, OpenKept,
     Forget, ChangeNames, NoteAccess, ReserveFiles, Lock, FindLock, Reserve, Commit, Stage, GetExtents, Locate, Punch,
-    Statistics, GetMap, Report, ColdRead,
+    CopyRange, Statistics, GetMap, Report, ColdRead,
     // transaction.h
     Prepare, Finish, Decision, ParentOf,
     // work.h

@@ -604,6 +604,26 @@ struct Punch {  // a hole in [offset, offset+length), size unchanged. (Truncatio
   uint64_t length = 0;
   void fields(this auto& self, auto& v) { v(self.ticket, self.file, self.offset, self.length); }
 };
+struct CopyRangeReply {
+  uint64_t copied = 0;  // bytes: fewer than asked for where the source ends, or the rest would not fit one change
+  void fields(this auto& self, auto& v) { v(self.copied); }
+};
+// By reference: what [source_offset, source_offset + copied) of `source` names, [offset, offset + copied) of `file`
+// names too, as of one moment. Of one file the ranges do not overlap. kNotSupported: the files are of different
+// partitions, or so many small pieces had to be copied that the client does better.
+struct CopyRange {
+  static constexpr MessageType kType = MessageType::kCopyRange;
+  using Reply = CopyRangeReply;
+  Ticket ticket;
+  FileId source;
+  uint64_t source_offset = 0;
+  FileId file;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  void fields(this auto& self, auto& v) {
+    v(self.ticket, self.source, self.source_offset, self.file, self.offset, self.length);
+  }
+};
 struct StatisticsReply {  // of this partition; the client adds them up
   uint64_t files = 0;
   uint64_t bytes = 0;

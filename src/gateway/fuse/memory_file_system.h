@@ -40,6 +40,9 @@ class MemoryFileSystem final : public FileSystem {
   Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) override;
   Task<Result<void>> sync(FileId file) override;
   Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) override;
+  Task<Result<uint64_t>> copy(OpenFileRef, uint64_t, OpenFileRef, uint64_t, uint64_t) override {
+    co_return Error(Code::kNotSupported, "no bytes are shared here");
+  }
   Task<Result<void>> grow(OpenFileRef file, uint64_t size) override;
   Task<Result<uint64_t>> seek(OpenFileRef file, uint64_t offset, bool hole) override;
   Task<Result<void>> close(OpenFileRef file) override;

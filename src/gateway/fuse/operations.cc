@@ -31,6 +31,7 @@ constexpr size_t kMaxReadPieces = 512;
 constexpr uint32_t kMaxEntries = 1024;  // asked for at once
 constexpr uint64_t kSectorSize = 512;   // of st_blocks
 constexpr uint64_t kCopyPiece = kFuseMaxWrite;
+constexpr uint64_t kCopyByReference = 128 * kKiB;
 constexpr uint64_t kMaxCopy = 64 * kMiB;            // of one request: then its caller asks again
 constexpr Nanos kLockPatience = milliseconds(500);  // between looks whether the caller was interrupted
 constexpr int kPutAside = -1;                       // no errno: it is sought again later
@@ -825,8 +826,19 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCopyRange request) {
   co_return answer;
 }
 
-// The next piece of data, or of a hole; `left` is what remains.
+// The next piece of data, or of a hole; `left` is what remains. Small ones are read and written: that waits for nothing
+// and is packed.
 Task<Result<void>> FuseSession::copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange& left) {
+  if (left.length >= kCopyByReference) {
+    Result<uint64_t> copied = co_await files_.copy(from, left.from_offset, to, left.to_offset, left.length);
+    if (copied.ok() && *copied > 0) {
+      left.from_offset += *copied;
+      left.to_offset += *copied;
+      left.length -= *copied;
+      co_return Result<void>();
+    }
+    if (!copied.ok() && copied.code() != Code::kNotSupported) co_return std::move(copied).error();
+  }
   Result<uint64_t> data = co_await files_.seek(from, left.from_offset, false);
   if (!data.ok() && data.code() != Code::kNotFound) co_return std::move(data).error();
   const uint64_t end = left.from_offset + left.length;

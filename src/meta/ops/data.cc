@@ -19,6 +19,8 @@ constexpr size_t kMaxCommitPieces = 16 * 1024;
 constexpr size_t kMaxCommitSegments = 256;
 constexpr uint64_t kMaxHoles = 256 * kMiB;  // of one commit: each 16 MiB of them is a read
 constexpr size_t kMaxStagePieces = 256;
+constexpr uint64_t kMaxCopy = 64 * kMiB;
+constexpr size_t kMaxCopyPieces = 128;
 constexpr uint64_t kMaxExtentsWindow = kGiB;
 constexpr uint64_t kMaxStagedInReply = 16 * kMiB;
 constexpr size_t kXattrsPerStep = 200;
@@ -366,6 +368,72 @@ struct PunchOp {
   }
 };
 
+struct CopyRangeOp {
+  using Reply = CopyRangeReply;
+  CopyRange request;
+  [[nodiscard]] Ticket ticket() const { return request.ticket; }
+
+  // The source's pieces where the copy has them, until there are too many. Staged bytes belong to one file: they are
+  // staged again.
+  Task<Result<std::vector<Extent>>> pieces_for(Transaction& txn, const std::vector<Extent>& source) {
+    std::vector<Extent> out;
+    uint64_t staged = 0;
+    for (Extent piece : source) {
+      if (piece.kind == ExtentKind::kStaged) staged += piece.length;
+      if (out.size() == kMaxCopyPieces || staged > kMaxStageBytes) break;
+      piece.offset = piece.offset - request.source_offset + request.offset;
+      if (piece.kind == ExtentKind::kStaged) {
+        HR_CO_TRY(std::optional<StagedRow> row,
+                  co_await txn.row<StagedRow>(staged_key(request.source.slot(), piece.staged)));
+        if (!row || piece.segment_offset + piece.length > row->bytes.size())
+          co_return Error(Code::kCorrupt, "an extent names staged bytes that are not there");
+        StagedRow again;
+        again.file = request.file;
+        again.file_offset = piece.offset;
+        again.bytes = row->bytes.substr(piece.segment_offset, piece.length);
+        piece.staged = txn.new_staged();
+        piece.segment_offset = 0;
+        txn.put_row(staged_key(request.file.slot(), piece.staged), again);
+        txn.counters.staged_bytes += static_cast<int64_t>(piece.length);
+      } else if (piece.kind != ExtentKind::kSegment && piece.kind != ExtentKind::kHole) {
+        co_return Error(Code::kNotSupported, "data of this kind is not copied by reference");
+      }
+      out.push_back(piece);
+    }
+    co_return out;
+  }
+
+  Task<Result<CopyRangeReply>> run(Transaction& txn) {
+    if (!txn.partition().owns(request.source.slot()))
+      co_return Error(Code::kNotSupported, "the two files are of different partitions");
+    HR_CO_TRY(InodeRow source, co_await file_inode(txn, request.source));
+    HR_CO_TRY(InodeRow inode, co_await file_inode(txn, request.file));
+    HR_CO_TRY(co_await txn.share(request.source));
+    HR_CO_TRY(co_await txn.exclude(request.file));
+    const uint64_t there = source.attributes.size - std::min(source.attributes.size, request.source_offset);
+    const uint64_t length = std::min(request.length, there);
+    if (length == 0) co_return CopyRangeReply{};
+    FileExtents to(txn, request.file);
+    FileExtents other(txn, request.source);
+    FileExtents& from = request.source == request.file ? to : other;
+    HR_CO_TRY(std::vector<Extent> found,
+              co_await from.slice(request.source_offset, length, request.source_offset + length));
+    HR_CO_TRY(std::vector<Extent> pieces, co_await pieces_for(txn, found));
+    if (pieces.empty()) co_return Error(Code::kNotSupported, "so many staged bytes are not copied by reference");
+    const uint64_t copied = pieces.back().offset + pieces.back().length - request.offset;
+    const uint64_t size = std::max(inode.attributes.size, request.offset + copied);
+    HR_CO_TRY(co_await check_removal(txn, inode.attributes, size));
+    HR_CO_TRY(co_await to.replace(request.offset, copied, pieces));
+    HR_CO_TRY(ExtentDelta change, co_await to.write());
+    add_bytes(txn, inode.attributes, change.bytes);
+    if (!mutant("copy_uncharged")) HR_CO_TRY(co_await charge_segments(txn, std::move(change)));
+    inode.attributes.size = size;
+    touch_data(txn, inode.attributes, kNow);
+    txn.put_row(inode_key(request.file), inode);
+    co_return CopyRangeReply{copied};
+  }
+};
+
 // Sets the size, and takes what is behind it: at once where that fits the transaction, else the reaper does it.
 Task<Result<void>> resize(Transaction& txn, Attributes& attributes, uint64_t size) {
   HR_CO_TRY(co_await check_removal(txn, attributes, size));
@@ -564,6 +632,17 @@ Task<Result<Empty>> handle(Partition& partition, Punch request, CallInfo info) {
     // Larger than one transaction: from the front, until the rest fits.
     HR_CO_TRY(co_await partition.change(PunchOp{request, false}, request.ticket.session));
   }
+}
+
+Task<Result<CopyRangeReply>> handle(Partition& partition, CopyRange request, CallInfo info) {
+  HR_CO_TRY(co_await partition.session(request.ticket.session, info));
+  HR_CO_TRY(check_range(request.source_offset, request.length));
+  HR_CO_TRY(check_range(request.offset, request.length));
+  const uint64_t apart = request.offset > request.source_offset ? request.offset - request.source_offset
+                                                                : request.source_offset - request.offset;
+  if (request.source == request.file && apart < request.length) co_return Error(Code::kInvalid, "the ranges overlap");
+  request.length = std::min(request.length, kMaxCopy);
+  co_return co_await partition.mutate(CopyRangeOp{std::move(request)});
 }
 
 Task<Result<EntryReply>> handle(Partition& partition, SetAttributes request, CallInfo info) {

@@ -24,6 +24,7 @@ inline constexpr const char* kTrim = "trim";
 [[nodiscard]] Task<Result<GetExtentsReply>> handle(Partition& partition, GetExtents request, CallInfo info);
 [[nodiscard]] Task<Result<LocateReply>> handle(Partition& partition, Locate request, CallInfo info);
 [[nodiscard]] Task<Result<Empty>> handle(Partition& partition, Punch request, CallInfo info);
+[[nodiscard]] Task<Result<CopyRangeReply>> handle(Partition& partition, CopyRange request, CallInfo info);
 [[nodiscard]] Task<Result<EntryReply>> handle(Partition& partition, SetAttributes request, CallInfo info);
 
 // Does some of the removal that the file's kRemoval row asks for. True when there is nothing left of it.

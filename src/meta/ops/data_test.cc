@@ -244,6 +244,75 @@ TEST(Data, ALongTruncationGoesOnUnderTheNextLeader) {
   p.check_rows();
 }
 
+TEST(Data, ACopySharesSegmentsUntilTheLastOfThemGoes) {
+  OnePartition p(12);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  ASSERT_EQ(p.write(u, file, 0, 10'000'000), Code::kOk);
+  ASSERT_TRUE(p.stage(u, file, 20'000'000, std::string(10'000, 'x')).ok());
+  FileId copy = p.create(u, "b");
+  CopyRange request{u.next(), file, 1'000'000, copy, 500, 100'000'000};
+  EXPECT_EQ(p.must(p.ask(request)).copied, 19'010'000u);
+  EXPECT_EQ(p.must(p.ask(request)).copied, 19'010'000u) << "the same ticket copies once";
+  Attributes a = p.stat(u, copy);
+  EXPECT_EQ(a.size, 19'010'500u);
+  EXPECT_EQ(a.bytes, 9'010'000u);
+  EXPECT_EQ(p.partition->counters().sums.segments, 1);
+  p.check_rows();
+  GetExtentsReply reply = p.must(p.ask(GetExtents{u.session, copy, 0, kGiB}));
+  ASSERT_EQ(reply.extents.size(), 4u);
+  EXPECT_EQ(reply.extents[1].offset, 500u);
+  EXPECT_EQ(reply.extents[1].segment_offset, 1'000'000u);
+  EXPECT_EQ(reply.extents[1].length, 9'000'000u);
+  EXPECT_EQ(reply.extents[3].kind, ExtentKind::kStaged);
+  ASSERT_EQ(reply.staged.size(), 1u);
+  EXPECT_EQ(reply.staged[0].bytes.size(), 10'000u);
+  // The source goes, and nothing of the copy with it; then that goes too.
+  p.must(p.resize(u, file, 0));
+  p.fail_over();
+  p.claim(u);
+  p.settle();
+  EXPECT_EQ(p.partition->counters().sums.segments, 1);
+  EXPECT_EQ(p.stat(u, copy).bytes, 9'010'000u);
+  p.check_rows();
+  p.must(p.resize(u, copy, 0));
+  p.settle();
+  EXPECT_EQ(p.partition->counters().sums.segments, 0);
+  EXPECT_EQ(p.partition->counters().sums.staged_bytes, 0);
+  p.check_rows();
+}
+
+TEST(Data, ACopyEndsWhereTheSourceDoesAndIsBounded) {
+  OnePartition p(13);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  fill(p, u, file, 500);
+  FileId copy = p.create(u, "b");
+  // 128 pieces and holes at a time.
+  uint64_t done = 0;
+  const uint64_t size = p.stat(u, file).size;
+  int rounds = 0;
+  while (done < size) {
+    const uint64_t copied = p.must(p.ask(CopyRange{u.next(), file, done, copy, done, kGiB})).copied;
+    ASSERT_GT(copied, 0u);
+    done += copied;
+    ++rounds;
+  }
+  EXPECT_GE(rounds, 7);
+  EXPECT_EQ(p.stat(u, copy).size, size);
+  EXPECT_EQ(p.stat(u, copy).bytes, p.stat(u, file).bytes);
+  EXPECT_EQ(p.must(p.ask(CopyRange{u.next(), file, size + 5, copy, 0, 10})).copied, 0u);
+  EXPECT_EQ(p.ask(CopyRange{u.next(), file, 0, file, 500, 1'000}).code(), Code::kInvalid) << "they overlap";
+  EXPECT_EQ(p.ask(CopyRange{u.next(), file, 0, copy, 0, 0}).code(), Code::kInvalid);
+  EXPECT_EQ(p.ask(CopyRange{u.next(), file, 0, copy, ~uint64_t{0}, 10}).code(), Code::kTooLarge);
+  EXPECT_EQ(p.ask(CopyRange{u.next(), kRootFile, 0, copy, 0, 10}).code(), Code::kIsDirectory);
+  p.must(p.resize(u, file, 0));
+  p.must(p.resize(u, copy, 0));
+  p.settle();
+  EXPECT_EQ(p.partition->counters().sums.segments, 0);
+  p.check_rows();
+}
+
 TEST(Data, PunchingALongRangeLeavesTheRest) {
   OnePartition p(11);
   User u = p.user();
@@ -390,7 +459,7 @@ TEST(Data, RowsAgreeWithExtentsUnderRandomChanges) {
       FileId file = files[random.below(files.size())];
       uint64_t offset = 1'000 * random.below(2'000);
       uint64_t length = 1'000 * random.between(1, 40);
-      switch (random.below(7)) {
+      switch (random.below(8)) {
         case 0:
         case 1:
           ASSERT_EQ(p.write(u, file, offset, length), Code::kOk);
@@ -409,6 +478,20 @@ TEST(Data, RowsAgreeWithExtentsUnderRandomChanges) {
           p.must(p.ask(Punch{u.next(), file, offset, 10 * length}));
           set(file, offset, offset + 10 * length, 0);
           break;
+        case 6: {
+          FileId source = files[random.below(files.size())];
+          uint64_t from = 1'000 * random.below(2'000);
+          if (source == file && from < offset + 5 * length && offset < from + 5 * length) break;
+          const uint64_t copied = p.must(p.ask(CopyRange{u.next(), source, from, file, offset, 5 * length})).copied;
+          ASSERT_EQ(copied % 1'000, 0u);
+          if (from < 1'000 * written[source].size()) ASSERT_GT(copied, 0u);
+          std::vector<int> units = written[source];
+          if (copied > 0 && written[file].size() < (offset + copied) / 1'000)
+            written[file].resize((offset + copied) / 1'000);
+          for (uint64_t i = 0; i < copied / 1'000; ++i)
+            set(file, offset + 1'000 * i, offset + 1'000 * (i + 1), units.at(from / 1'000 + i));
+          break;
+        }
         default:
           if (random.below(4) == 0) {
             p.fail_over();
