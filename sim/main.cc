@@ -1,6 +1,7 @@
 // headrace-sim: many seeds of the whole cluster in simulation, on all cores.
 //
 //   headrace-sim --seeds N [--first SEED] [--jobs J] [--mutant NAME]
+//   headrace-sim --seconds T       seeds that nobody has run yet, for so long: what the fixed ones do not find
 //   headrace-sim --seed S [--trace FILE] [--verbose] [--twice]
 //   headrace-sim --list S,S,…      these seeds: those that found a bug once
 //   headrace-sim --all-mutants [--seeds N]
@@ -11,6 +12,7 @@
 // its own, so that an assertion or a hang costs one seed.
 #include <poll.h>
 #include <signal.h>
+#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,6 +34,7 @@ struct Options {
   uint64_t seeds = 300;
   uint64_t first = 1;
   uint64_t seed = 0;
+  double seconds = 0;  // 0: until all have run
   unsigned jobs = std::max(1U, std::thread::hardware_concurrency());
   std::string mutant;
   std::string trace;
@@ -169,7 +172,9 @@ int run_many(Run& run) {
   uint64_t end = options.list.empty() ? options.first + options.seeds : options.list.size();
   uint64_t told = 0;
   bool stop = false;
+  auto seconds_since = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count(); };
   auto feed = [&](Batch& batch) {
+    if (options.seconds > 0 && seconds_since() >= options.seconds) stop = true;
     if (stop || next >= end) return;
     batch.next = next;
     next = std::min(end, next + kBatch);
@@ -218,7 +223,7 @@ int run_many(Run& run) {
       std::fprintf(stderr, "%llu seeds, %zu failed\n", static_cast<unsigned long long>(run.done), run.failures.size());
     }
   }
-  double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  double took = seconds_since();
   if (!options.mutant.empty()) {
     if (run.quiet) return run.failures.empty() ? 1 : 0;
     if (run.failures.empty()) {
@@ -241,7 +246,7 @@ int run_many(Run& run) {
   }
   std::printf("%s\n", line.c_str());
   std::vector<std::string> missing;
-  if (options.seeds >= 300 && options.list.empty())
+  if (run.done >= 300 && options.list.empty())
     for (const std::string& name : required_counts())
       if (!run.counts.contains(name) || run.counts.at(name) == 0) missing.push_back(name);
   for (const std::string& name : missing) std::printf("NEVER HAPPENED: %s\n", name.c_str());
@@ -323,7 +328,10 @@ int run(int argc, char** argv) {
   Options& options = run.options;
   CLI::App app{"headrace-sim: the whole cluster in simulation, seed by seed"};
   CLI::Option* seeds = app.add_option("--seeds", options.seeds, "how many seeds");
-  app.add_option("--first", options.first, "the first of them");
+  CLI::Option* first = app.add_option("--first", options.first, "the first of them");
+  CLI::Option* seconds =
+      app.add_option("--seconds", options.seconds, "as many as run in so many seconds, from a random one on")
+          ->check(CLI::PositiveNumber);
   app.add_option("--seed", options.seed, "this one alone, in this process");
   app.add_option("--jobs", options.jobs, "processes at a time");
   app.add_option("--mutant", options.mutant, "our own code broken on purpose: see src/base/fault_point.h");
@@ -334,6 +342,13 @@ int run(int argc, char** argv) {
   app.add_flag("--verbose", options.verbose, "stages as they begin");
   CLI11_PARSE(app, argc, argv);
   if (options.all_mutants && seeds->count() == 0) options.seeds = 200;
+  if (seconds->count() > 0 && seeds->count() == 0) options.seeds = uint64_t{1} << 40;
+  if (seconds->count() > 0 && first->count() == 0) {
+    uint32_t random = 0;
+    if (::getrandom(&random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) std::abort();
+    options.first = (uint64_t{1} << 32) + random;  // none of the fixed ones
+    std::fprintf(stderr, "fresh seeds from %llu\n", static_cast<unsigned long long>(options.first));
+  }
   if (!options.mutant.empty() || options.all_mutants) {
     if (!kMutantsCompiledIn) {
       // The sources that hold mutants are compiled twice: the other binary lies beside this one.
