@@ -882,14 +882,20 @@ Task<void> Workload::copy(int client, Client& fs) {
                       : "";
     model_.tell("begin " + what);
     const uint64_t size = (kept.to - kept.from) * cell_bytes;
-    Result<uint64_t> copied = co_await fs.copy(*source, kept.from * cell_bytes, *target, kept.from * cell_bytes, size);
+    uint64_t done = 0;
+    Result<uint64_t> copied(uint64_t{0});
+    do {  // a part at a time, where there are many staged bytes
+      const uint64_t at = kept.from * cell_bytes + done;
+      copied = co_await fs.copy(*source, at, *target, at, size - done);
+      if (copied.ok()) done += *copied;
+    } while (copied.ok() && *copied > 0 && done < size);
     if (model_.told()) model_.tell(what + ": " + message_of(copied));
     kept.done = model_.tick();
-    if (copied.ok() && *copied == size) {
+    if (copied.ok() && done == size) {
       ++counts["op.copy"];
       resizing.answered = true;
       kept.state = DataOperation::kCertain;
-    } else if (copied.code() == Code::kNotSupported) {
+    } else if (copied.code() == Code::kNotSupported && done == 0) {
       // Surely nothing happened: as a hole of no bytes.
       resizing.answered = true;
       kept.kind = DataOperation::kPunch;
@@ -899,7 +905,7 @@ Task<void> Workload::copy(int client, Client& fs) {
       kept.state = DataOperation::kLossy;
       if (copied.ok() || (!operating_error("copy", copied.code()) && from->unsure == 0 && to->unsure == 0))
         model_.violation(fmt::format("copy {} to {}: {}", from->name(), to->name(),
-                                     copied.ok() ? std::to_string(*copied) + " bytes" : copied.error().text()));
+                                     copied.ok() ? std::to_string(done) + " bytes" : copied.error().text()));
     }
   }
   if (source.ok()) (void)co_await fs.close(*source);
