@@ -309,7 +309,7 @@ endfunction()
 
 # In the build as well as in ctest: an upward include is cheapest to undo in the minute it is made.
 function(headrace_checks)
-  foreach(check IN ITEMS check-includes check-fuzz)
+  foreach(check IN ITEMS check-includes check-fuzz check-faults)
     set(command ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/scripts/${check})
     add_custom_target(${check} ALL COMMAND ${command} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
                       COMMENT "scripts/${check}" VERBATIM)
