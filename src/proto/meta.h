@@ -610,7 +610,7 @@ struct CopyRangeReply {
 };
 // By reference: what [source_offset, source_offset + copied) of `source` names, [offset, offset + copied) of `file`
 // names too, as of one moment. Of one file the ranges do not overlap. kNotSupported: the files are of different
-// partitions, or so many small pieces had to be copied that the client does better.
+// partitions, or staged bytes would have to be copied and there is no room for them (read and write, then).
 struct CopyRange {
   static constexpr MessageType kType = MessageType::kCopyRange;
   using Reply = CopyRangeReply;

@@ -208,6 +208,14 @@ struct CommitOp {
 
 // ---- stage ----
 
+// kConflict: not now; whoever writes segments waits for room.
+Result<void> may_stage(Partition& partition) {
+  if (partition.counters().sums.staged_bytes > static_cast<int64_t>(partition.context().options.staged_bytes))
+    return Error(Code::kConflict, "too many staged bytes wait for the packer");
+  if (partition.context().full && partition.context().full()) return Error(Code::kConflict, "the hot tier is full");
+  return {};
+}
+
 struct StageOp {
   using Reply = Empty;
   Stage request;
@@ -230,11 +238,7 @@ struct StageOp {
   }
 
   Task<Result<Empty>> run(Transaction& txn) {
-    Partition& partition = txn.partition();
-    if (partition.counters().sums.staged_bytes > static_cast<int64_t>(partition.context().options.staged_bytes))
-      co_return Error(Code::kConflict, "too many staged bytes wait for the packer");
-    if (partition.context().full && partition.context().full())
-      co_return Error(Code::kConflict, "the hot tier is full");
+    HR_CO_TRY(may_stage(txn.partition()));
     HR_CO_TRY(check_grant(txn, request.file, request.grant));
     HR_CO_TRY(InodeRow inode, co_await file_inode(txn, request.file));
     HR_CO_TRY(co_await txn.exclude(request.file));
@@ -380,6 +384,8 @@ struct CopyRangeOp {
     uint64_t staged = 0;
     for (Extent piece : source) {
       if (piece.kind == ExtentKind::kStaged) staged += piece.length;
+      if (staged > 0 && !may_stage(txn.partition()).ok())
+        co_return Error(Code::kNotSupported, "no more bytes can be staged now");
       if (out.size() == kMaxCopyPieces || staged > kMaxStageBytes) break;
       piece.offset = piece.offset - request.source_offset + request.offset;
       if (piece.kind == ExtentKind::kStaged) {
@@ -419,7 +425,7 @@ struct CopyRangeOp {
     HR_CO_TRY(std::vector<Extent> found,
               co_await from.slice(request.source_offset, length, request.source_offset + length));
     HR_CO_TRY(std::vector<Extent> pieces, co_await pieces_for(txn, found));
-    if (pieces.empty()) co_return Error(Code::kNotSupported, "so many staged bytes are not copied by reference");
+    if (pieces.empty()) co_return Error(Code::kNotSupported, "its staged bytes are too many for one change");
     const uint64_t copied = pieces.back().offset + pieces.back().length - request.offset;
     const uint64_t size = std::max(inode.attributes.size, request.offset + copied);
     HR_CO_TRY(co_await check_removal(txn, inode.attributes, size));
