@@ -845,6 +845,7 @@ Task<void> Workload::punch(int client, Client& fs) {
 Task<void> Workload::copy(int client, Client& fs) {
   InodeRef to = co_await pick_met_file(client, fs);
   if (!to || to->writing || to->poisoned) co_return;
+  Pin pin_to(to);
   const uint64_t cell_bytes = to->contents.cell_bytes;
   InodeRef from;
   for (int i = 0; i < 8 && !from; ++i) {
@@ -853,9 +854,8 @@ Task<void> Workload::copy(int client, Client& fs) {
         other->contents.cells() > 0)
       from = other;
   }
-  if (!from || to->writing || to->poisoned) co_return;
+  if (!from || !to->usable() || to->writing || to->poisoned) co_return;
   Pin pin_from(from);
-  Pin pin_to(to);
   Writing writing_from(from);
   Writing writing_to(to);
   OpenMode mode;
