@@ -686,7 +686,7 @@ void Model::resolve(const SeenTree& tree) {
         if (left != arrived && !m->wild)
           violation(fmt::format("{}: happened by half: {} the old name, {} the new one", m->text(),
                                 left ? "left" : "still under", arrived ? "at" : "not at"));
-        happened = arrived;
+        happened = arrived && left;  // both: two names of one file, of which neither moves
         break;
       }
       case Mutation::kLink:
