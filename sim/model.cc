@@ -72,8 +72,13 @@ void step(const DataOperation& op, bool sure, uint64_t cell_bytes, Contents::Vie
     }
   };
   switch (op.kind) {
-    case DataOperation::kWrite: {
-      set(op.from, op.to, op.stamp);
+    case DataOperation::kWrite:
+    case DataOperation::kCopy: {
+      if (op.kind == DataOperation::kWrite) set(op.from, op.to, op.stamp);
+      for (size_t i = 0; i < op.cells.size(); ++i) {
+        set(op.from + i, op.from + i + 1, op.cells[i].front());
+        for (Stamp stamp : op.cells[i]) add_stamp(view.cells[op.from + i], stamp);
+      }
       uint64_t end = op.to * cell_bytes;
       if (sure) view.least = std::max(view.least, end);
       view.most = std::max(view.most, end);
@@ -84,17 +89,6 @@ void step(const DataOperation& op, bool sure, uint64_t cell_bytes, Contents::Vie
       if (view.cells.size() > op.from) set(op.from, view.cells.size(), 0);
       view.least = sure ? end : std::min(view.least, end);
       view.most = sure ? end : std::max(view.most, end);
-      break;
-    }
-    case DataOperation::kCopy: {
-      for (uint64_t cell = op.from; cell < op.to; ++cell) {
-        const std::vector<Stamp>& stamps = op.cells[cell - op.from];
-        set(cell, cell + 1, stamps.front());
-        for (Stamp stamp : stamps) add_stamp(view.cells[cell], stamp);
-      }
-      uint64_t end = op.to * cell_bytes;
-      if (sure) view.least = std::max(view.least, end);
-      view.most = std::max(view.most, end);
       break;
     }
     case DataOperation::kPunch:

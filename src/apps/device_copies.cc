@@ -38,13 +38,13 @@ Task<std::vector<DeviceCopies::Copy>> TargetDeviceCopies::read(std::string direc
   co_return co_await read_device_copies(**file, place->path);
 }
 
-Task<Result<void>> TargetDeviceCopies::write(std::string directory, std::shared_ptr<const CoordTable> table,
-                                             std::string bytes) {
+Task<Result<void>> TargetDeviceCopies::write(std::string directory, std::string bytes) {
   HR_CO_TRY(TargetPlace place, co_await target_place(env_, directory));
   if (!place.in_place) co_return Error(Code::kNotFound, directory + " names no device");
   HR_CO_TRY(std::unique_ptr<File> file, co_await env_.disk.open(place.path, {.direct = true}));
   Result<Superblock> found = co_await read_superblock(*file);
-  const std::optional<ClusterMap> map = cluster_of(*table);
+  HR_CO_TRY(CoordTable table, decode_coord_file(bytes_of(bytes)));
+  const std::optional<ClusterMap> map = cluster_of(table);
   const TargetInfo* target = found.ok() && map && found->cluster == map->cluster ? map->target(found->target) : nullptr;
   if (target == nullptr) co_return Error(Code::kNotFound, place.path + " is no target of this cluster");
   if (bytes.size() > kCoordinatorCopyBytes)

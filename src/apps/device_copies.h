@@ -20,7 +20,7 @@ class TargetDeviceCopies final : public DeviceCopies {
  public:
   explicit TargetDeviceCopies(Env env) : env_(env) {}
   Task<std::vector<Copy>> read(std::string directory) override;
-  Task<Result<void>> write(std::string directory, std::shared_ptr<const CoordTable> table, std::string bytes) override;
+  Task<Result<void>> write(std::string directory, std::string bytes) override;
 
  private:
   Env env_;

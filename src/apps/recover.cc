@@ -106,19 +106,10 @@ class Recovery {
     if (device) {
       target.copies = co_await read_device_copies(**file, path);
     } else {
-      Result<CoordTable> beside = co_await read_beside(path + "/coord");
+      Result<CoordTable> beside = co_await read_coord_file(env_, path + "/coord");
       target.copies.push_back({path + "/coord", std::move(beside)});
     }
     found_.push_back(std::move(target));
-  }
-
-  Task<Result<CoordTable>> read_beside(std::string path) {
-    HR_CO_TRY(std::unique_ptr<File> file, co_await env_.disk.open(path, {}));
-    HR_CO_TRY(uint64_t size, co_await file->size());
-    if (size > 32 * kMiB) co_return Error(Code::kCorrupt, path + " is no coordinator's file");
-    Buffer bytes = Buffer::zeroed(size);
-    if (!bytes.empty()) HR_CO_TRY(co_await file->read(0, bytes));
-    co_return decode_coord_file(bytes.view());
   }
 
   // Of this cluster: a target that came from another one may have brought a copy of its records.

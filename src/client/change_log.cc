@@ -10,7 +10,6 @@ namespace headrace {
 namespace {
 constexpr Nanos kTick = milliseconds(500);
 constexpr Nanos kRetry = milliseconds(100);
-constexpr int kMaxStale = 3;  // refusals under grants that we believe in, before we give them up
 
 void record(const FileRef& file, const Error& error) {
   if (file != nullptr) file->lost(error);
@@ -177,15 +176,13 @@ Task<Result<ChangeNamesReply>> ChangeLog::send(ClientSessionRef session, ChangeN
   co_await session->free_tickets.acquire();
   Sequence sequence(session);
   request.ticket = sequence.ticket();
-  PartitionEpoch leader = session->epoch;
-  for (int stale = 0;;) {
+  for (Refusals refusals;;) {
     Result<ChangeNamesReply> reply = co_await sessions_.call(session->partition, request);
     if (reply.ok() || session->lost || scope_.token().cancelled()) co_return reply;
     if (reply.code() == Code::kStale) {
       // A new leader knows of no grant before it was claimed.
       bool alive = co_await sessions_.reopen(session);
-      if (std::exchange(leader, session->epoch) != leader) stale = 0;  // refused by one leader after the other
-      if (!alive || ++stale > kMaxStale) co_return reply;
+      if (!alive || refusals.too_often(session->epoch)) co_return reply;
     } else if (reply.error().retry() == Retry::kFinal) {
       co_return reply;
     }

@@ -132,8 +132,7 @@ Task<Result<void>> DataPath::punch(FileRef file, uint64_t offset, uint64_t lengt
   if (length == 0) co_return Error(Code::kInvalid, "an empty range");
   while (file->resizing) co_await ListWait(file->resized);
   Resizing resizing(file);
-  HR_CO_TRY(co_await changes_.flush(file));
-  HR_CO_TRY(co_await write_back_.flush(file));
+  HR_CO_TRY(co_await flush(file));
   files_.changed(*file);
   files_.bump_data(*file);
   Result<Empty> reply =

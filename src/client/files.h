@@ -102,8 +102,7 @@ struct FileState {
   uint64_t next_full_check = 0;
   Nanos retry_at{};  // after a failed flush
   uint32_t failures = 0;
-  uint32_t stales = 0;  // commits in a row that this leader refused under a grant that we believe in
-  PartitionEpoch stale_under;
+  Refusals refusals;           // of commits
   uint64_t put_backs = 0;      // flushes that failed and left their bytes dirty
   uint64_t drops = 0;          // times that all dirty bytes were given up
   std::optional<Error> error;  // lost dirty bytes; reported once by sync

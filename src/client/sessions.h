@@ -84,6 +84,23 @@ struct ClientSession {
 };
 using ClientSessionRef = std::shared_ptr<ClientSession>;
 
+// kStale answers in a row under grants that we believe in. Each new leader refuses what was under way to the last one,
+// so often as they change: they count by leader.
+class Refusals {
+ public:
+  // One more. True: this leader has refused so often that it is believed.
+  [[nodiscard]] bool too_often(PartitionEpoch leader) {
+    if (std::exchange(leader_, leader) != leader) count_ = 0;
+    return ++count_ > kMost;
+  }
+  void forget() { count_ = 0; }
+
+ private:
+  static constexpr uint32_t kMost = 3;
+  uint32_t count_ = 0;
+  PartitionEpoch leader_;
+};
+
 // One mutation's sequence number, for as long as its answer is awaited.
 class Sequence {
  public:

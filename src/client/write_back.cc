@@ -16,7 +16,6 @@ constexpr uint32_t kMaxReservations = 4;
 constexpr Nanos kRoomPatience = seconds(15);  // of a job that may hold what others wait for
 constexpr Nanos kTightFor = seconds(60);      // after the hot tier was last too full for a segment
 constexpr int kFullTargetAttempts = 30;
-constexpr uint32_t kMaxStale = 3;  // commits refused under a grant that we believe in, before we give it up
 
 bool out_of_order(Code code) {
   return code == Code::kStale || code == Code::kNotFound;
@@ -358,7 +357,7 @@ void WriteBack::committed(const Job&, Part& part) {
   file.committed_size = size_after(part);
   account(file, [&] { file.dirty.finished(part.flush); });
   file.failures = 0;
-  file.stales = 0;
+  file.refusals.forget();
   files_.bump_data(file);
   files_.changed(file);
   if (part.extents.empty()) {  // staged: the partition knows where
@@ -367,13 +366,6 @@ void WriteBack::committed(const Job&, Part& part) {
     for (const Extent& extent : part.extents)
       if (!mutant("stale_extent_cache")) file.extents.replace(extent);
   }
-}
-
-// Each new leader refuses what was under way to the last one, so often as they change.
-bool WriteBack::refused_too_often(FileState& file) {
-  const PartitionEpoch leader = file.session == nullptr ? PartitionEpoch() : file.session->epoch;
-  if (std::exchange(file.stale_under, leader) != leader) file.stales = 0;
-  return ++file.stales > kMaxStale;
 }
 
 void WriteBack::failed(Part& part, Error error) {
@@ -388,7 +380,8 @@ void WriteBack::failed(Part& part, Error error) {
     return;
   }
   const bool stale = error.code() == Code::kStale;
-  if (error.code() == Code::kReadOnly || (stale && refused_too_often(file))) {
+  if (error.code() == Code::kReadOnly ||
+      (stale && file.refusals.too_often(file.session == nullptr ? PartitionEpoch() : file.session->epoch))) {
     drop(part.file, std::move(error).within("unsynced data was lost"));
     if (stale) {
       files_.disown(file);

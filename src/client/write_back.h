@@ -169,7 +169,6 @@ class WriteBack {
   [[nodiscard]] static uint64_t size_after(const Part& part);
   void committed(const Job& job, Part& part);
   void failed(Part& part, Error error);
-  [[nodiscard]] static bool refused_too_often(FileState& file);
   void fail_all(Job& job, const Error& error);
   void note(Code code);
 

@@ -16,6 +16,19 @@ std::string encode_coord_file(const CoordTable& table) {
   return writer.take();
 }
 
+Task<Result<CoordTable>> read_coord_file(Env env, std::string path) {
+  HR_CO_TRY(std::unique_ptr<File> file, co_await env.disk.open(path, {}));
+  HR_CO_TRY(uint64_t size, co_await file->size());
+  if (size > 2 * kMaxCoordBytes)
+    co_return Error(Code::kCorrupt, std::to_string(size) + " bytes are no coordinator's file");
+  Buffer bytes = Buffer::allocate(size);
+  size_t got = 0;
+  if (size > 0) {
+    HR_CO_TRY(got, co_await file->read(0, bytes));
+  }
+  co_return decode_coord_file(bytes.view().first(got));
+}
+
 ByteView coord_file_at(ByteView bytes) {
   Reader reader(bytes);
   uint32_t magic = 0;

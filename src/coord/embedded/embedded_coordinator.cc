@@ -17,18 +17,6 @@ std::string directory_of(const std::string& path) {
 }
 }  // namespace
 
-Task<Result<CoordTable>> EmbeddedCoordinator::read_file(std::string path) {
-  HR_CO_TRY(std::unique_ptr<File> file, co_await env_.disk.open(path, {}));
-  HR_CO_TRY(uint64_t size, co_await file->size());
-  if (size > 2 * kMaxBytes) co_return Error(Code::kCorrupt, std::to_string(size) + " bytes are no coordinator's file");
-  Buffer bytes = Buffer::allocate(size);
-  size_t got = 0;
-  if (size > 0) {
-    HR_CO_TRY(got, co_await file->read(0, bytes));
-  }
-  co_return decode_coord_file(bytes.view().first(got));
-}
-
 // One in each directory that is there: of targets that came or went since, too.
 Task<std::vector<std::string>> EmbeddedCoordinator::copy_directories() {
   std::vector<std::string> out;
@@ -41,7 +29,7 @@ Task<std::vector<std::string>> EmbeddedCoordinator::copy_directories() {
 
 Task<Result<void>> EmbeddedCoordinator::load() {
   HR_ASSERT(!loaded_);
-  Result<CoordTable> file = co_await read_file(path_);
+  Result<CoordTable> file = co_await read_coord_file(env_, path_);
   if (file.code() == Code::kUnsupportedFormat) co_return std::move(file).error().within(path_);
   if (!file.ok() && file.code() != Code::kNotFound && file.code() != Code::kCorrupt && file.code() != Code::kIo)
     co_return std::move(file).error().within(path_);
@@ -50,7 +38,7 @@ Task<Result<void>> EmbeddedCoordinator::load() {
   for (const std::string& directory : directories) {
     std::vector<DeviceCopies::Copy> copies;
     if (devices_ != nullptr) copies = co_await devices_->read(directory);
-    Result<CoordTable> beside = co_await read_file(directory + kCopyName);
+    Result<CoordTable> beside = co_await read_coord_file(env_, directory + kCopyName);
     copies.push_back({directory + kCopyName, std::move(beside)});
     for (DeviceCopies::Copy& copy : copies) {
       if (!file.ok() && copy.table.code() == Code::kUnsupportedFormat)
@@ -127,8 +115,8 @@ Task<Result<uint64_t>> EmbeddedCoordinator::put(std::string key, std::string val
   for (const CoordEntry& entry : staged_.entries) {
     if (entry.key != key) bytes += entry.key.size() + entry.value.size();
   }
-  if (bytes > kMaxBytes)
-    co_return Error(Code::kTooLarge, path_ + ": over " + std::to_string(kMaxBytes) + " bytes of records");
+  if (bytes > kMaxCoordBytes)
+    co_return Error(Code::kTooLarge, path_ + ": over " + std::to_string(kMaxCoordBytes) + " bytes of records");
   HR_CO_TRY(uint64_t version, staged_.put(key, std::move(value), expected));
   if (staged_.id == 0) staged_.id = env_.random.nonzero();
   if (next_ == nullptr) next_ = std::make_shared<Group>();
@@ -156,7 +144,7 @@ Task<void> EmbeddedCoordinator::write_groups() {
                                        "): mend the disk under it, then restart the node");
     }
     if (result.ok()) {
-      co_await write_copies(table, bytes);
+      co_await write_copies(bytes);
       durable_ = std::move(table);
       Scheduler::current().wake_all(changed_);
     } else {
@@ -193,19 +181,17 @@ Task<Result<void>> EmbeddedCoordinator::take_place(std::string path) {
   co_return done;
 }
 
-Task<Result<void>> EmbeddedCoordinator::write_copy_in(std::string directory, std::shared_ptr<const CoordTable> table,
-                                                      std::string bytes) {
+Task<Result<void>> EmbeddedCoordinator::write_copy_in(std::string directory, std::string bytes) {
   HR_CO_TRY(co_await write_file(directory + kCopyName, bytes));
   HR_CO_TRY(co_await take_place(directory + kCopyName));
   if (devices_ == nullptr) co_return Result<void>();
-  Result<void> done = co_await devices_->write(directory, std::move(table), std::move(bytes));
+  Result<void> done = co_await devices_->write(directory, std::move(bytes));
   if (done.code() == Code::kNotFound) co_return Result<void>();
   co_return done;
 }
 
-Task<void> EmbeddedCoordinator::write_copy(std::string directory, std::shared_ptr<const CoordTable> table,
-                                           std::string bytes, std::shared_ptr<CopyRound> round) {
-  Result<void> done = co_await write_copy_in(directory, std::move(table), std::move(bytes));
+Task<void> EmbeddedCoordinator::write_copy(std::string directory, std::string bytes, std::shared_ptr<CopyRound> round) {
+  Result<void> done = co_await write_copy_in(directory, std::move(bytes));
   copying_.erase(directory);
   --round->under_way;
   if (done.ok())
@@ -215,9 +201,8 @@ Task<void> EmbeddedCoordinator::write_copy(std::string directory, std::shared_pt
   Scheduler::current().wake_all(round->waiting);
 }
 
-Task<void> EmbeddedCoordinator::write_copies(const CoordTable& written, std::string bytes) {
+Task<void> EmbeddedCoordinator::write_copies(std::string bytes) {
   auto round = std::make_shared<CopyRound>();
-  auto table = std::make_shared<const CoordTable>(written);
   const std::vector<std::string> directories = co_await copy_directories();
   for (const std::string& directory : directories) {
     if (!copying_.insert(directory).second) {  // its disk hangs since an earlier put
@@ -225,7 +210,7 @@ Task<void> EmbeddedCoordinator::write_copies(const CoordTable& written, std::str
       continue;
     }
     ++round->under_way;
-    scope_.spawn(write_copy(directory, table, bytes, round));
+    scope_.spawn(write_copy(directory, bytes, round));
   }
   const Nanos deadline = env_.clock.now() + kCopyPatience;
   while (round->under_way > 0) {

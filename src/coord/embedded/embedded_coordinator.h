@@ -36,9 +36,8 @@ class DeviceCopies {
     Result<CoordTable> table;
   };
   [[nodiscard]] virtual Task<std::vector<Copy>> read(std::string directory) = 0;
-  // Durable on return. kNotFound: the target is on no device of its own. `table`: what the bytes say.
-  [[nodiscard]] virtual Task<Result<void>> write(std::string directory, std::shared_ptr<const CoordTable> table,
-                                                 std::string bytes) = 0;
+  // A coordinator's file, durable on return. kNotFound: the target is on no device of its own.
+  [[nodiscard]] virtual Task<Result<void>> write(std::string directory, std::string bytes) = 0;
 };
 
 class EmbeddedCoordinator final : public Coordinator {
@@ -68,7 +67,6 @@ class EmbeddedCoordinator final : public Coordinator {
   [[nodiscard]] const std::string& copy_error() const { return copy_error_; }  // of the last write; empty: none
 
  private:
-  static constexpr size_t kMaxBytes = 16 * kMiB;  // of all records
   static constexpr Nanos kCopyPatience = seconds(2);
 
   struct Group {  // puts that one write makes durable
@@ -77,7 +75,6 @@ class EmbeddedCoordinator final : public Coordinator {
   };
   [[nodiscard]] Result<void> usable() const;
   [[nodiscard]] Task<void> write_groups();
-  [[nodiscard]] Task<Result<CoordTable>> read_file(std::string path);
   [[nodiscard]] Task<std::vector<std::string>> copy_directories();
   [[nodiscard]] Task<Result<void>> write_file(std::string path, std::string bytes);
   [[nodiscard]] Task<Result<void>> take_place(std::string path);
@@ -87,11 +84,9 @@ class EmbeddedCoordinator final : public Coordinator {
     std::string error;
     WaitList waiting;
   };
-  Task<void> write_copy(std::string directory, std::shared_ptr<const CoordTable> table, std::string bytes,
-                        std::shared_ptr<CopyRound> round);
-  [[nodiscard]] Task<Result<void>> write_copy_in(std::string directory, std::shared_ptr<const CoordTable> table,
-                                                 std::string bytes);
-  Task<void> write_copies(const CoordTable& table, std::string bytes);
+  Task<void> write_copy(std::string directory, std::string bytes, std::shared_ptr<CopyRound> round);
+  [[nodiscard]] Task<Result<void>> write_copy_in(std::string directory, std::string bytes);
+  Task<void> write_copies(std::string bytes);
 
   Env env_;
   std::string path_;
