@@ -424,6 +424,34 @@ TEST(Client, ANodeRestartLooksLikeAPause) {
   EXPECT_EQ(s.node().counts.evictions, 0u);
 }
 
+// Claims that one leader did not answer go to its successor as they are.
+TEST(Client, NoGrantComesWhileClaimsAreUnderWay) {
+  Steps s(54, 2);
+  auto f = s.create("a");
+  auto g = s.open(f->id(), 1);
+  ASSERT_TRUE(s.write(g, 0, "of the other", 1).ok());  // nothing of it is held here now
+  auto refused = s.create("b");
+  s.faults.hold_claims = true;
+  s.faults.refuse_commits = 1;
+  ASSERT_TRUE(s.write(refused, 0, pattern(300'000, 1)).ok());
+  ASSERT_TRUE(s.world.run_until([&] { return s.faults.refuse_commits == 0; }, seconds(60)));
+  bool done = false;
+  Result<uint64_t> written = Error(Code::kIo, "");
+  s.world.spawn([](Client* c, OpenFileRef f, Result<uint64_t>* out, bool* done) -> Task<void> {
+    *out = co_await c->write(f, 0, Buffer::copy_of(bytes_of("first")));
+    *done = true;
+  }(&s.client(), f, &written, &done));
+  s.world.run_for(milliseconds(500));
+  s.faults.hold_claims = false;
+  s.restart_node();
+  ASSERT_TRUE(s.world.run_until([&] { return done; }, seconds(60)));
+  ASSERT_TRUE(written.ok()) << written.error().text();
+  s.world.run_for(seconds(1));
+  EXPECT_EQ(s.read(g, 0, 100, 1), "firste other");
+  ASSERT_TRUE(s.write(g, 0, "later", 1).ok());
+  EXPECT_EQ(s.read(f, 0, 100), "latere other");
+}
+
 TEST(Client, AnEvictedClientSaysStaleNeverFalseSuccess) {
   Steps s(20, 2);
   auto f = s.create("a");

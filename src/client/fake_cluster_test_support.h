@@ -90,6 +90,7 @@ class FakeNode final : public Process {
     bool read_only = false;
     bool closing = false;
     bool forget_sessions = false;  // a new process knows no session
+    bool hold_claims = false;      // SessionOpen with claims is not answered
     uint64_t fail_fragment_writes = 0;
     uint64_t fail_commits = 0;
     uint64_t refuse_commits = 0;  // kStale of each file, after those
@@ -353,6 +354,7 @@ class FakeNode final : public Process {
     co_await pause();
     SessionOpenReply reply;
     if (r.again) {
+      while (faults_.hold_claims) co_await env_.clock.sleep(milliseconds(10));
       HR_CO_TRY(touch(r.again, info));
       for (const Grant& claim : r.claims) {
         if (conflict(claim.file, r.again, claim.kind)) co_return Error(Code::kStale, "a claim conflicts");

@@ -618,6 +618,7 @@ Task<std::optional<Result<Attributes>>> Names::make_here(FileRef directory, cons
       continue;
     }
     const ClientSessionRef session = directory->session;
+    if (session->claims_under_way()) co_return std::nullopt;  // the file's grant would not be among them
     if (session->next_file == session->end_file) {
       Result<void> reserved = co_await reserve_files(session);
       if (!reserved.ok()) co_return std::nullopt;

@@ -16,6 +16,7 @@ void ClientSession::end_grant(GrantId grant, GrantKind keep) {
 }
 
 GrantKind ClientSession::still(const Grant& grant, uint64_t number) const {
+  if (claims_under_way() || number < first_since_claims) return GrantKind::kNone;
   auto found = ended.find(grant.id);
   if (found == ended.end() || number >= found->second.before) return grant.kind;
   return std::min(grant.kind, found->second.keep);
@@ -187,6 +188,7 @@ Task<bool> ClientSessions::reopen(ClientSessionRef session) {
     session->valid_until = std::max(session->valid_until, sent + session->lease);
     session->expired = false;
     session->epoch = epoch;
+    session->first_since_claims = session->next_request;
     session->abandon_reservations();  // a new leader may know nothing of them
     ++session->reopened;
   }

@@ -12,6 +12,10 @@
 // (GrantRequest); the end of a grant is remembered, down to what was kept, until all requests sent
 // before that end are answered.
 //
+// Claims name every grant that is held until a leader has taken them, however often they are sent: no grant comes, or
+// goes, while they are under way. What a leader gave before, and is answered only after its successor took the claims,
+// the successor knows nothing of: such answers bring no grant either.
+//
 // Tickets: sequence numbers from 1, never used twice; at most kMaxInFlight unanswered.
 // Owner: Client. ClientSession is shared: frames that hold one touch nothing else when they are
 // destroyed.
@@ -52,7 +56,8 @@ struct ClientSession {
   std::set<uint64_t> unanswered;
 
   uint64_t next_request = 1;
-  std::set<uint64_t> requests;  // in flight, that may bring grants
+  uint64_t first_since_claims = 1;  // request
+  std::set<uint64_t> requests;      // in flight, that may bring grants
   struct Ended {
     GrantKind keep;
     uint64_t before;  // holds for requests numbered below
@@ -79,6 +84,7 @@ struct ClientSession {
 
   // Remembers that the grant ended (down to keep) for every request now in flight.
   void end_grant(GrantId grant, GrantKind keep);
+  [[nodiscard]] bool claims_under_way() const { return reopening.locked(); }
   // What is left of a grant that request `number` brought.
   [[nodiscard]] GrantKind still(const Grant& grant, uint64_t number) const;
 };
