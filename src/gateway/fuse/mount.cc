@@ -159,7 +159,7 @@ Result<Mount> Mount::of(std::string directory, int fd) {
 Mount::Mount(Mount&& other) noexcept
     : directory_(std::move(other.directory_)),
       fd_(std::exchange(other.fd_, -1)),
-      mounted_(std::exchange(other.mounted_, false)) {}
+      mounted_(other.mounted_.exchange(false)) {}
 
 Mount::~Mount() {
   if (mounted_) abort();
@@ -187,9 +187,9 @@ Result<void> Mount::flush_pages() {
 }
 
 void Mount::abort() {
-  if (!mounted_) return;
-  force_unmount(directory_);
-  mounted_ = false;
+  if (!mounted_.exchange(false)) return;
+  // Somebody else may have unmounted it: what is there then is not ours.
+  if (mounted_at(directory_).type == kType) force_unmount(directory_);
 }
 
 Result<void> Mount::set_read_ahead(uint32_t kib) {

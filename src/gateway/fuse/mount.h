@@ -6,6 +6,7 @@
 // the next mount at that place clears it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -56,7 +57,7 @@ class Mount {
   Mount(std::string directory, int fd) : directory_(std::move(directory)), fd_(fd) {}
   std::string directory_;
   int fd_ = -1;
-  bool mounted_ = true;
+  std::atomic<bool> mounted_ = true;  // one thread may abort() while another unmounts
 };
 
 // For `headrace umount`, whichever process serves it. force: as abort().
