@@ -31,6 +31,7 @@ Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work
       for (size_t i = from; i < to; ++i) {
         claims.segments.push_back(entries[i].name.segment);
         claims.indexes.push_back(entries[i].name.index);
+        claims.data.push_back(entries[i].protection.data);
       }
       HR_CO_TRY(ClaimsReply reply, co_await work.claims(partition, std::move(claims)));
       if (reply.claimed.size() != to - from)

@@ -38,23 +38,29 @@ Task<Result<void>> ScrubWorker::scrub(std::shared_ptr<Target> target, FragmentNa
 Task<Result<void>> ScrubWorker::find_missing(std::shared_ptr<Target> target) {
   const std::vector<PartitionInfo> partitions = work_.map().partitions;
   for (const PartitionInfo& partition : partitions) {
-    FragmentsOn request{target->id(), {}, options_.page};
-    bool more = true;
-    while (more) {
-      if (cancelled_) co_return Error(Code::kCancelled, "scrub was stopped");
-      HR_CO_TRY(SegmentsReply page, co_await work_.fragments_on(partition.id, request));
-      more = page.more && !page.segments.empty();
-      if (more) request.after = page.segments.back().segment;
-      for (const Location& location : page.segments) {
-        const std::vector<TargetId>& targets = location.placement.targets;
-        const auto at = std::ranges::find(targets, target->id());
-        if (at == targets.end()) continue;
-        const auto index = static_cast<uint8_t>(at - targets.begin());
-        if (target->find({location.segment, index})) continue;
-        // Moved or freed since the home answered, it is no damage: whoever repairs asks again.
-        ++progress_.missing;
-        co_await found_({location.segment, index, target->id()});
-      }
+    HR_CO_TRY(co_await find_missing(target, partition.id, {target->id(), {}, options_.page}));
+    HR_CO_TRY(co_await find_missing(target, partition.id, {target->id(), {}, options_.page, true}));
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> ScrubWorker::find_missing(std::shared_ptr<Target> target, PartitionId partition,
+                                             FragmentsOn request) {
+  bool more = true;
+  while (more) {
+    if (cancelled_) co_return Error(Code::kCancelled, "scrub was stopped");
+    HR_CO_TRY(SegmentsReply page, co_await work_.fragments_on(partition, request));
+    more = page.more && !page.segments.empty();
+    if (more) request.after = page.segments.back().segment;
+    for (const Location& location : page.segments) {
+      const std::vector<TargetId>& targets = location.placement.targets;
+      const auto at = std::ranges::find(targets, target->id());
+      if (at == targets.end()) continue;
+      const auto index = static_cast<uint8_t>(at - targets.begin());
+      if (target->find({location.segment, index})) continue;
+      // Moved or freed since the home answered, it is no damage: whoever repairs asks again.
+      ++progress_.missing;
+      co_await found_({location.segment, index, target->id()});
     }
   }
   co_return Result<void>();

@@ -56,6 +56,7 @@ class ScrubWorker {
   void cancel() { cancelled_ = true; }
 
  private:
+  Task<Result<void>> find_missing(std::shared_ptr<Target> target, PartitionId partition, FragmentsOn request);
   Task<void> look_at(std::shared_ptr<Target> target, FragmentName name);
   Task<void> check_stripe(SegmentId segment);
 

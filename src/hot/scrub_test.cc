@@ -92,6 +92,17 @@ TEST_F(ScrubTest, FindsFragmentsThatTheirHomeNamesAndTheTargetLacks) {
   EXPECT_EQ(scrub_all(w).missing, 0u);
 }
 
+// The checkpoint's are no rows, and as much needed.
+TEST_F(ScrubTest, FindsFragmentsOfACheckpointThatTheTargetLacks) {
+  write_segments(6, {2, 1});
+  std::shared_ptr<Target> target = holder(segment(4), 1);
+  work.checkpoint.insert(work.rows.extract(segment(4)));
+  ASSERT_TRUE(world.run(target->free({target->id(), {{segment(4), 1}}}, PartitionId(0), PartitionEpoch(1))).ok());
+  ScrubWorker w = worker();
+  EXPECT_EQ(scrub_all(w).missing, 1u);
+  EXPECT_EQ(found.size(), 1u);
+}
+
 TEST_F(ScrubTest, FindsParityThatVerifiesButDoesNotFitTheData) {
   write_segments(4, {4, 2});
   const Location& location = work.rows.at(segment(2));

@@ -83,8 +83,8 @@ Task<void> Target::close() {
 Task<Result<void>> Target::write(FragmentWrite request) {
   HR_CO_TRY(usable());
   FragmentName name{request.segment, request.index};
-  if (request.protection.data == 0 || request.protection.parity > 15 || request.index >= request.protection.width() ||
-      request.segment_length == 0 || request.segment_length > kMaxSegment || !request.segment ||
+  if (!request.protection.valid() || request.index >= request.protection.width() || request.segment_length == 0 ||
+      request.segment_length > kMaxSegment || !request.segment ||
       request.payload.size() != fragment_size(request.segment_length, request.protection.data) || request.key)
     co_return Error(Code::kInvalid, "fragment write: lengths, protection and index do not fit each other");
   if (auto fits = verify_blocks(request.segment, request.index, 0, request.payload.view(), request.crcs); !fits)
@@ -282,6 +282,7 @@ Task<Result<FragmentReadReply>> Target::read(FragmentRead request) {
   }
   FragmentReadReply reply;
   reply.segment_length = entry->segment_length;
+  reply.protection = entry->protection;
   uint64_t first = request.offset / kBlock;
   auto begin = (*loaded)->begin() + static_cast<ptrdiff_t>(first);
   reply.crcs.assign(begin, begin + static_cast<ptrdiff_t>(request.length / kBlock));

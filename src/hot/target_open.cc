@@ -161,6 +161,9 @@ void Target::lose_log(std::string why) {
 }
 
 Task<Result<void>> Target::recover() {
+  // What a killed process wrote may be in the device's cache alone, a superblock among it: it must not be lost after
+  // what the other superblock names is written over.
+  HR_CO_TRY(co_await file_->flush());
   Result<uint64_t> size = co_await file_->size();
   if (!size) co_return std::move(size).error().within(name());
   prewritten_ = *size > superblock_.data_offset() ? round_down(*size - superblock_.data_offset(), kBlock) : 0;
@@ -329,6 +332,7 @@ Task<bool> Target::fragment_is_whole(FragmentName name) {
   uint64_t header_size = fragment_header_size(length);
   Buffer bytes = Buffer::zeroed(header_size + length);
   Result<size_t> got = co_await file_->read(address_of(entry->block), bytes);
+  if (!got) got = co_await file_->read(address_of(entry->block), bytes);  // a device that erred once
   if (!got || *got < bytes.size()) co_return false;
   Result<FragmentHeader> header = decode_fragment_header(bytes.view(), id(), address_of(entry->block));
   if (!header || header->segment != name.segment || header->index != name.index) co_return false;

@@ -42,8 +42,8 @@ Task<std::optional<FragmentEntry>> Target::scan_one(uint32_t block) {
   entry.protection = header->protection;
   entry.segment_length = header->segment_length;
   entry.block = block;
-  if (entry.protection.data == 0 || entry.protection.parity > 15 || entry.segment_length == 0 ||
-      entry.segment_length > kMaxSegment || entry.name.index >= entry.protection.width())
+  if (!entry.protection.valid() || entry.segment_length == 0 || entry.segment_length > kMaxSegment ||
+      entry.name.index >= entry.protection.width())
     co_return std::nullopt;
   const uint64_t size = fragment_size(entry.segment_length, entry.protection.data);
   if (header->fragment_length != size || header->crcs.size() != size / kBlock) co_return std::nullopt;
@@ -63,7 +63,8 @@ Task<std::optional<FragmentEntry>> Target::scan_one(uint32_t block) {
 
 Task<Result<std::vector<FragmentEntry>>> Target::scan(std::function<bool()> wanted) {
   HR_ASSERT(scannable());
-  std::map<FragmentName, FragmentEntry> found;
+  // Fetched again when more or fewer targets were there, a segment may be cut in another way.
+  std::map<std::pair<FragmentName, uint8_t>, FragmentEntry> found;
   const uint32_t blocks = static_cast<uint32_t>(prewritten_ / kBlock);
   uint32_t block = 0;
   while (block < blocks) {
@@ -78,8 +79,8 @@ Task<Result<std::vector<FragmentEntry>>> Target::scan(std::function<bool()> want
         ++block;
         continue;
       }
-      // Freed and written again, it may be here twice: the bytes are the same.
-      found.emplace(entry->name, *entry);
+      // Freed and written again, it may be here twice: cut in the same way, the bytes are the same.
+      found.emplace(std::pair(entry->name, entry->protection.data), *entry);
       block += extent_blocks(*entry);  // what lies inside are somebody's bytes
     }
   }

@@ -54,7 +54,7 @@ struct FakeWork final : public WorkPort {
   const ClusterMap& map() const override { return cluster; }
   Task<Result<SegmentsReply>> fragments_on(PartitionId partition, FragmentsOn request) override {
     SegmentsReply reply;
-    for (const auto& [id, location] : rows) {
+    for (const auto& [id, location] : request.checkpoint ? checkpoint : rows) {
       if (id <= request.after || cluster.partition_of(id.home())->id != partition) continue;
       if (std::ranges::find(location.placement.targets, request.on) == location.placement.targets.end()) continue;
       if (reply.segments.size() == request.limit) {
@@ -97,6 +97,7 @@ struct FakeWork final : public WorkPort {
   TargetService& service;
   ClusterMap cluster;
   std::map<SegmentId, Location> rows;
+  std::map<SegmentId, Location> checkpoint;  // of store files
 };
 
 struct WorkersTest : public testing::Test {

@@ -172,6 +172,8 @@ class Partition {
   [[nodiscard]] Task<bool> free_segments(std::vector<Location> dead);
   // Of a segment that the newest checkpoint is in: no row names those.
   [[nodiscard]] std::optional<Location> checkpoint_location(const SegmentId& segment) const;
+  // Of those, what has a fragment on the target, behind `after`.
+  [[nodiscard]] SegmentsReply checkpoint_on(TargetId target, const SegmentId& after, size_t limit) const;
   [[nodiscard]] bool checkpoint_claims(const SegmentId& segment) const {
     return checkpoint_segments_.contains(segment);
   }
@@ -309,7 +311,9 @@ class Partition {
   Nanos last_checkpoint_{};
   Nanos started_{};
   uint64_t operations_ = 0;
-  Cut published_;           // highest cut known to be in a manifest
+  Cut published_;      // highest cut known to be in a manifest
+  Key orphans_after_;  // where the reaper goes on; empty: from the first
+  Key dead_after_;
   std::string last_error_;  // of background work, for status
   Scope scope_;             // last
 };
@@ -400,9 +404,14 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
     while (overlay_.size() > context_.options.overlay_rows && serving_) co_await ListWait(applied_waiters_);
     Transaction txn(*this, ticket.session);
     Result<Reply> reply = co_await op.run(txn);
-    if (sessions_.find(ticket.session) == nullptr) {
+    const Session* waiting = sessions_.find(ticket.session);
+    if (waiting == nullptr) {
       txn.abandon();
       co_return Error(Code::kStale, "the session has ended");
+    }
+    if (ticket.sequence < waiting->answered) {
+      txn.abandon();
+      co_return Error(Code::kStale, "its client has given this operation up");
     }
     Position at;
     if (!reply.ok()) {

@@ -98,6 +98,21 @@ std::optional<Location> Partition::checkpoint_location(const SegmentId& segment)
   return std::nullopt;
 }
 
+SegmentsReply Partition::checkpoint_on(TargetId target, const SegmentId& after, size_t limit) const {
+  SegmentsReply reply;
+  for (auto at = checkpoint_segments_.upper_bound(after); at != checkpoint_segments_.end(); ++at) {
+    std::optional<Location> location = checkpoint_location(*at);  // none: it is being written
+    if (!location || std::ranges::find(location->placement.targets, target) == location->placement.targets.end())
+      continue;
+    if (reply.segments.size() == limit) {
+      reply.more = true;
+      break;
+    }
+    reply.segments.push_back(*std::move(location));
+  }
+  return reply;
+}
+
 Task<Result<void>> Partition::checkpoint_now() {
   Mutex::Guard shipping = co_await shipping_.lock();
   if (!serving_) co_return Error(Code::kNotLeader, state_);

@@ -23,14 +23,28 @@ namespace headrace {
 
 class MapCoordinator final : public Coordinator {
  public:
-  Task<Result<CoordRecord>> get(std::string key) override { co_return records[key]; }
+  Task<Result<CoordRecord>> get(std::string key) override {
+    if (failing_gets > 0) {
+      --failing_gets;
+      co_return Error(Code::kIo, "injected");
+    }
+    co_return records[key];
+  }
   Task<Result<uint64_t>> put(std::string key, std::string value, uint64_t expected) override {
     ++puts_under_way;
     if (clock != nullptr) co_await clock->sleep(pause);
     --puts_under_way;
+    if (refused_puts > 0) {
+      --refused_puts;
+      co_return Error(Code::kNoSpace, "injected");
+    }
     CoordRecord& record = records[key];
     if (record.version != expected) co_return Error(Code::kConflict, "another version");
     record = {std::move(value), expected + 1};
+    if (lost_puts > 0) {
+      --lost_puts;
+      co_return Error(Code::kIo, "injected, after it was written");
+    }
     co_return record.version;
   }
   Task<Result<std::vector<std::pair<std::string, CoordRecord>>>> list(std::string) override {
@@ -43,6 +57,9 @@ class MapCoordinator final : public Coordinator {
   Clock* clock = nullptr;  // with `pause`: a put takes so long
   Nanos pause{};
   int puts_under_way = 0;
+  uint64_t refused_puts = 0;  // so many fail from now on, and change nothing
+  uint64_t lost_puts = 0;     // or are written and fail all the same
+  uint64_t failing_gets = 0;
 };
 
 // Journals and fragments of all targets, in memory; whatever was answered is durable.
@@ -52,7 +69,7 @@ struct MemoryTargets final : FragmentPort {
     handlers.on<JournalOpen>([this](JournalOpen r, CallInfo) { return open(std::move(r)); });
     handlers.on<JournalAppend>([this](JournalAppend r, CallInfo) { return append(std::move(r)); });
     handlers.on<JournalRead>([this](JournalRead r, CallInfo) { return read_journal(std::move(r)); });
-    handlers.on<JournalTrim>([](JournalTrim, CallInfo) { return nothing(); });
+    handlers.on<JournalTrim>([this](JournalTrim r, CallInfo) { return trim(std::move(r)); });
     handlers.on<FragmentFree>([this](FragmentFree r, CallInfo) { return free(std::move(r)); });
   }
   struct Run {
@@ -65,7 +82,10 @@ struct MemoryTargets final : FragmentPort {
   uint64_t appends = 0;
   uint64_t failing_appends = 0;  // so many fail from now on
 
-  static Task<Result<Empty>> nothing() { co_return Empty{}; }
+  Task<Result<Empty>> trim(JournalTrim request) {
+    for (RunId run : request.forget) runs.erase(run);
+    co_return Empty{};
+  }
   Task<Result<JournalSealReply>> seal() {
     JournalSealReply reply;
     for (auto& [id, run] : runs) {
@@ -111,6 +131,7 @@ struct MemoryTargets final : FragmentPort {
     if (it == fragments.end()) co_return Error(Code::kNoFragment, "not here");
     FragmentReadReply reply;
     reply.segment_length = it->second.segment_length;
+    reply.protection = it->second.protection;
     reply.payload = it->second.payload.slice(request.offset, request.length);
     for (uint64_t i = 0; i < request.length / 4096; ++i)
       reply.crcs.push_back(it->second.crcs[request.offset / 4096 + i]);

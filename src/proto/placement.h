@@ -12,10 +12,13 @@ inline constexpr uint64_t kMaxSegment = 16 * kMiB;
 
 // D data and P parity fragments. A mirror is D = 1. "4+2", "replica-3" = 1+2.
 struct Protection {
+  static constexpr uint8_t kMaxData = 16;
+  static constexpr uint8_t kMaxParity = 4;
   uint8_t data = 1;
   uint8_t parity = 0;
   void fields(this auto& self, auto& v) { v(self.data, self.parity); }
-  [[nodiscard]] uint8_t width() const { return static_cast<uint8_t>(data + parity); }
+  [[nodiscard]] bool valid() const { return data >= 1 && data <= kMaxData && parity <= kMaxParity; }
+  [[nodiscard]] uint16_t width() const { return static_cast<uint16_t>(data + parity); }
   bool operator==(const Protection&) const = default;
 };
 
@@ -25,6 +28,8 @@ struct Placement {
   std::vector<TargetId> targets;
   void fields(this auto& self, auto& v) { v(self.protection, self.targets); }
   [[nodiscard]] bool hot() const { return !targets.empty(); }
+  // One target for each fragment.
+  [[nodiscard]] bool valid() const { return protection.valid() && targets.size() == protection.width(); }
 };
 
 // The packed object that holds the segment, and where its index is. Zero id: not in the bucket.

@@ -31,8 +31,9 @@ struct FragmentWrite {
 struct FragmentReadReply {
   std::vector<uint32_t> crcs;  // of the blocks in the payload
   uint64_t segment_length = 0;
+  Protection protection{0, 0};  // how the segment was cut; no data: not said
   Buffer payload;
-  void fields(this auto& self, auto& v) { v(self.crcs, self.segment_length); }
+  void fields(this auto& self, auto& v) { v(self.crcs, self.segment_length, self.protection); }
 };
 struct FragmentRead {
   static constexpr MessageType kType = MessageType::kFragmentRead;

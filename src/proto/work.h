@@ -179,13 +179,14 @@ struct Packed {  // items[i] now stands in `segment` at offsets[i]: each piece t
 };
 
 // ---- rebuild and orphans ----
-struct FragmentsOn {  // segments with a fragment on the target, most damaged first where known
+struct FragmentsOn {  // segments with a fragment on the target, ascending
   static constexpr MessageType kType = MessageType::kFragmentsOn;
   using Reply = SegmentsReply;
   TargetId on;
   SegmentId after;
   uint32_t limit = 256;
-  void fields(this auto& self, auto& v) { v(self.on, self.after, self.limit); }
+  bool checkpoint = false;  // those that the partition's checkpoint is in, which are no rows, instead
+  void fields(this auto& self, auto& v) { v(self.on, self.after, self.limit, self.checkpoint); }
 };
 struct Placed {  // fragment `index` is now (durable) on `target`. kConflict when the placement changed since
   static constexpr MessageType kType = MessageType::kPlaced;
@@ -207,7 +208,8 @@ struct Claims {
   TargetId on;
   std::vector<SegmentId> segments;
   std::vector<uint8_t> indexes;
-  void fields(this auto& self, auto& v) { v(self.on, self.segments, self.indexes); }
+  std::vector<uint8_t> data;  // fragments of data that each segment was cut into; empty: not said
+  void fields(this auto& self, auto& v) { v(self.on, self.segments, self.indexes, self.data); }
 };
 
 // ---- checkpoints and cuts ----

@@ -9,8 +9,8 @@
 namespace headrace {
 namespace {
 
-constexpr uint8_t kMaxData = 16;
-constexpr uint8_t kMaxParity = 4;
+constexpr uint8_t kMaxData = Protection::kMaxData;
+constexpr uint8_t kMaxParity = Protection::kMaxParity;
 constexpr size_t kSpares = 2;
 
 struct Candidate {

@@ -7,6 +7,7 @@
 #include "runtime/scope.h"
 #include "stripe/erasure.h"
 #include "stripe/fragment.h"
+#include "stripe/placement_policy.h"
 
 namespace headrace {
 namespace {
@@ -68,6 +69,15 @@ Task<void> SegmentIo::fetch(std::shared_ptr<Gathering> g, uint8_t index, bool de
                             reply->crcs)
             : Error(Code::kCorrupt, "target " + to_string(g->placement.targets[index]) + " returned " +
                                         std::to_string(reply->payload.size()) + " bytes for " + std::to_string(length));
+    // Dropped and fetched again when more or fewer targets were there, it is cut otherwise than the reader was told:
+    // what is here is another fragment of that name.
+    if (fits && reply->protection.data != 0 && reply->protection.data != g->placement.protection.data) {
+      fetch.error.emplace(Code::kNoFragment, "target " + to_string(g->placement.targets[index]) + " holds segment " +
+                                                 to_string(g->segment) + " as " + to_string(reply->protection) +
+                                                 ", not as " + to_string(g->placement.protection));
+      g->progress.set();
+      co_return;
+    }
     if (fits && reply->segment_length != g->segment_length)
       fits = Error(Code::kCorrupt, "target " + to_string(g->placement.targets[index]) + " holds segment " +
                                        to_string(g->segment) + " with another length");
@@ -194,8 +204,7 @@ Error SegmentIo::lost(const Gathering& g, size_t good) const {
 
 Task<Result<Buffer>> SegmentIo::read(SegmentId segment, uint64_t segment_length, Placement placement, uint64_t offset,
                                      uint64_t length, Capability capability) {
-  if (!placement.hot() || placement.targets.size() != placement.protection.width() || placement.protection.data == 0)
-    co_return Error(Code::kNoFragment, "segment " + to_string(segment) + " has no placement");
+  if (!placement.valid()) co_return Error(Code::kNoFragment, "segment " + to_string(segment) + " has no placement");
   if (segment_length == 0 || segment_length > kMaxSegment || offset > segment_length ||
       length > segment_length - offset)
     co_return Error(Code::kInvalid, "read beyond the end of segment " + to_string(segment));
@@ -284,8 +293,8 @@ Task<Result<Buffer>> SegmentIo::read(SegmentId segment, uint64_t segment_length,
 
 Task<Result<FragmentWrite>> SegmentIo::rebuild(SegmentId segment, uint64_t segment_length, Placement placement,
                                                uint8_t index, Capability capability) {
-  if (placement.targets.size() != placement.protection.width() || placement.protection.data == 0 ||
-      index >= placement.protection.width() || segment_length == 0 || segment_length > kMaxSegment)
+  if (!placement.valid() || index >= placement.protection.width() || segment_length == 0 ||
+      segment_length > kMaxSegment)
     co_return Error(Code::kInvalid, "segment " + to_string(segment) + ": placement and fragment " +
                                         std::to_string(index) + " do not fit");
   auto g = std::make_shared<Gathering>();
@@ -343,7 +352,7 @@ Task<Result<Placement>> SegmentIo::write(SegmentId segment, Buffer data, Placeme
   Protection protection = placement.protection;
   if (data.empty() || data.size() > kMaxSegment)
     co_return Error(Code::kInvalid, "a segment holds 1 byte to 16 MiB, not " + std::to_string(data.size()));
-  if (protection.data == 0 || placement.targets.size() != protection.width())
+  if (!placement.valid())
     co_return Error(Code::kInvalid, "segment " + to_string(segment) + ": placement does not fit its protection");
   uint64_t length = data.size();
   uint64_t size = fragment_size(length, protection.data);

@@ -35,6 +35,7 @@ struct FakePort final : public FragmentPort {
     if (at == held.end()) co_return Error(Code::kNoFragment, "not here");
     FragmentReadReply reply;
     reply.segment_length = at->second.segment_length;
+    reply.protection = at->second.protection;
     Buffer part = at->second.payload.slice(request.offset, request.length);
     reply.payload = fault == Fault::kBadBlock ? Buffer::copy_of(part.view()) : part;
     if (fault == Fault::kBadBlock) reply.payload.data()[100] ^= std::byte{1};
@@ -102,6 +103,28 @@ TEST_F(SegmentIoTest, WhatWasWrittenIsReadBackAtEverySize) {
     }
   }
   EXPECT_EQ(io.counters().degraded_reads, 0u);
+}
+
+// Dropped, and fetched again when fewer targets were there: a reader that was told of the first cut must not take one
+// fragment for another.
+TEST_F(SegmentIoTest, AFragmentOfAnotherCutIsNoFragment) {
+  Buffer data = random_bytes(3 * kMiB, 5);
+  Placement told = write(data, {4, 2});
+  write(data, {3, 2});
+  auto got = read(data, told, 2 * kMiB, 10'000);
+  EXPECT_EQ(got.code(), Code::kNoFragment) << (got.ok() ? "other bytes" : got.error().text());
+  EXPECT_TRUE(io.take_damage().empty());
+  port.held.erase({TargetId(2), 1});
+  got = read(data, told, 0, data.size());
+  EXPECT_EQ(got.code(), Code::kNoFragment);
+}
+
+TEST_F(SegmentIoTest, PlacementsThatCannotBeAreRefusedBadInput) {
+  Buffer data = random_bytes(4096, 6);
+  Placement wraps{{250, 10}, {TargetId(1), TargetId(2), TargetId(3), TargetId(4)}};
+  EXPECT_FALSE(read(data, wraps, 0, 100).ok());
+  EXPECT_FALSE(world.run(io.write(kSegment, data, wraps, {}, {})).ok());
+  EXPECT_FALSE(world.run(io.rebuild(kSegment, 4096, wraps, 0, {})).ok());
 }
 
 TEST_F(SegmentIoTest, SmallReadTouchesOneTarget) {

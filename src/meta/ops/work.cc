@@ -373,7 +373,7 @@ struct PackedOp {
 
 Result<void> check_placement(const Placement& placement, const ClusterMap& map) {
   std::set<TargetId> targets(placement.targets.begin(), placement.targets.end());
-  if (targets.empty() || targets.size() != placement.targets.size() || targets.size() != placement.protection.width())
+  if (!placement.valid() || targets.size() != placement.targets.size())
     return Error(Code::kInvalid, "a placement has one target per fragment, each its own");
   for (TargetId target : targets)
     if (map.target(target) == nullptr) return Error(Code::kInvalid, "a placement names an unknown target");
@@ -429,18 +429,23 @@ struct PlacedOp {
 struct ClaimsOp {
   using Reply = ClaimsReply;
   TargetId on;
-  std::vector<std::pair<SegmentId, uint8_t>> fragments;
+  struct Fragment {
+    SegmentId segment;
+    uint8_t index = 0;
+    uint8_t data = 0;  // fragments that the segment was cut into; 0: not said
+  };
+  std::vector<Fragment> fragments;
 
   Task<Result<ClaimsReply>> run(Transaction& txn) {
     ClaimsReply reply;
-    for (const auto& [segment, index] : fragments) {
+    for (const Fragment& fragment : fragments) {
       bool claimed = false;
-      HR_CO_TRY(claimed, co_await is_claimed(txn, segment, index));
+      HR_CO_TRY(claimed, co_await is_claimed(txn, fragment.segment, fragment.index, fragment.data));
       reply.claimed.push_back(claimed ? 1 : 0);
     }
     co_return reply;
   }
-  Task<Result<bool>> is_claimed(Transaction& txn, SegmentId segment, uint8_t index) {
+  Task<Result<bool>> is_claimed(Transaction& txn, SegmentId segment, uint8_t index, uint8_t data) {
     Partition& partition = txn.partition();
     const ClusterMap& map = partition.context().view.map();
     // What is not ours to judge is claimed.
@@ -450,7 +455,7 @@ struct ClaimsOp {
     if (partition.sessions().reserved(segment) || partition.checkpoint_claims(segment)) co_return true;
     if (!row || row->placed_in != partition.context().view.map().namespace_epoch) co_return false;
     const std::vector<TargetId>& targets = row->placement.targets;
-    if (index >= targets.size()) co_return false;
+    if (index >= targets.size() || (data != 0 && data != row->placement.protection.data)) co_return false;
     if (targets[index] == on) co_return true;
     // The recorded copy is lost or about to be: this may be the one that a rebuild has written and not told of yet.
     const TargetInfo* recorded = partition.context().view.map().target(targets[index]);
@@ -670,6 +675,7 @@ Task<Result<Empty>> handle(Partition& partition, Packed request, CallInfo) {
 
 Task<Result<SegmentsReply>> handle(Partition& partition, FragmentsOn request, CallInfo) {
   HR_CO_TRY(partition.may_work());
+  if (request.checkpoint) co_return partition.checkpoint_on(request.on, request.after, page_of(request.limit));
   co_await partition.work_known().wait();
   SegmentsReply reply;
   uint32_t limit = page_of(request.limit);
@@ -712,14 +718,17 @@ Task<Result<Empty>> handle(Partition& partition, Placed request, CallInfo) {
 }
 
 Task<Result<ClaimsReply>> handle(Partition& partition, Claims request, CallInfo) {
-  if (request.segments.size() != request.indexes.size() || request.segments.size() > kMaxClaims)
+  if (request.segments.size() != request.indexes.size() || request.segments.size() > kMaxClaims ||
+      (!request.data.empty() && request.data.size() != request.segments.size()))
     co_return Error(Code::kInvalid, "one index per segment, at most 65536");
   ClaimsReply reply;
   for (size_t from = 0; from < request.segments.size(); from += kScan) {
     ClaimsOp op;
     op.on = request.on;
     size_t to = std::min(request.segments.size(), from + kScan);
-    for (size_t i = from; i < to; ++i) op.fragments.emplace_back(request.segments[i], request.indexes[i]);
+    for (size_t i = from; i < to; ++i)
+      op.fragments.push_back(
+          {request.segments[i], request.indexes[i], request.data.empty() ? uint8_t{0} : request.data[i]});
     HR_CO_TRY(ClaimsReply part, co_await partition.read(std::move(op)));
     reply.claimed.insert(reply.claimed.end(), part.claimed.begin(), part.claimed.end());
   }

@@ -220,6 +220,27 @@ TEST(Work, FragmentsOnATargetAreListedAndMove) {
   p.check_rows();
 }
 
+TEST(Work, WhatACheckpointIsInIsListedApart) {
+  Filled p(8, 4);
+  ASSERT_TRUE(p.world.run(p.partition->checkpoint_now()).ok());
+  std::set<SegmentId> named;
+  std::vector<SegmentId> page;
+  for (uint64_t t = 0; t < 3; ++t) {
+    SegmentId after;
+    SegmentsReply reply;
+    do {
+      reply = p.must(p.ask(FragmentsOn{TargetId(OnePartition::kTarget.value() + t), after, 1, true}));
+      for (const Location& location : reply.segments) {
+        EXPECT_TRUE(location.placement.valid());
+        EXPECT_EQ(std::ranges::count(location.placement.targets, TargetId(OnePartition::kTarget.value() + t)), 1);
+        named.insert(after = location.segment);
+      }
+    } while (reply.more);
+  }
+  EXPECT_GE(named.size(), 2u) << "a store file and the record";
+  for (SegmentId id : p.all()) EXPECT_FALSE(named.contains(id));
+}
+
 TEST(Work, OnlyWhatNothingNamesIsUnclaimed) {
   Filled p(7, 1);
   SegmentId live = p.all().at(0);
@@ -232,6 +253,9 @@ TEST(Work, OnlyWhatNothingNamesIsUnclaimed) {
   auto claimed = [&](TargetId target, SegmentId segment, uint8_t index) {
     return p.must(p.ask(Claims{target, {segment}, {index}})).claimed.at(0);
   };
+  // Cut in another way, it is another fragment.
+  EXPECT_EQ(p.must(p.ask(Claims{on, {live}, {0}, {1}})).claimed.at(0), 1);
+  EXPECT_EQ(p.must(p.ask(Claims{on, {live}, {0}, {2}})).claimed.at(0), 0);
   EXPECT_EQ(claimed(on, live, 0), 1);
   EXPECT_EQ(claimed(other, live, 0), 0);
   EXPECT_EQ(claimed(on, live, 1), 0);
