@@ -14,6 +14,8 @@ namespace {
 constexpr Nanos kAppendTimeout = seconds(10);
 constexpr Nanos kAppendPatience = seconds(60);
 constexpr Nanos kWidenAgain = seconds(5);
+constexpr Nanos kRecordPatience = seconds(10);
+constexpr size_t kMostUntrimmed = 256;
 
 Position before(Position p) {
   return Position(p.value() - 1);
@@ -40,16 +42,30 @@ CallOptions Journal::call_options(Nanos timeout) const {
 Task<Result<void>> Journal::put_record(PartitionRecord next) {
   std::string key = partition_key(options_.partition.value());
   std::string value = encode_durable(next);
-  Result<uint64_t> version = co_await coordinator_.put(key, value, version_);
-  if (!version.ok() && version.error().retry() == Retry::kOutcomeUnknown) {
-    // Unknown outcome: our own bytes there are success, anything else is not ours any more.
-    HR_CO_TRY(CoordRecord there, co_await coordinator_.get(key));
-    if (there.value != value) co_return Error(Code::kConflict, "partition record changed under its leader");
-    version = there.version;
+  const std::string whose = "partition " + std::to_string(options_.partition.value()) + " record";
+  const Nanos deadline = env_.clock.now() + kRecordPatience;
+  bool maybe = false;  // an attempt may have been written, or may be yet
+  for (;;) {
+    Result<uint64_t> version = co_await coordinator_.put(key, value, version_);
+    if (!version.ok() && (version.code() != Code::kConflict || maybe)) {
+      Result<CoordRecord> there = co_await coordinator_.get(key);
+      if (there.ok() && there->value == value) {
+        version = there->version;
+      } else if (!there.ok() || (there->version == version_ && version.error().retry() == Retry::kOutcomeUnknown)) {
+        // Going on as if it were not there would acknowledge what the record does not name.
+        maybe = true;
+        if (env_.clock.now() >= deadline)
+          co_return Error(Code::kConflict, whose + ": whether it was written is unknown: " + version.error().message());
+        co_await env_.clock.sleep(milliseconds(200));
+        continue;
+      } else if (there->version != version_) {
+        version = Error(Code::kConflict, "it changed under its leader");
+      }
+    }
+    if (!version.ok()) co_return std::move(version).error().within(whose);
+    version_ = *version;
+    break;
   }
-  if (!version.ok())
-    co_return std::move(version).error().within("partition " + std::to_string(options_.partition.value()) + " record");
-  version_ = *version;
   record_ = std::move(next);
   co_return {};
 }
@@ -67,6 +83,8 @@ Task<Result<std::vector<JournalRecord>>> Journal::take_over() {
 
   std::set<TargetId> all;
   for (const RunRecord& run : record_.runs) all.insert(run.copies.begin(), run.copies.end());
+  for (const TargetInfo& target : targets_.view().map().targets)
+    if (target.state == TargetState::kLive || target.state == TargetState::kDraining) all.insert(target.id);
   std::vector<TargetId> order(all.begin(), all.end());
   std::vector<Task<Result<JournalSealReply>>> calls;
   for (TargetId target : order) calls.push_back(targets_.call(JournalSeal{target}, call_options(seconds(10))));
@@ -76,6 +94,7 @@ Task<Result<std::vector<JournalRecord>>> Journal::take_over() {
     if (replies[i].ok()) sealed.push_back({order[i], replies[i]->runs});
     if (replies[i].code() == Code::kDeposed) co_return std::move(replies[i]).error();
   }
+  co_await forget_unnamed(sealed);
   HR_CO_TRY(std::vector<JournalRecord> tail, co_await read_tail(std::move(sealed)));
 
   Position end = tail.empty() ? record_.checkpoint_at : tail.back().position;
@@ -269,17 +288,43 @@ Task<Result<void>> Journal::close_and_reopen(Position first, std::vector<TargetI
   HR_CO_TRY(RunRecord run, co_await open_run(first, record_.runs.back().run, std::move(failed)));
   const Mutex::Guard alone = co_await recording_.lock();
   PartitionRecord next = record_;
-  RunRecord& old = next.runs.back();
-  if (old.first == first) {
-    untrimmed_.push_back(old);  // nothing in it was ever acknowledged
+  RunRecord old = next.runs.back();
+  const bool empty = old.first == first;  // nothing in it was ever acknowledged
+  if (empty)
     next.runs.pop_back();
-  } else {
-    old.end = before(first);
-  }
+  else
+    next.runs.back().end = before(first);
   next.runs.push_back(run);
-  HR_CO_TRY(co_await put_record(std::move(next)));
+  Result<void> named = co_await put_record(std::move(next));
+  // Of the two, the one that no record names goes. Where it is not known which, nothing is recorded, or forgotten, any
+  // more: the next put finds another record than it expects.
+  if (!named.ok())
+    forget_later(std::move(run));
+  else if (empty)
+    forget_later(std::move(old));
+  if (!named.ok()) co_return named;
   degraded_ = true;
   co_return {};
+}
+
+void Journal::forget_later(RunRecord run) {
+  if (untrimmed_.size() < kMostUntrimmed) untrimmed_.push_back(std::move(run));
+}
+
+// Runs of this partition that the record does not name: of leaders that ended between opening one and naming it, or
+// naming another and forgetting it.
+Task<void> Journal::forget_unnamed(const std::vector<Sealed>& sealed) {
+  std::vector<Task<Result<Empty>>> calls;
+  for (const Sealed& there : sealed) {
+    JournalTrim request;
+    request.target = there.target;
+    for (const RunSummary& run : there.runs) {
+      const bool named = std::ranges::any_of(record_.runs, [&](const RunRecord& r) { return r.run == run.run; });
+      if (!named) request.forget.push_back(run.run);
+    }
+    if (!request.forget.empty()) calls.push_back(targets_.call(std::move(request), call_options(seconds(10))));
+  }
+  (void)co_await when_all(std::move(calls));  // refused or unanswered: the next leader's
 }
 
 // Whether a run on more targets, or off one that is to go, can be had.
@@ -304,12 +349,13 @@ Task<Result<void>> Journal::checkpointed(CheckpointPointer pointer) {
     next.checkpoint_length = pointer.length;
     next.checkpoint_copies = pointer.copies;
     next.checkpoint_at = pointer.at;
-    dead = std::exchange(untrimmed_, {});
+    dead = untrimmed_;
     while (next.runs.size() > 1 && next.runs.front().end && next.runs.front().end <= pointer.at) {
       dead.push_back(next.runs.front());
       next.runs.erase(next.runs.begin());
     }
     HR_CO_TRY(co_await put_record(std::move(next)));
+    untrimmed_.clear();
   }
   if (record_.runs.size() == 1 && record_.runs.back().copies.size() >= options_.copies) degraded_ = false;
   bytes_ = 0;
@@ -336,10 +382,10 @@ Task<void> Journal::trim(std::vector<RunRecord> dead, Position below) {
     if (done.ok()) continue;
     // The target is away: what it keeps is forgotten at a later checkpoint, by run id.
     for (const RunRecord& run : dead)
-      if (has(run.copies, target) && untrimmed_.size() < 256) {
+      if (has(run.copies, target)) {
         RunRecord left = run;
         left.copies = {target};
-        untrimmed_.push_back(std::move(left));
+        forget_later(std::move(left));
       }
   }
 }

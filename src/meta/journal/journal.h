@@ -72,6 +72,8 @@ class Journal {
                                std::vector<TargetId>& failed);
   Task<Result<void>> close_and_reopen(Position first, std::vector<TargetId> failed);
   Task<void> trim(std::vector<RunRecord> dead, Position below);
+  Task<void> forget_unnamed(const std::vector<Sealed>& sealed);
+  void forget_later(RunRecord run);
   [[nodiscard]] CallOptions call_options(Nanos timeout) const;
 
   Env env_;
@@ -83,9 +85,9 @@ class Journal {
   uint64_t version_ = 0;  // of the coordinator's record
   uint32_t next_run_ = 1;
   uint64_t bytes_ = 0;
-  bool degraded_ = false;  // a closed run has fewer copies than it should: checkpoint soon
-  Nanos widen_at_{};       // not before
-  std::vector<RunRecord> untrimmed_;
+  bool degraded_ = false;             // a closed run has fewer copies than it should: checkpoint soon
+  Nanos widen_at_{};                  // not before
+  std::vector<RunRecord> untrimmed_;  // that no record names (any more), on targets that may still hold them
 };
 
 }  // namespace headrace
