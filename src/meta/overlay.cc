@@ -29,12 +29,15 @@ uint64_t Overlay::begin() {
   return version_;
 }
 
-void Overlay::end(uint64_t start_version) {
+bool Overlay::end(uint64_t start_version) {
   auto it = running_.find(start_version);
   HR_ASSERT(it != running_.end());
   bool oldest = it == running_.begin();
   running_.erase(it);
-  if (oldest) prune();
+  if (!oldest) return false;
+  const size_t before = entries_.size();
+  prune();
+  return entries_.size() < before;
 }
 
 void Overlay::prune() {

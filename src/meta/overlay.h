@@ -34,7 +34,7 @@ class Overlay {
 
   // A running transaction: conflicts with what is newer than its start.
   [[nodiscard]] uint64_t begin();
-  void end(uint64_t start_version);
+  bool end(uint64_t start_version);  // true: others' changes may have left with it
   [[nodiscard]] bool changed_since(const Key& key, uint64_t start_version) const;
   [[nodiscard]] bool range_changed_since(const Key& from, const Key& to, uint64_t start_version) const;
   [[nodiscard]] size_t size() const { return entries_.size(); }

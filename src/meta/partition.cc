@@ -377,6 +377,7 @@ Position Partition::queue_record(std::vector<RowChange> changes, bool is_cut) {
 }
 
 bool Partition::outdated(const Transaction& txn) const {
+  if (txn.outlived_reads_) return true;
   for (const Key& key : txn.reads_)
     if (overlay_.changed_since(key, txn.start_version_)) return true;
   for (const auto& [from, to] : txn.ranges_)
@@ -603,6 +604,8 @@ Task<void> Partition::recall(SessionId id, Grant grant, GrantKind keep) {
     }
     session = sessions_.find(id);
     if (session == nullptr) co_return;
+    const Grant* held = grants_.held(id, grant.file);
+    if (held == nullptr || held->id != grant.id || held->kind <= keep) co_return;  // released of its own
     mind_pause();
     if (session->lease_end < env_.clock.now()) {
       co_await evict(id, "did not answer a recall within its lease");

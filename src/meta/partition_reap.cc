@@ -146,7 +146,10 @@ Task<Result<bool>> Partition::reap_round() {
       co_return std::move(closed).error();
     }
   }
-  HR_CO_TRY(auto orphans, co_await scan_work(Table::kOrphan, "", kBatch));
+  // Page by page: those that are open stay, and must not stand before the others.
+  HR_CO_TRY(auto orphans, co_await scan_work(Table::kOrphan, orphans_after_, kBatch));
+  orphans_after_ = orphans.size() < kBatch ? Key() : orphans.back().first;
+  did |= orphans.size() == kBatch;
   for (auto& [key, value] : orphans) {
     HR_CO_TRY(co_await change(OrphanOp{FileId(slot_of(key), key_number(key, kKeyPrefix, 6))}));
   }
@@ -156,7 +159,9 @@ Task<Result<bool>> Partition::reap_round() {
     (void)whole;  // not yet: its row is still there for the next round
     did = true;
   }
-  HR_CO_TRY(auto dead, co_await scan_work(Table::kDead, "", kBatch));
+  HR_CO_TRY(auto dead, co_await scan_work(Table::kDead, dead_after_, kBatch));
+  dead_after_ = dead.size() < kBatch ? Key() : dead.back().first;
+  did |= dead.size() == kBatch;
   std::vector<Location> gone;
   for (auto& [key, value] : dead) {
     HR_CO_TRY(Location location, co_await change(ReapSegmentOp{segment_of(key, context_.view.map().name_space)}));

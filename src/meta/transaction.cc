@@ -8,7 +8,27 @@ Transaction::Transaction(Partition& partition, SessionId session, bool no_wait)
     : partition_(partition), session_(session), no_wait_(no_wait), start_version_(partition.overlay_.begin()) {}
 
 Transaction::~Transaction() {
-  partition_.overlay_.end(start_version_);
+  unpin();
+}
+
+void Transaction::unpin() {
+  if (!std::exchange(pinned_, false)) return;
+  // Whoever waits for a smaller overlay waits for what was kept there for this one, too.
+  const bool smaller = partition_.overlay_.end(start_version_);
+  if (smaller && !partition_.applied_waiters_.empty() && Scheduler::present())
+    Scheduler::current().wake_all(partition_.applied_waiters_);
+}
+
+Task<void> Transaction::wait_for_grants(FileId file, GrantKind kind) {
+  if (!partition_.claims_missing_ && !partition_.grants_.conflict(file, session_, kind)) co_return;
+  // Others may take as long as they like: the overlay must not keep all their changes for us meanwhile, since what we
+  // wait for may have to wait for a smaller one.
+  unpin();
+  co_await partition_.wait_claims();
+  co_await partition_.grants_.clear(file, session_, kind);
+  start_version_ = partition_.overlay_.begin();
+  pinned_ = true;
+  outlived_reads_ |= !reads_.empty() || !ranges_.empty();
 }
 
 Task<Result<std::optional<RowValue>>> Transaction::get(Key key) {
@@ -71,15 +91,13 @@ void Transaction::erase(Key key) {
 }
 
 Task<Result<void>> Transaction::share(FileId file) {
-  co_await partition_.wait_claims();
-  co_await partition_.grants_.clear(file, session_, GrantKind::kRead);
+  co_await wait_for_grants(file, GrantKind::kRead);
   shared_.push_back(file);
   co_return {};
 }
 
 Task<Result<void>> Transaction::exclude(FileId file) {
-  co_await partition_.wait_claims();
-  co_await partition_.grants_.clear(file, session_, GrantKind::kWrite);
+  co_await wait_for_grants(file, GrantKind::kWrite);
   excluded_.push_back(file);
   co_return {};
 }

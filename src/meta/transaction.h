@@ -92,6 +92,8 @@ class Transaction {
 
  private:
   friend class Partition;
+  [[nodiscard]] Task<void> wait_for_grants(FileId file, GrantKind kind);
+  void unpin();
   Partition& partition_;
   SessionId session_;
   bool no_wait_;
@@ -100,6 +102,8 @@ class Transaction {
   uint64_t start_version_;
   Position seen_;
   std::set<Key> reads_;
+  bool pinned_ = true;           // the overlay keeps what is newer than its start
+  bool outlived_reads_ = false;  // it waited for others since: what it has read may be of any time
   std::vector<std::pair<Key, Key>> ranges_;
   std::map<Key, std::optional<RowValue>> writes_;
   std::vector<FileId> shared_;

@@ -12,6 +12,17 @@
 
 namespace headrace {
 
+Task<Result<void>> check_removal(Transaction& txn, const Attributes& attributes, uint64_t new_size) {
+  bool grows = new_size > attributes.size;
+  if (!grows && attributes.links != 0) co_return {};
+  HR_CO_TRY(std::optional<RowValue> removal, co_await txn.get(removal_key(attributes.id)));
+  if (!removal) co_return {};
+  if (*removal != kTrim) co_return Error(Code::kNotFound, "the file was removed");
+  if (!grows) co_return {};
+  txn.partition().reap_soon();
+  co_return Error(Code::kBusy, "the file is still being truncated");
+}
+
 namespace {
 
 constexpr size_t kMaxCommitFiles = 1024;
@@ -22,7 +33,8 @@ constexpr size_t kMaxStagePieces = 256;
 constexpr uint64_t kMaxCopy = 64 * kMiB;
 constexpr size_t kMaxCopyPieces = 128;
 constexpr uint64_t kMaxExtentsWindow = kGiB;
-constexpr uint64_t kMaxStagedInReply = 16 * kMiB;
+constexpr uint64_t kMaxStagedInReply = 4 * kMiB;  // a message without its payload has at most 8 MiB
+constexpr size_t kMaxExtentsInReply = 32 * 1024;
 constexpr size_t kXattrsPerStep = 200;
 constexpr int kStepsPerCall = 16;
 constexpr int64_t kNow = INT64_MIN;
@@ -34,18 +46,6 @@ Task<Result<InodeRow>> file_inode(Transaction& txn, FileId file) {
   if (row.attributes.type == FileType::kDirectory) co_return Error(Code::kIsDirectory, "is a directory");
   if (row.attributes.type != FileType::kFile) co_return Error(Code::kInvalid, "not a regular file");
   co_return row;
-}
-
-// kNotFound when the file is being removed, kBusy when it would grow over extents that are still being cut off.
-Task<Result<void>> check_removal(Transaction& txn, const Attributes& attributes, uint64_t new_size) {
-  bool grows = new_size > attributes.size;
-  if (!grows && attributes.links != 0) co_return {};
-  HR_CO_TRY(std::optional<RowValue> removal, co_await txn.get(removal_key(attributes.id)));
-  if (!removal) co_return {};
-  if (*removal != kTrim) co_return Error(Code::kNotFound, "the file was removed");
-  if (!grows) co_return {};
-  txn.partition().reap_soon();
-  co_return Error(Code::kBusy, "the file is still being truncated");
 }
 
 Result<void> check_grant(Transaction& txn, FileId file, GrantId grant) {
@@ -101,8 +101,7 @@ struct CommitOp {
         return Error(Code::kInvalid, "a segment of another namespace");
       const Placement& placement = segment.placement;
       std::set<TargetId> targets(placement.targets.begin(), placement.targets.end());
-      if (placement.targets.empty() || placement.protection.data == 0 ||
-          placement.targets.size() != placement.protection.width() || targets.size() != placement.targets.size())
+      if (!placement.valid() || targets.size() != placement.targets.size())
         return Error(Code::kInvalid, "a placement has one target per fragment, each its own");
       for (TargetId target : targets)
         if (map.target(target) == nullptr) return Error(Code::kInvalid, "a placement names an unknown target");
@@ -282,12 +281,14 @@ struct GetExtentsOp {
     Partition& partition = txn.partition();
     HR_CO_TRY(co_await txn.share(request.file));
     HR_CO_TRY(InodeRow inode, co_await file_inode(txn, request.file));
+    HR_CO_TRY(co_await check_removal(txn, inode.attributes));
     GetExtentsReply reply;
     reply.size = inode.attributes.size;
     if (request.offset >= reply.size || request.length == 0) co_return reply;
     uint64_t length = std::min({request.length, reply.size - request.offset, kMaxExtentsWindow});
     FileExtents extents(txn, request.file);
     HR_CO_TRY(reply.extents, co_await extents.slice(request.offset, length, reply.size));
+    if (reply.extents.size() > kMaxExtentsInReply) reply.extents.resize(kMaxExtentsInReply);
     std::set<SegmentId> segments;
     std::set<uint64_t> staged;
     uint64_t staged_bytes = 0;
@@ -413,6 +414,7 @@ struct CopyRangeOp {
     if (!txn.partition().owns(request.source.slot()))
       co_return Error(Code::kNotSupported, "the two files are of different partitions");
     HR_CO_TRY(InodeRow source, co_await file_inode(txn, request.source));
+    HR_CO_TRY(co_await check_removal(txn, source.attributes));
     HR_CO_TRY(InodeRow inode, co_await file_inode(txn, request.file));
     HR_CO_TRY(co_await txn.share(request.source));
     HR_CO_TRY(co_await txn.exclude(request.file));

@@ -20,12 +20,15 @@ inline constexpr const char* kTrim = "trim";
 [[nodiscard]] Task<Result<CommitReply>> handle(Partition& partition, Commit request, CallInfo info);
 // kConflict when staged bytes are at their bound: write a segment instead.
 [[nodiscard]] Task<Result<Empty>> handle(Partition& partition, Stage request, CallInfo info);
-// At most 1 GiB of the file or 16 MiB of staged bytes: then the extents end early.
+// At most 1 GiB of the file, 4 MiB of staged bytes or 32,768 pieces: then the extents end early.
 [[nodiscard]] Task<Result<GetExtentsReply>> handle(Partition& partition, GetExtents request, CallInfo info);
 [[nodiscard]] Task<Result<LocateReply>> handle(Partition& partition, Locate request, CallInfo info);
 [[nodiscard]] Task<Result<Empty>> handle(Partition& partition, Punch request, CallInfo info);
 [[nodiscard]] Task<Result<CopyRangeReply>> handle(Partition& partition, CopyRange request, CallInfo info);
 [[nodiscard]] Task<Result<EntryReply>> handle(Partition& partition, SetAttributes request, CallInfo info);
+
+// kNotFound when the file is being removed, kBusy when it would grow over extents that are still being cut off.
+[[nodiscard]] Task<Result<void>> check_removal(Transaction& txn, const Attributes& attributes, uint64_t new_size = 0);
 
 // Does some of the removal that the file's kRemoval row asks for. True when there is nothing left of it.
 [[nodiscard]] Task<Result<bool>> remove_some(Partition& partition, FileId file);

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include "meta/ops/names.h"
+#include "meta/ops/sessions.h"
 #include "meta/partition_test_support.h"
+#include "runtime/net.h"
 
 namespace headrace {
 namespace {
@@ -135,6 +138,10 @@ TEST(Data, BadInputInACommitIsRefusedWhole) {
   EXPECT_EQ(code(8192, {{.offset = 4096, .length = 4096}, {.offset = 0, .length = 4096}}), Code::kInvalid);
   Commit wrong = p.commit_of(u, file, r, 4096, {{.offset = 0, .length = 4096}});
   wrong.segments[0].placement.targets = {TargetId(1)};
+  EXPECT_EQ(p.ask(wrong).code(), Code::kInvalid);
+  // 250 + 10 is 4 in eight bits.
+  wrong = p.commit_of(u, file, r, 4096, {{.offset = 0, .length = 4096}});
+  wrong.segments[0].placement = {{250, 10}, {TargetId(77), TargetId(78), TargetId(79), TargetId(80)}};
   EXPECT_EQ(p.ask(wrong).code(), Code::kInvalid);
   EXPECT_EQ(p.stage(u, file, ~uint64_t{0} - 2, "abc").code(), Code::kTooLarge);
   EXPECT_EQ(p.stage(u, file, 0, std::string(kMaxStageBytes + 1, 'x')).code(), Code::kInvalid);
@@ -346,6 +353,125 @@ TEST(Data, AnUnlinkedFileGoesWithItsSegmentsAndAttributes) {
   EXPECT_EQ(p.partition->counters().sums.segments, 0);
   EXPECT_EQ(p.partition->counters().sums.inodes, 1);
   EXPECT_EQ(p.write(u, file, 0, 10), Code::kNotFound);
+  p.check_rows();
+}
+
+// Half of it may be gone.
+TEST(Data, AFileThatIsBeingRemovedIsNeitherOpenedNorRead) {
+  struct BeginRemoval {
+    using Reply = Empty;
+    FileId file;
+    Task<Result<Empty>> run(Transaction& txn) {
+      txn.put(removal_key(file), "");
+      co_return Empty{};
+    }
+  };
+  OnePartition p(35);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  FileId other = p.create(u, "b");
+  ASSERT_EQ(p.write(u, file, 0, 100'000), Code::kOk);
+  p.must(p.ask(OpenKept{u.next(), file}));
+  p.must(p.ask(Unlink{u.next(), kRootFile, "a", false, 0}));
+  EXPECT_TRUE(p.ask(GetExtents{u.session, file, 0, kGiB}).ok());
+  p.must(p.world.run(p.partition->change(BeginRemoval{file})));
+  EXPECT_EQ(p.ask(OpenKept{u.next(), file}).code(), Code::kNotFound);
+  EXPECT_EQ(p.ask(GetExtents{u.session, file, 0, kGiB}).code(), Code::kNotFound);
+  CopyRange copy;
+  copy.ticket = u.next();
+  copy.source = file;
+  copy.file = other;
+  copy.length = 100'000;
+  EXPECT_EQ(p.ask(copy).code(), Code::kNotFound);
+}
+
+// What its client has given up must not happen behind its back, after what it did since.
+TEST(Data, AMutationThatWasGivenUpWhileItWaitedTakesNoEffect) {
+  struct Moving {
+    static Task<void> run(OnePartition& p, Rename request, std::optional<Code>& code) {
+      Result<UnlinkReply> reply = co_await handle(*p.partition, std::move(request), CallInfo());
+      code = reply.code();
+    }
+  };
+  OnePartition p(36);
+  User a = p.user();
+  User b = p.user();
+  p.create(a, "from");
+  FileId to = p.create(b, "to");  // and has its write grant
+  Rename request;
+  request.ticket = a.next();
+  request.from_parent = request.to_parent = kRootFile;
+  request.from_name = "from";
+  request.to_name = "to";
+  std::optional<Code> moved;
+  p.partition->scope().spawn(Moving::run(p, request, moved));
+  p.world.run_for(seconds(1));
+  EXPECT_EQ(moved, std::nullopt) << "the other's grant is in the way";
+  p.create(a, "later");  // its ticket says that all before was answered
+  p.must(p.ask(GrantRelease{b.session, {b.grants[to].id}}));
+  ASSERT_TRUE(p.world.run_until([&] { return moved.has_value(); }, seconds(30)));
+  EXPECT_EQ(moved, Code::kStale);
+  EXPECT_EQ(p.must(p.ask(Lookup{a.session, kRootFile, "to"})).attributes.id, to);
+  EXPECT_TRUE(p.ask(Lookup{a.session, kRootFile, "from"}).ok());
+  p.check_rows();
+}
+
+// Who waits for a grant must not hold up those that the holder needs to give it back.
+TEST(Data, WhoWaitsForAGrantKeepsNoChangesInMemory) {
+  struct Reading {
+    static Task<void> run(OnePartition& p, GetAttributes request, std::optional<uint64_t>& size) {
+      Result<EntryReply> reply = co_await handle(*p.partition, std::move(request), CallInfo());
+      size = reply.ok() ? reply->attributes.size : ~uint64_t{0};
+    }
+  };
+  PartitionOptions options;
+  options.overlay_rows = 40;
+  OnePartition p(37, 0, options);
+  User writer = p.user();
+  User reader = p.user();
+  FileId file = p.create(writer, "a");
+  std::optional<uint64_t> size;
+  p.partition->scope().spawn(Reading::run(p, {reader.session, file, GrantKind::kRead}, size));
+  p.world.run_for(seconds(1));
+  for (int i = 0; i < 60; ++i) p.create(writer, "more" + std::to_string(i));
+  ASSERT_EQ(p.write(writer, file, 0, 1'000), Code::kOk);
+  EXPECT_EQ(size, std::nullopt);
+  p.must(p.ask(GrantRelease{writer.session, {writer.grants[file].id}}));
+  ASSERT_TRUE(p.world.run_until([&] { return size.has_value(); }, seconds(30)));
+  EXPECT_EQ(size, 1'000u);
+}
+
+TEST(Data, StagedBytesThatDoNotFitOneAnswerComeInSeveral) {
+  OnePartition p(38);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  for (uint64_t i = 0; i < 160; ++i) p.must(p.stage(u, file, i * kMaxStageBytes, std::string(kMaxStageBytes, 'x')));
+  uint64_t at = 0;
+  int answers = 0;
+  for (; at < 160 * kMaxStageBytes; ++answers) {
+    GetExtentsReply reply = p.must(p.ask(GetExtents{u.session, file, at, kGiB}));
+    ASSERT_FALSE(reply.extents.empty());
+    EXPECT_LE(encode(reply).size(), kMaxHead);
+    ASSERT_EQ(reply.extents.front().offset, at);
+    at = reply.extents.back().offset + reply.extents.back().length;
+  }
+  EXPECT_GE(answers, 2);
+}
+
+TEST(Data, FilesThatStayOpenDoNotKeepOthersFromGoing) {
+  OnePartition p(39);
+  User u = p.user();
+  auto make_and_unlink = [&](const std::string& name, bool open) {
+    FileId file = p.create(u, name);
+    if (open) p.must(p.ask(OpenKept{u.next(), file}));
+    p.must(p.ask(GrantRelease{u.session, {u.grants[file].id}}));
+    p.must(p.ask(Unlink{u.next(), kRootFile, name, false, 0}));
+    return file;
+  };
+  for (int i = 0; i < 300; ++i) make_and_unlink("open" + std::to_string(i), true);
+  FileId file = make_and_unlink("b", false);
+  p.settle();
+  EXPECT_EQ(p.ask(GetAttributes{u.session, file, GrantKind::kNone}).code(), Code::kNotFound);
   p.check_rows();
 }
 

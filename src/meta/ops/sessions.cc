@@ -1,5 +1,6 @@
 #include "meta/ops/sessions.h"
 
+#include "meta/ops/data.h"
 #include "meta/ops/steps.h"
 
 namespace headrace {
@@ -29,6 +30,7 @@ struct KeepOp {
   [[nodiscard]] Ticket ticket() const { return request.ticket; }
   Task<Result<Empty>> run(Transaction& txn) {
     HR_CO_TRY(InodeRow row, co_await inode_of(txn, request.file));
+    HR_CO_TRY(co_await check_removal(txn, row.attributes));
     txn.put(kept_key(request.file, request.ticket.session), "");
     co_return Empty{};
   }

@@ -198,6 +198,8 @@ Task<Result<std::vector<Attributes>>> run_steps(Transaction& txn, std::vector<St
         co_return Error(Code::kCorrupt, "prepare answered for other steps");
       for (size_t k = 0; k < indexes.size(); ++k) results[indexes[k]] = reply->attributes[k];
     }
+    // A participant may be in a later cut than this partition has heard of: so must the decision be.
+    partition.observe(partition.context().hub.identity().cut);
     if (!mutant("decision_not_journaled")) txn.put_row(decision_key(partition, id), DecisionRow{participants});
     txn.on_commit([&partition, id, participants, keeps_rename_lock] {
       partition.deciding().erase(id);

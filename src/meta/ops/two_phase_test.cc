@@ -27,6 +27,7 @@ struct Coordinator2 : OnePartition {
   ~Coordinator2() { (void)world.run_until(partition->stop()); }  // it tells us until then
   Task<Result<StepsReply>> prepare_there(Prepare request) {
     ++prepares;
+    identity.cut = std::max(identity.cut, cut_there);
     StepsReply reply;
     for (const Step& step : request.steps) {
       Attributes attributes;
@@ -88,6 +89,7 @@ struct Coordinator2 : OnePartition {
   uint64_t next_name = 0;
   uint64_t next_there = 0;
   uint64_t prepares = 0;
+  Cut cut_there;
   std::map<FileId, std::string> names;
   std::map<FileId, FileId> parents;                          // of the other partition's directories
   std::map<TransactionId, std::pair<FileId, FileId>> moves;  // that it prepared: who, to where
@@ -118,6 +120,16 @@ TEST(TwoPhase, TheNextRenameOfADirectoryWaitsUntilAllHaveHeardOfTheLast) {
   p.may_hear.insert(p.asked.front());
   p.world.run_for(seconds(2));
   EXPECT_EQ(second, Code::kOk);
+}
+
+// A participant that is in a later cut says so with its answer: the decision must not be in an earlier one.
+TEST(TwoPhase, TheDecisionIsInTheCutOfItsParticipants) {
+  Coordinator2 p(4);
+  p.cut_there = Cut(NamespaceEpoch(1), 7);
+  const Cut before = p.partition->cut();
+  ASSERT_LT(before, p.cut_there);
+  p.make_directory(true);
+  EXPECT_EQ(p.partition->cut(), p.cut_there);
 }
 
 // Neither may the next one be refused for what was before.
