@@ -8,7 +8,7 @@ namespace headrace::sim {
 
 ClusterShape ClusterShape::draw(Random& random) {
   ClusterShape shape;
-  switch (random.below(4)) {
+  switch (random.below(5)) {
     case 0:
     case 1:
       break;  // 4+2 on six
@@ -18,6 +18,10 @@ ClusterShape ClusterShape::draw(Random& random) {
       break;
     case 3:
       shape.protection = {2, 1};
+      shape.targets = 4;
+      break;
+    case 4:  // no target to spare: while one is away, segments are cut into fewer fragments
+      shape.protection = {3, 1};
       shape.targets = 4;
       break;
   }

@@ -71,6 +71,7 @@ class Scenario {
   using Answer = std::shared_ptr<std::optional<Result<void>>>;
   static Task<void> push_node(Node& node, Answer answer);
   static Task<void> drop_from(Node& node, Answer answer);
+  static Task<void> fetch_into(Node& node, FaultPlan& faults);
   Task<std::optional<Result<void>>> ask(NodeProcess* process, Task<void> (*what)(Node&, Answer));
   Task<void> let_observer(std::function<Task<void>(Client&)> work, std::string what);
   void set_bucket_rates(uint32_t per_million);
@@ -224,11 +225,21 @@ Task<void> Scenario::fault() {
     co_await world_.clock().sleep(between_ms(500, 15'000));
     if (NodeProcess* now = cluster_.node()) now->bucket().down(false);
   } else if (dice < 90) {
+    // With a target less and none to spare, what comes back is cut into fewer fragments than clients believe.
+    const bool none_to_spare = cluster_.shape.targets == cluster_.shape.protection.width();
+    if (disk_faults_ && cluster_.shape.bad_targets > 0 && (none_to_spare || random_.chance(1, 3))) {
+      if (node.running()) node.crash(CrashKind::kPower);
+      lose_target(static_cast<uint32_t>(random_.below(cluster_.shape.bad_targets)));
+      co_await world_.clock().sleep(between_ms(1'000, 6'000));
+    }
     NodeProcess* process = cluster_.node();
     if (process == nullptr) co_return;
     // Everything that the bucket has leaves the hot tier: reads go to the bucket from now on.
     world_.faults().note("tier.drop");
     (void)co_await ask(process, drop_from);
+    // And some of it comes back, wherever there is room by now.
+    process = cluster_.node();
+    if (process != nullptr && random_.chance(2, 3)) process->spawn(fetch_into(process->node(), world_.faults()));
   } else if (dice < 94 && disk_faults_) {
     // A block at rest goes bad.
     std::string path = target_path(static_cast<uint32_t>(random_.below(cluster_.shape.bad_targets)));
@@ -486,6 +497,11 @@ Task<void> Scenario::push_node(Node& node, Answer answer) {
 Task<void> Scenario::drop_from(Node& node, Answer answer) {
   (void)co_await node.tier().drop(kGiB);
   *answer = Result<void>();
+}
+
+Task<void> Scenario::fetch_into(Node& node, FaultPlan& faults) {
+  Result<FetchProgress> done = co_await node.tier().fetch("/");
+  if (done.ok() && done->segments > 0) faults.note("tier.fetch");
 }
 
 Task<void> Scenario::ask_for_spin_down(NodeProcess* node, std::optional<Result<void>>* into) {
@@ -794,6 +810,7 @@ const std::vector<std::string>& required_counts() {
       "fault.clock.jump_boot",
       "fault.bucket.down",
       "fault.tier.drop",
+      "fault.tier.fetch",
       "fault.bucket_unavailable",
       "fault.bucket_timeout_before",
       "fault.bucket_timeout_after",
