@@ -75,11 +75,14 @@ class FakePartitions {
     handlers.on<DeadObjects>([this](DeadObjects r, CallInfo i) { return dead_objects(r, std::move(i)); });
     handlers.on<ForgetObjects>([this](ForgetObjects r, CallInfo i) { return forget(std::move(r), std::move(i)); });
     handlers.on<Close>([this](Close r, CallInfo i) { return close(r, std::move(i)); });
+    handlers.on<PartitionStatus>([this](PartitionStatus, CallInfo i) { return status(std::move(i)); });
     handlers.on<Pins>([](Pins, CallInfo) { return no_pins(); });
     handlers.on<SparseObjects>([](SparseObjects, CallInfo) { return nothing_sparse(); });
     handlers.on<KnownObjects>([this](KnownObjects r, CallInfo i) { return known_objects(std::move(r), std::move(i)); });
     handlers.on<FragmentRead>([this](FragmentRead r, CallInfo i) { return fragment_read(r, std::move(i)); });
     for (uint16_t p = 0; p < count; ++p) partitions[PartitionId(p)];
+    uploads_go.set();
+    releases_go.set();
     auto address = world.run(hub.serve(this->machine.address()));
     HR_ASSERT(address.ok());
     ClusterMap map;
@@ -134,6 +137,8 @@ class FakePartitions {
   std::map<PartitionId, Partition> partitions;
   uint64_t fail_fragment_reads = 0;
   std::set<SegmentId> lost;
+  Event uploads_go;                    // reset: whoever asks what is to be uploaded waits
+  Event releases_go;                   // reset: whoever gives back a cut waits
   std::function<void(Cut)> after_cut;  // once, when a cut was taken by the last partition
 
  private:
@@ -152,6 +157,7 @@ class FakePartitions {
     co_return reply;
   }
   Task<Result<SegmentsReply>> uploadable(Uploadable r, CallInfo info) {
+    co_await uploads_go.wait();
     SegmentsReply reply;
     for (const auto& [id, segment] : of(info).segments) {
       if (segment.location.object.object || (r.after && id <= r.after)) continue;
@@ -241,6 +247,7 @@ class FakePartitions {
     co_return reply;
   }
   Task<Result<Empty>> release_cut(ReleaseCut r, CallInfo info) {
+    co_await releases_go.wait();
     of(info).kept.erase(r.cut);
     of(info).changed.erase(r.cut);
     if (r.published) of(info).published = r.cut;
@@ -261,6 +268,15 @@ class FakePartitions {
     CloseReply reply;
     if (partition.sessions > 0) --partition.sessions;
     reply.sessions = partition.sessions;
+    co_return reply;
+  }
+  Task<Result<PartitionStatusReply>> status(CallInfo info) {
+    PartitionStatusReply reply;
+    const std::vector<CloseStep>& closes = of(info).closes;
+    reply.serving = true;
+    reply.state = closes.empty() || closes.back() == CloseStep::kUndo ? "serving"
+                  : closes.back() == CloseStep::kClosed               ? "closed"
+                                                                      : "closing";
     co_return reply;
   }
   Task<Result<FragmentReadReply>> fragment_read(FragmentRead r, CallInfo) {

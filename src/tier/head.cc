@@ -112,12 +112,13 @@ Task<Result<void>> Ownership::check_locked() {
   co_return deposed(describe(record));
 }
 
-Task<Result<void>> Ownership::update(std::function<void(HeadRecord&)> change) {
+Task<Result<void>> Ownership::update(std::function<void(HeadRecord&)> change, GoOn go_on) {
   Mutex::Guard guard = co_await mutex_.lock();
   if (!held()) co_return deposed({});
   if (unsure_) HR_CO_TRY(co_await check_locked());
   HeadRecord next = current_.record;
   change(next);
+  HR_CO_TRY(may_go_on(go_on));
   unsure_ = true;
   Result<HeadVersion> swapped = co_await head_.swap(current_, std::move(next));
   if (swapped.ok()) {

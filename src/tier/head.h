@@ -14,6 +14,7 @@
 #include "object/object_store.h"
 #include "runtime/env.h"
 #include "runtime/scope.h"
+#include "tier/go_on.h"
 #include "tier/records.h"
 
 namespace headrace {
@@ -61,8 +62,8 @@ class Ownership {
   // Reads head again; kDeposed when it is another's.
   [[nodiscard]] Task<Result<void>> check();
   // Swaps to what `change` makes of the current record. One at a time. After an unknown outcome the
-  // next call begins with check().
-  [[nodiscard]] Task<Result<void>> update(std::function<void(HeadRecord&)> change);
+  // next call begins with check(). `go_on` is asked last, when nothing but the swap is left.
+  [[nodiscard]] Task<Result<void>> update(std::function<void(HeadRecord&)> change, GoOn go_on = {});
 
  private:
   [[nodiscard]] Task<Result<void>> check_locked();

@@ -192,7 +192,7 @@ Task<Result<PartitionManifest>> Publisher::copy_partition(Taken taken, Cut cut) 
   co_return out;
 }
 
-Task<Result<ManifestRecord>> Publisher::build(Cut cut) {
+Task<Result<ManifestRecord>> Publisher::build(Cut cut, GoOn go_on) {
   HR_CO_TRY(std::vector<Taken> taken, co_await take(cut));
   for (int round = 0;; ++round) {
     uint64_t unplaced = 0;
@@ -202,8 +202,9 @@ Task<Result<ManifestRecord>> Publisher::build(Cut cut) {
     if (round == kUploadRounds)
       co_return Error(Code::kUnavailable, std::to_string(unplaced) + " segments are not in the bucket yet: " +
                                               uploader_.progress().last_error);
-    HR_CO_TRY(co_await uploader_.push_all());
+    HR_CO_TRY(co_await uploader_.push_all({}, go_on));
     HR_CO_TRY(taken, co_await take(cut));
+    HR_CO_TRY(may_go_on(go_on));
     uint64_t left = 0;
     for (const Taken& one : taken) left += one.reply.unplaced;
     if (left >= unplaced)
@@ -248,21 +249,36 @@ Task<Result<ManifestRecord>> Publisher::build(Cut cut) {
   co_return manifest;
 }
 
-Task<Result<void>> Publisher::try_publish(Cut cut, std::optional<HeadState> state) {
-  HR_CO_TRY(ManifestRecord manifest, co_await build(cut));
+// What is released may be wiped: nothing can have been written behind the cut.
+Task<Result<void>> Publisher::all_closed() {
+  const std::vector<PartitionInfo> partitions = partitions_.view().map().partitions;
+  for (const PartitionInfo& partition : partitions) {
+    HR_CO_TRY(PartitionStatusReply status, co_await partitions_.call(partition.id, PartitionStatus{}, kBackground));
+    if (status.state != "closed")
+      co_return Error(Code::kBusy, "partition " + std::to_string(partition.id.value()) + " is open (" + status.state +
+                                       "): nothing was released, spin down again");
+  }
+  co_return {};
+}
+
+Task<Result<void>> Publisher::try_publish(Cut cut, std::optional<HeadState> state, GoOn go_on) {
+  HR_CO_TRY(ManifestRecord manifest, co_await build(cut, go_on));
+  HR_CO_TRY(may_go_on(go_on));
   Buffer bytes = encode_manifest(manifest);
   std::string key = manifest_key(cut);
   uint32_t crc = crc32c(bytes.view());
   strays_.insert(key);
   HR_CO_TRY(co_await put_verified(env_, store_, key, std::move(bytes)));
+  if (state == HeadState::kReleased) HR_CO_TRY(co_await all_closed());
   uint64_t now = wall_seconds(env_.clock);
-  HR_CO_TRY(co_await ownership_.update([key, crc, cut, state, now](HeadRecord& head) {
+  auto change = [key, crc, cut, state, now](HeadRecord& head) {
     head.manifest = key;
     head.manifest_crc = crc;
     head.cut = cut;
     head.published_s = now;
     if (state) head.state = *state;
-  }));
+  };
+  HR_CO_TRY(co_await ownership_.update(std::move(change), std::move(go_on)));
   strays_.clear();
   deleted_.clear();
   previous_ = std::move(manifest);
@@ -284,21 +300,21 @@ Task<void> Publisher::release(Cut cut, bool published) {
     if (!reply.ok()) progress_.last_error = reply.error().text();
 }
 
-Task<Result<Cut>> Publisher::publish(std::optional<HeadState> state) {
+Task<Result<Cut>> Publisher::publish(std::optional<HeadState> state, GoOn go_on) {
   Mutex::Guard guard = co_await mutex_.lock();
   Error last(Code::kUnavailable, "not published");
   for (uint32_t attempt = 0; attempt < std::max<uint32_t>(1, options_.cut_attempts); ++attempt) {
     Result<void> loaded = co_await load_previous();
     if (!loaded.ok()) co_return std::move(loaded).error().within("publish");
     // Most of the work before the cut: a cut holds the partitions' stores while it waits.
-    Result<void> pushed = co_await uploader_.push_all();
+    Result<void> pushed = co_await uploader_.push_all({}, go_on);
     if (!pushed.ok()) {
       progress_.last_error = pushed.error().text();
       co_return std::move(pushed).error().within("publish");
     }
     Result<Cut> cut = co_await next_cut();
     if (!cut.ok()) co_return std::move(cut).error().within("publish");
-    Result<void> published = co_await try_publish(*cut, state);
+    Result<void> published = co_await try_publish(*cut, state, go_on);
     co_await release(*cut, published.ok());
     progress_.unplaced = 0;
     if (published.ok()) {

@@ -50,8 +50,9 @@ class Publisher {
             Ownership& ownership, const Identity& identity, PublisherOptions options = {});
 
   // On ok, head names a manifest of a cut that was taken after the call began; `state` is set in
-  // the same swap, where given. kDeposed: another owner.
-  [[nodiscard]] Task<Result<Cut>> publish(std::optional<HeadState> state = std::nullopt);
+  // the same swap, where given. kDeposed: another owner. kBusy: to be released, and a partition is
+  // not closed. What `go_on` says ends it until head is swapped, and not from then on.
+  [[nodiscard]] Task<Result<Cut>> publish(std::optional<HeadState> state = std::nullopt, GoOn go_on = {});
   // Deletes what is due. Also called by publish().
   [[nodiscard]] Task<Result<void>> collect();
   [[nodiscard]] const PublishProgress& progress() const { return progress_; }
@@ -65,12 +66,13 @@ class Publisher {
   [[nodiscard]] Task<Result<void>> load_previous();
   [[nodiscard]] Task<Result<std::vector<Taken>>> take(Cut cut);
   [[nodiscard]] Task<Result<Taken>> take_one(PartitionInfo partition, Cut cut);
-  [[nodiscard]] Task<Result<ManifestRecord>> build(Cut cut);
+  [[nodiscard]] Task<Result<ManifestRecord>> build(Cut cut, GoOn go_on);
   [[nodiscard]] Task<Result<PartitionManifest>> copy_partition(Taken taken, Cut cut);
   [[nodiscard]] Task<Result<Buffer>> read_piece(PartitionId partition, Cut cut, std::string name, uint64_t offset,
                                                 uint64_t length);
   [[nodiscard]] Task<Result<ManifestFile>> copy_file(PartitionInfo partition, Cut cut, StoreFile file);
-  [[nodiscard]] Task<Result<void>> try_publish(Cut cut, std::optional<HeadState> state);
+  [[nodiscard]] Task<Result<void>> try_publish(Cut cut, std::optional<HeadState> state, GoOn go_on);
+  [[nodiscard]] Task<Result<void>> all_closed();
   [[nodiscard]] Task<void> release(Cut cut, bool published);
   [[nodiscard]] Task<Result<Empty>> release_one(PartitionId partition, Cut cut, bool published);
   [[nodiscard]] Task<Result<void>> collect_objects();

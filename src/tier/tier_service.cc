@@ -205,11 +205,13 @@ Task<Result<Cut>> TierService::publish() {
 }
 
 Task<Result<void>> TierService::undo_interrupted_spin_down() {
+  Mutex::Guard guard = co_await spinning_.lock();
   if (!ownership_ || !ownership_->held()) co_return not_owner();
+  if (spin_down_.step != SpinDownStep::kNone) co_return {};  // somebody wants that
   bool closed = ownership_->record().state == HeadState::kClosing;
   if (!closed) closed = co_await closed_somewhere();
   if (!closed) co_return {};
-  co_return co_await undo_spin_down();
+  co_return co_await undo_alone();
 }
 
 Task<bool> TierService::closed_somewhere() {
@@ -247,7 +249,19 @@ Task<Result<CloseReply>> TierService::close_all(CloseStep step) {
   co_return sum;
 }
 
+Result<void> TierService::still_wanted() const {
+  if (undoing_ == 0) return {};
+  return Error(Code::kCancelled, "the spin-down was undone while it ran: the namespace serves again");
+}
+
 Task<Result<void>> TierService::spin_down(Nanos patience) {
+  Mutex::Guard guard = co_await spinning_.lock();
+  HR_CO_TRY(still_wanted());
+  co_return co_await spin_down_alone(patience);
+}
+
+// Whoever undoes it waits for the end of this: between any two steps it may be wanted no more.
+Task<Result<void>> TierService::spin_down_alone(Nanos patience) {
   if (spin_down_.step == SpinDownStep::kReleased) co_return {};
   if (!ownership_ || !ownership_->held()) co_return not_owner();
   // Before anybody is sent away.
@@ -255,14 +269,18 @@ Task<Result<void>> TierService::spin_down(Nanos patience) {
   if (!answers.ok())
     co_return Error(answers.code(),
                     answers.error().message() + ": nothing was changed, spin down when the bucket is well");
+  HR_CO_TRY(still_wanted());
+  const GoOn go_on = [this] { return still_wanted(); };
   const Nanos deadline = env_.clock.now() + patience;
   spin_down_ = {};
   spin_down_.step = SpinDownStep::kClosing;
-  HR_CO_TRY(co_await ownership_->update([](HeadRecord& head) { head.state = HeadState::kClosing; }));
+  HR_CO_TRY(co_await ownership_->update([](HeadRecord& head) { head.state = HeadState::kClosing; }, go_on));
   for (;;) {
+    HR_CO_TRY(still_wanted());
     HR_CO_TRY(CloseReply left, co_await close_all(CloseStep::kClosing));
     spin_down_.grants = left.grants;
     spin_down_.sessions = left.sessions;
+    HR_CO_TRY(still_wanted());
     if (left.grants == 0 && left.sessions == 0) break;
     if (env_.clock.now() >= deadline)
       co_return Error(Code::kBusy, std::to_string(left.sessions) + " client sessions with " +
@@ -271,11 +289,13 @@ Task<Result<void>> TierService::spin_down(Nanos patience) {
     co_await env_.clock.sleep(milliseconds(200));
   }
   HR_CO_TRY(co_await close_all(CloseStep::kClosed));
+  HR_CO_TRY(still_wanted());
   spin_down_.step = SpinDownStep::kPushing;
-  HR_CO_TRY(co_await uploader_.push_all());
+  HR_CO_TRY(co_await uploader_.push_all({}, go_on));
+  HR_CO_TRY(still_wanted());
   spin_down_.step = SpinDownStep::kClosed;
   HR_CO_TRY(co_await put_release_record(context_.coordinator, ReleaseRecord{}));
-  HR_CO_TRY(co_await publisher_->publish(HeadState::kReleased));
+  HR_CO_TRY(co_await publisher_->publish(HeadState::kReleased, go_on));
   spin_down_.step = SpinDownStep::kReleased;
   // Only for whoever starts here again; the bucket knows anyhow.
   HR_CO_TRY(co_await put_release_record(context_.coordinator, ReleaseRecord{true}));
@@ -283,6 +303,19 @@ Task<Result<void>> TierService::spin_down(Nanos patience) {
 }
 
 Task<Result<void>> TierService::undo_spin_down() {
+  struct Asked {  // also when this is dropped where it stands
+    explicit Asked(uint32_t& n) : count(n) { ++count; }
+    Asked(const Asked&) = delete;
+    Asked& operator=(const Asked&) = delete;
+    ~Asked() { --count; }
+    uint32_t& count;
+  };
+  const Asked asked(undoing_);
+  Mutex::Guard guard = co_await spinning_.lock();
+  co_return co_await undo_alone();
+}
+
+Task<Result<void>> TierService::undo_alone() {
   if (!ownership_ || !ownership_->held()) co_return not_owner();
   if (spin_down_.step == SpinDownStep::kReleased)
     co_return Error(Code::kInvalid, "the namespace is released already: rehydrate it");

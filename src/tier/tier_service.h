@@ -90,11 +90,14 @@ class TierService {
   // No new grants, everything into the bucket, last manifest, head released. Clients have
   // `patience` to leave; then it fails with kBusy and what they hold, and may be called again or
   // undone. After ok the process should stop. kUnavailable, and nothing is changed: the bucket does
-  // not answer.
+  // not answer. One at a time: another waits for the one that runs, and begins where that ended.
   [[nodiscard]] Task<Result<void>> spin_down(Nanos patience = seconds(120));
+  // Serves again. A spin-down that runs ends first, with kCancelled; kInvalid when its head was
+  // released before it could.
   [[nodiscard]] Task<Result<void>> undo_spin_down();
   // Whoever starts a node wants it to serve: what a spin-down had closed when the node ended is
-  // opened again. After start(), when the partitions take changes.
+  // opened again, but for what this process was asked for. After start(), when the partitions take
+  // changes.
   [[nodiscard]] Task<Result<void>> undo_interrupted_spin_down();
   [[nodiscard]] const SpinDownProgress& spin_down_progress() const { return spin_down_; }
   // Frees hot copies of what is in the bucket: `bytes` of fragments at least, where there are so
@@ -125,6 +128,9 @@ class TierService {
   [[nodiscard]] Uploader& uploader() { return uploader_; }
 
  private:
+  [[nodiscard]] Task<Result<void>> spin_down_alone(Nanos patience);
+  [[nodiscard]] Task<Result<void>> undo_alone();
+  [[nodiscard]] Result<void> still_wanted() const;  // the spin-down that runs
   [[nodiscard]] Task<bool> closed_somewhere();
   // Soon, whatever the bucket does.
   [[nodiscard]] Task<Result<void>> bucket_answers();
@@ -150,7 +156,9 @@ class TierService {
   std::unique_ptr<Ownership> ownership_;
   std::unique_ptr<Publisher> publisher_;
   SpinDownProgress spin_down_;
-  std::string why_not_;  // owner, when start() failed
+  Mutex spinning_;        // one spin-down or undo at a time
+  uint32_t undoing_ = 0;  // undos that wait for it or have it
+  std::string why_not_;   // owner, when start() failed
   std::string rewrite_error_;
   Scope scope_;  // last
 };

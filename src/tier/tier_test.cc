@@ -272,6 +272,125 @@ TEST_F(TierTest, AReleaseThatComesLateIsASpinDownThatIsDone) {
   world.run_until(next.stop());
 }
 
+// Two requests of the admin API go on side by side, whoever asked for them; both end in the end.
+struct SpinDownTest : public TierTest {
+  using Answer = std::optional<Result<void>>;
+  static Task<void> down(TierService* tier, Answer* into) {
+    Result<void> done = co_await tier->spin_down();
+    into->emplace(std::move(done));
+  }
+  static Task<void> undo(TierService* tier, Answer* into) {
+    Result<void> done = co_await tier->undo_spin_down();
+    into->emplace(std::move(done));
+  }
+  void SetUp() override {
+    rig.start();
+    rig.node.add_segment(kP0, random_bytes(1000, 1));
+  }
+  void reach(SpinDownStep step) {
+    world.spawn(down(&rig.tier, &downed));
+    ASSERT_TRUE(world.run_until([&] { return rig.tier.spin_down_progress().step == step; }));
+    world.run_for(seconds(1));
+    ASSERT_FALSE(downed);
+  }
+  void undo_it() {
+    world.spawn(undo(&rig.tier, &undone));
+    world.run_for(seconds(1));
+    rig.node.uploads_go.set();
+    rig.node.releases_go.set();
+    ASSERT_TRUE(world.run_until([&] { return downed && undone; }));
+  }
+  HeadState in_bucket() { return world.run(BucketHead(rig.node.env, rig.store).read())->record.state; }
+  CloseStep last_step(uint16_t partition) { return rig.node[partition].closes.back(); }
+  void expect_undone() {
+    EXPECT_TRUE(undone->ok()) << undone->error().text();
+    EXPECT_EQ(downed->code(), Code::kCancelled);
+    EXPECT_EQ(rig.tier.spin_down_progress().step, SpinDownStep::kNone);
+    EXPECT_EQ(in_bucket(), HeadState::kOwned);
+    EXPECT_EQ(last_step(0), CloseStep::kUndo);
+    EXPECT_EQ(last_step(1), CloseStep::kUndo);
+  }
+
+  Rig rig{world, bucket};
+  Answer downed, undone;
+};
+
+TEST_F(SpinDownTest, UndoneWhileItWaitsForClientsItEndsAtOnceAndStaysUndone) {
+  rig.node[1].sessions = 1'000'000;
+  reach(SpinDownStep::kClosing);
+  undo_it();
+  expect_undone();
+  world.run_for(seconds(300));
+  expect_undone();
+}
+
+// What is written after the undo is in no manifest: head must not say released.
+TEST_F(SpinDownTest, UndoneWhileItUploadsItReleasesNothing) {
+  rig.node.uploads_go.reset();
+  reach(SpinDownStep::kPushing);
+  undo_it();
+  expect_undone();
+  world.run_for(seconds(300));
+  expect_undone();
+  auto again = world.run(rig.tier.spin_down());
+  EXPECT_TRUE(again.ok()) << again.error().text();
+  EXPECT_EQ(in_bucket(), HeadState::kReleased);
+}
+
+TEST_F(SpinDownTest, UndoneWhileItPublishesItReleasesNothing) {
+  bool held = false;
+  rig.node.after_cut = [&](Cut cut) {
+    SegmentId late = rig.node.add_segment(kP1, random_bytes(1000, 2));
+    rig.node[1].segments[late].birth = cut;  // the manifest waits for it
+    rig.node.uploads_go.reset();
+    held = true;
+  };
+  world.spawn(down(&rig.tier, &downed));
+  ASSERT_TRUE(world.run_until([&] { return held; }));
+  world.run_for(seconds(1));
+  EXPECT_EQ(rig.tier.spin_down_progress().step, SpinDownStep::kClosed);
+  undo_it();
+  expect_undone();
+  EXPECT_TRUE(rig.node[0].kept.empty());
+}
+
+TEST_F(SpinDownTest, AnUndoThatComesBehindTheReleaseSaysSoAndReopensNothing) {
+  rig.node.releases_go.reset();
+  reach(SpinDownStep::kClosed);
+  ASSERT_EQ(in_bucket(), HeadState::kReleased);
+  undo_it();
+  EXPECT_TRUE(downed->ok()) << downed->error().text();
+  EXPECT_EQ(undone->code(), Code::kInvalid);
+  EXPECT_EQ(in_bucket(), HeadState::kReleased);
+  EXPECT_EQ(last_step(0), CloseStep::kClosed);
+  EXPECT_EQ(last_step(1), CloseStep::kClosed);
+}
+
+TEST_F(SpinDownTest, AskedForTwiceItIsDoneOnce) {
+  rig.node.uploads_go.reset();
+  reach(SpinDownStep::kPushing);
+  Answer second;
+  world.spawn(down(&rig.tier, &second));
+  world.run_for(seconds(1));
+  rig.node.uploads_go.set();
+  ASSERT_TRUE(world.run_until([&] { return downed && second; }));
+  EXPECT_TRUE(downed->ok()) << downed->error().text();
+  EXPECT_TRUE(second->ok()) << second->error().text();
+  EXPECT_EQ(in_bucket(), HeadState::kReleased);
+  EXPECT_EQ(rig.tier.status().publish.manifests, 1u);
+}
+
+TEST_F(SpinDownTest, BadInputAPartitionThatIsOpenKeepsHeadFromBeingReleased) {
+  rig.node.uploads_go.reset();
+  reach(SpinDownStep::kPushing);
+  rig.node[1].closes.push_back(CloseStep::kUndo);  // whoever did that
+  rig.node.uploads_go.set();
+  ASSERT_TRUE(world.run_until([&] { return downed.has_value(); }));
+  EXPECT_EQ(downed->code(), Code::kBusy);
+  EXPECT_NE(downed->error().message().find("partition 1 is open"), std::string::npos) << downed->error().text();
+  EXPECT_EQ(in_bucket(), HeadState::kClosing);
+}
+
 TEST_F(TierTest, SpunDownNamespaceIsAttachedByAnotherClusterInTheNextEpoch) {
   SegmentId id;
   Buffer data = random_bytes(100'000, 1);

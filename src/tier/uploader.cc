@@ -56,29 +56,30 @@ Task<void> Uploader::loop() {
   }
 }
 
-Task<Result<void>> Uploader::push_all(Nanos min_age) {
+Task<Result<void>> Uploader::push_all(Nanos min_age, GoOn go_on) {
   std::vector<Task<Result<void>>> pushes;
   for (const PartitionInfo& partition : partitions_.view().map().partitions)
-    pushes.push_back(push(partition.id, min_age));
+    pushes.push_back(push(partition.id, min_age, go_on));
   std::vector<Result<void>> results = co_await when_all(std::move(pushes));
   for (Result<void>& result : results)
     if (!result.ok()) co_return std::move(result);
   co_return {};
 }
 
-Task<Result<void>> Uploader::push(PartitionId partition, Nanos min_age) {
+Task<Result<void>> Uploader::push(PartitionId partition, Nanos min_age, GoOn go_on) {
   std::shared_ptr<Mutex> mutex = mutex_of(partition);
   Mutex::Guard guard = co_await mutex->lock();
   for (int i = 0; i < kMaxPasses; ++i) {  // writers may go on adding: then the next push goes on
     if (scope_.token().cancelled()) co_return Error(Code::kCancelled, "the uploader stops");
-    Result<uint64_t> found = co_await pass(partition, min_age);
+    HR_CO_TRY(may_go_on(go_on));
+    Result<uint64_t> found = co_await pass(partition, min_age, go_on);
     if (!found.ok()) co_return std::move(found).error().within("upload of " + name_of(partition));
     if (*found == 0) break;
   }
   co_return {};
 }
 
-Task<Result<uint64_t>> Uploader::pass(PartitionId partition, Nanos min_age) {
+Task<Result<uint64_t>> Uploader::pass(PartitionId partition, Nanos min_age, GoOn go_on) {
   Uploadable request;
   request.min_age_ms = static_cast<uint64_t>(min_age.count / 1'000'000);
   request.limit = 1024;
@@ -117,6 +118,7 @@ Task<Result<uint64_t>> Uploader::pass(PartitionId partition, Nanos min_age) {
         }
       }
       if (!full) continue;
+      HR_CO_TRY(may_go_on(go_on));
       size_t count = group.size();
       group_bytes = 0;
       Result<void> done = co_await upload(partition, std::exchange(group, {}));

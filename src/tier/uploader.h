@@ -19,6 +19,7 @@
 #include "runtime/scope.h"
 #include "stripe/segment_io.h"
 #include "tier/cold_reader.h"
+#include "tier/go_on.h"
 #include "tier/packed_object.h"
 
 namespace headrace {
@@ -56,9 +57,10 @@ class Uploader {
 
   // Every segment of at least that age that has no object yet, until a whole pass finds none.
   // Recorded on return. Errors: what kept the last failed segment (the others were uploaded).
-  [[nodiscard]] Task<Result<void>> push(PartitionId partition, Nanos min_age);
+  // `go_on` is asked before each object.
+  [[nodiscard]] Task<Result<void>> push(PartitionId partition, Nanos min_age, GoOn go_on = {});
   // All partitions at once.
-  [[nodiscard]] Task<Result<void>> push_all(Nanos min_age = {});
+  [[nodiscard]] Task<Result<void>> push_all(Nanos min_age = {}, GoOn go_on = {});
   // Where too much of a partition's objects is dead, moves what lives in the emptiest of them into new ones, until
   // little enough is (hysteresis), or `most` raw bytes were moved. The old ones are then without live bytes, and
   // collected like others. Returns the bytes moved.
@@ -68,8 +70,7 @@ class Uploader {
   [[nodiscard]] const UploadProgress& progress() const { return progress_; }
 
  private:
-  [[nodiscard]] Task<Result<uint64_t>> pass(PartitionId partition,
-                                            Nanos min_age);  // how many were found
+  [[nodiscard]] Task<Result<uint64_t>> pass(PartitionId partition, Nanos min_age, GoOn go_on);  // how many were found
   [[nodiscard]] Task<Result<void>> upload(PartitionId partition, std::vector<Location> group);
   [[nodiscard]] Task<Result<std::vector<Location>>> living_in(ObjectId object);
   [[nodiscard]] Task<Result<EncodedSegment>> read(Location location, std::shared_ptr<Semaphore> slots);
