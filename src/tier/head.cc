@@ -1,5 +1,7 @@
 #include "tier/head.h"
 
+#include <algorithm>
+
 #include "base/fault_point.h"
 #include "tier/bucket_io.h"
 #include "tier/put_back.h"
@@ -10,7 +12,58 @@ namespace {
 constexpr int kAttempts = 10;
 constexpr Nanos kWatch = seconds(10);
 
+struct KeptNonces {
+  NonceRecord record;
+  uint64_t version = 0;
+  bool any = false;
+};
+
+Task<Result<KeptNonces>> kept_nonces(Coordinator& coordinator) {
+  HR_CO_TRY(CoordRecord found, co_await coordinator.get(kNoncesKey));
+  KeptNonces out;
+  out.version = found.version;
+  out.any = !found.value.empty();
+  if (out.any) {
+    HR_CO_TRY(out.record, decode_durable<NonceRecord>(found.value));
+  }
+  co_return out;
+}
+
+// `current` is head's, which the write is to replace (0: there is none). It is kept however many writes fail, for it
+// stays ours until one of them takes effect.
+Task<Result<void>> keep_nonce(Coordinator& coordinator, uint64_t nonce, uint64_t current) {
+  Error last(Code::kUnavailable, "the nonce was not recorded");
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    HR_CO_TRY(KeptNonces kept, co_await kept_nonces(coordinator));
+    std::vector<uint64_t>& nonces = kept.record.nonces;
+    if (std::find(nonces.begin(), nonces.end(), nonce) != nonces.end()) co_return {};  // an answer was lost
+    nonces.push_back(nonce);
+    if (nonces.size() > kKeptNonces) nonces.erase(nonces.begin() + (nonces.front() == current ? 1 : 0));
+    Result<uint64_t> put = co_await coordinator.put(kNoncesKey, encode_durable(kept.record), kept.version);
+    if (put.ok()) co_return {};
+    last = std::move(put).error();
+    if (last.code() != Code::kConflict && last.code() != Code::kTimeout) co_return last;
+  }
+  co_return Error(Code::kUnavailable, last.message());
+}
+
 }  // namespace
+
+Task<Result<bool>> wrote_head(Coordinator& coordinator, uint64_t nonce) {
+  HR_CO_TRY(KeptNonces kept, co_await kept_nonces(coordinator));
+  const std::vector<uint64_t>& nonces = kept.record.nonces;
+  if (kept.any) co_return std::find(nonces.begin(), nonces.end(), nonce) != nonces.end();
+  HR_CO_TRY(co_await keep_nonce(coordinator, nonce, 0));
+  co_return true;
+}
+
+std::string written_by_a_copy(const HeadRecord& head, const std::string& url) {
+  return "a copy of this state directory runs elsewhere, or this one is an old copy (a disk image, a backup): head was "
+         "written there since (" +
+         describe(head) +
+         "). Go on there, and delete this copy; or take the namespace from there, into a new directory: " +
+         "headrace rehydrate '" + url + "' --take-over --state DIR (what was not published there is lost)";
+}
 
 Task<Result<HeadVersion>> BucketHead::read() {
   for (int attempt = 0;; ++attempt) {
@@ -41,6 +94,10 @@ Task<Result<HeadVersion>> BucketHead::write(HeadRecord record, std::optional<Hea
   record.nonce = env_.random.nonzero();
   record.changed_s = wall_seconds(env_.clock);
   Buffer body = encode_bucket_head(record);
+  if (coordinator_ != nullptr) {
+    Result<void> kept = co_await keep_nonce(*coordinator_, record.nonce, expected ? expected->record.nonce : 0);
+    if (!kept.ok()) co_return std::move(kept).error().within("before head is written");
+  }
   Error last(Code::kUnavailable, "head was not written");
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     PutCondition condition = expected ? PutCondition::if_match(expected->etag) : PutCondition::if_absent();
@@ -70,8 +127,13 @@ Task<Result<HeadVersion>> BucketHead::write(HeadRecord record, std::optional<Hea
   co_return std::move(last).within(store_.url() + ": head");
 }
 
-Ownership::Ownership(Env env, ObjectStore& store, HeadVersion current, Lost lost)
-    : env_(env), head_(env, store), current_(std::move(current)), lost_(std::move(lost)) {}
+Ownership::Ownership(Env env, ObjectStore& store, Coordinator& coordinator, HeadVersion current, Lost lost)
+    : env_(env),
+      store_(store),
+      coordinator_(coordinator),
+      head_(env, store, &coordinator),
+      current_(std::move(current)),
+      lost_(std::move(lost)) {}
 
 void Ownership::start() {
   scope_.spawn(watch());
@@ -101,6 +163,14 @@ Task<Result<void>> Ownership::check_locked() {
   if (!there.ok()) co_return std::move(there).error();
   const HeadRecord& record = there->record;
   if (record.owner == current_.record.owner && record.epoch == current_.record.epoch) {
+    bool ours = record.nonce == current_.record.nonce;
+    if (!ours) {
+      HR_CO_TRY(ours, co_await wrote_head(coordinator_, record.nonce));
+    }
+    // A very old answer: a copy of this state could only write behind what is ours.
+    if (!ours && record.cut < current_.record.cut)
+      co_return Error(Code::kUnavailable, "the bucket answered with an old head");
+    if (!ours) co_return deposed(written_by_a_copy(record, store_.url()));
     current_ = *std::move(there);
     unsure_ = false;
     co_return {};

@@ -5,12 +5,18 @@
 // old version means that the same bytes are sent again; anything else is another owner's, and
 // kDeposed says whose. Ownership watches: it reads head every 10 s, and once it saw another owner
 // it is lost for good.
+//
+// A state directory may be copied (a disk image, a backup), and both may run: one owner id, one
+// epoch. What each of them wrote tells them apart: a nonce is in the coordinator before head is
+// written with it, and a head with none of those nonces is the other's.
 #pragma once
 
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "coord/coordinator.h"
 #include "object/object_store.h"
 #include "runtime/env.h"
 #include "runtime/scope.h"
@@ -19,6 +25,20 @@
 
 namespace headrace {
 
+// Where a cluster keeps the nonces of the heads that it wrote or was about to write, the last ones:
+// encode_durable(NonceRecord). Absent or empty: its owner id is from a version that kept none.
+inline constexpr const char* kNoncesKey = "nonces";
+struct NonceRecord {
+  static constexpr uint8_t kFormat = 1;
+  std::vector<uint64_t> nonces;  // the oldest first, at most kKeptNonces
+  void fields(this auto& self, auto& v) { v(self.nonces); }
+};
+inline constexpr size_t kKeptNonces = 64;
+// Whether this cluster wrote it. Where no nonces are kept this one counts as its own, and is kept.
+[[nodiscard]] Task<Result<bool>> wrote_head(Coordinator& coordinator, uint64_t nonce);
+// What to say where it did not, although owner and epoch are its own; `url` is the bucket's.
+[[nodiscard]] std::string written_by_a_copy(const HeadRecord& head, const std::string& url);
+
 struct HeadVersion {
   HeadRecord record;
   std::string etag;
@@ -26,8 +46,10 @@ struct HeadVersion {
 
 class BucketHead {
  public:
-  // The store outlives this.
-  BucketHead(Env env, ObjectStore& store) : env_(env), store_(store) {}
+  // Both outlive this. `coordinator`: of the cluster that is to own what this writes; whoever only
+  // reads needs none.
+  BucketHead(Env env, ObjectStore& store, Coordinator* coordinator = nullptr)
+      : env_(env), store_(store), coordinator_(coordinator) {}
 
   // kNotFound: no namespace there. Asked again a few times when the service falters or the bytes do
   // not verify.
@@ -45,13 +67,14 @@ class BucketHead {
 
   Env env_;
   ObjectStore& store_;
+  Coordinator* coordinator_;
 };
 
 class Ownership {
  public:
   using Lost = std::function<void(std::string winner)>;
   // `current` is what we just wrote or verified as ours. `lost` is called once, on the core.
-  Ownership(Env env, ObjectStore& store, HeadVersion current, Lost lost);
+  Ownership(Env env, ObjectStore& store, Coordinator& coordinator, HeadVersion current, Lost lost);
 
   void start();                     // the watch
   [[nodiscard]] Task<void> stop();  // ends the watch; says nothing to the bucket
@@ -71,6 +94,8 @@ class Ownership {
   Task<void> watch();
 
   Env env_;
+  ObjectStore& store_;
+  Coordinator& coordinator_;
   BucketHead head_;
   HeadVersion current_;
   Lost lost_;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "coord/sim/shared_coordinator.h"
 #include "object/faulty_store.h"
 #include "object/memory_store.h"
 #include "runtime/sim/world.h"
@@ -37,7 +38,10 @@ struct LosesAnswers final : public ObjectStore {
     }
     co_return info;
   }
-  Task<Result<Got>> get_with_etag(std::string key) override { return inner.get_with_etag(std::move(key)); }
+  Task<Result<Got>> get_with_etag(std::string key) override {
+    if (mute) co_return Error(Code::kUnavailable, "mute");
+    co_return co_await inner.get_with_etag(std::move(key));
+  }
   Task<Result<Buffer>> get_range(std::string key, uint64_t offset, uint64_t size, std::string etag) override {
     return inner.get_range(std::move(key), offset, size, std::move(etag));
   }
@@ -56,6 +60,7 @@ struct LosesAnswers final : public ObjectStore {
   MemoryStore inner;
   int lose_before = 0;
   int lose_after = 0;
+  bool mute = false;  // reads
   int puts = 0;
 };
 
@@ -66,6 +71,10 @@ struct HeadTest : public testing::Test {
   std::shared_ptr<MemoryBucket> bucket = std::make_shared<MemoryBucket>();
   LosesAnswers store{bucket};
   BucketHead head{env, store};
+  SharedCoordinator shared{env.clock, env.random};
+  SharedCoordinatorHandle coordinator{shared, "m"};
+  ResumeOptions ours{NamespaceId(7), ClusterId(1), NamespaceEpoch(1), "host"};
+  Result<HeadVersion> resume() { return world.run(resume_ownership(env, coordinator, store, ours)); }
 };
 
 TEST_F(HeadTest, IsCreatedOnceAndReadBack) {
@@ -107,7 +116,7 @@ TEST_F(HeadTest, TheLoserOfASwapLearnsWhoWon) {
 TEST_F(HeadTest, OwnerSeesAnotherOwnerWithinTwentySecondsAndStopsSwapping) {
   auto made = world.run(head.create(record_of(1)));
   std::string winner;
-  Ownership ownership(env, store, *made, [&](std::string who) { winner = std::move(who); });
+  Ownership ownership(env, store, coordinator, *made, [&](std::string who) { winner = std::move(who); });
   ownership.start();
   world.run_for(seconds(60));
   EXPECT_TRUE(ownership.held());
@@ -119,6 +128,63 @@ TEST_F(HeadTest, OwnerSeesAnotherOwnerWithinTwentySecondsAndStopsSwapping) {
   int puts = store.puts;
   EXPECT_EQ(world.run(ownership.update([](HeadRecord&) {})).code(), Code::kDeposed);
   EXPECT_EQ(store.puts, puts);
+}
+
+// A process that ended knew less than its coordinator: which heads may be its own.
+TEST_F(HeadTest, AWriteWhoseAnswerNobodySawIsKnownToTheNextProcess) {
+  auto held = resume();
+  ASSERT_TRUE(held.ok()) << held.error().text();
+  {
+    Ownership ownership(env, store, coordinator, *held, {});
+    store.lose_after = 1'000;
+    store.mute = true;
+    EXPECT_FALSE(world.run(ownership.update([](HeadRecord& h) { h.manifest = "m1"; })).ok());
+  }
+  store.lose_after = 0;
+  store.mute = false;
+  held = resume();
+  ASSERT_TRUE(held.ok()) << held.error().text();
+  EXPECT_EQ(held->record.manifest, "m1");
+}
+
+TEST_F(HeadTest, HeadStaysOursHoweverManyWritesOfItFailed) {
+  auto held = resume();
+  ASSERT_TRUE(held.ok()) << held.error().text();
+  {
+    Ownership ownership(env, store, coordinator, *held, {});
+    for (int i = 0; i < 100; ++i) {
+      store.lose_before = 10;
+      ASSERT_FALSE(world.run(ownership.update([](HeadRecord& h) { h.manifest = "m1"; })).ok());
+    }
+  }
+  store.lose_before = 0;
+  auto again = resume();
+  ASSERT_TRUE(again.ok()) << again.error().text();
+  EXPECT_EQ(again->record.nonce, held->record.nonce);
+}
+
+TEST_F(HeadTest, NothingIsWrittenThatTheCoordinatorDoesNotKnowOf) {
+  auto held = resume();
+  ASSERT_TRUE(held.ok()) << held.error().text();
+  Ownership ownership(env, store, coordinator, *held, {});
+  const int puts = store.puts;
+  shared.make_unavailable("m", seconds(60));
+  EXPECT_EQ(world.run(ownership.update([](HeadRecord&) {})).code(), Code::kUnavailable);
+  EXPECT_EQ(store.puts, puts);
+  shared.heal();
+  EXPECT_TRUE(world.run(ownership.update([](HeadRecord&) {})).ok());
+  EXPECT_TRUE(ownership.held());
+}
+
+TEST_F(HeadTest, AnOldAnswerIsNoReasonToGiveHeadUp) {
+  auto held = resume();
+  ASSERT_TRUE(held.ok()) << held.error().text();
+  Buffer old = bucket->get(kHeadKey)->body;
+  Ownership ownership(env, store, coordinator, *held, {});
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(world.run(ownership.update([](HeadRecord&) {})).ok());
+  ASSERT_TRUE(bucket->put(kHeadKey, old, {}).ok());
+  EXPECT_TRUE(world.run(ownership.check()).ok());
+  EXPECT_TRUE(ownership.held());
 }
 
 TEST_F(HeadTest, BadInputDamagedHeadIsAnErrorAndNeverOverwritten) {

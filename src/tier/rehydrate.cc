@@ -55,6 +55,12 @@ Task<Result<OwnerRecord>> owner_record(Env env, Coordinator& coordinator, std::s
         co_return Error(Code::kInvalid, "this cluster's bucket is " + record.bucket + ", not " + bucket);
       co_return record;
     }
+    // With that owner nothing was written yet: whoever finds no such record has an owner of an earlier version.
+    Result<uint64_t> none_yet = co_await coordinator.put(kNoncesKey, encode_durable(NonceRecord{}), 0);
+    if (!none_yet.ok() && none_yet.code() != Code::kConflict) {
+      last = std::move(none_yet).error();
+      continue;
+    }
     OwnerRecord record{env.random.nonzero(), bucket};
     Result<uint64_t> put = co_await coordinator.put(kOwnerKey, encode_durable(record), 0);
     if (put.ok()) co_return record;
@@ -66,7 +72,7 @@ Task<Result<OwnerRecord>> owner_record(Env env, Coordinator& coordinator, std::s
 Task<Result<HeadVersion>> resume_ownership(Env env, Coordinator& coordinator, ObjectStore& store,
                                            ResumeOptions options) {
   HR_CO_TRY(OwnerRecord owner, co_await owner_record(env, coordinator, store.url()));
-  BucketHead head(env, store);
+  BucketHead head(env, store, &coordinator);
   Result<HeadVersion> there = co_await head.read();
   if (!there.ok()) {
     if (there.code() != Code::kNotFound) co_return there;
@@ -89,6 +95,8 @@ Task<Result<HeadVersion>> resume_ownership(Env env, Coordinator& coordinator, Ob
   if (record.epoch < options.epoch)
     co_return Error(Code::kCorrupt,
                     store.url() + ": head is of an older epoch than this cluster: it was put back from a copy");
+  HR_CO_TRY(bool ours, co_await wrote_head(coordinator, record.nonce));
+  if (!ours) co_return Error(Code::kDeposed, store.url() + ": " + written_by_a_copy(record, store.url()));
   if (record.state == HeadState::kReleased)
     co_return Error(Code::kStale, store.url() +
                                       " was spun down: bring it back with headrace rehydrate, or, where it was, with "
@@ -97,7 +105,7 @@ Task<Result<HeadVersion>> resume_ownership(Env env, Coordinator& coordinator, Ob
 }
 
 Task<Result<Attached>> attach(Env env, Coordinator& coordinator, ObjectStore& store, AttachOptions options) {
-  BucketHead head(env, store);
+  BucketHead head(env, store, &coordinator);
   Result<HeadVersion> found = co_await head.read();
   if (found.code() == Code::kNotFound)
     co_return Error(Code::kNotFound, store.url() + " holds no namespace (" + found.error().message() +
@@ -108,7 +116,13 @@ Task<Result<Attached>> attach(Env env, Coordinator& coordinator, ObjectStore& st
   HR_CO_TRY(OwnerRecord owner, co_await owner_record(env, coordinator, store.url()));
   Attached out;
   out.before = there.record;
-  if (there.record.owner == owner.owner && there.record.state == HeadState::kOwned) {
+  bool ours = there.record.owner == owner.owner;
+  if (ours) {
+    HR_CO_TRY(ours, co_await wrote_head(coordinator, there.record.nonce));
+    if (!ours && !options.take_over)
+      co_return Error(Code::kBusy, store.url() + ": " + written_by_a_copy(there.record, store.url()));
+  }
+  if (ours && there.record.state == HeadState::kOwned) {
     out.head = std::move(there);  // an earlier attempt got that far
   } else {
     if (there.record.owner != owner.owner && there.record.state != HeadState::kReleased && !options.take_over)

@@ -2,7 +2,8 @@
 //
 // The coordinator's kOwnerKey holds the random id under which this cluster owns (or is about to
 // own) the bucket; it is written before head is swapped, so that an interrupted attach() is taken
-// up again and not taken for another owner.
+// up again and not taken for another owner. Of two copies of one state directory both have that id:
+// what they wrote tells them apart (tier/head.h).
 #pragma once
 
 #include <functional>
@@ -38,8 +39,8 @@ struct ReleaseRecord {
 [[nodiscard]] Task<Result<OwnerRecord>> owner_record(Env env, Coordinator& coordinator, std::string bucket);
 
 // Takes up ownership where it was left: head must be ours, in this epoch. The bucket of a new
-// namespace gets its head here. kDeposed: another owner has it, the message says who. kStale: we
-// released it (spun down): attach() again.
+// namespace gets its head here. kDeposed: another owner has it, or another copy of this state
+// directory, the message says who. kStale: we released it (spun down): attach() again.
 struct ResumeOptions {
   NamespaceId name_space;
   ClusterId cluster;
@@ -61,8 +62,8 @@ struct Attached {
   HeadRecord before;        // whose it was
 };
 // Makes this cluster the owner in the next epoch. kBusy: owned, with the owner and the manifest's
-// age; kNotFound: no namespace there, or nothing was ever published. Repeating it after an
-// interruption goes on where it was.
+// age, or written by another copy of this state directory; kNotFound: no namespace there, or nothing was ever
+// published. Repeating it after an interruption goes on where it was.
 [[nodiscard]] Task<Result<Attached>> attach(Env env, Coordinator& coordinator, ObjectStore& store,
                                             AttachOptions options);
 

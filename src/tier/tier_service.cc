@@ -149,12 +149,13 @@ Task<Result<void>> TierService::start(std::optional<HeadVersion> held) {
     }
     held = *std::move(head);
   }
-  ownership_ = std::make_unique<Ownership>(env_, context_.store, *std::move(held), [this](std::string winner) {
-    uploader_.cancel();
-    evictor_.cancel();
-    pins_.cancel();
-    if (context_.on_lost) context_.on_lost(std::move(winner));
-  });
+  ownership_ = std::make_unique<Ownership>(env_, context_.store, context_.coordinator, *std::move(held),
+                                           [this](std::string winner) {
+                                             uploader_.cancel();
+                                             evictor_.cancel();
+                                             pins_.cancel();
+                                             if (context_.on_lost) context_.on_lost(std::move(winner));
+                                           });
   publisher_ = std::make_unique<Publisher>(env_, context_.partitions, context_.coordinator, context_.store, uploader_,
                                            *ownership_, context_.identity, options_.publish);
   ownership_->start();

@@ -459,6 +459,100 @@ TEST_F(TierTest, LiveOwnerIsTakenOverOnlyExplicitlyAndThenStopsAtOnce) {
   EXPECT_TRUE(world.run(read_manifest(young.node.env, young.store, head->record)).ok());
 }
 
+// A disk image or a backup of a state directory that is started elsewhere: its coordinator knows what it knew then.
+struct CopiedStateTest : public TierTest {
+  CopiedStateTest() { rig.start(); }
+  void copy() {
+    auto records = world.run(rig.node.coordinator.list(""));
+    ASSERT_TRUE(records.ok());
+    for (auto& [key, record] : *records)
+      ASSERT_TRUE(world.run(other.node.coordinator.put(key, record.value, 0)).ok()) << key;
+  }
+  static void expect_told(const std::string& text) {
+    EXPECT_NE(text.find("copy of this state directory"), std::string::npos) << text;
+    EXPECT_NE(text.find("--take-over"), std::string::npos) << text;
+    EXPECT_NE(text.find("delete"), std::string::npos) << text;
+  }
+  Rig rig{world, bucket, "node"};
+  Rig other{world, bucket, "other"};
+};
+
+TEST_F(CopiedStateTest, BadInputACopyIsRefusedWhereTheOtherHasWrittenSince) {
+  copy();
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  Result<void> started = world.run(other.tier.start());
+  EXPECT_EQ(started.code(), Code::kDeposed);
+  expect_told(started.error().message());
+  expect_told(other.winner);
+  AttachOptions options{ClusterId(1), "other", false, true};
+  auto attached = world.run(attach(other.node.env, other.node.coordinator, other.store, options));
+  EXPECT_EQ(attached.code(), Code::kBusy);
+  expect_told(attached.error().message());
+  EXPECT_TRUE(world.run(rig.tier.publish()).ok()) << "the other goes on";
+  options.take_over = true;
+  attached = world.run(attach(other.node.env, other.node.coordinator, other.store, options));
+  ASSERT_TRUE(attached.ok()) << attached.error().text();
+  EXPECT_EQ(attached->head.record.epoch, NamespaceEpoch(2));
+  EXPECT_FALSE(world.run(rig.tier.publish()).ok());
+}
+
+TEST_F(CopiedStateTest, BadInputOfTwoThatRunTheFirstToWriteGoesOnAlone) {
+  copy();
+  ASSERT_TRUE(world.run(other.tier.start()).ok());  // nobody can know yet
+  rig.node.add_segment(kP0, random_bytes(1000, 1));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  const size_t objects = keys("d/");
+  EXPECT_FALSE(world.run(other.tier.publish()).ok());
+  world.run_for(seconds(20));
+  expect_told(other.winner);
+  EXPECT_EQ(world.run(other.tier.publish()).code(), Code::kReadOnly);
+  EXPECT_TRUE(rig.winner.empty());
+  EXPECT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(keys("d/"), objects);
+}
+
+TEST_F(CopiedStateTest, BadInputACopyOfASpunDownStateDoesNotTakeItFromThere) {
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  copy();
+  ASSERT_TRUE(world.run(rig.tier.spin_down()).ok());
+  AttachOptions options{ClusterId(1), "other", false, true};
+  auto attached = world.run(attach(other.node.env, other.node.coordinator, other.store, options));
+  EXPECT_EQ(attached.code(), Code::kBusy);  // it would format the targets here
+  expect_told(attached.error().message());
+  EXPECT_EQ(world.run(other.tier.start()).code(), Code::kDeposed);
+  options.description = "node";
+  attached = world.run(attach(rig.node.env, rig.node.coordinator, rig.store, options));
+  EXPECT_TRUE(attached.ok()) << attached.error().text();
+}
+
+TEST_F(CopiedStateTest, AStateOfAnEarlierVersionIsTakenAsItIsOnce) {
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  world.run_until(rig.tier.stop());
+  auto known = world.run(rig.node.coordinator.get(kNoncesKey));
+  ASSERT_TRUE(known.ok() && known->version > 0);
+  ASSERT_TRUE(world.run(rig.node.coordinator.put(kNoncesKey, "", known->version)).ok());
+  TierService next(rig.context(), Rig::quiet());
+  auto started = world.run(next.start());
+  ASSERT_TRUE(started.ok()) << started.error().text();
+  copy();
+  ASSERT_TRUE(world.run(next.publish()).ok());
+  EXPECT_EQ(world.run(other.tier.start()).code(), Code::kDeposed);
+  world.run_until(next.stop());
+}
+
+// Nobody has written head yet: the copy knows that it did not.
+TEST_F(TierTest, BadInputACopyOfAStateWithoutAHeadIsRefusedOnceThereIsOne) {
+  Rig first(world, bucket, "first");
+  Rig second(world, bucket, "second");
+  auto owner = world.run(owner_record(first.node.env, first.node.coordinator, first.store.url()));
+  ASSERT_TRUE(owner.ok());
+  auto records = world.run(first.node.coordinator.list(""));
+  for (auto& [key, record] : *records)
+    ASSERT_TRUE(world.run(second.node.coordinator.put(key, record.value, 0)).ok()) << key;
+  first.start();
+  EXPECT_EQ(world.run(second.tier.start()).code(), Code::kDeposed);
+}
+
 TEST_F(TierTest, RestartedOwnerResumesItsOwnHeadInTheSameEpoch) {
   Rig rig(world, bucket);
   rig.start();
