@@ -147,5 +147,34 @@ def bad_input_devices_that_somebody_needs(box):
     refused("target t1 of Headrace cluster", other)
 
 
+def bad_input_a_device_whose_name_is_another_disks_now(box):
+    devices = [_loop(box, f"disk{i}") for i in range(3)]
+    other = _loop(box, "other")
+    cluster = box.cluster(targets=",".join(devices), protection="2+1", capacity_mib=128)
+    cluster.up()
+    want = facts(_fill(cluster))
+    cluster.spin_down()
+    # The machine starts again, and t1's name is that of a data volume.
+    shell(["mkfs.ext4", "-q", devices[1]])
+    done = cluster.up(ok=False)
+    check(done.returncode != 0 and f"{devices[1]} holds an ext file system, not target t1" in done.stderr, f"refused: {done.stderr!r}")
+    check("--force" in done.stderr and "/targets/t1/device" in done.stderr, f"with the mend: {done.stderr!r}")
+    shell(["fsck.ext4", "-n", "-f", devices[1]])
+    with open(os.path.join(cluster.state, "targets", "t1", "device"), "w") as f:
+        f.write(other + "\n")
+    cluster.up()
+    drop_caches()
+    check_equal(want, facts(os.path.join(cluster.mount_dir, "f")), "resumed on the right device")
+    # While it runs: what is not the target's is overwritten by the operator's word alone.
+    shell(["mkfs.ext4", "-q", "-F", devices[2]])
+    wait_until(lambda: {t["name"]: t["state"] for t in cluster.status()["targets"]}.get("t2") == "lost", 60, "the node sees that t2 is lost")
+    done = cluster.run("target", "replace", "t2", "--state", cluster.state, ok=False)
+    check(done.returncode != 0 and f"{devices[2]} holds an ext file system, not target t2" in done.stderr, f"refused: {done.stderr!r}")
+    shell(["fsck.ext4", "-n", "-f", devices[2]])
+    cluster.run("target", "replace", "t2", "--force", "--state", cluster.state)
+    drop_caches()
+    check_equal(want, facts(os.path.join(cluster.mount_dir, "f")), "after the replacement")
+
+
 if __name__ == "__main__":
     main()

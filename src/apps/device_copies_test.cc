@@ -74,7 +74,7 @@ TEST_F(DeviceCopiesTest, KeepsTheRecordsOnTheClustersOwnTargetsOnly) {
     EXPECT_EQ(cluster_of(*copy.table)->cluster, kCluster);
   }
   // What is no target any more keeps none, and takes none.
-  ASSERT_TRUE(world.run(erase_superblocks(machine.env(), "/dev/a")).ok());
+  ASSERT_TRUE(world.run(erase_place(machine.env(), "/state/targets/t0", {"/dev/a", true}, {kCluster})).ok());
   for (const DeviceCopies::Copy& copy : copies()) EXPECT_FALSE(copy.table.ok());
   ASSERT_TRUE(world.run(coordinator->put("x", "1", 0)).ok());
   for (const DeviceCopies::Copy& copy : copies()) EXPECT_FALSE(copy.table.ok());

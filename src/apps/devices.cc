@@ -18,7 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kLookedAt = kMiB;
 constexpr const char* kForce = "choose another device, or add --force if nothing on it is needed any more";
 
 struct Descriptor {
@@ -28,7 +27,8 @@ struct Descriptor {
   }
 };
 
-// The device's bytes; refuses what somebody may miss. `ours`: it was given to this state before (an interrupted `up`).
+// The device's bytes; refuses what somebody may miss. `ours`: it was given to this state before (an interrupted `up`),
+// and bootstrap knows whose target lies there.
 Result<uint64_t> check_device(const std::string& path, bool force, bool ours) {
   Descriptor device{::open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC)};
   if (device.fd < 0) {
@@ -41,8 +41,8 @@ Result<uint64_t> check_device(const std::string& path, bool force, bool ours) {
   }
   const off_t end = ::lseek(device.fd, 0, SEEK_END);
   if (end <= 0) return Error(Code::kInvalid, path + " has no size: is it a device with a medium?");
-  Buffer begin = Buffer::zeroed(kLookedAt);
-  const size_t want = std::min<size_t>(kLookedAt, static_cast<size_t>(end));
+  Buffer begin = Buffer::zeroed(kSignatureBytes);
+  const size_t want = std::min<size_t>(kSignatureBytes, static_cast<size_t>(end));
   size_t have = 0;
   while (have < want) {
     const ssize_t got = ::pread(device.fd, begin.data() + have, want - have, static_cast<off_t>(have));
@@ -83,31 +83,6 @@ bool same_device(const std::string& named, const std::string& path) {
 }
 
 }  // namespace
-
-std::string signature_of(ByteView begin) {
-  const std::string_view text = text_of(begin);
-  auto at = [&text](size_t offset, std::string_view magic) {
-    return text.size() >= offset + magic.size() && text.substr(offset, magic.size()) == magic;
-  };
-  for (uint64_t offset : kSuperblockOffsets) {
-    if (begin.size() < offset + kSuperblockBytes) continue;
-    Result<Superblock> found = decode_superblock(begin.subspan(offset, kSuperblockBytes));
-    if (found.ok())
-      return "target t" + std::to_string(found->number) + " of Headrace cluster " + hex(found->cluster.value());
-    if (found.code() == Code::kUnsupportedFormat) return "a target of a newer Headrace";
-  }
-  if (at(1080, "\x53\xef")) return "an ext file system";
-  if (at(0, "XFSB")) return "an XFS file system";
-  if (at(65'600, "_BHRfS_M")) return "a btrfs file system";
-  if (at(3, "NTFS    ")) return "an NTFS file system";
-  if (at(512, "LABELONE") || at(0, "LABELONE")) return "an LVM physical volume";
-  if (at(4086, "SWAPSPACE2")) return "swap space";
-  if (at(0, "LUKS\xba\xbe")) return "an encrypted volume (LUKS)";
-  if (at(512, "EFI PART")) return "a partition table (GPT)";
-  if (at(510, "\x55\xaa")) return "a partition table or a boot sector";
-  const bool zeros = std::ranges::all_of(begin, [](std::byte b) { return b == std::byte{0}; });
-  return zeros ? std::string() : "data of an unknown kind";
-}
 
 Result<TargetPlaces> parse_target_places(const std::string& text) {
   TargetPlaces places;

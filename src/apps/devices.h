@@ -25,7 +25,4 @@ struct PlacesOptions {
 [[nodiscard]] Result<void> prepare_target_places(const TargetPlaces& places, const PlacesOptions& options,
                                                  BootstrapOptions& bootstrap);
 
-// What the first MiB of a device says it is: "an ext4 file system", "a partition table"; empty: nothing but zeros.
-[[nodiscard]] std::string signature_of(ByteView begin);
-
 }  // namespace headrace

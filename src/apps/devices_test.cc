@@ -52,6 +52,43 @@ TEST(Devices, KnowsWhatIsOnADevice) {
   EXPECT_NE(with(64 * kKiB, encoded.text()).find("target t4 of Headrace cluster"), std::string::npos);
 }
 
+TEST(Devices, KnowsWhatATargetMayNotOverwrite) {
+  const PlaceClaim claim{ClusterId(0xc1), 4};
+  auto superblock = [](uint64_t cluster, uint32_t number) {
+    Superblock out = lay_out(64 * kMiB);
+    out.target = TargetId(1);
+    out.cluster = ClusterId(cluster);
+    out.number = number;
+    out.generation = 1;
+    out.table_batches = 1;
+    return std::string(encode_superblock(out).text());
+  };
+  using Pieces = std::vector<std::pair<size_t, std::string>>;
+  auto there = [&](const Pieces& pieces) {
+    Buffer bytes = Buffer::zeroed(kMiB);
+    for (const auto& [offset, piece] : pieces) std::memcpy(bytes.data() + offset, piece.data(), piece.size());
+    return somebody_elses(bytes.view(), claim);
+  };
+  const std::string log(encode_batch({BatchKind::kLog, TargetId(9), 3, 1}, "").text());
+  const std::string mine = superblock(0xc1, 4);
+  EXPECT_EQ(there({}), "");
+  EXPECT_EQ(there({{0, mine}, {64 * kKiB, mine}, {4 * kKiB, "records"}, {kLogOffset, log}}), "");
+  EXPECT_EQ(there({{0, mine}}), "");
+  EXPECT_EQ(there({{64 * kKiB, mine}}), "");
+  EXPECT_EQ(there({{kLogOffset, log}, {300 * kKiB, "older"}}), "") << "a log without superblocks";
+  EXPECT_NE(there({{0, superblock(0xc1, 5)}}), "");
+  EXPECT_NE(there({{0, superblock(0xc2, 4)}}), "");
+  EXPECT_NE(there({{0, mine}, {64 * kKiB, superblock(0xc1, 5)}}), "");
+  // What was made over a target of ours, and left its second superblock.
+  EXPECT_EQ(there({{1080, "\x53\xef"}, {64 * kKiB, mine}}), "an ext file system");
+  EXPECT_EQ(there({{0, "what?"}, {64 * kKiB, mine}}), "data of an unknown kind");
+  EXPECT_EQ(there({{0, mine}, {65'600, "_BHRfS_M"}}), "a btrfs file system");
+  EXPECT_EQ(there({{0, mine}, {4096, "\xfc\x4e\x2b\xa9"}}), "a member of a RAID");
+  EXPECT_EQ(there({{500'000, "x"}}), "data of an unknown kind");
+  EXPECT_EQ(there({{kLogOffset, "HLB1 but none"}}), "data of an unknown kind");
+  EXPECT_EQ(somebody_elses(Buffer::zeroed(kBlock).view(), claim), "");
+}
+
 TEST(Devices, FindsTheLargestDataSpaceThatFits) {
   EXPECT_EQ(capacity_of_device(0), 0u);
   EXPECT_EQ(capacity_of_device(kMiB), 0u);

@@ -72,7 +72,7 @@ int run(int argc, char** argv) {
   c_up->add_option(
       "--targets", options.targets,
       "how many targets a new namespace gets (default 6), or where: directories and block devices, with commas");
-  c_up->add_flag("--force", options.force, "overwrite devices of --targets that hold something");
+  c_up->add_flag("--force", options.force, "overwrite devices of targets that hold something");
   c_up->add_option("--protection", options.protection, "of a new namespace: D+P or replica-N (default 4+2)");
   c_up->add_option("--capacity-mib", options.capacity_mib, "of each new target (default: from the free space)")
       ->check(kCapacity);
@@ -150,6 +150,7 @@ int run(int argc, char** argv) {
       add(*c_target, "replace", "put a fresh target in the place of a lost one, and rebuild what it held",
           "headrace target replace t2 --state /srv/headrace");
   c_replace->add_option("target", options.target, "which, as `target list` names it")->required();
+  c_replace->add_flag("--force", options.force, "overwrite the device although something else lies there");
   c_replace->add_flag("--detach", options.detach, "do not wait for the rebuild");
   state(c_replace);
   CLI::App* c_remove = add(*c_target, "remove",

@@ -66,12 +66,13 @@ Task<Result<std::string>> serve_metrics(Node* node) {
   co_return metrics_text(*node);
 }
 
-// {"number": N}
+// {"number": N, "force": true}
 Task<Result<std::string>> replace_target(Node* node, std::string body) {
   nlohmann::json asked = nlohmann::json::parse(body, nullptr, false);
   if (!asked.is_object() || !asked.contains("number") || !asked["number"].is_number_unsigned())
     co_return Error(Code::kInvalid, "which target? {\"number\": N} of tN");
-  HR_CO_TRY(TargetId id, co_await node->keeper().replace(asked["number"].get<uint32_t>()));
+  const bool force = asked.contains("force") && asked["force"] == true;
+  HR_CO_TRY(TargetId id, co_await node->keeper().replace(asked["number"].get<uint32_t>(), force));
   co_return nlohmann::json{{"id", to_string(id)}}.dump();
 }
 
@@ -230,6 +231,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
     BootstrapOptions bootstrap;
     bootstrap.state = options.state;
     bootstrap.address = address;
+    bootstrap.force = options.force;
     HR_CO_TRY(TargetPlaces places, parse_target_places(options.targets));
     bootstrap.targets = places.count;
     bootstrap.target_capacity = places.paths.empty() || options.capacity_mib > 0
@@ -266,6 +268,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
     resume.state = options.state;
     resume.address = address;
     resume.description = description;
+    resume.force = options.force;
     HR_CO_TRY(held, co_await Node::resume(env, coordinator, *store, resume));
     if (held) log.info("resumed", {{"bucket", bucket}, {"owner", describe(held->record)}});
   }
@@ -352,7 +355,7 @@ int run(int argc, char** argv) {
       "--targets", options.targets,
       "how many file-backed targets a new namespace gets (6), or directories and block devices, with commas");
   app.add_flag("--force", options.force,
-               "although a device of --targets holds a file system or another cluster's target");
+               "although a device of a target holds a file system or another cluster's target");
   app.add_option("--capacity-mib", options.capacity_mib, "of each new target; 0: from the free space");
   app.add_option("--bucket", options.bucket,
                  "of a new namespace: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL or az://ACCOUNT/CONTAINER/PREFIX");

@@ -1,6 +1,7 @@
 #include "apps/node.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "hot/target_place.h"
 #include "meta/ops/names.h"
@@ -23,12 +24,23 @@ std::string target_directory(const std::string& state, uint32_t number) {
   return state + "/targets/t" + std::to_string(number);
 }
 
-Task<Result<void>> remove_target(Env env, std::string directory) {
+Task<Result<void>> clear_place(Env env, std::string directory, PlaceClaim claim) {
+  HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
+  if (place.in_place)
+    HR_CO_TRY(co_await erase_place(env, directory, place, claim));
+  else
+    HR_CO_TRY(co_await check_place(env, directory, place, claim));
   Result<void> removed = co_await env.disk.remove(directory + "/target.dat");
   if (!removed.ok() && removed.code() != Code::kNotFound) co_return removed;
-  HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
-  if (place.in_place) HR_CO_TRY(co_await erase_superblocks(env, place.path));
   co_return Result<void>();
+}
+
+// The cluster that an interrupted bootstrap() was to make: its targets are this one's. 0: there was none.
+ClusterId forming_cluster(const std::string& record) {
+  uint64_t value = 0;
+  const char* end = record.data() + record.size();
+  if (record.size() == 16 && std::from_chars(record.data(), end, value, 16).ptr == end) return ClusterId(value);
+  return {};
 }
 
 }  // namespace
@@ -78,13 +90,11 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
   HR_CO_TRY(co_await env.disk.make_directories(options.state + "/targets"));
   HR_CO_TRY(co_await env.disk.sync_directory(options.state));
   HR_CO_TRY(co_await check_unused(env, coordinator, options.state));
-  if (forming.version == 0) {
-    HR_CO_TRY(co_await coordinator.put(kFormingKey, "1", 0));
-  }
 
   ClusterMap map;
   map.version = 1;
-  map.cluster = ClusterId(env.random.nonzero());
+  map.cluster = forming_cluster(forming.value);
+  if (!map.cluster) map.cluster = ClusterId(env.random.nonzero());
   map.name_space = NamespaceId((env.random.nonzero() & 0xffff'ffff'ffff) | 1);
   map.namespace_epoch = NamespaceEpoch(1);
   if (options.attached) {
@@ -93,6 +103,8 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
     map.name_space = head.name_space;
     map.namespace_epoch = head.epoch;
   }
+  if (forming_cluster(forming.value) != map.cluster)
+    HR_CO_TRY(co_await coordinator.put(kFormingKey, hex(map.cluster.value()), forming.version));
   map.protection = options.protection;
   map.nodes.push_back({options.self, options.address, true});
   for (uint32_t i = 0; i < options.targets; ++i) {
@@ -110,7 +122,7 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
       if (device.capacity > 0) info.capacity = device.capacity;
       if (!device.path.empty()) HR_CO_TRY(co_await set_target_place(env, directory, device.path));
     }
-    HR_CO_TRY(co_await remove_target(env, directory));
+    HR_CO_TRY(co_await clear_place(env, directory, {map.cluster, number, options.force}));
     TargetFormat format;
     format.id = info.id;
     format.cluster = map.cluster;
@@ -190,6 +202,18 @@ Task<Result<bool>> was_released(Env env, Coordinator& coordinator, ObjectStore& 
                                    bucket.url() + "' --take-over --state DIR");
 }
 
+// That nothing else lies where the targets of `before` are to be made anew.
+Task<Result<void>> check_places(Env env, const ResumeFromBucket& options, const ClusterMap& before) {
+  for (const TargetInfo& target : before.targets) {
+    if (leaves(target.state)) continue;
+    const std::string directory = target_directory(options.state, target.number);
+    HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
+    Result<void> checked = co_await check_place(env, directory, place, {before.cluster, target.number, options.force});
+    if (checked.code() == Code::kExists) co_return checked;
+  }
+  co_return Result<void>();
+}
+
 }  // namespace
 
 Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coordinator, ObjectStore& bucket,
@@ -204,6 +228,7 @@ Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coor
     resuming.value = current.value;
   }
   HR_CO_TRY(ClusterMap before, decode_durable<ClusterMap>(resuming.value));
+  HR_CO_TRY(co_await check_places(env, options, before));  // before the bucket is told that this cluster has it
   AttachOptions attach_options;
   attach_options.cluster = before.cluster;
   attach_options.description = options.description;
@@ -224,6 +249,7 @@ Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coor
     bootstrap_options.address = options.address;
     bootstrap_options.target_options = options.target_options;
     bootstrap_options.protection = before.protection;
+    bootstrap_options.force = options.force;
     // Where they are stays, and each keeps its size; those that were to go are gone.
     for (const TargetInfo& target : before.targets) {
       if (leaves(target.state)) continue;

@@ -70,6 +70,7 @@ struct ResumeFromBucket {
   Address address;
   std::string description;  // of this owner, for people
   TargetOptions target_options;
+  bool force = false;  // whatever lies where the targets are to be
 };
 
 // A new, empty namespace on this node's new targets.
@@ -89,6 +90,7 @@ struct BootstrapOptions {
   std::vector<uint32_t> numbers;  // 'tN' of each; empty: 0, 1, …
   uint32_t partitions = 4;
   TargetOptions target_options;
+  bool force = false;  // whatever lies where the targets are to be
   // The namespace of a bucket, which attach() has just taken, instead of a new one. Its partitions are the manifest's.
   std::optional<Attached> attached;
 };
@@ -100,12 +102,14 @@ class Node {
   // That no cluster is at `state` which this coordinator does not know of.
   [[nodiscard]] static Task<Result<void>> check_unused(Env env, Coordinator& coordinator, std::string state);
   // Formats the targets, then writes the coordinator's records, the map last: interrupted, it can be run again.
-  // kExists when there is a cluster; kInvalid when targets are there and the coordinator knows nothing of them.
+  // kExists when there is a cluster, or something else where a target is to be (hot/target_place.h); kInvalid when
+  // targets are there and the coordinator knows nothing of them.
   [[nodiscard]] static Task<Result<void>> bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options);
 
   // When the cluster here was spun down, takes its namespace into the next epoch: swaps head, formats the targets anew
   // (what they hold is void) and bootstraps on the manifest. Nothing: it was not spun down (or there is no cluster).
-  // Interrupted, it can be run again. kBusy: another cluster has the namespace; kUnavailable: the bucket does not tell.
+  // Interrupted, it can be run again. kBusy: another cluster has the namespace; kUnavailable: the bucket does not tell;
+  // kExists: something else lies where a target is to be, and head was not touched.
   [[nodiscard]] static Task<Result<std::optional<HeadVersion>>> resume(Env env, Coordinator& coordinator,
                                                                        ObjectStore& bucket, ResumeFromBucket options);
 

@@ -253,6 +253,68 @@ TEST_F(NodeTest, ASpunDownClusterResumesAlsoWhenThatIsInterrupted) {
   EXPECT_TRUE(world.run(client->shut_down()).ok());
 }
 
+TEST_F(NodeTest, BadInputNoTargetIsMadeAnewOverWhatIsSomebodyElses) {
+  capacity = 32 * kMiB;
+  use_devices();
+  std::string bytes = pattern(300'000, 5);
+  NodeProcess* process = &start_node();
+  {
+    auto client = start_client(client_machine);
+    write_file(*client, kRootFile, "f", bytes);
+    EXPECT_TRUE(world.run(client->shut_down()).ok());
+  }
+  ASSERT_TRUE(world.run(process->node->tier().spin_down()).ok());
+  node_machine.crash(CrashKind::kPower);
+  // The machine numbers its devices anew: t1's name is now that of a data volume.
+  make_foreign("/dev/b");
+  process = &try_node();
+  EXPECT_TRUE(process->failed);
+  EXPECT_NE(process->error.find("/dev/b holds an ext file system, not target t1"), std::string::npos) << process->error;
+  EXPECT_NE(process->error.find("/state/targets/t1/device"), std::string::npos) << process->error;
+  EXPECT_TRUE(is_foreign("/dev/b"));
+  EXPECT_EQ(head_state(), HeadState::kReleased);
+  node_machine.crash(CrashKind::kPower);
+  // Or another target's.
+  make_device("/dev/z");
+  ASSERT_TRUE(world.run(set_target_place(node_machine.env(), "/state/targets/t1", "/dev/c")).ok());
+  process = &try_node();
+  EXPECT_TRUE(process->failed);
+  EXPECT_NE(process->error.find("/dev/c holds target t2 of Headrace cluster"), std::string::npos) << process->error;
+  EXPECT_EQ(head_state(), HeadState::kReleased);
+  node_machine.crash(CrashKind::kPower);
+  // Mended, it goes on; what is not needed is overwritten when the operator says so.
+  ASSERT_TRUE(world.run(set_target_place(node_machine.env(), "/state/targets/t1", "/dev/z")).ok());
+  make_foreign("/dev/d");
+  force = true;
+  start_node();
+  EXPECT_TRUE(is_foreign("/dev/b"));
+  EXPECT_FALSE(is_foreign("/dev/d"));
+  auto client = start_client(client_machine);
+  EXPECT_TRUE(read_file(*client, kRootFile, "f") == bytes);
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+// At no step is a device left as something that is not known to be its target's.
+TEST_F(NodeTest, AStartOnDevicesThatIsInterruptedGoesOn) {
+  capacity = 32 * kMiB;  // its first table lies in what is looked at
+  use_devices();
+  NodeProcess* process = nullptr;
+  auto start_by_and_by = [&] {
+    for (uint64_t steps = 50;; steps += 40) {
+      process = begin_node();
+      for (uint64_t i = 0; i < steps && !process->serving && !process->failed; ++i) world.step();
+      ASSERT_FALSE(process->failed) << process->error << " after " << steps << " steps";
+      if (process->serving) return;
+      node_machine.crash(CrashKind::kPower);
+    }
+  };
+  start_by_and_by();
+  ASSERT_TRUE(world.run(process->node->tier().spin_down()).ok());
+  node_machine.crash(CrashKind::kPower);
+  start_by_and_by();
+  EXPECT_EQ(process->node->map().namespace_epoch, NamespaceEpoch(2));
+}
+
 // A spin-down that is cut off at any of its steps: started again, the node serves, be it released or not.
 TEST_F(NodeTest, ASpinDownThatIsInterruptedIsUndoneOrTakenUpByTheNextStart) {
   NodeProcess* process = &start_node();

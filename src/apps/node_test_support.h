@@ -11,9 +11,11 @@
 
 #include "client/client.h"
 #include "coord/embedded/embedded_coordinator.h"
+#include "hot/target_place.h"
 #include "meta/store/memory/memory_store.h"
 #include "object/memory_store.h"
 #include "runtime/sim/world.h"
+#include "tier/head.h"
 
 namespace headrace {
 
@@ -43,6 +45,8 @@ struct NodeProcess : Process {
       bootstrap.target_capacity = target_capacity;
       bootstrap.targets = targets_count;
       bootstrap.target_options = targets;
+      bootstrap.force = force;
+      for (const std::string& device : devices) bootstrap.devices.push_back({device, 0});
       if (rehydrate) {
         AttachOptions attach_options;
         attach_options.cluster = ClusterId(env.random.nonzero());
@@ -58,6 +62,7 @@ struct NodeProcess : Process {
       resume.address = address;
       resume.description = "the same cluster";
       resume.target_options = targets;
+      resume.force = force;
       HR_CO_TRY(held, co_await Node::resume(env, coordinator, store, resume));
     }
     NodeOptions options;
@@ -74,6 +79,8 @@ struct NodeProcess : Process {
   Address address = "sim:node";
   uint64_t target_capacity = 256 * kMiB;  // of each new target
   uint32_t targets_count = 6;
+  std::vector<std::string> devices;  // one for each target; none: files
+  bool force = false;
   TierOptions tier;
   Env env;
   EmbeddedCoordinator coordinator;
@@ -99,19 +106,69 @@ struct NodeTest : ::testing::Test {
   uint32_t targets = 6;
   TierOptions tier;
 
-  NodeProcess& start_node(bool rehydrate = false) {
+  std::vector<std::string> devices;
+  bool force = false;
+
+  NodeProcess* begin_node(bool rehydrate = false) {
     NodeProcess* process = nullptr;
     node_machine.start([&](Env& env) {
       auto made = std::make_unique<NodeProcess>(env, bucket, rehydrate);
       made->target_capacity = capacity;
       made->targets_count = targets;
+      made->devices = devices;
+      made->force = force;
       made->tier = tier;
       process = made.get();
       return made;
     });
+    return process;
+  }
+  // As far as it gets: it serves, or has failed.
+  NodeProcess& try_node(bool rehydrate = false) {
+    NodeProcess* process = begin_node(rehydrate);
     EXPECT_TRUE(world.run_until([&] { return process->serving || process->failed; }));
-    EXPECT_TRUE(process->serving) << process->error;
     return *process;
+  }
+  NodeProcess& start_node(bool rehydrate = false) {
+    NodeProcess& process = try_node(rehydrate);
+    EXPECT_TRUE(process.serving) << process.error;
+    return process;
+  }
+  // An empty device of a target of `capacity`, durably there.
+  void make_device(const std::string& path) {
+    Disk& disk = node_machine.env().disk;
+    EXPECT_TRUE(world.run(disk.make_directories("/dev")).ok());
+    EXPECT_TRUE(world.run(disk.sync_directory("/")).ok());
+    node_machine.disk().erase(path);
+    Result<std::unique_ptr<File>> file = world.run(disk.open(path, {.create = true}));
+    EXPECT_TRUE(file.ok() && world.run((*file)->resize(lay_out(capacity).file_bytes())).ok());
+    EXPECT_TRUE(world.run((*file)->flush()).ok());
+    EXPECT_TRUE(world.run(disk.sync_directory("/dev")).ok());
+  }
+  void use_devices() {
+    for (uint32_t i = 0; i < targets; ++i) {
+      devices.push_back("/dev/" + std::string(1, static_cast<char>('a' + i)));
+      make_device(devices.back());
+    }
+  }
+  // Somebody made a file system on it.
+  void make_foreign(const std::string& path) {
+    make_device(path);
+    Result<std::unique_ptr<File>> file = world.run(node_machine.env().disk.open(path, {}));
+    ASSERT_TRUE(file.ok());
+    ASSERT_TRUE(world.run((*file)->write(1080, std::vector<Buffer>(1, Buffer::copy_of(bytes_of("\x53\xef"))))).ok());
+    ASSERT_TRUE(world.run((*file)->write(50'000, std::vector<Buffer>(1, Buffer::copy_of(bytes_of("needed"))))).ok());
+    ASSERT_TRUE(world.run((*file)->flush()).ok());
+  }
+  [[nodiscard]] bool is_foreign(const std::string& path) {
+    return node_machine.disk().contents(path).text().substr(50'000, 6) == "needed";
+  }
+  HeadState head_state() {
+    MemoryStore store(bucket);
+    BucketHead head(node_machine.env(), store);
+    Result<HeadVersion> read = world.run(head.read());
+    EXPECT_TRUE(read.ok()) << (read.ok() ? "" : read.error().text());
+    return read.ok() ? read->record.state : HeadState::kOwned;
   }
   std::unique_ptr<Client> start_client(Machine& machine) {
     ClientOptions options;

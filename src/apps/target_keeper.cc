@@ -414,7 +414,7 @@ Task<Result<void>> TargetKeeper::protect() {
   co_return Result<void>();
 }
 
-Task<Result<TargetId>> TargetKeeper::replace(uint32_t number) {
+Task<Result<TargetId>> TargetKeeper::replace(uint32_t number, bool force) {
   Mutex::Guard guard = co_await replacing_.lock();
   std::optional<TargetInfo> old;
   std::string there;
@@ -429,21 +429,24 @@ Task<Result<TargetId>> TargetKeeper::replace(uint32_t number) {
     co_return Error(Code::kInvalid, "target " + name_of(*old) +
                                         (leaves(old->state) ? " is being removed" : " is live") +
                                         ": only a lost target is replaced (`headrace target list` shows which are)");
+  std::string place = directory(number);
+  HR_CO_TRY(co_await env_.disk.make_directories(place));
+  HR_CO_TRY(TargetPlace at, co_await target_place(env_, place));
+  const PlaceClaim claim{map().cluster, number, force};
+  const std::string mend =
+      at.path + " cannot be used: put a working device there, or write another one's path into " + place + "/device";
+  Result<void> mine = co_await check_place(env_, place, at, claim);
+  if (mine.code() == Code::kExists) co_return std::move(mine).error();
+  if (!mine.ok()) co_return std::move(mine).error().within(at.in_place ? mend : place);
   // Out of the way first, kept until all is rebuilt. Interrupted at any point from here on, the node starts with the
   // target lost, and replace() can be asked for again.
   std::shared_ptr<Target> running = context_.targets.find(old->id);
   context_.targets.remove(old->id);
   if (running != nullptr) co_await running->close();
   running.reset();
-  std::string place = directory(number);
-  HR_CO_TRY(co_await env_.disk.make_directories(place));
-  HR_CO_TRY(TargetPlace at, co_await target_place(env_, place));
   if (at.in_place) {
-    Result<void> erased = co_await erase_superblocks(env_, at.path);
-    if (!erased.ok())
-      co_return std::move(erased).error().within(
-          at.path + " cannot be used: put a working device there, or write another one's path into " + place +
-          "/device");
+    Result<void> erased = co_await erase_place(env_, place, at, claim);
+    if (!erased.ok()) co_return std::move(erased).error().within(mend);
   } else {
     Result<void> moved = co_await env_.disk.rename(at.path, place + "/replaced-" + to_string(old->id) + ".dat");
     if (!moved.ok() && moved.code() != Code::kNotFound) co_return std::move(moved).error().within(place);

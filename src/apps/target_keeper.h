@@ -96,7 +96,8 @@ class TargetKeeper {
   void report(const std::vector<Damage>& damage);
   // Formats a fresh target in the place of the lost tN, of the same size, and begins to rebuild. On return it is in the
   // map and serves; status() tells how far rebuilding is. kInvalid: there is no such target, or it is not lost.
-  [[nodiscard]] Task<Result<TargetId>> replace(uint32_t number);
+  // kExists: something else lies there, which only `force` overwrites.
+  [[nodiscard]] Task<Result<TargetId>> replace(uint32_t number, bool force = false);
   // Begins to empty tN: it takes nothing new, what it holds is moved to the others (a lost one's is rebuilt there), and
   // when nothing names it any more it leaves the map. Durable on return: goes on after a restart. kInvalid: there is no
   // such target, or too few would be left; kNoSpace: what it holds does not fit on the others.

@@ -142,6 +142,52 @@ TEST_F(TargetKeeperTest, BadInputOnlyALostTargetOfThisNodeIsReplaced) {
   EXPECT_TRUE(world.run(client->shut_down()).ok());
 }
 
+TEST_F(TargetKeeperTest, BadInputNoTargetIsReplacedOverWhatIsSomebodyElses) {
+  capacity = 32 * kMiB;
+  use_devices();
+  begin(6);
+  make_foreign("/dev/c");
+  ASSERT_TRUE(lost(2));
+  Result<TargetId> refused = world.run(keeper().replace(2));
+  EXPECT_EQ(refused.code(), Code::kExists);
+  EXPECT_NE(refused.error().message().find("/dev/c holds an ext file system"), std::string::npos);
+  EXPECT_NE(refused.error().message().find("--force"), std::string::npos) << refused.error().text();
+  EXPECT_TRUE(is_foreign("/dev/c"));
+  EXPECT_EQ(info(2).state, TargetState::kLost);
+  // A disk of another of its targets is none for it either.
+  ASSERT_TRUE(world.run(set_target_place(node_machine.env(), "/state/targets/t2", "/dev/e")).ok());
+  refused = world.run(keeper().replace(2));
+  EXPECT_EQ(refused.code(), Code::kExists);
+  EXPECT_NE(refused.error().message().find("/dev/e holds target t4"), std::string::npos) << refused.error().text();
+  expect_all("refused");
+  // An empty one is, and so is any when the operator says so.
+  make_device("/dev/x");
+  ASSERT_TRUE(world.run(set_target_place(node_machine.env(), "/state/targets/t2", "/dev/x")).ok());
+  ASSERT_TRUE(world.run(keeper().replace(2)).ok());
+  make_foreign("/dev/a");
+  ASSERT_TRUE(lost(0));
+  ASSERT_TRUE(world.run(keeper().replace(0, true)).ok());
+  EXPECT_FALSE(is_foreign("/dev/a"));
+  expect_all("replaced");
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+TEST_F(TargetKeeperTest, ATargetWhoseSuperblocksAreGoneIsReplacedOnItsDevice) {
+  capacity = 32 * kMiB;
+  use_devices();
+  begin(6);
+  {
+    auto file = world.run(node_machine.env().disk.open("/dev/d", {}));
+    ASSERT_TRUE(file.ok());
+    ASSERT_TRUE(world.run((*file)->write(0, std::vector<Buffer>(1, Buffer::zeroed(kLogOffset)))).ok());
+  }
+  ASSERT_TRUE(lost(3));
+  Result<TargetId> fresh = world.run(keeper().replace(3));
+  EXPECT_TRUE(fresh.ok()) << fresh.error().text();
+  expect_all("replaced");
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
 // Emptied, superblocks and all, while the node has the file open: what is in memory would not survive a restart.
 TEST_F(TargetKeeperTest, BadInputAnEmptiedFileUnderARunningNodeIsALostTarget) {
   begin();

@@ -210,6 +210,14 @@ uint64_t batch_sequence(ByteView bytes, const BatchPlace& place) {
   return valid_batch(bytes, place, disk) ? disk.sequence : 0;
 }
 
+bool is_batch(ByteView bytes) {
+  if (bytes.size() < kBlock) return false;
+  auto disk = read_struct<DiskBatch>(bytes);
+  for (BatchKind kind : {BatchKind::kLog, BatchKind::kTable})
+    if (valid_batch(bytes, {kind, TargetId(disk.target), disk.generation, disk.sequence}, disk)) return true;
+  return false;
+}
+
 Result<Batch> decode_batch(ByteView bytes, const BatchPlace& place) {
   DiskBatch disk;
   if (!valid_batch(bytes, place, disk) || disk.sequence != place.sequence)

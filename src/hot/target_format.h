@@ -99,6 +99,8 @@ struct Batch {
 // The sequence of a valid batch of this kind, target and generation that begins here, whatever its
 // sequence; 0: none.
 [[nodiscard]] uint64_t batch_sequence(ByteView bytes, const BatchPlace& place);
+// A valid batch begins here, of whichever target.
+[[nodiscard]] bool is_batch(ByteView bytes);
 
 // A journal batch as it lies in a chunk: 64 bytes of header, then the payload, then zeros up to a
 // block.

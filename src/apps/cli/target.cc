@@ -94,7 +94,7 @@ int run_target_replace(const CliOptions& options) {
   if (!node.ok()) return fail(node.error());
   Result<json> before = ask(*node, "/targets");
   if (!before.ok()) return fail(before.error());
-  Result<json> done = command(*node, "/targets/replace", json{{"number", *number}}, {});
+  Result<json> done = command(*node, "/targets/replace", json{{"number", *number}, {"force", options.force}}, {});
   if (!done.ok()) return fail(done.error());
   std::printf("target t%u is a fresh one now (%s)\n", *number, done->value("id", "").c_str());
   if (options.detach) {
