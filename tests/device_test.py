@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Targets on block devices (loop devices here) and in directories of their own."""
 import os
+import shutil
 import subprocess
 
 from box import Skipped, check, check_equal, drop_caches, facts, main, shell, sync_tree, wait_until
@@ -17,6 +18,12 @@ def _loop(box, name, mib=192):
     device = made.stdout.strip()
     box.on_close(lambda: subprocess.run(["losetup", "-d", device], check=False))
     return device
+
+
+def _beginning(device):
+    drop_caches()
+    with open(device, "rb") as f:
+        return f.read(1 << 20)
 
 
 def _fill(cluster):
@@ -74,6 +81,8 @@ def bad_input_a_lost_state_directory_is_recovered_from_its_targets(box):
     cluster = box.cluster(targets=targets, protection="2+1", capacity_mib=128)
     cluster.up()
     want = facts(_fill(cluster))
+    done = cluster.run("recover", "--state", box.path("new"), "--targets", targets, ok=False)
+    check(done.returncode != 0 and "is in use" in done.stderr, f"while the node runs: {done.stderr!r}")
     # The disk of the state goes, in the middle of things: what fsync acknowledged is on the targets alone.
     cluster.kill_node()
     cluster.kill_mount()
@@ -86,11 +95,12 @@ def bad_input_a_lost_state_directory_is_recovered_from_its_targets(box):
     stranger = box.cluster("stranger", targets=1, protection="replica-1", capacity_mib=64)
     stranger.up(mount=False)
     theirs = os.path.join(stranger.state, "targets")
-    refused("of one cluster only", box.path("new"), f"{targets},{theirs}")
+    refused("in use by another node", box.path("new"), f"{targets},{theirs}")
     refused("no target of Headrace there", box.path("new"), _loop(box, "empty", 64))
     refused("neither a directory nor a block device", box.path("new"), box.path("disk0"))
     refused("a node runs on", stranger.state, targets)
     stranger.stop()
+    refused("of one cluster only", box.path("new"), f"{targets},{theirs}")
     refused("coord is there", stranger.state, targets)
     check(not os.path.exists(box.path("new")) or not os.listdir(box.path("new")), "nothing was made by what was refused")
 
@@ -166,14 +176,63 @@ def bad_input_a_device_whose_name_is_another_disks_now(box):
     drop_caches()
     check_equal(want, facts(os.path.join(cluster.mount_dir, "f")), "resumed on the right device")
     # While it runs: what is not the target's is overwritten by the operator's word alone.
-    shell(["mkfs.ext4", "-q", "-F", devices[2]])
+    made = _beginning(devices[1])
+    with open(devices[2], "r+b") as f:  # mkfs finds that it is in use
+        f.write(made)
+        f.flush()
+        os.fsync(f.fileno())
     wait_until(lambda: {t["name"]: t["state"] for t in cluster.status()["targets"]}.get("t2") == "lost", 60, "the node sees that t2 is lost")
     done = cluster.run("target", "replace", "t2", "--state", cluster.state, ok=False)
     check(done.returncode != 0 and f"{devices[2]} holds an ext file system, not target t2" in done.stderr, f"refused: {done.stderr!r}")
-    shell(["fsck.ext4", "-n", "-f", devices[2]])
+    check(made == _beginning(devices[2]), "nothing there was changed")
     cluster.run("target", "replace", "t2", "--force", "--state", cluster.state)
     drop_caches()
     check_equal(want, facts(os.path.join(cluster.mount_dir, "f")), "after the replacement")
+
+
+def bad_input_two_nodes_on_the_same_targets(box):
+    devices = [_loop(box, f"disk{i}") for i in range(2)]
+    folder = box.path("elsewhere")
+    os.makedirs(folder)
+    cluster = box.cluster(targets=",".join([*devices, folder]), protection="2+1", capacity_mib=128)
+    cluster.up()
+    want = facts(_fill(cluster))
+    copy = box.cluster("copy")
+
+    def copied():
+        shutil.rmtree(copy.state, ignore_errors=True)
+        shutil.copytree(cluster.state, copy.state, symlinks=True, ignore=lambda d, names: [n for n in names if n in ("node.sock", "node.json", "mounts", "handover")])
+
+    def refused(words, why):
+        done = copy.up(mount=False, ok=False)
+        check(done.returncode != 0 and words in done.stderr, f"{why}: wanted {words!r}, got {done.stderr!r}")
+
+    copied()
+    refused(f"target t0: {devices[0]} is in use", "a copy of the state directory")
+    shutil.rmtree(os.path.join(copy.state, "targets", "t0"))
+    shutil.rmtree(os.path.join(copy.state, "targets", "t1"))
+    refused("targets/t2 is in use by another node", "a directory of both")
+    # Killed, it lets go of them; and a mount of a device is found as well.
+    cluster.kill_mount()
+    cluster.kill_node()
+    cluster.up()
+    drop_caches()
+    check_equal(want, facts(os.path.join(cluster.mount_dir, "f")), "nothing happened to it")
+    mounted = subprocess.run(["mount", devices[1], box.path("elsewhere")], capture_output=True, text=True)
+    check(mounted.returncode != 0, "a target's device is not mounted while the node runs")
+    # What is put in place later is guarded too, and what is let go of is free.
+    with open(devices[1], "r+b") as f:
+        f.write(b"\0" * (128 << 10))
+        f.flush()
+        os.fsync(f.fileno())
+    wait_until(lambda: {t["name"]: t["state"] for t in cluster.status()["targets"]}.get("t1") == "lost", 60, "the node sees that t1 is lost")
+    other = _loop(box, "other")
+    with open(os.path.join(cluster.state, "targets", "t1", "device"), "w") as f:
+        f.write(other + "\n")
+    cluster.run("target", "replace", "t1", "--state", cluster.state)
+    shell(["mkfs.ext4", "-q", "-F", devices[1]])
+    done = subprocess.run(["mkfs.ext4", "-q", "-F", other], capture_output=True, text=True)
+    check(done.returncode != 0 and "in use" in done.stderr, f"mkfs on the new one: {done.stderr!r}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "apps/target_guards.h"
 #include "hot/target_format.h"
 #include "hot/target_place.h"
 
@@ -33,8 +34,9 @@ Result<uint64_t> check_device(const std::string& path, bool force, bool ours) {
   Descriptor device{::open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC)};
   if (device.fd < 0) {
     if (errno == EBUSY)
-      return Error(Code::kBusy,
-                   path + " is in use (mounted, swap, or part of a RAID or a volume group): choose another device");
+      return Error(Code::kBusy, path +
+                                    " is in use (a target of a running node, mounted, swap, or part of a RAID or a "
+                                    "volume group): choose another device");
     if (errno == EACCES || errno == EPERM)
       return Error(Code::kAccess, path + " cannot be opened: run as root, or as a user who may write to it");
     return Error(Code::kInvalid, path + " cannot be opened: " + std::strerror(errno));
@@ -71,15 +73,6 @@ Result<void> place_in_directory(const std::string& directory, const std::string&
   fs::create_directory_symlink(inside, place, error);
   if (error) return Error(Code::kInvalid, place + " cannot be made: " + error.message());
   return {};
-}
-
-bool same_device(const std::string& named, const std::string& path) {
-  Descriptor file{::open(named.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) return false;
-  std::string text(4096, '\0');
-  const ssize_t got = ::read(file.fd, text.data(), text.size());
-  text.resize(got > 0 ? static_cast<size_t>(got) : 0);
-  return text == path + "\n";
 }
 
 }  // namespace
@@ -128,7 +121,7 @@ Result<void> prepare_target_places(const TargetPlaces& places, const PlacesOptio
     if (S_ISDIR(info.st_mode)) continue;
     if (!S_ISBLK(info.st_mode))
       return Error(Code::kInvalid, "--targets " + path + " is neither a directory nor a block device");
-    const bool ours = same_device(options.state + "/targets/t" + std::to_string(i) + "/device", path);
+    const bool ours = device_named_in(options.state + "/targets/t" + std::to_string(i)) == path;
     HR_TRY(uint64_t bytes, check_device(path, options.force, ours));
     BootstrapOptions::Device& device = bootstrap.devices[i];
     device.path = path;

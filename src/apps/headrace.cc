@@ -191,7 +191,7 @@ int run(int argc, char** argv) {
       app, "recover", "make a lost state directory anew from the targets: each keeps a copy of its records",
       "headrace recover --state /srv/headrace --targets /dev/nvme1n1,/dev/nvme2n1,/data/headrace-t2\n\n"
       "For where the state directory went with its disk, and the targets were on others. Nothing on them is changed; "
-      "the next\n`headrace up` starts from them. No other node may run on them.");
+      "the next\n`headrace up` starts from them. Refused where another node runs on them.");
   state(c_recover);
   c_recover->add_option("--targets", options.targets, "the devices and directories that the cluster's targets are on")
       ->required();

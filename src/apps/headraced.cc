@@ -19,6 +19,7 @@
 #include "apps/node.h"
 #include "apps/node_status.h"
 #include "apps/state.h"
+#include "apps/target_guards.h"
 #include "coord/embedded/embedded_coordinator.h"
 #include "meta/store/rocksdb/rocksdb_store.h"
 #include "object/open.h"
@@ -189,6 +190,27 @@ Task<void> watch_signal(Reactor* reactor, ObjectStore* bucket, Once<int>* signal
   bucket->cancel();
 }
 
+// Of the targets of a cluster that is here, before anything of them is opened.
+Task<Result<void>> guard_targets(Env env, TargetGuards& guards, const std::string& state, const ClusterMap& map) {
+  for (const TargetInfo& target : map.targets) {
+    if (target.state == TargetState::kRetired) continue;
+    const std::string name = "t" + std::to_string(target.number);
+    Result<void> held = co_await guards.hold_soon(env, state + "/targets/" + name);
+    if (!held.ok()) co_return std::move(held).error().within("target " + name);
+  }
+  co_return Result<void>();
+}
+
+// Of places that are there already.
+Task<Result<void>> guard_places(Env env, TargetGuards& guards, const BootstrapOptions& bootstrap) {
+  for (uint32_t i = 0; i < bootstrap.targets; ++i) {
+    HR_CO_TRY(co_await guards.hold_soon(env, bootstrap.state + "/targets/t" + std::to_string(i)));
+    if (bootstrap.devices.empty()) continue;
+    HR_CO_TRY(co_await guards.hold_soon(env, bootstrap.devices.at(i).path));
+  }
+  co_return Result<void>();
+}
+
 Task<Result<void>> run_node(Reactor& reactor, const Options& options, const EventLog& log) {
   Env env = reactor.env();
   TargetDeviceCopies device_copies(env);
@@ -224,6 +246,11 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   Once<int> signalled;
   Scope watching;
   watching.spawn(watch_signal(&reactor, store.get(), &signalled));
+  TargetGuards guards;
+  if (!fresh) {
+    HR_CO_TRY(ClusterMap known, decode_durable<ClusterMap>(map.value.empty() ? resuming.value : map.value));
+    HR_CO_TRY(co_await guard_targets(env, guards, options.state, known));
+  }
   std::string description = host_name() + ":" + options.state;
   std::optional<HeadVersion> held;
   if (fresh) {
@@ -246,6 +273,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
     HR_CO_TRY(Node::check(bootstrap));
     HR_CO_TRY(prepare_target_places(
         places, {.state = options.state, .capacity_mib = options.capacity_mib, .force = options.force}, bootstrap));
+    HR_CO_TRY(co_await guard_places(env, guards, bootstrap));
     if (options.rehydrate.empty()) {
       HR_CO_TRY(co_await check_new_bucket(env, url, &requests));
     }
@@ -272,6 +300,9 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
     HR_CO_TRY(held, co_await Node::resume(env, coordinator, *store, resume));
     if (held) log.info("resumed", {{"bucket", bucket}, {"owner", describe(held->record)}});
   }
+  HR_CO_TRY(map, co_await coordinator.get(kMapKey));
+  HR_CO_TRY(ClusterMap made, decode_durable<ClusterMap>(map.value));
+  HR_CO_TRY(co_await guard_targets(env, guards, options.state, made));
   RocksDbStoreFactory stores(env.blocking, options.state + "/store");
   HR_CO_TRY(co_await stores.remove_leftovers());
   NodeOptions node_options;
@@ -283,6 +314,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   node_options.on_event = [&log](const NodeEvent& event) {
     event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields);
   };
+  node_options.guards = &guards;
   DiskRoom disk_room(options.state + "/targets", env.clock);
   node_options.disk_room = [&disk_room] { return disk_room.now(); };
   Node node(env, coordinator, stores, *store, node_options);

@@ -294,7 +294,7 @@ Node::Node(Env env, Coordinator& coordinator, StoreFactory& stores, ObjectStore&
                 return found;
               },
               options_.on_event, [this] { return load_scrub(); },
-              [this](std::string record) { return save_scrub(std::move(record)); }},
+              [this](std::string record) { return save_scrub(std::move(record)); }, options_.guards},
           options_.keeper) {
   targets_.register_handlers(handlers_);
   tier_.register_handlers(handlers_);

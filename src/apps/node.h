@@ -35,7 +35,8 @@ struct NodeOptions {
   // grow by, and they are smaller than they say. Empty: there is always enough. Cheap: asked whenever segments are
   // reserved.
   std::function<uint64_t()> disk_room;
-  OnNodeEvent on_event;  // for the log; may be empty
+  OnNodeEvent on_event;            // for the log; may be empty
+  TargetGuards* guards = nullptr;  // hold those of the targets that there are; of ones put in place later too
 };
 
 // Where a cluster keeps that it began on a bucket's manifest: encode_durable(HeadRecord). There until every partition

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "apps/device_copies.h"
+#include "apps/target_guards.h"
 #include "coord/embedded/coord_file.h"
 #include "coord/embedded/embedded_coordinator.h"
 #include "hot/target_place.h"
@@ -74,8 +75,7 @@ class Recovery {
     if (::stat(path.c_str(), &info) != 0)
       co_return Error(Code::kInvalid, path + ": " + std::strerror(errno) + "; name a directory or a block device");
     if (S_ISBLK(info.st_mode)) {
-      co_await add(path, path, true);
-      co_return Result<void>();
+      co_return co_await add(path, path, true);
     }
     if (!S_ISDIR(info.st_mode)) co_return Error(Code::kInvalid, path + " is neither a directory nor a block device");
     std::vector<std::string> directories{path};
@@ -86,21 +86,22 @@ class Recovery {
     for (const std::string& directory : directories) {
       if (!there(directory + "/target.dat") && !there(directory + "/device")) continue;
       HR_CO_TRY(TargetPlace place, co_await target_place(env_, directory));
-      co_await add(place.in_place ? place.path : directory, place.path, place.in_place);
+      HR_CO_TRY(co_await add(place.in_place ? place.path : directory, place.path, place.in_place));
     }
     co_return Result<void>();
   }
 
-  Task<void> add(std::string path, std::string bytes_at, bool device) {
+  Task<Result<void>> add(std::string path, std::string bytes_at, bool device) {
+    HR_CO_TRY(co_await guards_.hold_soon(env_, path));
     FoundTarget target{.path = path, .device = device, .superblock = {}, .copies = {}};
     for (const FoundTarget& other : found_)
-      if (other.path == path) co_return;
+      if (other.path == path) co_return Result<void>();
     Result<std::unique_ptr<File>> file = co_await env_.disk.open(bytes_at, {.direct = device});
     Result<Superblock> superblock =
         file.ok() ? co_await read_superblock(**file) : Result<Superblock>(std::move(file).error());
     if (!superblock.ok()) {
       out_.ignored.push_back(bytes_at + ": " + superblock.error().message());
-      co_return;
+      co_return Result<void>();
     }
     target.superblock = *superblock;
     if (device) {
@@ -110,6 +111,7 @@ class Recovery {
       target.copies.push_back({path + "/coord", std::move(beside)});
     }
     found_.push_back(std::move(target));
+    co_return Result<void>();
   }
 
   // Of this cluster: a target that came from another one may have brought a copy of its records.
@@ -196,6 +198,7 @@ class Recovery {
 
   Env env_;
   RecoverOptions options_;
+  TargetGuards guards_;  // meanwhile
   std::vector<FoundTarget> found_;
   std::optional<ClusterMap> map_;
   Recovered out_;

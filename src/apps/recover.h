@@ -27,8 +27,8 @@ struct Recovered {
   std::vector<std::string> missing;  // "t3": not among the paths; its data is rebuilt
   std::vector<std::string> ignored;  // targets that the cluster has no more, and why
 };
-// kInvalid: not a target, of two clusters, or a state directory in use; kNotFound: no copy on any of them. Durable on
-// return. What failed half-way can be done again.
+// kInvalid: not a target, of two clusters, or a state directory in use; kNotFound: no copy on any of them; kBusy: a
+// node runs on one of them, or it is mounted. Durable on return. What failed half-way can be done again.
 [[nodiscard]] Task<Result<Recovered>> recover_state(Env env, RecoverOptions options);
 
 }  // namespace headrace

@@ -388,6 +388,9 @@ Task<void> TargetKeeper::forget(TargetInfo info) {
     context_.targets.remove(id);
     co_await target->close();
   }
+  const bool gone = std::ranges::none_of(
+      map().targets, [&info](const TargetInfo& t) { return t.node == info.node && t.number == info.number; });
+  if (gone && context_.guards != nullptr) context_.guards->release(directory(info.number));
   Result<void> removed = co_await env_.disk.remove(directory(info.number) + "/replaced-" + to_string(id) + ".dat");
   (void)removed.ok();  // absent, or left behind: nobody reads it
   tell({false, "target_forgotten", {{"target", name_of(info)}, {"id", to_string(id)}}});
@@ -432,6 +435,7 @@ Task<Result<TargetId>> TargetKeeper::replace(uint32_t number, bool force) {
   std::string place = directory(number);
   HR_CO_TRY(co_await env_.disk.make_directories(place));
   HR_CO_TRY(TargetPlace at, co_await target_place(env_, place));
+  if (context_.guards != nullptr) HR_CO_TRY(context_.guards->hold(place));
   const PlaceClaim claim{map().cluster, number, force};
   const std::string mend =
       at.path + " cannot be used: put a working device there, or write another one's path into " + place + "/device";

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "apps/scrubber.h"
+#include "apps/target_guards.h"
 #include "coord/fragment_calls.h"
 #include "hot/orphans.h"
 #include "hot/rebuild.h"
@@ -87,6 +88,7 @@ class TargetKeeper {
     // How far scrub is, kept by the cluster: a record, encoded; empty: none yet.
     std::function<Task<Result<std::string>>()> load_scrub;
     std::function<Task<Result<void>>(std::string record)> save_scrub;
+    TargetGuards* guards = nullptr;  // of the places of targets, where such a thing is
   };
   explicit TargetKeeper(Context context, TargetKeeperOptions options = {});
 

@@ -43,7 +43,7 @@ int run_recover(const CliOptions& options) {
         "if no more are missing than the protection bears\n",
         joined(done->missing).c_str());
   for (const std::string& ignored : done->ignored) std::printf("ignored: %s\n", ignored.c_str());
-  std::printf("Start it with `headrace up --state %s`, once no other node runs on these targets.\n", state.c_str());
+  std::printf("Start it with `headrace up --state %s`.\n", state.c_str());
   return 0;
 }
 
