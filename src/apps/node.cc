@@ -565,9 +565,11 @@ bool may_be_confirmed(Code code) {
 Task<Result<void>> Node::begin_tiering(std::optional<HeadVersion> held) {
   if (held) {
     HR_CO_TRY(co_await tier_.start(std::move(held)));
+    service_.open();
     co_return Result<void>();
   }
   refuse_changes("the bucket has not confirmed yet that this cluster owns the namespace", Code::kUnavailable);
+  service_.open();
   auto first = std::make_shared<Once<Result<void>>>();
   confirming_ = std::make_unique<Scope>();
   confirming_->spawn(confirm_ownership(first));

@@ -378,6 +378,42 @@ TEST_F(NodeTest, WhatAnotherClusterHasIsNotResumed) {
   EXPECT_EQ(again->node->map().namespace_epoch, NamespaceEpoch(3));
 }
 
+// Its mount was waiting for it. What it acknowledged would be on it alone.
+TEST_F(NodeTest, ANodeThatStartsTakesNoChangeBeforeItHasAskedWhoOwnsTheNamespace) {
+  NodeProcess& first = start_node();
+  auto client = start_client(client_machine);
+  FileId directory = make_directory(*client, kRootFile, "d").id;
+  write_file(*client, directory, "before", pattern(50'000, 1));
+  ASSERT_TRUE(world.run(first.node->push()).ok());
+  write_file(*client, directory, "unsent", pattern(50'000, 2), false);
+  node_machine.crash(CrashKind::kProcess);
+  Machine& second = world.add_machine("second");
+  NodeProcess* winner = nullptr;
+  second.start([&](Env& env) {
+    auto made = std::make_unique<NodeProcess>(env, bucket, true);
+    made->address = "sim:second";
+    made->take_over = true;
+    winner = made.get();
+    return made;
+  });
+  ASSERT_TRUE(world.run_until([&] { return winner->serving || winner->failed; }));
+  ASSERT_TRUE(winner->serving) << winner->error;
+  // Puts of the coordinator take their time: those between leading the partitions and asking the bucket do, too.
+  DiskOptions& disk = node_machine.disk().options;
+  disk.slow_factor = 2000;
+  disk.slow = [](const std::string& path) { return path.starts_with("/state/coord"); };
+  std::optional<Result<void>> synced;
+  world.spawn([](Client* c, std::optional<Result<void>>* out) -> Task<void> {
+    Result<void> done = co_await c->sync_all();
+    out->emplace(std::move(done));
+  }(client.get(), &synced));
+  NodeProcess& again = start_node();
+  world.run_for(seconds(30));
+  EXPECT_FALSE(again.node->winner().empty());
+  EXPECT_FALSE(synced && synced->ok()) << "acknowledged by a node that does not own the namespace";
+  EXPECT_EQ(read_file(*client, directory, "before"), pattern(50'000, 1)) << "reads are answered";
+}
+
 // Three times what the hot tier holds: writers wait for the bucket, and everything is there afterwards.
 TEST_F(NodeTest, WritingMoreThanTheHotTierHoldsGoesAtThePaceOfTheBucket) {
   capacity = 24 * kMiB;

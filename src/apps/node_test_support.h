@@ -52,6 +52,7 @@ struct NodeProcess : Process {
         attach_options.cluster = ClusterId(env.random.nonzero());
         attach_options.description = "another cluster";
         attach_options.probe = false;
+        attach_options.take_over = take_over;
         HR_CO_TRY(bootstrap.attached, co_await attach(env, coordinator, store, attach_options));
         held = bootstrap.attached->head;
       }
@@ -76,6 +77,7 @@ struct NodeProcess : Process {
     co_return {};
   }
   bool rehydrate;
+  bool take_over = false;
   Address address = "sim:node";
   uint64_t target_capacity = 256 * kMiB;  // of each new target
   uint32_t targets_count = 6;

@@ -26,6 +26,7 @@ Task<Result<DecisionReply>> handle(Partition& partition, Decision request, CallI
 
 template <class Req>
 Task<Result<typename Req::Reply>> PartitionService::deliver(Req request, CallInfo info) {
+  if (!open_ && info.channel != nullptr) co_return Error(Code::kUnavailable, "the node is starting");
   std::shared_ptr<Partition> partition = find(info.header.partition);
   if (!partition)
     co_return Error(Code::kNotLeader,

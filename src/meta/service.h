@@ -2,8 +2,9 @@
 //
 // A message goes to Header.partition. Before it is acted on: an older namespace epoch is refused (kStale), and a cut
 // that the partition has not seen is journaled. A partition that is not here is kNotLeader: the caller asks for the map
-// again. Owner: the node. Handlers hold the partition while they run, so that a deposed one ends after its last
-// handler.
+// again. Before open() only this process is answered: whoever else asks waits (kUnavailable) until the node knows
+// whether it may change anything. Owner: the node. Handlers hold the partition while they run, so that a deposed one
+// ends after its last handler.
 #pragma once
 
 #include <map>
@@ -25,6 +26,8 @@ class PartitionService {
     return it == partitions_.end() ? nullptr : it->second;
   }
   [[nodiscard]] const std::map<PartitionId, std::shared_ptr<Partition>>& all() const { return partitions_; }
+  // From now on others are answered too, as set_read_only() has it.
+  void open() { open_ = true; }
   // Another cluster owns the namespace now: no mutation is taken any more.
   void set_read_only(const std::string& why, Code code = Code::kReadOnly) {
     for (auto& [id, partition] : partitions_) partition->set_read_only(why, code);
@@ -37,6 +40,7 @@ class PartitionService {
   Task<Result<typename Req::Reply>> deliver(Req request, CallInfo info);
 
   Identity& identity_;
+  bool open_ = false;
   std::map<PartitionId, std::shared_ptr<Partition>> partitions_;
 };
 
