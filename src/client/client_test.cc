@@ -329,6 +329,22 @@ TEST(Client, ARefusalAfterOtherFailuresLosesNothing) {
   EXPECT_TRUE(s.read(f, 0, 1'000'000) == data);
 }
 
+// A leader's reservations go with it: whole segments that were waiting for their turn to be committed are written anew.
+TEST(Client, ANodeRestartUnderAStreamLosesNothing) {
+  Steps s(56);
+  auto f = s.create("a");
+  const std::string data = pattern(6 * kMaxSegment, 1);
+  s.faults.hold_commits = true;
+  for (uint64_t at = 0; at < data.size(); at += kMiB) ASSERT_TRUE(s.write(f, at, data.substr(at, kMiB)).ok());
+  ASSERT_TRUE(s.world.run_until([&] { return s.client().counters().write_back.segments >= 6; }, seconds(4)));
+  s.restart_node();
+  s.faults.hold_commits = false;
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.client().counters().write_back.dropped_bytes, 0u);
+  s.start_client_again(0);
+  EXPECT_TRUE(s.read(s.open(f->id()), 0, data.size()) == data);
+}
+
 TEST(Client, AnExplicitTimeIsNotUndoneByTheLaterFlush) {
   Steps s(13);
   auto f = s.create("a");

@@ -389,14 +389,21 @@ void WriteBack::failed(Part& part, Error error) {
     }
     return;
   }
-  ++counters_.put_back;
-  ++file.put_backs;
-  if (mutant("failed_not_put_back")) file.dirty.finished(part.flush);
-  file.dirty.put_back(part.flush);
   if (!stale) {
     ++file.failures;
     file.retry_at = env_.clock.now() + milliseconds(100) * (int64_t{1} << std::min<uint32_t>(file.failures, 6));
   }
+  put_back(part, std::move(error));
+}
+
+void WriteBack::put_back(Part& part, Error error) {
+  FileState& file = *part.file;
+  if (part.drops != file.drops) return;
+  part.error = std::move(error);
+  ++counters_.put_back;
+  ++file.put_backs;
+  if (mutant("failed_not_put_back")) file.dirty.finished(part.flush);
+  file.dirty.put_back(part.flush);
   enqueue(part.file);
 }
 
@@ -468,6 +475,11 @@ Task<WriteBack::Named> WriteBack::commit(JobRef job, const std::vector<Written>&
   Result<void> there = co_await born(job);
   if (!there.ok()) {
     fail_all(*job, there.error());
+    co_return Named::kNever;
+  }
+  // To be refused, which says nothing of the grants: however many of one file waited for their turn.
+  if (std::ranges::any_of(written, [&](const Written& one) { return one.reopened != job->session->reopened; })) {
+    for (Part& part : job->parts) put_back(part, Error(Code::kStale, "it was reserved by an earlier leader"));
     co_return Named::kNever;
   }
   Commit request;
@@ -627,6 +639,7 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
   for (int attempt = 0;; ++attempt) {
     if (session->lost) co_return Error(Code::kStale, "the session has ended");
     Result<Reservation> reservation = co_await reserve(session, home, std::exchange(crowded, false));
+    const uint64_t reopened = session->reopened;
     Result<Placement> placement = Error(Code::kUnavailable, "");
     if (reservation.ok()) {
       placement = co_await io_.write(reservation->segment, data, reservation->placement, reservation->spares,
@@ -635,7 +648,8 @@ Task<Result<WriteBack::Written>> WriteBack::write_segment(ClientSessionRef sessi
         ++session->written;
         ++counters_.segments;
         counters_.segment_bytes += data.size();
-        co_return Written{{reservation->segment, data.size(), *std::move(placement)}, reservation->capability};
+        co_return Written{
+            {reservation->segment, data.size(), *std::move(placement)}, reservation->capability, reopened};
       }
     } else {
       placement = std::move(reservation).error();
@@ -679,6 +693,7 @@ Task<Result<Reservation>> WriteBack::reserve(ClientSessionRef session, Slot home
     request.abandoned = session->abandoned;
     request.written = session->written;
     request.crowded = std::exchange(crowded, false);
+    const uint64_t reopened = session->reopened;
     Result<ReserveReply> reply = co_await sessions_.ask_under(session, request);
     // Taken back whatever the answer; told again where there was none.
     if (reply.ok() || reply.code() == Code::kBusy || reply.code() == Code::kNoSpace)
@@ -698,6 +713,7 @@ Task<Result<Reservation>> WriteBack::reserve(ClientSessionRef session, Slot home
     if (reply->reservations.empty()) co_return Error(Code::kUnavailable, "no reservation was given");
     session->reserve_next = std::min(session->reserve_next * 2, kMaxReservations);
     session->reservations = std::move(reply->reservations);
+    if (session->reopened != reopened) session->abandon_reservations();  // perhaps an earlier leader's
   }
   Reservation out = std::move(session->reservations.front());
   session->reservations.erase(session->reservations.begin());

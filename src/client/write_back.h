@@ -123,6 +123,7 @@ class WriteBack {
   struct Written {
     CommitSegment segment;
     Capability capability;
+    uint64_t reopened = 0;  // of the session when it was reserved: a leader's reservations go with it
   };
   struct Planned {  // one segment to be
     Buffer data;
@@ -169,6 +170,7 @@ class WriteBack {
   [[nodiscard]] static uint64_t size_after(const Part& part);
   void committed(const Job& job, Part& part);
   void failed(Part& part, Error error);
+  void put_back(Part& part, Error error);
   void fail_all(Job& job, const Error& error);
   void note(Code code);
 
