@@ -64,6 +64,7 @@ class NullFileSystem final : public FileSystem {
     co_return std::vector<Buffer>{zeros_.slice(0, length)};
   }
   Task<Result<uint64_t>> write(OpenFileRef, uint64_t, Buffer data) override { co_return data.size(); }
+  Task<Result<void>> sync(OpenFileRef) override { co_return Result<void>(); }
   Task<Result<void>> sync(FileId) override { co_return Result<void>(); }
   Task<Result<void>> punch(OpenFileRef, uint64_t, uint64_t) override { co_return Result<void>(); }
   Task<Result<uint64_t>> copy(OpenFileRef, uint64_t, OpenFileRef, uint64_t, uint64_t length) override {

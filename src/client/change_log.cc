@@ -12,7 +12,7 @@ constexpr Nanos kTick = milliseconds(500);
 constexpr Nanos kRetry = milliseconds(100);
 
 void record(const FileRef& file, const Error& error) {
-  if (file != nullptr) file->lost(error);
+  if (file != nullptr) file->lost.add(error);
 }
 }  // namespace
 
@@ -218,7 +218,7 @@ void ChangeLog::fail(UnsentChange& unsent, const Error& error) {
     if (file != nullptr && (!unborn || file->opens > 0)) record(file, error);
     if (file == nullptr || !unborn || file->dirty.empty()) continue;
     files_.drop_dirty(file, error);
-    if (file->opens == 0) file->error.reset();
+    if (file->opens == 0) file->lost.forgive();
   }
   forget(unsent);
   for (const FileRef& named : {unsent.directory, unsent.file, unsent.replaced})

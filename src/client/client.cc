@@ -351,6 +351,10 @@ Task<Result<void>> Client::sync(FileId id) {
   co_return co_await data_.sync(std::move(file));
 }
 
+Task<Result<void>> Client::sync(OpenFileRef file) {
+  return data_.sync(handle_of(file));
+}
+
 Task<Result<void>> Client::sync_all() {
   Result<void> sent = co_await changes_.flush_all();
   Result<void> flushed = co_await write_back_.flush_all();
@@ -424,7 +428,7 @@ Task<Result<void>> Client::go_on(ClientHandover from) {
   for (ClientHandover::Lost& lost : from.lost) {
     Error error(lost.code, std::move(lost.message));
     if (lost.file)
-      files_.get(lost.file)->lost(std::move(error));
+      files_.get(lost.file)->lost.add(std::move(error));
     else
       write_back_.set_lost(std::move(error));
   }
@@ -505,7 +509,9 @@ ClientHandover Client::handover_now() const {
   for (const FileRef& file : files_.all()) {
     if (file->opens > 0) out.open.push_back(file->id);
     if (file->opens > 0 && file->unnamed) out.unnamed.push_back(file->id);
-    if (file->error) out.lost.push_back({file->id, file->error->code(), file->error->message()});
+    const std::optional<Error>& why = file->lost.last();
+    if (why && (file->opens > 0 || file->lost.awaits_sync()))
+      out.lost.push_back({file->id, why->code(), why->message()});
   }
   const std::optional<Error>& lost = changes_.lost() ? changes_.lost() : write_back_.lost();
   if (lost) out.lost.push_back({FileId(), lost->code(), lost->message()});

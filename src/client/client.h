@@ -87,6 +87,7 @@ class Client final : public FileSystem {
   Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset, uint64_t length) override;
   Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) override;
   Task<Result<void>> sync(FileId file) override;
+  Task<Result<void>> sync(OpenFileRef file) override;
   Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) override;
   Task<Result<uint64_t>> copy(OpenFileRef from, uint64_t from_offset, OpenFileRef to, uint64_t to_offset,
                               uint64_t length) override;

@@ -503,6 +503,40 @@ TEST(Client, AnErrorThatADirectWriteMetIsTheNextSyncsToo) {
   EXPECT_TRUE(s.sync(f->id()).ok());
 }
 
+TEST(Client, EachOpenerIsToldOnceOfWhatWasLost) {
+  Steps s(57);
+  auto writer = s.create("a");
+  auto other = s.open(writer->id());
+  auto sync = s.open(writer->id(), 0, OpenMode{.write = true, .sync = true});
+  auto told = [&](const OpenFileRef& f) { return s.world.run(s.client().sync(f)).code(); };
+  auto lose = [&] {
+    ASSERT_TRUE(s.write(writer, 0, "lost").ok());
+    for (SessionId id : s.node().session_ids()) (void)s.world.run_until(s.node().evict(id));
+    s.world.run_for(seconds(20));
+  };
+  ASSERT_EQ(told(writer), Code::kOk);
+  lose();
+  EXPECT_EQ(told(other), Code::kStale);
+  EXPECT_EQ(told(other), Code::kOk);
+  EXPECT_EQ(told(writer), Code::kStale) << "though another was told";
+  EXPECT_EQ(told(writer), Code::kOk);
+  EXPECT_EQ(s.write(sync, 0, "durable").code(), Code::kStale);
+  EXPECT_TRUE(s.write(sync, 0, "durable").ok());
+  EXPECT_EQ(told(sync), Code::kOk);
+  auto late = s.open(writer->id());
+  EXPECT_EQ(told(late), Code::kOk) << "lost before it was opened, and others were told";
+  // Who lost it closed it, and nobody was told: it is kept for who opens it next.
+  ASSERT_EQ(told(writer), Code::kOk);
+  lose();
+  const FileId id = writer->id();
+  for (const OpenFileRef& f : {writer, other, sync, late}) ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+  s.world.run_for(seconds(60));
+  auto next = s.open(id);
+  EXPECT_EQ(told(next), Code::kStale);
+  EXPECT_EQ(told(next), Code::kOk);
+  EXPECT_EQ(told(s.open(id)), Code::kOk);
+}
+
 TEST(Client, AMissedLeaseStopsServingFromCache) {
   Steps s(21, 2);
   auto f = s.create("a");
@@ -1424,6 +1458,27 @@ TEST(ClientHandover, WhatWasLostBeforeIsToldByTheSuccessor) {
   EXPECT_TRUE(s.sync(f->id(), 2).ok()) << "once";
   EXPECT_EQ(s.world.run(s.client(2).sync_all()).code(), Code::kStale);
   EXPECT_TRUE(s.world.run(s.client(2).sync_all()).ok());
+}
+
+TEST(ClientHandover, WhoWasToldOfALossIsNotToldAgainByTheSuccessor) {
+  HandOver s(67);
+  auto f = s.create("a");
+  auto g = s.open(f->id());
+  ASSERT_TRUE(s.write(f, 0, "lost").ok());
+  for (SessionId id : s.node().session_ids()) (void)s.world.run_until(s.node().evict(id));
+  s.world.run_for(seconds(20));
+  EXPECT_FALSE(f->told_of_loss() || g->told_of_loss());
+  EXPECT_EQ(s.world.run(s.client().sync(f)).code(), Code::kStale);
+  EXPECT_TRUE(f->told_of_loss() && !g->told_of_loss());
+  auto handover = s.hand_over();
+  ASSERT_TRUE(handover.ok()) << handover.error().text();
+  s.go_on(2, *handover);
+  auto f2 = s.open(f->id(), 2);
+  auto g2 = s.open(f->id(), 2);
+  f2->forgive();
+  EXPECT_TRUE(s.world.run(s.client(2).sync(f2)).ok());
+  EXPECT_EQ(s.world.run(s.client(2).sync(g2)).code(), Code::kStale);
+  EXPECT_TRUE(s.world.run(s.client(2).sync(s.open(f->id(), 2))).ok());
 }
 
 TEST(ClientHandover, ASessionThatEndedOrAnotherNamespaceIsRefusedBadInput) {

@@ -32,6 +32,11 @@ class Resizing {
 };
 }  // namespace
 
+void FileHandle::forgive() {
+  file->lost.forgive();
+  told = file->lost.count();
+}
+
 void FileHandle::release() {
   if (closed_ == nullptr) return;
   HR_ASSERT(file->opens > 0);
@@ -69,8 +74,8 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
   }
   if (handle->mode.sync || handle->mode.direct) {
     HR_CO_TRY(co_await flush(file));
-    // Once to each handle; whoever wrote through another one hears of it by the next sync.
-    if (std::exchange(handle->told, file->errors) != file->errors && file->error) co_return *file->error;
+    // Whoever wrote through another handle hears of it there, by the next sync.
+    if (std::optional<Error> lost = file->lost.tell(handle->told, false)) co_return *std::move(lost);
   }
   co_return length;
 }
@@ -82,7 +87,13 @@ Task<Result<void>> DataPath::flush(FileRef file) {
 
 Task<Result<void>> DataPath::sync(FileRef file) {
   Result<void> flushed = co_await flush(file);
-  if (file->error) co_return *std::exchange(file->error, std::nullopt);
+  if (std::optional<Error> lost = file->lost.tell(file->told, true)) co_return *std::move(lost);
+  co_return flushed;
+}
+
+Task<Result<void>> DataPath::sync(HandleRef handle) {
+  Result<void> flushed = co_await flush(handle->file);
+  if (std::optional<Error> lost = handle->file->lost.tell(handle->told, true)) co_return *std::move(lost);
   co_return flushed;
 }
 

@@ -24,15 +24,17 @@ using ClosedFiles = std::shared_ptr<std::vector<FileRef>>;
 class FileHandle final : public OpenFile {
  public:
   FileHandle(FileRef file, OpenMode mode, ClosedFiles closed)
-      : file(std::move(file)), mode(mode), closed_(std::move(closed)) {}
+      : file(std::move(file)), mode(mode), told(this->file->lost.opened()), closed_(std::move(closed)) {}
   ~FileHandle() override { release(); }
   [[nodiscard]] FileId id() const override { return file->id; }
+  [[nodiscard]] bool told_of_loss() const override { return told != 0 && told == file->lost.count(); }
+  void forgive() override;
   void release();
   [[nodiscard]] bool released() const { return closed_ == nullptr; }
 
   const FileRef file;
   const OpenMode mode;
-  uint64_t told = 0;  // of FileState::errors
+  uint64_t told;  // of what was lost of the file
   // read-ahead
   uint64_t next = 0;  // where a sequential reader goes on
   uint32_t in_order = 0;
@@ -63,8 +65,10 @@ class DataPath {
 
   [[nodiscard]] Task<Result<std::vector<Buffer>>> read(HandleRef handle, uint64_t offset, uint64_t length);
   [[nodiscard]] Task<Result<uint64_t>> write(HandleRef handle, uint64_t offset, Buffer data);
-  // Durable, with name, size and attributes; a directory: its names. Reports once what was lost.
+  // Durable, with name, size and attributes; a directory: its names. Reports once what was lost: to each handle, and to
+  // whoever syncs by id.
   [[nodiscard]] Task<Result<void>> sync(FileRef file);
+  [[nodiscard]] Task<Result<void>> sync(HandleRef handle);
   // SetAttributes with kSetSize.
   [[nodiscard]] Task<Result<Attributes>> resize(FileRef file, SetAttributes request);
   [[nodiscard]] Task<Result<void>> punch(FileRef file, uint64_t offset, uint64_t length);

@@ -62,6 +62,10 @@ class OpenFile {
  public:
   virtual ~OpenFile() = default;  // releases without flushing: call FileSystem::close first
   [[nodiscard]] virtual FileId id() const = 0;
+  // Something of the file was lost, and whoever has it open was told of all of it. For one that goes on with it
+  // elsewhere: forgive() there, and it is not told again.
+  [[nodiscard]] virtual bool told_of_loss() const { return false; }
+  virtual void forgive() {}
 };
 using OpenFileRef = std::shared_ptr<OpenFile>;
 
@@ -120,8 +124,10 @@ class FileSystem {
   [[nodiscard]] virtual Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset, uint64_t length) = 0;
   // Buffered (unless direct or sync); waits while too much is dirty. With append the offset is ignored.
   [[nodiscard]] virtual Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) = 0;
-  // Durable on return: the file's name, data, size and attributes; a directory's names. An earlier background error is
-  // reported once here.
+  // Durable on return: the file's name, data, size and attributes; a directory's names. What was lost in the background
+  // is an error of the next sync of each who had it open (and of who opens it before anybody was told), and of the next
+  // one by id.
+  [[nodiscard]] virtual Task<Result<void>> sync(OpenFileRef file) = 0;
   [[nodiscard]] virtual Task<Result<void>> sync(FileId file) = 0;
   [[nodiscard]] virtual Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) = 0;
   // [from_offset, from_offset + length) of `from` into `to` at to_offset by reference: no bytes are read or written.

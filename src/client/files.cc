@@ -375,7 +375,7 @@ Task<void> FileTable::trim() {
   std::vector<FileId> gone;
   for (const auto& [id, file] : files_) {
     if (file.use_count() > 1 || file->opens > 0 || file->kept || !file->dirty.empty() || file->unsent > 0 ||
-        file->recalling || file->error)
+        file->recalling || file->lost.awaits_sync())
       continue;
     if (file->held.kind == GrantKind::kNone) {
       gone.push_back(id);

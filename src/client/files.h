@@ -35,6 +35,37 @@ namespace headrace {
 struct ChangeQueue;  // client/change_log.h
 struct UnsentChange;
 
+// What was lost of a file or directory, counted as errseq_t does: each opener is told of the last once, and who opens
+// it later only of what nobody was told. Whoever syncs by id is one opener more.
+class Lost {
+ public:
+  void add(Error why) {
+    last_ = std::move(why);
+    ++count_;
+  }
+  // Nobody is to be told of what was lost so far.
+  void forgive() { seen_ = synced_ = count_; }
+  // So much was told to who opens it now.
+  [[nodiscard]] uint64_t opened() const { return seen_; }
+  [[nodiscard]] uint64_t count() const { return count_; }
+  [[nodiscard]] const std::optional<Error>& last() const { return last_; }
+  // What its opener, who was told `told`, is to be told. by_sync: rather than by a write of an O_SYNC handle.
+  [[nodiscard]] std::optional<Error> tell(uint64_t& told, bool by_sync) {
+    if (told == count_) return std::nullopt;
+    told = seen_ = count_;
+    if (by_sync) synced_ = count_;
+    return last_;
+  }
+  // No sync has told of it.
+  [[nodiscard]] bool awaits_sync() const { return synced_ != count_; }
+
+ private:
+  std::optional<Error> last_;
+  uint64_t count_ = 0;
+  uint64_t seen_ = 0;  // of count_: somebody was told
+  uint64_t synced_ = 0;
+};
+
 struct CachedName {
   FileId file;  // zero: known to be absent
   FileType type = FileType::kNone;
@@ -102,12 +133,12 @@ struct FileState {
   uint64_t next_full_check = 0;
   Nanos retry_at{};  // after a failed flush
   uint32_t failures = 0;
-  Refusals refusals;           // of commits
-  uint64_t put_backs = 0;      // flushes that failed and left their bytes dirty
-  uint64_t drops = 0;          // times that all dirty bytes were given up
-  std::optional<Error> error;  // lost dirty bytes; reported once by sync
-  uint64_t errors = 0;         // so many, each told to every O_SYNC or O_DIRECT handle as well
-  bool resizing = false;       // a truncation or punch is at work: writers wait
+  Refusals refusals;       // of commits
+  uint64_t put_backs = 0;  // flushes that failed and left their bytes dirty
+  uint64_t drops = 0;      // times that all dirty bytes were given up
+  Lost lost;               // dirty bytes, and changes
+  uint64_t told = 0;       // of it, to whoever syncs by id
+  bool resizing = false;   // a truncation or punch is at work: writers wait
   WaitList resized;
   // Commits, in the order in which their bytes were taken.
   uint64_t next_turn = 0;
@@ -135,10 +166,6 @@ struct FileState {
   void has_no_xattrs() {
     xattrs.clear();
     no_xattrs = true;
-  }
-  void lost(Error why) {
-    if (!error) error.emplace(std::move(why));
-    ++errors;
   }
   // The partition keeps it for us, also when its last name goes. Not while it may be forgetting that.
   [[nodiscard]] bool keeps() const { return kept && !forgetting; }
@@ -178,7 +205,7 @@ class FileTable {
   std::function<Task<Result<void>>(FileRef)> flush;                     // everything dirty becomes durable
   std::function<Task<Result<void>>(FileRef)> flush_changes;             // the partition has all of `unsent`
   std::function<void(const ClientSessionRef&, Error)> give_up_changes;  // they are lost
-  std::function<void(const FileRef&, Error)> drop_dirty;                // it is lost; recorded in error
+  std::function<void(const FileRef&, Error)> drop_dirty;                // it is lost; recorded in FileState::lost
   std::function<Task<Result<void>>(FileRef)> keep_open;                 // tells the partition that it is open here
   FileSystem::Invalidate invalidate;
 

@@ -28,7 +28,7 @@ struct ClientHandover {
     bool whole = false;
     void fields(this auto& self, auto& v) { v(self.file, self.owner, self.whole); }
   };
-  struct Lost {  // what the next sync of the file is to report; of no file: the next of everything
+  struct Lost {  // what the next syncs of the file are to report; of no file: the next of everything
     FileId file;
     Code code = Code::kIo;
     std::string message;

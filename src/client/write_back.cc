@@ -119,7 +119,7 @@ void WriteBack::drop(const FileRef& file, std::optional<Error> error) {
   files_.bump_data(*file);
   files_.changed(*file);
   if (error && !lost_) lost_ = error;
-  if (error && !mutant("swallow_lost")) file->lost(*std::move(error));
+  if (error && !mutant("swallow_lost")) file->lost.add(*std::move(error));
 }
 
 // ---- choosing what to write ----
@@ -258,7 +258,7 @@ Task<Result<void>> WriteBack::flush(FileRef file) {
       if (job->parts.front().error && !error) error = job->parts.front().error;
     }
     co_await settle(file);                                       // what others took before
-    if (file->put_backs == put_backs) co_return Result<void>();  // written, or dropped: then file->error says why
+    if (file->put_backs == put_backs) co_return Result<void>();  // written, or dropped: then file->lost says why
     if (error && error->code() == Code::kBusy) continue;         // space is being made: as long as that takes
     if (error && error->code() != Code::kStale) co_return *error;
     ++round;

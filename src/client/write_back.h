@@ -79,8 +79,8 @@ class WriteBack {
   // No commit of bytes taken before the call is under way any more.
   [[nodiscard]] Task<void> settle(FileRef file);
   void drop(const FileRef& file, std::optional<Error> error);
-  // Bytes of some file were lost since the last call: why, of the first. Apart from file->error, which its own sync
-  // reports: as with syncfs and fsync, each is told once.
+  // Bytes of some file were lost since the last call: why, of the first. Apart from file->lost, which its own syncs
+  // report: as with syncfs and fsync, each is told once.
   [[nodiscard]] std::optional<Error> take_lost() { return std::exchange(lost_, std::nullopt); }
   [[nodiscard]] const std::optional<Error>& lost() const { return lost_; }
   void set_lost(Error error) { lost_ = std::move(error); }

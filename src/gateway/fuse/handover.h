@@ -55,8 +55,10 @@ struct FuseHandover {
   std::vector<Node> nodes;
   std::vector<Open> open;
   std::vector<Waiter> waiters;
+  std::vector<uint64_t> told;  // of open: who was told of all that was lost of the file
   void fields(this auto& self, auto& v) {
     v(self.agreed, self.minor, self.max_write, self.next_handle, self.nodes, self.open, self.waiters);
+    v.tail(self.told);
   }
 };
 

@@ -36,11 +36,14 @@ class MemoryFileSystem::Opened final : public OpenFile {
   [[nodiscard]] FileId id() const override { return inode_->attributes.id; }
   [[nodiscard]] Inode& inode() { return *inode_; }
   [[nodiscard]] const OpenMode& mode() const { return mode_; }
+  [[nodiscard]] bool told_of_loss() const override { return told_ != 0 && told_ == inode_->lost; }
+  void forgive() override { told_ = inode_->lost; }
 
  private:
   MemoryFileSystem& files_;
   InodeRef inode_;
   OpenMode mode_;
+  uint64_t told_ = 0;
 };
 
 MemoryFileSystem::MemoryFileSystem(Clock& clock) : clock_(clock) {
@@ -468,6 +471,15 @@ Task<Result<void>> MemoryFileSystem::sync(FileId file) {
   co_await yield();
   HR_CO_TRY(InodeRef found, inode(file));
   ++syncs_;
+  co_return Result<void>();
+}
+
+Task<Result<void>> MemoryFileSystem::sync(OpenFileRef file) {
+  HR_CO_TRY(co_await sync(file->id()));
+  auto* opened = static_cast<Opened*>(file.get());
+  const bool told = opened->inode().lost == 0 || opened->told_of_loss();
+  opened->forgive();
+  if (!told) co_return Error(Code::kIo, "lost");
   co_return Result<void>();
 }
 

@@ -38,6 +38,7 @@ class MemoryFileSystem final : public FileSystem {
   Task<Result<OpenFileRef>> open(FileId file, OpenMode mode) override;
   Task<Result<std::vector<Buffer>>> read(OpenFileRef file, uint64_t offset, uint64_t length) override;
   Task<Result<uint64_t>> write(OpenFileRef file, uint64_t offset, Buffer data) override;
+  Task<Result<void>> sync(OpenFileRef file) override;
   Task<Result<void>> sync(FileId file) override;
   Task<Result<void>> punch(OpenFileRef file, uint64_t offset, uint64_t length) override;
   Task<Result<uint64_t>> copy(OpenFileRef, uint64_t, OpenFileRef, uint64_t, uint64_t) override {
@@ -62,6 +63,8 @@ class MemoryFileSystem final : public FileSystem {
   // As if another client had written it: the kernel is told by an invalidation, or not at all.
   // mtime_moves: as it must.
   Task<void> write_elsewhere(FileId parent, std::string name, std::string bytes, bool mtime_moves);
+  // Who has it open is told by the next sync, once.
+  void lose(FileId file) { ++inodes_.at(file)->lost; }
   // While set, reads wait: for tests of what happens meanwhile.
   void hold_reads(bool hold);
   [[nodiscard]] uint64_t waiting_reads() const { return waiting_reads_; }
@@ -81,6 +84,7 @@ class MemoryFileSystem final : public FileSystem {
     std::map<uint64_t, Buffer> pieces;
     std::vector<FileLock> locks;
     uint32_t opened = 0;
+    uint64_t lost = 0;
   };
   class Opened;
   using InodeRef = std::shared_ptr<Inode>;

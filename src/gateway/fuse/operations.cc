@@ -746,8 +746,11 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRelease request) {
   co_return outcome(closed);
 }
 
-Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSync) {
-  co_return outcome(co_await files_.sync(header.node));
+Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSync request) {
+  if (header.opcode == FUSE_FSYNCDIR) co_return outcome(co_await files_.sync(header.node));
+  HandleRef opened = handle(request.fh);
+  if (opened == nullptr || opened->id != header.node) co_return failed(EBADF);
+  co_return outcome(co_await files_.sync(opened->file));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseSyncFileSystem) {

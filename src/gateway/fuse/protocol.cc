@@ -197,7 +197,7 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
       return FuseReleaseDirectory{};
     case FUSE_FSYNC:
     case FUSE_FSYNCDIR:
-      return FuseSync{};
+      return FuseSync{in.take<fuse_fsync_in>().fh};
     case FUSE_SYNCFS:
       return FuseSyncFileSystem{};
     case FUSE_STATFS:

@@ -171,7 +171,9 @@ struct FuseRelease {
   uint64_t lock_owner = 0;
 };
 struct FuseReleaseDirectory {};
-struct FuseSync {};            // FSYNC, FSYNCDIR
+struct FuseSync {  // FSYNC, FSYNCDIR
+  uint64_t fh = 0;
+};
 struct FuseSyncFileSystem {};  // SYNCFS
 struct FuseStatFileSystem {};
 struct FuseSetXattr {

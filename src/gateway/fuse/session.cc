@@ -321,6 +321,7 @@ FuseHandover FuseSession::hand_over() const {
                      (mode.sync ? FuseHandover::kSync : 0);
     out.open.push_back(
         {fh, handle->id, static_cast<uint8_t>(bits), {handle->lock_owners.begin(), handle->lock_owners.end()}});
+    if (handle->file->told_of_loss()) out.told.push_back(fh);
   }
   for (const FuseRequest& request : aside_) {
     const auto& lock = std::get<FuseLock>(request.body);
@@ -351,6 +352,8 @@ Task<Result<void>> FuseSession::go_on(FuseHandover from) {
     const uint64_t fh = add_handle(open.file, mode, *std::move(file));
     handles_[fh]->lock_owners = {open.lock_owners.begin(), open.lock_owners.end()};
   }
+  for (const uint64_t told : from.told)
+    if (const HandleRef opened = handle(told)) opened->file->forgive();
   next_handle_ = from.next_handle;
   for (const FuseHandover::Node& node : from.nodes) {
     nodes_[node.id].lookups = node.lookups;

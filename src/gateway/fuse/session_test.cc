@@ -434,6 +434,31 @@ TEST_F(FuseSessionTest, AnotherGoesOnWithWhatIsOpenKnownAndAwaited) {
   play(goes_on_elsewhere);
 }
 
+Task<void> tells_each_of_a_loss(World& world) {
+  co_await say_hello(world);
+  FileId id(co_await make_file(world, "f"));
+  (void)co_await world.kernel.ask(FUSE_OPEN, id, fuse_open_in{.flags = O_RDWR});
+  auto synced = [&world, id](uint64_t fh) -> Task<int> {
+    co_return (co_await world.kernel.ask(FUSE_FSYNC, id, fuse_fsync_in{.fh = fh})).error;
+  };
+  EXPECT_EQ(co_await synced(1), 0);
+  world.files.lose(id);
+  EXPECT_EQ(co_await synced(2), EIO);
+  EXPECT_EQ(co_await synced(2), 0);
+  EXPECT_EQ(co_await synced(3), EBADF);
+  EXPECT_TRUE((co_await world.session.pause(seconds(1))).ok());
+  Successor next(world);
+  EXPECT_TRUE((co_await next.session.go_on(as_bytes(world.session.hand_over()))).ok());
+  next.scope.spawn(serve_on(&next));
+  EXPECT_EQ(co_await synced(2), 0);
+  EXPECT_EQ(co_await synced(1), EIO) << "through the other handle it was not told";
+  EXPECT_EQ(co_await synced(1), 0);
+  co_await until_ended(world, next);
+}
+TEST_F(FuseSessionTest, EachHandleIsToldOnceOfWhatWasLostAlsoByASuccessor) {
+  play(tells_each_of_a_loss);
+}
+
 Task<void> goes_on_itself(World& world) {
   co_await say_hello(world);
   FileId id(co_await make_file(world, "f"));
@@ -544,6 +569,7 @@ MountHandover some_handover() {
   out.session.nodes.push_back({FileId(8), 2, true, false});
   out.session.open.push_back({2, FileId(8), FuseHandover::kRead});
   out.session.waiters.push_back({.unique = 10, .file = FileId(8)});
+  out.session.told = {2};
   return out;
 }
 
