@@ -10,6 +10,7 @@ namespace headrace {
 namespace {
 constexpr const char* kCountersRow = "counters";
 constexpr const char* kOriginRow = "origin";
+constexpr Nanos kNotYet{INT64_MAX / 2};  // the end of a lease that has not begun
 constexpr size_t kManyRows = 1'000'000;  // sessions, results, prepared transactions: all bounded elsewhere
 
 uint8_t journal_copies(const ClusterMap& map) {
@@ -155,7 +156,6 @@ Task<Result<void>> Partition::load_state() {
   }
   if (new_epoch_) co_return {};
 
-  Nanos lease_end = env_.clock.now() + context_.options.lease;
   from = KeyBuilder(first_slot(), Table::kSession).take();
   HR_CO_TRY(auto rows, co_await store_->scan(from, prefix_end(from), kManyRows));
   for (auto& [key, value] : rows) {
@@ -163,7 +163,7 @@ Task<Result<void>> Partition::load_state() {
     Session& session = sessions_.add(SessionId(key_number(key, kKeyPrefix, 8)), row.client);
     session.claimed = false;
     session.journaled = true;
-    session.lease_end = lease_end;
+    session.lease_end = kNotYet;
     claims_missing_ = true;
   }
   from = KeyBuilder(first_slot(), Table::kResult).take();
@@ -528,6 +528,14 @@ void Partition::mind_pause() {
   for (SessionId id : sessions_.ids()) {
     Nanos& lease_end = sessions_.find(id)->lease_end;
     lease_end = lease_end + still;
+  }
+}
+
+void Partition::clients_may_come() {
+  awake_at_ = env_.clock.now();
+  for (SessionId id : sessions_.ids()) {
+    Session* session = sessions_.find(id);
+    if (session->lease_end >= kNotYet) session->lease_end = awake_at_ + context_.options.lease;
   }
 }
 

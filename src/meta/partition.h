@@ -126,6 +126,8 @@ class Partition {
   // kNotLeader / kReadOnly when mutations are not taken.
   [[nodiscard]] Result<void> may_mutate() const;
   [[nodiscard]] Result<void> may_work() const;  // the same for this node's own work, which goes on after `closed`
+  // They can reach it from now on. Until then nobody's silence counts.
+  void clients_may_come();
   // A message carried this cut: journal it before acting on the message.
   void observe(Cut cut);
   // "" ends it. `code`: what refused mutations answer; kUnavailable makes clients wait, kReadOnly give up.

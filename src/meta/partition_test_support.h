@@ -182,12 +182,13 @@ struct OnePartition {
     (void)world.run_until(hub.close());
   }
 
-  void start() {
+  void start(bool clients = true) {
     PartitionContext context{env,    hub,      view, target_port, partition_port, coordinator,
                              stores, segments, {},   NodeId(1),   options};
     context.admit = [this](bool) { return admits; };
     partition = std::make_unique<Partition>(context, PartitionId(0));
     check(world.run(partition->start()));
+    if (clients) partition->clients_may_come();
   }
   // Another leader, from what is durable. Sessions are to be claimed by claim().
   void fail_over() {

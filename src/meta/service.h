@@ -19,7 +19,11 @@ class PartitionService {
   // Registers all handlers; both outlive the hub's serving.
   PartitionService(Handlers& handlers, Identity& identity);
 
-  void add(std::shared_ptr<Partition> partition) { partitions_[partition->id()] = std::move(partition); }
+  void add(std::shared_ptr<Partition> partition) {
+    if (open_) partition->clients_may_come();
+    const PartitionId id = partition->id();
+    partitions_[id] = std::move(partition);
+  }
   void remove(PartitionId id) { partitions_.erase(id); }
   [[nodiscard]] std::shared_ptr<Partition> find(PartitionId id) const {
     auto it = partitions_.find(id);
@@ -27,7 +31,10 @@ class PartitionService {
   }
   [[nodiscard]] const std::map<PartitionId, std::shared_ptr<Partition>>& all() const { return partitions_; }
   // From now on others are answered too, as set_read_only() has it.
-  void open() { open_ = true; }
+  void open() {
+    open_ = true;
+    for (auto& [id, partition] : partitions_) partition->clients_may_come();
+  }
   // Another cluster owns the namespace now: no mutation is taken any more.
   void set_read_only(const std::string& why, Code code = Code::kReadOnly) {
     for (auto& [id, partition] : partitions_) partition->set_read_only(why, code);

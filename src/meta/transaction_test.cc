@@ -76,5 +76,22 @@ TEST(Lease, AProcessThatStoodStillEvictsNobodyForIt) {
   EXPECT_EQ(p.partition->sessions().find(user.session), nullptr) << "it was silent for 13 s";
 }
 
+// As while other partitions of its node are still recovering.
+TEST(Lease, WhoCannotComeYetIsNotLateForIt) {
+  OnePartition p(2);
+  p.options.lease = seconds(10);
+  OnePartition::User user = p.user();
+  p.create(user, "a");
+  ASSERT_TRUE(p.world.run_until(p.partition->stop()));
+  p.start(false);
+  p.world.run_for(seconds(30));
+  ASSERT_NE(p.partition->sessions().find(user.session), nullptr);
+  p.partition->clients_may_come();
+  p.world.run_for(seconds(5));
+  EXPECT_NE(p.partition->sessions().find(user.session), nullptr);
+  p.world.run_for(seconds(8));
+  EXPECT_EQ(p.partition->sessions().find(user.session), nullptr);
+}
+
 }  // namespace
 }  // namespace headrace
