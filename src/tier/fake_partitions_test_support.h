@@ -77,7 +77,8 @@ class FakePartitions {
     handlers.on<Close>([this](Close r, CallInfo i) { return close(r, std::move(i)); });
     handlers.on<PartitionStatus>([this](PartitionStatus, CallInfo i) { return status(std::move(i)); });
     handlers.on<Pins>([](Pins, CallInfo) { return no_pins(); });
-    handlers.on<SparseObjects>([](SparseObjects, CallInfo) { return nothing_sparse(); });
+    handlers.on<SparseObjects>([this](SparseObjects, CallInfo) { return sparse_objects(); });
+    handlers.on<Locate>([this](Locate r, CallInfo) { return locate(r); });
     handlers.on<KnownObjects>([this](KnownObjects r, CallInfo i) { return known_objects(std::move(r), std::move(i)); });
     handlers.on<FragmentRead>([this](FragmentRead r, CallInfo i) { return fragment_read(r, std::move(i)); });
     for (uint16_t p = 0; p < count; ++p) partitions[PartitionId(p)];
@@ -115,6 +116,13 @@ class FakePartitions {
     partitions[partition].segments[id] = std::move(segment);
     return id;
   }
+  // As after a restart: every partition has a leader of that epoch.
+  void lead_in(PartitionEpoch epoch) {
+    ClusterMap map = view.map();
+    ++map.version;
+    for (PartitionInfo& partition : map.partitions) partition.epoch = epoch;
+    view.update(std::move(map));
+  }
   [[nodiscard]] Partition& operator[](uint16_t p) { return partitions[PartitionId(p)]; }
   [[nodiscard]] size_t unplaced() const {
     size_t n = 0;
@@ -137,6 +145,8 @@ class FakePartitions {
   std::map<PartitionId, Partition> partitions;
   uint64_t fail_fragment_reads = 0;
   std::set<SegmentId> lost;
+  std::string lost_file;               // of the stores: cannot be read
+  SparseObjectsReply sparse;           // what every partition says
   Event uploads_go;                    // reset: whoever asks what is to be uploaded waits
   Event releases_go;                   // reset: whoever gives back a cut waits
   std::function<void(Cut)> after_cut;  // once, when a cut was taken by the last partition
@@ -145,7 +155,14 @@ class FakePartitions {
   Partition& of(const CallInfo& info) { return partitions[info.header.partition]; }
 
   static Task<Result<PinsReply>> no_pins() { co_return PinsReply{}; }
-  static Task<Result<SparseObjectsReply>> nothing_sparse() { co_return SparseObjectsReply{}; }
+  Task<Result<SparseObjectsReply>> sparse_objects() { co_return sparse; }
+  Task<Result<LocateReply>> locate(Locate r) {
+    for (const auto& [id, partition] : partitions) {
+      auto at = partition.segments.find(r.segment);
+      if (at != partition.segments.end()) co_return LocateReply{at->second.location, {}};
+    }
+    co_return Error(Code::kNotFound, "dead");
+  }
   // What no segment names, and is not dead and remembered, is nobody's.
   Task<Result<KnownObjectsReply>> known_objects(KnownObjects r, CallInfo info) {
     KnownObjectsReply reply;
@@ -235,6 +252,7 @@ class FakePartitions {
     co_return reply;
   }
   Task<Result<ReadCheckpointReply>> read_checkpoint(ReadCheckpoint r, CallInfo info) {
+    if (r.name == lost_file) co_return Error(Code::kIo, "injected");
     auto kept = of(info).kept.find(r.cut);
     if (kept == of(info).kept.end() || !kept->second.contains(r.name)) co_return Error(Code::kNotFound, "no such file");
     ReadCheckpointReply reply;

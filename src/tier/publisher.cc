@@ -1,6 +1,7 @@
 #include "tier/publisher.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/checksum.h"
 #include "base/fault_point.h"
@@ -17,6 +18,8 @@ constexpr int kUploadRounds = 20;
 constexpr size_t kMaxGarbage = 100'000;
 constexpr size_t kMaxDeletesAtOnce = 1000;
 constexpr size_t kListPage = 1000;
+constexpr size_t kMaxStrayKeys = 100'000;  // remembered of one look; the others have their turn later
+constexpr std::array<const char*, 2> kPublishedPrefixes = {"m/", "manifest/"};
 
 }  // namespace
 
@@ -341,11 +344,72 @@ Task<Result<void>> Publisher::collect() {
   co_return co_await collect_strays();
 }
 
-// Objects that nobody records: an upload was interrupted between its put and its record. A listing only says which ones
-// to ask for: one that no partition knows, in two looks a horizon apart, is deleted.
 Task<Result<void>> Publisher::collect_strays() {
   if (env_.clock.now() < next_stray_look_) co_return {};
   next_stray_look_ = env_.clock.now() + options_.stray_interval;
+  Result<void> objects = co_await collect_stray_objects();
+  Result<void> keys = co_await collect_stray_keys();
+  if (!stray_objects_.empty() || !stray_keys_.empty())
+    next_stray_look_ = std::min(next_stray_look_, env_.clock.now() + options_.horizon);
+  if (!objects.ok()) co_return objects;
+  co_return keys;
+}
+
+// Whether no publish from now on makes that key, so that one which nothing names stays so: it is of an earlier
+// namespace epoch, of a cut before the current one, or of a leader before the present one. What this process put itself
+// and did not publish is remembered (strays_), whoever leads.
+bool Publisher::surely_over(const std::string& key) const {
+  const std::optional<PublishedKey> parsed = parse_published_key(key);
+  const ClusterMap& map = partitions_.view().map();
+  if (!parsed || parsed->epoch > map.namespace_epoch) return false;
+  if (parsed->epoch < map.namespace_epoch) return true;
+  if (parsed->cut) return *parsed->cut < previous_->cut;
+  const PartitionInfo* partition = map.partition(parsed->partition);
+  return partition != nullptr && parsed->leadership < partition->epoch;
+}
+
+// What a publish had put whose process ended before head named it. Whoever attaches starts from the current manifest:
+// that and all that it names stay, and so does what waits for its horizon as garbage.
+Task<Result<void>> Publisher::collect_stray_keys() {
+  if (!previous_) co_return {};
+  std::set<std::string> wanted = keys_of(*previous_);
+  wanted.insert(previous_key_);
+  for (const GarbageKey& garbage : previous_->garbage) wanted.insert(garbage.key);
+  wanted.insert(strays_.begin(), strays_.end());
+  const Nanos now = env_.clock.now();
+  std::map<std::string, Nanos> seen;
+  std::vector<std::string> due;
+  for (const char* prefix : kPublishedPrefixes) {
+    std::string continuation;
+    do {
+      HR_CO_TRY(Listing page, co_await store_.list(prefix, continuation, kListPage));
+      continuation = page.continuation;
+      for (const ObjectInfo& info : page.objects) {
+        if (wanted.contains(info.key) || !surely_over(info.key) || seen.size() == kMaxStrayKeys) continue;
+        auto before = stray_keys_.find(info.key);
+        const Nanos since = before == stray_keys_.end() ? now : before->second;
+        seen.emplace(info.key, since);
+        if (now - since >= options_.horizon && due.size() < kMaxDeletesAtOnce) due.push_back(info.key);
+      }
+    } while (!continuation.empty());
+  }
+  stray_keys_ = std::move(seen);
+  if (due.empty()) co_return {};
+  HR_CO_TRY(co_await ownership_.check());
+  if (ownership_.record().manifest != previous_key_) co_return {};
+  const std::vector<std::string> asked = due;
+  HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));
+  for (const std::string& key : asked) {
+    if (std::any_of(left.begin(), left.end(), [&](const RemoveFailure& f) { return f.key == key; })) continue;
+    stray_keys_.erase(key);
+    ++progress_.strays_deleted;
+  }
+  co_return {};
+}
+
+// Objects that nobody records: an upload was interrupted between its put and its record. A listing only says which ones
+// to ask for: one that no partition knows, in two looks a horizon apart, is deleted.
+Task<Result<void>> Publisher::collect_stray_objects() {
   std::map<ObjectId, Nanos> seen;
   std::vector<std::string> due;
   std::string continuation;
@@ -378,7 +442,6 @@ Task<Result<void>> Publisher::collect_strays() {
     }
   } while (!continuation.empty());
   stray_objects_ = std::move(seen);
-  if (!stray_objects_.empty()) next_stray_look_ = std::min(next_stray_look_, env_.clock.now() + options_.horizon);
   if (due.empty()) co_return {};
   HR_CO_TRY(co_await ownership_.check());
   const uint64_t count = due.size();

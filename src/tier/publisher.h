@@ -5,9 +5,11 @@
 // succeed is given up towards the partitions, and nothing that it wrote is deleted before a later
 // manifest is current without it. Deletion: a key that the current manifest does not name is
 // written into the next one as garbage, with the time, and deleted when the horizon has passed;
-// objects likewise, from what partitions call dead at a published cut. Only the holder of the head
-// deletes, and only after head named it as owner. Owner: TierService. One core; one publish at a
-// time.
+// objects likewise, from what partitions call dead at a published cut. What a process left that did
+// not finish its upload or its publish is found by listing: it is deleted when nothing knows of it
+// in two looks a horizon apart, and no publish can make such a key any more. Only the holder of the
+// head deletes, and only after head named it as owner. Owner: TierService. One core; one publish at
+// a time.
 #pragma once
 
 #include <map>
@@ -25,7 +27,7 @@ namespace headrace {
 
 struct PublisherOptions {
   Nanos horizon = seconds(3600);         // readers elsewhere may still use what was replaced
-  Nanos stray_interval = seconds(3600);  // looks for objects that nobody recorded
+  Nanos stray_interval = seconds(3600);  // looks for what nobody recorded
   uint32_t files = 4;                    // store files copied at once
   uint32_t cut_attempts = 3;
 };
@@ -38,7 +40,7 @@ struct PublishProgress {
   uint64_t bytes_copied = 0;
   uint64_t objects_deleted = 0;
   uint64_t keys_deleted = 0;
-  uint64_t strays_deleted = 0;  // objects that an interrupted upload had left
+  uint64_t strays_deleted = 0;  // what interrupted uploads and publishes had left
   uint64_t unplaced = 0;        // segments that the cut in work still waits for
   std::string last_error;
 };
@@ -53,8 +55,6 @@ class Publisher {
   // the same swap, where given. kDeposed: another owner. kBusy: to be released, and a partition is
   // not closed. What `go_on` says ends it until head is swapped, and not from then on.
   [[nodiscard]] Task<Result<Cut>> publish(std::optional<HeadState> state = std::nullopt, GoOn go_on = {});
-  // Deletes what is due. Also called by publish().
-  [[nodiscard]] Task<Result<void>> collect();
   [[nodiscard]] const PublishProgress& progress() const { return progress_; }
 
  private:
@@ -75,9 +75,14 @@ class Publisher {
   [[nodiscard]] Task<Result<void>> all_closed();
   [[nodiscard]] Task<void> release(Cut cut, bool published);
   [[nodiscard]] Task<Result<Empty>> release_one(PartitionId partition, Cut cut, bool published);
+  // Deletes what is due. Within publish(): no other is under way.
+  [[nodiscard]] Task<Result<void>> collect();
   [[nodiscard]] Task<Result<void>> collect_objects();
   [[nodiscard]] Task<Result<void>> collect_keys();
   [[nodiscard]] Task<Result<void>> collect_strays();
+  [[nodiscard]] Task<Result<void>> collect_stray_objects();
+  [[nodiscard]] Task<Result<void>> collect_stray_keys();
+  [[nodiscard]] bool surely_over(const std::string& key) const;
 
   Env env_;
   PartitionPort& partitions_;
@@ -94,6 +99,7 @@ class Publisher {
   std::set<std::string> deleted_;            // garbage of previous_ that is gone already
   std::map<ObjectId, Nanos> dead_;           // since when it is known to be dead, by the boot clock
   std::map<ObjectId, Nanos> stray_objects_;  // since when no partition knows them
+  std::map<std::string, Nanos> stray_keys_;  // since when nothing names them
   Nanos next_stray_look_{};
   Semaphore copying_;
   Mutex mutex_;

@@ -1,5 +1,6 @@
 #include "tier/records.h"
 
+#include <algorithm>
 #include <ctime>
 
 #include "base/checksum.h"
@@ -40,6 +41,22 @@ std::string time_text(uint64_t seconds_since_1970) {
   char text[40];
   size_t size = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
   return std::string(text, size);
+}
+
+// What hex() writes with so many digits, up to `end` ('\0': to the end of the text); taken off `text`.
+std::optional<uint64_t> take_hex(std::string_view& text, int digits, char end) {
+  const size_t size = end == '\0' ? text.size() : text.find(end);
+  if (size == std::string_view::npos) return std::nullopt;
+  Result<uint64_t> value = parse_hex(text.substr(0, size));
+  if (!value.ok() || hex(*value, digits) != text.substr(0, size)) return std::nullopt;
+  text.remove_prefix(std::min(text.size(), size + 1));
+  return *value;
+}
+
+bool take_prefix(std::string_view& text, std::string_view prefix) {
+  if (!text.starts_with(prefix)) return false;
+  text.remove_prefix(prefix.size());
+  return true;
 }
 
 }  // namespace
@@ -112,6 +129,35 @@ std::string store_file_key(NamespaceEpoch epoch, PartitionId partition, Partitio
 
 std::string locations_key(Cut cut, PartitionId partition) {
   return "m/" + hex(cut.epoch().value(), 4) + "-" + hex(partition.value(), 4) + "/locations-" + hex(cut.number(), 12);
+}
+
+std::optional<PublishedKey> parse_published_key(std::string_view key) {
+  PublishedKey out;
+  std::string_view rest = key;
+  const bool manifest = take_prefix(rest, "manifest/");
+  if (!manifest && !take_prefix(rest, "m/")) return std::nullopt;
+  std::optional<uint64_t> epoch = take_hex(rest, 4, '-');
+  if (!epoch || *epoch > 0xffff) return std::nullopt;
+  out.epoch = NamespaceEpoch(static_cast<uint16_t>(*epoch));
+  bool numbered = manifest;
+  if (!manifest) {
+    std::optional<uint64_t> partition = take_hex(rest, 4, '/');
+    if (!partition || *partition > 0xffff) return std::nullopt;
+    out.partition = PartitionId(static_cast<uint16_t>(*partition));
+    numbered = take_prefix(rest, "locations-");
+  }
+  if (numbered) {
+    std::optional<uint64_t> number = take_hex(rest, 12, '\0');
+    if (!number || *number > Cut(~uint64_t{0}).number()) return std::nullopt;
+    out.cut = Cut(out.epoch, *number);
+    return out;
+  }
+  std::optional<uint64_t> leadership = take_hex(rest, 8, '-');
+  std::optional<uint64_t> crc = take_hex(rest, 8, '-');
+  std::optional<uint64_t> size = take_hex(rest, 10, '-');
+  if (!leadership || !crc || !size || rest.empty()) return std::nullopt;
+  out.leadership = PartitionEpoch(*leadership);
+  return out;
 }
 
 }  // namespace headrace

@@ -5,7 +5,9 @@
 // behind its format version. All are immutable but head, which is only ever swapped (tier/head.h).
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/codec.h"
@@ -116,5 +118,14 @@ struct LocationsRecord {
 [[nodiscard]] std::string store_file_key(NamespaceEpoch epoch, PartitionId partition, PartitionEpoch leadership,
                                          const StoreFile& file);
 [[nodiscard]] std::string locations_key(Cut cut, PartitionId partition);
+
+// One of these three keys taken apart. Nothing: it is none of them.
+struct PublishedKey {
+  NamespaceEpoch epoch;
+  std::optional<Cut> cut;     // that made it; of a manifest or a list of locations
+  PartitionId partition;      // of what is in m/
+  PartitionEpoch leadership;  // of a store file
+};
+[[nodiscard]] std::optional<PublishedKey> parse_published_key(std::string_view key);
 
 }  // namespace headrace

@@ -654,6 +654,125 @@ TEST_F(TierTest, ObjectsThatNobodyRecordedAreDeletedAfterTheHorizonAndNoOthers) 
   EXPECT_EQ(rig.tier.status().publish.strays_deleted, 2u);
 }
 
+// A process that ended in the middle of a publish leaves what it had put, and nobody remembers it.
+TEST_F(TierTest, WhatAPublishLeftBehindIsDeletedAfterTheHorizonAndNothingElse) {
+  TierOptions options = Rig::quiet();
+  options.publish.stray_interval = seconds(10);
+  Rig rig(world, bucket, "node", 1, options);
+  rig.start();
+  rig.node[0].files["kept.sst"] = random_bytes(1000, 1);
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  rig.node[0].files["left.sst"] = random_bytes(1000, 2);
+  rig.node[1].files["lost.sst"] = random_bytes(1000, 3);
+  rig.node.lost_file = "lost.sst";
+  ASSERT_FALSE(world.run(rig.tier.publish()).ok());
+  rig.node.lost_file.clear();
+  world.run_until(rig.tier.stop());
+  std::set<std::string> left;
+  for (const auto& [key, object] : bucket->contents())
+    if (key.find("left.sst") != std::string::npos) left.insert(key);
+  ASSERT_EQ(left.size(), 1u);
+
+  // The next process leads its partitions in the next epoch. The file is gone meanwhile.
+  rig.node.lead_in(PartitionEpoch(6));
+  rig.node.identity.cut = Cut(NamespaceEpoch(1), 9);
+  rig.node[0].files.erase("left.sst");
+  auto key_of = [](uint16_t epoch, uint64_t leadership) {
+    return store_file_key(NamespaceEpoch(epoch), kP0, PartitionEpoch(leadership), {"other.sst", 1000, 77, ""});
+  };
+  left.insert(manifest_key(Cut(NamespaceEpoch(1), 7)));
+  left.insert(manifest_key(Cut(NamespaceEpoch(0), 99)));
+  left.insert(locations_key(Cut(NamespaceEpoch(1), 7), kP1));
+  left.insert(key_of(1, 5));
+  left.insert(key_of(0, 50));
+  // What a publish could still make or another owner may need, and what is none of ours.
+  const std::set<std::string> others = {key_of(1, 6),
+                                        key_of(2, 1),
+                                        manifest_key(Cut(NamespaceEpoch(1), 99)),
+                                        manifest_key(Cut(NamespaceEpoch(2), 1)),
+                                        locations_key(Cut(NamespaceEpoch(2), 1), kP0),
+                                        "m/notes",
+                                        "m/0001-0000/00000005-short",
+                                        "manifest/0001-7",
+                                        "manifest/0001-000000000007.bak"};
+  std::set<std::string> all = left;
+  all.insert(others.begin(), others.end());
+  for (const std::string& key : all) (void)bucket->put(key, random_bytes(100, 4), PutCondition::if_absent());
+  TierService next(rig.context(), options);
+  ASSERT_TRUE(world.run(next.start()).ok());
+  auto there = [&](const std::set<std::string>& keys) {
+    size_t n = 0;
+    for (const std::string& key : keys) n += bucket->get(key).ok() ? 1 : 0;
+    return n;
+  };
+  ASSERT_TRUE(world.run(next.publish()).ok());  // seen
+  world.run_for(seconds(60));
+  rig.node[0].files["new.sst"] = random_bytes(1000, 5);
+  ASSERT_TRUE(world.run(next.publish()).ok());
+  EXPECT_EQ(there(left), left.size()) << "the horizon has not passed";
+  world.run_for(seconds(60));
+  ASSERT_TRUE(world.run(next.publish()).ok());
+  EXPECT_EQ(there(left), 0u);
+  EXPECT_EQ(there(others), others.size());
+  EXPECT_EQ(next.status().publish.strays_deleted, left.size());
+  for (int i = 0; i < 3; ++i) {
+    world.run_for(seconds(110));
+    ASSERT_TRUE(world.run(next.publish()).ok());
+  }
+  EXPECT_EQ(there(others), others.size());
+  auto head = world.run(BucketHead(rig.node.env, rig.store).read());
+  auto manifest = world.run(read_manifest(rig.node.env, rig.store, head->record));
+  ASSERT_TRUE(manifest.ok());
+  EXPECT_EQ(keys_of(*manifest).size(), 3u);  // kept, lost, new
+  for (const std::string& key : keys_of(*manifest)) EXPECT_TRUE(bucket->get(key).ok()) << key;
+  world.run_until(next.stop());
+}
+
+// Between two looks another owner takes over: what it started from is not ours to judge.
+TEST_F(TierTest, WhoIsNoOwnerAnyMoreDeletesNoStrays) {
+  TierOptions options = Rig::quiet();
+  options.publish.stray_interval = seconds(10);
+  Rig old(world, bucket, "old", 1, options);
+  old.start();
+  const std::string stray = store_file_key(NamespaceEpoch(1), kP0, PartitionEpoch(1), {"1.sst", 100, 7, ""});
+  ASSERT_TRUE(bucket->put(stray, random_bytes(100, 1), {}).ok());
+  ASSERT_TRUE(world.run(old.tier.publish()).ok());
+  world.run_for(seconds(120));
+  Rig young(world, bucket, "young", 2);
+  auto taken =
+      world.run(attach(young.node.env, young.node.coordinator, young.store, {ClusterId(2), "young", true, true}));
+  ASSERT_TRUE(taken.ok()) << taken.error().text();
+  EXPECT_FALSE(world.run(old.tier.publish()).ok());
+  EXPECT_TRUE(bucket->get(stray).ok());
+}
+
+// One object that cannot be read holds up nobody else.
+TEST_F(TierTest, BadInputADamagedSparseObjectDoesNotKeepOthersFromBeingRewritten) {
+  Rig rig(world, bucket);
+  rig.start();
+  std::vector<ObjectId> objects;
+  std::vector<SegmentId> living;
+  for (uint64_t i = 0; i < 3; ++i) {
+    living.push_back(rig.node.add_segment(kP0, random_bytes(10'000, i)));
+    SegmentId dies = rig.node.add_segment(kP0, random_bytes(30'000, 10 + i));
+    ASSERT_TRUE(world.run(rig.tier.push()).ok());
+    objects.push_back(rig.node[0].segments[dies].location.object.object);
+    rig.node[0].segments.erase(dies);
+  }
+  for (ObjectId object : objects) rig.node.sparse.objects.push_back({object, 40'000, 10'000});
+  rig.node.sparse.raw = 120'000;
+  rig.node.sparse.live = 30'000;
+  bucket->remove(object_key(objects[1]));
+  auto moved = world.run(rig.tier.uploader().rewrite(kP0));
+  EXPECT_FALSE(moved.ok());
+  EXPECT_NE(moved.error().message().find(object_key(objects[1])), std::string::npos) << moved.error().text();
+  EXPECT_EQ(rig.tier.status().upload.rewritten, 20'000u);
+  for (size_t i = 0; i < 3; ++i) {
+    const ObjectId now = rig.node[0].segments[living[i]].location.object.object;
+    EXPECT_EQ(now == objects[i], i == 1) << i;
+  }
+}
+
 TEST_F(TierTest, UploadsAndManifestsHappenByThemselves) {
   TierOptions options;
   options.upload.min_age = seconds(1);

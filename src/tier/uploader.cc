@@ -168,26 +168,40 @@ Task<Result<uint64_t>> Uploader::rewrite(PartitionId partition, uint64_t most) {
   if (dead * 100 > sparse.raw * options_.rewrite_over_percent) active = true;
   std::vector<Location> group;
   uint64_t group_bytes = 0;
+  std::optional<Error> failed;  // the last one: it keeps nobody else from being moved
+  auto note = [&](Result<void> done, uint64_t bytes) {
+    if (done.ok())
+      moved += bytes;
+    else
+      failed = std::move(done).error();
+  };
   for (const SparseObject& object : sparse.objects) {
     if (dead * 100 < sparse.raw * options_.rewrite_under_percent) active = false;
     if (!active || moved + group_bytes >= most || scope_.token().cancelled()) break;
-    HR_CO_TRY(std::vector<Location> living, co_await living_in(object.object));
+    Result<std::vector<Location>> living = co_await living_in(object.object);
+    // Also of one that cannot be read: the rest is judged by what can be helped.
     dead -= std::min(dead, object.raw - std::min(object.raw, object.live));
-    for (Location& location : living) {
+    if (!living.ok()) {
+      failed = std::move(living).error().within(object_key(object.object));
+      if (may_pass(failed->code()) && failed->code() != Code::kCorrupt) break;  // the next one fares no better
+      continue;
+    }
+    for (Location& location : *living) {
       if (!group.empty() &&
           (group_bytes + location.length > options_.object_bytes || group.size() == kMaxObjectSegments)) {
-        HR_CO_TRY(co_await upload(partition, std::exchange(group, {})));
-        moved += std::exchange(group_bytes, 0);
+        Result<void> done = co_await upload(partition, std::exchange(group, {}));
+        note(std::move(done), std::exchange(group_bytes, 0));
       }
       group_bytes += location.length;
       group.push_back(std::move(location));
     }
   }
   if (!group.empty()) {
-    HR_CO_TRY(co_await upload(partition, std::move(group)));
-    moved += group_bytes;
+    Result<void> done = co_await upload(partition, std::move(group));
+    note(std::move(done), group_bytes);
   }
   progress_.rewritten += moved;
+  if (failed) co_return *std::move(failed);
   co_return moved;
 }
 

@@ -63,7 +63,7 @@ class Uploader {
   [[nodiscard]] Task<Result<void>> push_all(Nanos min_age = {}, GoOn go_on = {});
   // Where too much of a partition's objects is dead, moves what lives in the emptiest of them into new ones, until
   // little enough is (hysteresis), or `most` raw bytes were moved. The old ones are then without live bytes, and
-  // collected like others. Returns the bytes moved.
+  // collected like others. Returns the bytes moved. Errors: what kept the last object (the others were moved).
   [[nodiscard]] Task<Result<uint64_t>> rewrite(PartitionId partition, uint64_t most = 256 * kMiB);
   // Objects that were put, or are being put, and are not recorded yet: nobody may take them for strays.
   [[nodiscard]] bool in_flight(ObjectId object) const { return in_flight_.contains(object); }
