@@ -55,8 +55,8 @@ Task<void> answer_with(AdminServer::Handler handler, std::string body, std::shar
 }  // namespace
 
 std::string error_json(const Error& error) {
-  return nlohmann::json{{"error", {{"code", std::string(code_name(error.code()))}, {"message", error.message()}}}}
-      .dump();
+  return nlohmann::json{{"error", {{"code", std::string(code_name(error.code()))}, {"message", error.message()}}}}.dump(
+      -1, ' ', false, nlohmann::json::error_handler_t::replace);  // it may hold names of files
 }
 
 struct AdminServer::Impl {

@@ -15,6 +15,7 @@
 #include "admin/admin_server.h"
 #include "apps/device_copies.h"
 #include "apps/devices.h"
+#include "apps/json_text.h"
 #include "apps/log.h"
 #include "apps/node.h"
 #include "apps/node_status.h"
@@ -74,7 +75,7 @@ Task<Result<std::string>> replace_target(Node* node, std::string body) {
     co_return Error(Code::kInvalid, "which target? {\"number\": N} of tN");
   const bool force = asked.contains("force") && asked["force"] == true;
   HR_CO_TRY(TargetId id, co_await node->keeper().replace(asked["number"].get<uint32_t>(), force));
-  co_return nlohmann::json{{"id", to_string(id)}}.dump();
+  co_return json_text(nlohmann::json{{"id", to_string(id)}});
 }
 
 // {"number": N}
@@ -94,12 +95,12 @@ Task<Result<std::string>> scrub_targets(Node* node, std::string body) {
   std::optional<uint32_t> number;
   if (asked.contains("number")) number = asked["number"].get<uint32_t>();
   HR_CO_TRY(uint64_t run, node->keeper().scrubber().ask(number));
-  co_return nlohmann::json{{"run", run}}.dump();
+  co_return json_text(nlohmann::json{{"run", run}});
 }
 
 Task<Result<std::string>> push(Node* node) {
   HR_CO_TRY(Cut cut, co_await node->push());
-  co_return nlohmann::json{{"published", to_string(cut)}}.dump();
+  co_return json_text(nlohmann::json{{"published", to_string(cut)}});
 }
 
 Task<Result<std::string>> spin_down(Node* node) {
@@ -399,8 +400,12 @@ int run(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   std::error_code error;
-  std::filesystem::create_directories(options.state, error);
   options.state = std::filesystem::absolute(options.state).string();
+  if (Result<void> named = check_state_path(options.state); !named.ok()) {
+    tell(options, "error: " + named.error().message());
+    return 1;
+  }
+  std::filesystem::create_directories(options.state, error);
   int lock = ::open((options.state + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (lock < 0 || ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
     tell(options,

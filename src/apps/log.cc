@@ -5,7 +5,8 @@
 
 #include <ctime>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+
+#include "apps/json_text.h"
 
 namespace headrace {
 
@@ -49,7 +50,7 @@ void EventLog::write(bool warning, const std::string& event, const Fields& field
   if (logger_ == nullptr) return;
   nlohmann::ordered_json line{{"time", now_text()}, {"level", warning ? "warning" : "info"}, {"event", event}};
   for (const auto& [name, value] : fields) line[name] = value;
-  std::string text = line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::string text = json_text(line);
   if (warning)
     logger_->warn("{}", text);
   else

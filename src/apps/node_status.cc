@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "apps/json_text.h"
 #include "stripe/placement_policy.h"
 
 namespace headrace {
@@ -94,7 +95,7 @@ json scrub_of(Node& node) {
 }  // namespace
 
 std::string targets_json(Node& node) {
-  return json{{"targets", targets_of(node)}, {"scrub", scrub_of(node)}}.dump();
+  return json_text(json{{"targets", targets_of(node)}, {"scrub", scrub_of(node)}});
 }
 
 std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
@@ -179,7 +180,7 @@ std::string status_json(Node& node, const EmbeddedCoordinator& coordinator) {
   out["start"] = {{"targets_s", times.targets}, {"partitions_s", times.partitions}, {"bucket_s", times.bucket}};
   out["partitions"] = std::move(partitions);
   out["targets"] = targets_of(node);
-  return out.dump();
+  return json_text(out);
 }
 
 Task<Result<std::string>> tier_json(Node* node) {
@@ -220,7 +221,7 @@ Task<Result<std::string>> tier_json(Node* node) {
            {"cold_bytes", tier.cold.bytes},
            {"last_error", !tier.upload.last_error.empty() ? tier.upload.last_error : tier.publish.last_error},
            {"owner", tier.owner}};
-  co_return out.dump();
+  co_return json_text(out);
 }
 
 namespace {
@@ -264,14 +265,13 @@ std::string pins_json(Node& node, Clock& clock) {
     one["files"] = state.files;
     pins.push_back(std::move(one));
   }
-  return json{{"pins", std::move(pins)}, {"last_error", node.tier().pins().last_error()}}.dump(
-      -1, ' ', false, json::error_handler_t::replace);
+  return json_text(json{{"pins", std::move(pins)}, {"last_error", node.tier().pins().last_error()}});
 }
 
 Task<Result<std::string>> fetch_path(Node* node, Clock* clock, std::string body) {
   HR_CO_TRY(std::string path, path_of(body));
   HR_CO_TRY(FetchProgress done, co_await node->tier().fetch(std::move(path)));
-  co_return fetch_json(done, clock->now()).dump();
+  co_return json_text(fetch_json(done, clock->now()));
 }
 
 Task<Result<std::string>> pin_path(Node* node, std::string body) {
@@ -289,17 +289,16 @@ Task<Result<std::string>> release_path(Node* node, std::string body) {
 Task<Result<std::string>> where_path(Node* node, std::string body) {
   HR_CO_TRY(std::string path, path_of(body));
   HR_CO_TRY(TierService::Where w, co_await node->tier().where(path));
-  co_return json{{"path", path},
-                 {"files", w.files},
-                 {"directories", w.directories},
-                 {"segments", w.segments},
-                 {"bytes", w.bytes},
-                 {"hot_bytes", w.hot},
-                 {"not_in_bucket_bytes", w.not_in_bucket},
-                 {"cached_bytes", w.cached},
-                 {"bucket_only_bytes", w.bytes - w.hot - std::min(w.cached, w.bytes - w.hot)},
-                 {"pinned", w.pinned}}
-      .dump(-1, ' ', false, json::error_handler_t::replace);
+  co_return json_text(json{{"path", path},
+                           {"files", w.files},
+                           {"directories", w.directories},
+                           {"segments", w.segments},
+                           {"bytes", w.bytes},
+                           {"hot_bytes", w.hot},
+                           {"not_in_bucket_bytes", w.not_in_bucket},
+                           {"cached_bytes", w.cached},
+                           {"bucket_only_bytes", w.bytes - w.hot - std::min(w.cached, w.bytes - w.hot)},
+                           {"pinned", w.pinned}});
 }
 
 }  // namespace headrace

@@ -1,4 +1,5 @@
 // A node and clients over the simulator: the whole path of names and data, through crashes.
+#include "apps/node_status.h"
 #include "apps/node_test_support.h"
 
 namespace headrace {
@@ -376,6 +377,15 @@ TEST_F(NodeTest, WhatAnotherClusterHasIsNotResumed) {
   start_again();
   EXPECT_TRUE(again->serving) << again->error;
   EXPECT_EQ(again->node->map().namespace_epoch, NamespaceEpoch(3));
+}
+
+TEST_F(NodeTest, BadInputAnErrorThatIsNotUtf8IsShownAndEndsNothing) {
+  NodeProcess& process = start_node();
+  const TargetInfo first = process.node->map().targets.front();
+  process.node->targets().remove(first.id);
+  process.node->targets().add_failed(first.id, first.number, "/mnt/caf\xe9/target.dat: broken");
+  EXPECT_NE(status_json(*process.node, process.coordinator).find("target.dat: broken"), std::string::npos);
+  EXPECT_NE(targets_json(*process.node).find("target.dat: broken"), std::string::npos);
 }
 
 // Its mount was waiting for it. What it acknowledged would be on it alone.

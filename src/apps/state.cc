@@ -14,6 +14,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "apps/json_text.h"
+
 namespace headrace {
 
 namespace {
@@ -83,13 +85,20 @@ std::string process_birth(int pid) {
   return boot.substr(0, boot.find('\n')) + "/" + fields[kStartTime];
 }
 
+Result<void> check_state_path(const std::string& state) {
+  if (json::parse(json_text(json(state))) == state) return {};
+  return Error(Code::kInvalid, "the state directory " + state +
+                                   " has a name that is not UTF-8, and the files of the node's processes could not "
+                                   "name it: choose another --state");
+}
+
 Result<void> write_node_file(const std::string& state, const NodeFile& file) {
   json out{{"pid", file.pid},
            {"birth", process_birth(file.pid)},
            {"address", file.address},
            {"admin_port", file.admin_port},
            {"admin_token", file.admin_token}};
-  return write_file(node_path(state), out.dump(2) + "\n");
+  return write_file(node_path(state), json_text(out, 2) + "\n");
 }
 
 Result<NodeFile> read_node_file(const std::string& state) {
@@ -114,7 +123,7 @@ Result<void> write_mount_file(const std::string& state, const MountFile& file) {
   std::error_code error;
   fs::create_directories(state + "/mounts", error);
   json out{{"pid", file.pid}, {"birth", process_birth(file.pid)}, {"directory", file.directory}};
-  return write_file(mount_path(state, file.pid), out.dump() + "\n");
+  return write_file(mount_path(state, file.pid), json_text(out) + "\n");
 }
 
 std::vector<MountFile> read_mount_files(const std::string& state) {

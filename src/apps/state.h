@@ -21,6 +21,8 @@ struct MountFile {
   std::string directory;
 };
 
+// kInvalid where it cannot be named in those files: they are JSON.
+[[nodiscard]] Result<void> check_state_path(const std::string& state);
 [[nodiscard]] Result<void> write_node_file(const std::string& state, const NodeFile& file);
 // kNotFound: nothing runs there (a file left by a dead process counts as nothing).
 [[nodiscard]] Result<NodeFile> read_node_file(const std::string& state);

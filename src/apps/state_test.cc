@@ -42,6 +42,16 @@ TEST_F(StateTest, TheNodeThatRunsIsFound) {
   EXPECT_EQ(found->admin_token, "token");
 }
 
+TEST_F(StateTest, BadInputNamesThatAreNotUtf8EndNobody) {
+  EXPECT_TRUE(check_state_path("/var/lib/heißes Wasser").ok());
+  Result<void> refused = check_state_path("/srv/\xff");
+  EXPECT_EQ(refused.code(), Code::kInvalid);
+  ASSERT_TRUE(write_mount_file(state_, {me_, "/mnt/\xff"}).ok());
+  EXPECT_EQ(read_mount_files(state_).size(), 1U);
+  ASSERT_TRUE(write_node_file(state_, {me_, "unix:/srv/\xff", 7, "token"}).ok());
+  EXPECT_EQ(read_node_file(state_)->admin_port, 7);
+}
+
 TEST_F(StateTest, AFileWhoseNumberBelongsToAnotherProcessNowCountsAsNothing) {
   ASSERT_TRUE(write_node_file(state_, {me_, "unix:/somewhere", 7, "token"}).ok());
   ASSERT_TRUE(write_mount_file(state_, {me_, "/mnt"}).ok());

@@ -13,6 +13,8 @@
 #include <optional>
 #include <thread>
 
+#include "apps/json_text.h"
+
 namespace headrace {
 
 using nlohmann::json;
@@ -78,7 +80,7 @@ Result<json> command(const NodeFile& node, const std::string& path, const json& 
       if (now.ok() && !done) shown.show(line(*now));
     }
   });
-  httplib::Result answer = client.Post(path, headers_of(node), body.dump(), "application/json");
+  httplib::Result answer = client.Post(path, headers_of(node), json_text(body), "application/json");
   done = true;
   progress.join();
   if (!answer)

@@ -36,6 +36,7 @@ Result<int> start_mount(const std::string& state, const std::string& directory, 
 }
 
 Result<void> make_state(const std::string& state) {
+  HR_TRY(check_state_path(state));
   std::error_code error;
   std::filesystem::create_directories(state + "/log", error);
   if (!error && ::access(state.c_str(), W_OK | X_OK) != 0) error = std::error_code(errno, std::generic_category());

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "apps/cli/cli.h"
+#include "apps/json_text.h"
 #include "apps/unpack.h"
 #include "meta/store/rocksdb/rocksdb_store.h"
 #include "object/open.h"
@@ -102,7 +103,7 @@ void print_json(const Outcome& outcome, const CliOptions& options) {
            {"not_applied", p.not_applied},
            {"complete", outcome.done.ok() && p.lost == 0},
            {"error", outcome.done.ok() ? "" : outcome.done.error().message()}};
-  std::printf("%s\n", out.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+  std::printf("%s\n", json_text(out, 2).c_str());
 }
 
 }  // namespace
