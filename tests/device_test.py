@@ -175,6 +175,17 @@ def bad_input_a_device_whose_name_is_another_disks_now(box):
     cluster.up()
     drop_caches()
     check_equal(want, facts(os.path.join(cluster.mount_dir, "f")), "resumed on the right device")
+    # And without one whose disk is gone for good.
+    cluster.spin_down()
+    with open(os.path.join(cluster.state, "targets", "t1", "device"), "w") as f:
+        f.write("/dev/no-such-device\n")
+    said = cluster.up().stdout
+    check("target t1 is lost: headrace target replace t1" in said, f"told: {said!r}")
+    drop_caches()
+    check_equal(want, facts(os.path.join(cluster.mount_dir, "f")), "resumed without t1")
+    with open(os.path.join(cluster.state, "targets", "t1", "device"), "w") as f:
+        f.write(other + "\n")
+    cluster.run("target", "replace", "t1", "--state", cluster.state)
     # While it runs: what is not the target's is overwritten by the operator's word alone.
     made = _beginning(devices[1])
     with open(devices[2], "r+b") as f:  # mkfs finds that it is in use

@@ -194,7 +194,7 @@ Task<void> watch_signal(Reactor* reactor, ObjectStore* bucket, Once<int>* signal
 // Of the targets of a cluster that is here, before anything of them is opened.
 Task<Result<void>> guard_targets(Env env, TargetGuards& guards, const std::string& state, const ClusterMap& map) {
   for (const TargetInfo& target : map.targets) {
-    if (target.state == TargetState::kRetired) continue;
+    if (target.state == TargetState::kRetired || target.state == TargetState::kLost) continue;  // the node itself does
     const std::string name = "t" + std::to_string(target.number);
     Result<void> held = co_await guards.hold_soon(env, state + "/targets/" + name);
     if (!held.ok()) co_return std::move(held).error().within("target " + name);
@@ -247,6 +247,9 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   Once<int> signalled;
   Scope watching;
   watching.spawn(watch_signal(&reactor, store.get(), &signalled));
+  const OnNodeEvent on_event = [&log](const NodeEvent& event) {
+    event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields);
+  };
   TargetGuards guards;
   if (!fresh) {
     HR_CO_TRY(ClusterMap known, decode_durable<ClusterMap>(map.value.empty() ? resuming.value : map.value));
@@ -298,6 +301,8 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
     resume.address = address;
     resume.description = description;
     resume.force = options.force;
+    resume.on_event = on_event;
+    resume.guards = &guards;
     HR_CO_TRY(held, co_await Node::resume(env, coordinator, *store, resume));
     if (held) log.info("resumed", {{"bucket", bucket}, {"owner", describe(held->record)}});
   }
@@ -312,9 +317,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   node_options.tier.description = description;
   node_options.keeper.scrub.pass = Nanos{static_cast<int64_t>(options.scrub_days * 86'400e9)};
   node_options.targets.keep_free = kKeepFree;
-  node_options.on_event = [&log](const NodeEvent& event) {
-    event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields);
-  };
+  node_options.on_event = on_event;
   node_options.guards = &guards;
   DiskRoom disk_room(options.state + "/targets", env.clock);
   node_options.disk_room = [&disk_room] { return disk_room.now(); };

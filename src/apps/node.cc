@@ -81,6 +81,57 @@ Task<Result<void>> Node::check_unused(Env env, Coordinator& coordinator, std::st
   co_return Result<void>();
 }
 
+namespace {
+
+Task<Result<void>> make_target(Env env, std::string directory, std::string device, const ClusterMap& map,
+                               const TargetInfo& info, const BootstrapOptions& options) {
+  TargetFormat format;
+  format.id = info.id;
+  format.cluster = map.cluster;
+  format.name_space = map.name_space;
+  format.capacity = info.capacity;
+  format.number = info.number;
+  HR_CO_TRY(co_await env.disk.make_directories(directory));
+  if (!device.empty()) HR_CO_TRY(co_await set_target_place(env, directory, std::move(device)));
+  HR_CO_TRY(co_await clear_place(env, directory, {format.cluster, format.number, options.force}));
+  Result<std::unique_ptr<Target>> target = co_await Target::format(env, directory, format, options.target_options);
+  if (target.code() == Code::kNoSpace || target.code() == Code::kTooLarge)
+    co_return Error(target.code(),
+                    target.error().message() +
+                        ": free some space, or choose another --state, a smaller --capacity-mib or fewer --targets");
+  if (!target.ok()) co_return std::move(target).error();
+  co_await (*target)->close();
+  co_return Result<void>();
+}
+
+// The disk is broken or gone. Everything else is for the operator to mend.
+bool may_be_left_out(Code code) {
+  switch (code) {
+    case Code::kExists:
+    case Code::kInvalid:
+    case Code::kNoSpace:
+    case Code::kTooLarge:
+    case Code::kAccess:
+    case Code::kNotPermitted:
+    case Code::kUnsupportedFormat:
+    case Code::kBusy:
+      return false;
+    default:
+      return true;
+  }
+}
+
+Result<void> enough_targets(size_t usable, const ClusterMap& map, const std::string& broken) {
+  const size_t needed = map.protection.parity + size_t{1};
+  if (usable >= needed) return {};
+  return Error(Code::kUnavailable, to_string(map.protection) + " needs at least " + std::to_string(needed) +
+                                       " targets, and only " + std::to_string(usable) + " can be used (" + broken +
+                                       "): put working disks there, or write their paths into STATE/targets/tN/device; "
+                                       "or bring the namespace up elsewhere with `headrace rehydrate`");
+}
+
+}  // namespace
+
 Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options) {
   HR_ASSERT(options.partitions > 0 && options.target_capacity > 0);
   HR_CO_TRY(check(options));
@@ -107,6 +158,7 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
     HR_CO_TRY(co_await coordinator.put(kFormingKey, hex(map.cluster.value()), forming.version));
   map.protection = options.protection;
   map.nodes.push_back({options.self, options.address, true});
+  std::string broken;
   for (uint32_t i = 0; i < options.targets; ++i) {
     const uint32_t number = options.numbers.empty() ? i : options.numbers.at(i);
     TargetInfo info;
@@ -115,29 +167,26 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
     info.number = number;
     info.domain = "local/local/local/t" + std::to_string(number);
     info.capacity = options.target_capacity;
-    std::string directory = target_directory(options.state, number);
-    HR_CO_TRY(co_await env.disk.make_directories(directory));
-    if (!options.devices.empty()) {
-      const BootstrapOptions::Device& device = options.devices.at(i);
-      if (device.capacity > 0) info.capacity = device.capacity;
-      if (!device.path.empty()) HR_CO_TRY(co_await set_target_place(env, directory, device.path));
+    const BootstrapOptions::Device device =
+        options.devices.empty() ? BootstrapOptions::Device() : options.devices.at(i);
+    if (device.capacity > 0) info.capacity = device.capacity;
+    Result<void> made;
+    if (options.without && options.without->contains(number))
+      made = Error(Code::kIo, options.without->at(number));
+    else
+      made = co_await make_target(env, target_directory(options.state, number), device.path, map, info, options);
+    if (!made.ok()) {
+      if (!options.without || !may_be_left_out(made.code())) co_return std::move(made).error();
+      info.state = TargetState::kLost;
+      broken += (broken.empty() ? "" : "; ") + made.error().message();
+      if (options.on_event)
+        options.on_event(
+            {true, "target_left_out", {{"target", "t" + std::to_string(number)}, {"why", made.error().text()}}});
     }
-    HR_CO_TRY(co_await clear_place(env, directory, {map.cluster, number, options.force}));
-    TargetFormat format;
-    format.id = info.id;
-    format.cluster = map.cluster;
-    format.name_space = map.name_space;
-    format.capacity = info.capacity;
-    format.number = number;
-    Result<std::unique_ptr<Target>> target = co_await Target::format(env, directory, format, options.target_options);
-    if (target.code() == Code::kNoSpace || target.code() == Code::kTooLarge)
-      co_return Error(target.code(),
-                      target.error().message() +
-                          ": free some space, or choose another --state, a smaller --capacity-mib or fewer --targets");
-    if (!target.ok()) co_return std::move(target).error();
-    co_await (*target)->close();
     map.targets.push_back(std::move(info));
   }
+  HR_CO_TRY(enough_targets(static_cast<size_t>(std::ranges::count(map.targets, TargetState::kLive, &TargetInfo::state)),
+                           map, broken));
   HR_CO_TRY(co_await env.disk.sync_directory(options.state + "/targets"));
   std::vector<PartitionRecord> records;
   if (options.attached) {
@@ -202,16 +251,42 @@ Task<Result<bool>> was_released(Env env, Coordinator& coordinator, ObjectStore& 
                                    bucket.url() + "' --take-over --state DIR");
 }
 
-// That nothing else lies where the targets of `before` are to be made anew.
-Task<Result<void>> check_places(Env env, const ResumeFromBucket& options, const ClusterMap& before) {
+// Which targets of `before` are not made anew, and why. An error where something else lies in a target's place, or too
+// few are left.
+Task<Result<std::map<uint32_t, std::string>>> look_at_places(Env env, const ResumeFromBucket& options,
+                                                             const ClusterMap& before) {
+  std::map<uint32_t, std::string> out;
+  std::vector<uint32_t> lost_before;
+  size_t usable = 0;
   for (const TargetInfo& target : before.targets) {
     if (leaves(target.state)) continue;
     const std::string directory = target_directory(options.state, target.number);
-    HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
-    Result<void> checked = co_await check_place(env, directory, place, {before.cluster, target.number, options.force});
-    if (checked.code() == Code::kExists) co_return checked;
+    Result<void> fit = options.guards != nullptr ? options.guards->hold(directory) : Result<void>();
+    if (fit.ok()) {
+      Result<TargetPlace> place = co_await target_place(env, directory);
+      fit = place.ok() ? co_await check_place(env, directory, *place, {before.cluster, target.number, options.force})
+                       : Result<void>(place.error());
+    }
+    const bool lost = target.state == TargetState::kLost;
+    if (!fit.ok() && !lost && !may_be_left_out(fit.code())) co_return std::move(fit).error();
+    if (!fit.ok())
+      out[target.number] = fit.error().message();
+    else if (lost)
+      lost_before.push_back(target.number);
+    else
+      ++usable;
   }
-  co_return Result<void>();
+  // A disk that failed once is used where it must be.
+  for (uint32_t number : lost_before) {
+    if (enough_targets(usable, before, "").ok())
+      out[number] = "target t" + std::to_string(number) + " was lost already: `headrace target replace` makes it anew";
+    else
+      ++usable;
+  }
+  std::string broken;
+  for (const auto& [number, why] : out) broken += (broken.empty() ? "" : "; ") + why;
+  HR_CO_TRY(enough_targets(usable, before, broken));
+  co_return out;
 }
 
 }  // namespace
@@ -228,7 +303,8 @@ Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coor
     resuming.value = current.value;
   }
   HR_CO_TRY(ClusterMap before, decode_durable<ClusterMap>(resuming.value));
-  HR_CO_TRY(co_await check_places(env, options, before));  // before the bucket is told that this cluster has it
+  // Before the bucket is told that this cluster has it.
+  HR_CO_TRY(auto without, co_await look_at_places(env, options, before));
   AttachOptions attach_options;
   attach_options.cluster = before.cluster;
   attach_options.description = options.description;
@@ -250,6 +326,8 @@ Task<Result<std::optional<HeadVersion>>> Node::resume(Env env, Coordinator& coor
     bootstrap_options.target_options = options.target_options;
     bootstrap_options.protection = before.protection;
     bootstrap_options.force = options.force;
+    bootstrap_options.without = std::move(without);
+    bootstrap_options.on_event = options.on_event;
     // Where they are stays, and each keeps its size; those that were to go are gone.
     for (const TargetInfo& target : before.targets) {
       if (leaves(target.state)) continue;
@@ -461,9 +539,18 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
     expected.id = info.id;
     expected.cluster = map.cluster;
     expected.number = info.number;
-    expected.generation = generations_[info.id];
+    auto seen_generation = generations_.find(info.id);
+    if (seen_generation != generations_.end()) expected.generation = seen_generation->second;
     std::string directory = target_directory(options_.state, info.number);
-    Result<std::unique_ptr<Target>> target = co_await Target::open(env_, directory, expected, options_.targets);
+    // One that was lost before anything was on it: whatever is there instead, nothing is missing.
+    const bool never_there = info.state == TargetState::kLost && seen_generation == generations_.end();
+    Result<void> held = options_.guards != nullptr ? options_.guards->hold(directory) : Result<void>();
+    if (!held.ok() && info.state != TargetState::kLost) co_return std::move(held).error().within(directory);
+    Result<std::unique_ptr<Target>> target = Error(Code::kBusy, "");
+    if (held.ok())
+      target = co_await Target::open(env_, directory, expected, options_.targets);
+    else
+      target = std::move(held).error();
     if (target.ok()) {
       if (leaves(info.state))
         (*target)->take_no_more();
@@ -474,7 +561,7 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
       continue;
     }
     // Another cluster's or a newer format is a mistake to be mended before anything is served.
-    if (target.code() == Code::kInvalid || target.code() == Code::kUnsupportedFormat)
+    if (!never_there && (target.code() == Code::kInvalid || target.code() == Code::kUnsupportedFormat))
       co_return std::move(target).error().within(directory);
     targets_.add_failed(info.id, info.number, target.error().text());
     info.state = when_lost(info.state);

@@ -72,6 +72,8 @@ struct ResumeFromBucket {
   std::string description;  // of this owner, for people
   TargetOptions target_options;
   bool force = false;  // whatever lies where the targets are to be
+  OnNodeEvent on_event;
+  TargetGuards* guards = nullptr;
 };
 
 // A new, empty namespace on this node's new targets.
@@ -92,6 +94,10 @@ struct BootstrapOptions {
   uint32_t partitions = 4;
   TargetOptions target_options;
   bool force = false;  // whatever lies where the targets are to be
+  // Of a cluster that was there before: what is wrong with those of its targets, by number, that are not made. They
+  // are lost from the beginning, and so is one that turns out to be broken, as long as enough are left.
+  std::optional<std::map<uint32_t, std::string>> without;
+  OnNodeEvent on_event;
   // The namespace of a bucket, which attach() has just taken, instead of a new one. Its partitions are the manifest's.
   std::optional<Attached> attached;
 };
@@ -108,7 +114,8 @@ class Node {
   [[nodiscard]] static Task<Result<void>> bootstrap(Env env, Coordinator& coordinator, BootstrapOptions options);
 
   // When the cluster here was spun down, takes its namespace into the next epoch: swaps head, formats the targets anew
-  // (what they hold is void) and bootstraps on the manifest. Nothing: it was not spun down (or there is no cluster).
+  // (what they hold is void) and bootstraps on the manifest. One that was lost, or cannot be used, stays lost where
+  // enough others are left for the protection. Nothing: it was not spun down (or there is no cluster).
   // Interrupted, it can be run again. kBusy: another cluster has the namespace; kUnavailable: the bucket does not tell;
   // kExists: something else lies where a target is to be, and head was not touched.
   [[nodiscard]] static Task<Result<std::optional<HeadVersion>>> resume(Env env, Coordinator& coordinator,

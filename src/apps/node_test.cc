@@ -295,6 +295,66 @@ TEST_F(NodeTest, BadInputNoTargetIsMadeAnewOverWhatIsSomebodyElses) {
   EXPECT_TRUE(world.run(client->shut_down()).ok());
 }
 
+// And those that are lost or broken are no reason to fail, while enough are left.
+TEST_F(NodeTest, ASpunDownClusterResumesWithoutTheTargetsThatAreBroken) {
+  capacity = 32 * kMiB;
+  use_devices();
+  std::string bytes = pattern(300'000, 5);
+  NodeProcess* process = &start_node();
+  {
+    auto client = start_client(client_machine);
+    write_file(*client, kRootFile, "f", bytes);
+    EXPECT_TRUE(world.run(client->shut_down()).ok());
+  }
+  auto state_of = [&](uint32_t number) {
+    for (const TargetInfo& info : process->node->map().targets)
+      if (info.number == number && info.state != TargetState::kRetired) return info.state;
+    return TargetState::kRetired;
+  };
+  // t3's device dies while the node runs, t5's later; t1's still answers reads.
+  node_machine.disk().erase("/dev/d");
+  ASSERT_TRUE(world.run_until([&] { return state_of(3) == TargetState::kLost; }));
+  ASSERT_TRUE(world.run(process->node->tier().spin_down()).ok());
+  node_machine.crash(CrashKind::kPower);
+  node_machine.disk().erase("/dev/f");
+  node_machine.disk().options.write_fails = 1;
+  node_machine.disk().options.eligible = [](const std::string& path) { return path == "/dev/b"; };
+  process = &start_node();
+  for (uint32_t number : {1u, 3u, 5u}) EXPECT_EQ(state_of(number), TargetState::kLost) << number;
+  for (uint32_t number : {0u, 2u, 4u}) EXPECT_EQ(state_of(number), TargetState::kLive) << number;
+  EXPECT_NE(targets_json(*process->node).find("/dev/d does not exist"), std::string::npos);
+  EXPECT_EQ(process->node->map().namespace_epoch, NamespaceEpoch(2));
+  // It starts again as it is, and a disk that works takes a lost one's place.
+  node_machine.crash(CrashKind::kPower);
+  process = &start_node();
+  make_device("/dev/d");
+  Result<TargetId> fresh = world.run(process->node->keeper().replace(3));
+  EXPECT_TRUE(fresh.ok()) << fresh.error().text();
+  node_machine.disk().options.write_fails = 0;
+  fresh = world.run(process->node->keeper().replace(1));
+  EXPECT_TRUE(fresh.ok()) << fresh.error().text();
+  auto client = start_client(client_machine);
+  EXPECT_TRUE(read_file(*client, kRootFile, "f") == bytes);
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+TEST_F(NodeTest, BadInputNothingIsResumedOnTooFewTargets) {
+  capacity = 32 * kMiB;
+  use_devices();
+  NodeProcess* process = &start_node();
+  ASSERT_TRUE(world.run(process->node->tier().spin_down()).ok());
+  node_machine.crash(CrashKind::kPower);
+  for (const char* gone : {"/dev/a", "/dev/b", "/dev/c", "/dev/d"}) node_machine.disk().erase(gone);
+  process = &try_node();
+  EXPECT_TRUE(process->failed);
+  EXPECT_NE(process->error.find("4+2 needs at least 3 targets, and only 2 can be used"), std::string::npos)
+      << process->error;
+  EXPECT_EQ(head_state(), HeadState::kReleased);
+  node_machine.crash(CrashKind::kPower);
+  make_device("/dev/c");
+  process = &start_node();
+}
+
 // At no step is a device left as something that is not known to be its target's.
 TEST_F(NodeTest, AStartOnDevicesThatIsInterruptedGoesOn) {
   capacity = 32 * kMiB;  // its first table lies in what is looked at
