@@ -440,6 +440,29 @@ TEST(Client, ANodeRestartLooksLikeAPause) {
   EXPECT_EQ(s.node().counts.evictions, 0u);
 }
 
+TEST(Client, AReadAfterALongOutageStillSeesWhatWasWrittenHere) {
+  Steps s(58);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "old").ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  ASSERT_TRUE(s.write(f, 0, "new, and longer").ok());
+  s.node_machine.crash(CrashKind::kProcess);
+  s.world.run_for(seconds(15));  // the lease is over
+  std::string seen;
+  s.world.spawn([](Client* c, OpenFileRef f, std::string* out) -> Task<void> {
+    auto bytes = co_await c->read(f, 0, 100);
+    *out = bytes.ok() ? joined(*bytes) : "error";
+  }(&s.client(), f, &seen));
+  s.world.run_for(ClientSessions::kPatience + seconds(5));
+  ++s.disk.epoch;
+  ++s.disk.version;
+  s.start_node();
+  ASSERT_TRUE(s.world.run_until([&] { return !seen.empty(); }, seconds(120)));
+  EXPECT_TRUE(seen == "error" || seen == "new, and longer") << seen;
+  s.world.run_for(seconds(5));
+  EXPECT_EQ(s.read(f, 0, 100), "new, and longer");
+}
+
 // Claims that one leader did not answer go to its successor as they are.
 TEST(Client, NoGrantComesWhileClaimsAreUnderWay) {
   Steps s(54, 2);

@@ -255,8 +255,13 @@ Task<Result<DataPath::Plan>> DataPath::plan(FileRef file, uint64_t offset, uint6
   for (int attempt = 0; attempt < 100; ++attempt) {
     if (!files_.readable(*file) || !file->size_known) {
       Result<void> granted = co_await files_.acquire(file, GrantKind::kRead);
-      if (granted.code() == Code::kUnavailable) co_return co_await plan_uncached(file, offset, length);
-      if (!granted.ok()) co_return std::move(granted).error();
+      if (granted.code() == Code::kUnavailable && file->dirty.empty()) {
+        Result<Plan> uncached = co_await plan_uncached(file, offset, length);
+        if (file->dirty.empty()) co_return uncached;
+        continue;  // written here meanwhile, under a grant
+      }
+      // What is dirty here the partition does not have.
+      if (!granted.ok() && !files_.readable(*file)) co_return std::move(granted).error();
       if (!files_.readable(*file) || !file->size_known) continue;
     }
     // One moment: no await until the plan is made, or found to lack something.
