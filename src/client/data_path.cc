@@ -239,8 +239,8 @@ Result<DataPath::Source> DataPath::source_of(const Extent& extent, const ExtentC
 }
 
 void DataPath::learn(ExtentCache& cache, GetExtentsReply& reply) {
-  for (StagedBytes& staged : reply.staged) cache.put_staged(staged.staged, staged.bytes);
   for (const Extent& extent : reply.extents) cache.replace(extent);
+  for (StagedBytes& staged : reply.staged) cache.put_staged(staged.staged, staged.bytes);
   for (size_t i = 0; i < reply.locations.size() && i < reply.capabilities.size(); ++i) {
     reader_.learn(std::move(reply.locations[i]), reply.capabilities[i]);
   }

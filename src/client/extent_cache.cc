@@ -1,6 +1,7 @@
 #include "client/extent_cache.h"
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 namespace headrace {
@@ -17,6 +18,11 @@ Extent cut_extent(const Extent& extent, uint64_t begin, uint64_t end) {
 }
 
 void ExtentCache::forget(uint64_t begin, uint64_t end) {
+  cut(begin, end);
+  forget_unnamed();
+}
+
+void ExtentCache::cut(uint64_t begin, uint64_t end) {
   if (begin >= end) return;
   auto at = extents_.upper_bound(begin);
   if (at != extents_.begin()) --at;
@@ -35,7 +41,7 @@ void ExtentCache::forget(uint64_t begin, uint64_t end) {
 
 void ExtentCache::replace(Extent extent) {
   if (extent.length == 0) return;
-  forget(extent.offset, extent.length > ~uint64_t{0} - extent.offset ? ~uint64_t{0} : extent.offset + extent.length);
+  cut(extent.offset, extent.length > ~uint64_t{0} - extent.offset ? ~uint64_t{0} : extent.offset + extent.length);
   extents_.emplace(extent.offset, extent);
 }
 
@@ -46,6 +52,16 @@ void ExtentCache::clear() {
 
 void ExtentCache::put_staged(uint64_t staged, Buffer bytes) {
   staged_.insert_or_assign(staged, std::move(bytes));
+  forget_unnamed();
+}
+
+// Seldom enough that it costs each piece little.
+void ExtentCache::forget_unnamed() {
+  constexpr size_t kSpare = 8;
+  if (staged_.size() <= 2 * extents_.size() + kSpare) return;
+  std::unordered_set<uint64_t> named;
+  for (const auto& [offset, extent] : extents_) named.insert(extent.staged);
+  std::erase_if(staged_, [&](const auto& item) { return !named.contains(item.first); });
 }
 
 const Buffer* ExtentCache::staged(uint64_t id) const {

@@ -25,8 +25,10 @@ class ExtentCache {
   void replace(Extent extent);
   void forget(uint64_t begin, uint64_t end);
   void clear();
+  // After the extents that name it: bytes that none names (any more) go when there are many.
   void put_staged(uint64_t staged, Buffer bytes);
   [[nodiscard]] const Buffer* staged(uint64_t id) const;
+  [[nodiscard]] size_t staged_size() const { return staged_.size(); }
 
   // Extents that cover [begin, end) exactly, cut to it; nothing where some part is unknown (its
   // start in *missing).
@@ -35,6 +37,8 @@ class ExtentCache {
   [[nodiscard]] size_t size() const { return extents_.size(); }
 
  private:
+  void cut(uint64_t begin, uint64_t end);
+  void forget_unnamed();
   std::map<uint64_t, Extent> extents_;  // by offset
   std::unordered_map<uint64_t, Buffer> staged_;
 };

@@ -31,6 +31,24 @@ TEST(ExtentCache, SaysWhatItDoesNotKnow) {
   EXPECT_EQ(missing, 10u);
 }
 
+TEST(ExtentCache, KeepsOnlyStagedBytesThatSomeExtentNames) {
+  ExtentCache cache;
+  for (uint64_t id = 1; id <= 1000; ++id) {
+    cache.replace({.offset = id % 4 * 10, .length = 10, .kind = ExtentKind::kStaged, .staged = id});
+    cache.put_staged(id, Buffer::zeroed(10));
+    EXPECT_LE(cache.staged_size(), 2 * cache.size() + 8);
+    for (uint64_t named = id > 3 ? id - 3 : 1; named <= id; ++named) EXPECT_NE(cache.staged(named), nullptr);
+  }
+  for (uint64_t id = 1001; id <= 1100; ++id) {
+    cache.replace({.offset = id * 10, .length = 10, .kind = ExtentKind::kStaged, .staged = id});
+    cache.put_staged(id, Buffer::zeroed(10));
+  }
+  EXPECT_GE(cache.staged_size(), 104u);
+  cache.forget(0, 10'990);
+  EXPECT_LE(cache.staged_size(), 2 * cache.size() + 8);
+  EXPECT_NE(cache.staged(1100), nullptr);
+}
+
 TEST(ExtentCache, BehavesAsAByteModel) {
   for (uint64_t seed = 1; seed <= 200; ++seed) {
     SeededRandom random(seed);
