@@ -58,6 +58,7 @@ struct ClientStatistics {
   uint64_t dirty_bytes = 0;
   uint64_t unsent_changes = 0;  // of names, under directory write grants
   uint64_t files = 0;           // known of
+  uint64_t names = 0;           // known of, also as absent
 };
 
 class Client final : public FileSystem {

@@ -225,6 +225,24 @@ TEST(Client, CachesAttributesAndNamesUnderGrants) {
   EXPECT_EQ(s.node().counts.lookups, lookups);
 }
 
+TEST(Client, RemembersNotManyAbsentNames) {
+  Steps s(59);
+  (void)s.create("seed");
+  (void)s.create("0", 0);
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  s.start_client_again(0);
+  ASSERT_TRUE(s.world.run(s.client().lookup(kRootFile, "seed")).ok());  // the grant: not all names are known
+  for (size_t i = 1; i < 3 * DirectoryState::kMaxAbsent; ++i) {
+    const std::string name = std::to_string(i);
+    ASSERT_EQ(s.world.run(s.client().lookup(kRootFile, name)).code(), Code::kNotFound);
+    const uint64_t lookups = s.node().counts.lookups;
+    ASSERT_EQ(s.world.run(s.client().lookup(kRootFile, name)).code(), Code::kNotFound);
+    ASSERT_EQ(s.node().counts.lookups, lookups);
+    ASSERT_LE(s.client().counters().names, DirectoryState::kMaxAbsent + 1);
+  }
+  EXPECT_TRUE(s.world.run(s.client().lookup(kRootFile, "0")).ok());
+}
+
 TEST(Client, ANameMadeElsewhereIsSeenAtOnce) {
   Steps s(10, 2);
   s.node().slow = milliseconds(2);
@@ -1010,6 +1028,20 @@ TEST(DirectoryWriteGrant, WhatIsMadeAndRemovedCostsNothingButTheDirectorysTimes)
   EXPECT_EQ(s.node().counts.commits, s.before.commits);
   EXPECT_EQ(s.disk.inodes[s.id].attributes.mtime, mtime);
   EXPECT_EQ(s.disk.inodes.size(), 3u);
+}
+
+// As a program that writes under a name of the moment and moves that.
+TEST(DirectoryWriteGrant, NamesThatAreGoneAreNotRememberedWhereAllAreKnown) {
+  Directory s(128);
+  for (int i = 0; i < 200; ++i) {
+    const std::string name = "t" + std::to_string(i);
+    (void)s.write_file(name, "x");
+    if (i % 3 == 0) ASSERT_TRUE(s.world.run(s.client().rename({s.id, name, s.id, "final"})).ok());
+    if (i % 3 == 1) ASSERT_TRUE(s.world.run(s.client().sync(s.id)).ok());
+    if (i % 3 != 0) ASSERT_TRUE(s.unlink(name).ok());
+    ASSERT_FALSE(s.sees(name, 0));
+  }
+  EXPECT_LE(s.client().counters().names, 4u);  // d, first, final
 }
 
 TEST(DirectoryWriteGrant, AnUnlinkedUnsentFileThatIsOpenStays) {

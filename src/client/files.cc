@@ -41,6 +41,13 @@ FileRef FileTable::find(FileId file) const {
   return found == files_.end() ? nullptr : found->second;
 }
 
+size_t FileTable::names() const {
+  size_t count = 0;
+  for (const auto& [id, file] : files_)
+    if (file->directory != nullptr) count += file->directory->names.size();
+  return count;
+}
+
 std::vector<FileRef> FileTable::all() const {
   std::vector<FileRef> out;
   out.reserve(files_.size());
@@ -81,7 +88,7 @@ Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
       const bool brought = take(file, reply->grant, &reply->attributes, reply->no_xattrs, request, asked_at);
       if (brought && reply->attributes.type == FileType::kDirectory) {
         DirectoryState& names = file->as_directory();
-        names.complete |= reply->entries == 0 && fresh(*file, asked_at);
+        if (reply->entries == 0 && fresh(*file, asked_at)) names.now_complete();
       }
     }
   }
@@ -154,7 +161,7 @@ void FileTable::remember_name(FileState& directory, const std::string& name, Cac
   if (!readable(directory) || directory.recalling || !fresh(directory, asked_at)) return;
   if (!granted && directory.granted_at > asked_at) return;
   DirectoryState& state = directory.as_directory();
-  if (!state.changing.contains(name)) state.names[name] = what;
+  if (!state.changing.contains(name)) state.know(name, what);
 }
 
 // What is dirty stays: it is the owner of a grant's business.

@@ -72,13 +72,42 @@ struct CachedName {
 };
 
 struct DirectoryState {
+  static constexpr size_t kMaxAbsent = 4096;
+
   std::unordered_map<std::string, CachedName> names;
-  bool complete = false;  // every name that exists is in names
+  bool complete = false;  // every name that exists is in names: none is there as absent
   struct Changing {
     uint32_t count = 0;
     bool overlapped = false;
   };
   std::unordered_map<std::string, Changing> changing;  // own mutations in progress
+  size_t absent = 0;                                   // put into names since all such were dropped
+
+  void know(const std::string& name, CachedName what) {
+    if (what.file) {
+      names[name] = what;
+      return;
+    }
+    if (complete) {
+      names.erase(name);
+      return;
+    }
+    if (absent == kMaxAbsent) forget_absent();
+    ++absent;
+    names[name] = {};
+  }
+  void now_complete() {
+    complete = true;
+    forget_absent();
+  }
+  void forget_absent() {
+    std::erase_if(names, [](const auto& known) { return !known.second.file; });
+    absent = 0;
+  }
+  [[nodiscard]] bool lacks(const std::string& name) const {
+    auto known = names.find(name);
+    return known != names.end() ? !known->second.file : complete && !changing.contains(name);
+  }
 };
 
 struct FileState {
@@ -212,6 +241,7 @@ class FileTable {
   [[nodiscard]] FileRef get(FileId file);
   [[nodiscard]] FileRef find(FileId file) const;  // null: nothing known
   [[nodiscard]] size_t size() const { return files_.size(); }
+  [[nodiscard]] size_t names() const;  // of all directories, those known to be absent too
 
   // ---- versions ----
   [[nodiscard]] uint64_t asked() const { return clock_; }

@@ -105,7 +105,7 @@ class Names::Change {
         !(held_ || granted)) {
       return;
     }
-    state.names[name_] = *now;
+    state.know(name_, *now);
     known_ = true;
   }
 
@@ -131,13 +131,11 @@ Task<Result<Attributes>> Names::lookup(FileId parent, std::string name) {
   if (directory->made_here) co_await take_new_directory(directory);
   if (files_.readable(*directory) && directory->directory != nullptr) {
     const DirectoryState& state = *directory->directory;
-    auto known = state.names.find(name);
-    const bool absent =
-        known != state.names.end() ? !known->second.file : state.complete && !state.changing.contains(name);
-    if (absent) {
+    if (state.lacks(name)) {
       ++directory->served;
       co_return no_such_name();
     }
+    auto known = state.names.find(name);
     if (known != state.names.end()) {
       ++directory->served;
       const FileId file = known->second.file;
@@ -175,11 +173,9 @@ Task<Result<Names::Found>> Names::lookup_there(FileRef directory, std::string na
 
 Task<Result<CachedName>> Names::resolve(FileRef directory, std::string name) {
   if (files_.readable(*directory) && directory->directory != nullptr) {
+    if (directory->directory->lacks(name)) co_return no_such_name();
     auto known = directory->directory->names.find(name);
-    if (known != directory->directory->names.end()) {
-      if (!known->second.file) co_return no_such_name();
-      co_return known->second;
-    }
+    if (known != directory->directory->names.end()) co_return known->second;
   }
   HR_CO_TRY(Found found, co_await lookup_there(std::move(directory), std::move(name)));
   co_return CachedName{found.attributes.id, found.attributes.type};
@@ -330,7 +326,7 @@ Task<Result<Attributes>> Names::make(FileId parent, std::string name, MakeOption
   const bool granted = files_.take(directory, reply->directory_grant, nullptr, false, grants, asked);
   FileRef file = files_.get(made.id);
   const bool ours = files_.take(file, reply->file_grant, &made, reply->no_xattrs, grants, asked);
-  if (ours && FileTable::fresh(*file, asked) && made.type == FileType::kDirectory) file->as_directory().complete = true;
+  if (ours && FileTable::fresh(*file, asked) && made.type == FileType::kDirectory) file->as_directory().now_complete();
   file->link_target = options.target;
   file->made_here = made.type == FileType::kDirectory;
   if (kept) file->kept = !session->lost;
@@ -351,7 +347,7 @@ void Names::learn_directory(FileState& directory, const EntryReply& reply) {
   if (state.complete || state.changing.size() != 1 || reply.entries > state.names.size()) return;
   const auto there =
       std::count_if(state.names.begin(), state.names.end(), [](const auto& name) { return bool(name.second.file); });
-  state.complete = reply.entries == static_cast<uint64_t>(there);
+  if (reply.entries == static_cast<uint64_t>(there)) state.now_complete();
 }
 
 Task<Result<Attributes>> Names::make_unnamed(FileId parent, uint32_t mode, Credentials who, bool writes) {
@@ -685,7 +681,7 @@ bool Names::unlink_here(const FileRef& directory, const std::string& name, Cache
   if (last && file->opens == 0 && changes_.take_back(file)) {
     write_back_.drop(file, std::nullopt);
     files_.disown(*file);
-    known->second = {};
+    state.know(name, {});
     touch_directory(directory, time);
     changes_.touch(directory);
     return true;
@@ -699,7 +695,7 @@ bool Names::unlink_here(const FileRef& directory, const std::string& name, Cache
   change.file_grant = file->held.id;
   change.time = time;
   changes_.add(file->session, std::move(change), directory, file);
-  known->second = {};
+  state.know(name, {});
   --a.links;
   a.ctime = std::max(a.ctime, time);
   ++a.change;
