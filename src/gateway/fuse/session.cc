@@ -34,6 +34,11 @@ uint64_t bytes_of(const FuseBody& body) {
   return 0;
 }
 
+uint64_t memory_of(const FuseBody& body) {
+  auto* write = std::get_if<FuseWrite>(&body);
+  return write == nullptr ? 0 : write->data.size();
+}
+
 // Set in a scope.
 class Flag {
  public:
@@ -51,20 +56,25 @@ class Flag {
 // Registers a request while it runs.
 class FuseSession::Running {
  public:
-  Running(FuseSession& session, const FuseHeader& header, uint64_t bytes)
-      : session_(session), unique_(header.unique), node_(header.node), bytes_(bytes) {
-    session_.active_.try_emplace(unique_);
+  Running(FuseSession& session, const FuseHeader& header, uint64_t bytes, uint64_t memory)
+      : session_(session), unique_(header.unique), node_(header.node) {
+    const bool fresh = session_.active_.try_emplace(unique_, Active{.bytes = bytes, .memory = memory}).second;
+    HR_ASSERT(fresh);
+    ++session_.taking_room_;
     ++session_.nodes_[node_].busy;
-    session_.bytes_ += bytes_;
+    session_.bytes_ += bytes;
   }
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
   ~Running() {
-    session_.active_.erase(unique_);
-    session_.bytes_ -= bytes_;
+    auto active = session_.active_.find(unique_);
+    if (active->second.takes_room()) --session_.taking_room_;
+    if (active->second.answered) --session_.let_go_;
+    session_.bytes_ -= active->second.bytes;
+    session_.active_.erase(active);
     --session_.nodes_[node_].busy;
     session_.forget_if_unused(node_);
-    if (!session_.room_.empty()) Scheduler::current().wake_all(session_.room_);
+    session_.room_changed();
     session_.check_idle();
   }
 
@@ -72,7 +82,6 @@ class FuseSession::Running {
   FuseSession& session_;
   uint64_t unique_;
   FileId node_;
-  uint64_t bytes_;
 };
 
 FuseSession::FuseSession(Env env, FileSystem& files, Transport& transport, FuseSessionOptions options)
@@ -89,6 +98,7 @@ FuseStatistics FuseSession::statistics() const {
   statistics.nodes = nodes_.size();
   statistics.open_files = handles_.size();
   statistics.in_flight = active_.size();
+  statistics.parked = parked_.size();
   return statistics;
 }
 
@@ -100,10 +110,11 @@ Task<Result<void>> FuseSession::run() {
   co_await ended_.wait();
   requests_.token().cancel();
   Nanos deadline = env_.clock.now() + options_.drain;
-  bool idle = active_.empty() && notifying_ == 0;
+  auto nothing_runs = [this] { return active_.empty() && parked_.empty() && notifying_ == 0; };
+  bool idle = nothing_runs();
   while (!idle) {
     idle_.reset();
-    if (active_.empty() && notifying_ == 0) break;
+    if (nothing_runs()) break;
     idle = co_await idle_.wait_until(env_.clock, deadline);
     if (!idle && outcome_.ok())
       co_return Error(Code::kTimeout,
@@ -113,12 +124,51 @@ Task<Result<void>> FuseSession::run() {
 }
 
 void FuseSession::check_idle() {
-  if (active_.empty() && notifying_ == 0) idle_.set();
+  if (active_.empty() && parked_.empty() && notifying_ == 0) idle_.set();
 }
 
 bool FuseSession::room_for(uint64_t bytes) const {
-  return active_.size() - seeking_locks_ < options_.max_requests &&
-         (bytes_ == 0 || bytes_ + bytes <= options_.max_bytes);
+  const size_t let_go = let_go_ - std::min(let_go_, options_.max_let_go);
+  return taking_room_ + let_go < options_.max_requests && (bytes_ == 0 || bytes_ + bytes <= options_.max_bytes);
+}
+
+bool FuseSession::room_to_park(const FuseRequest& request) const {
+  return parked_bytes_ == 0 || parked_bytes_ + memory_of(request.body) <= options_.max_parked;
+}
+
+void FuseSession::room_changed() {
+  if (!room_.empty()) Scheduler::current().wake_all(room_);
+}
+
+void FuseSession::set(Active& active, bool Active::* what, bool value) {
+  const bool before = active.takes_room();
+  active.*what = value;
+  if (before == active.takes_room()) return;
+  taking_room_ = before ? taking_room_ - 1 : taking_room_ + 1;
+  room_changed();
+}
+
+void FuseSession::park(FuseRequest request, uint64_t bytes) {
+  const uint64_t memory = memory_of(request.body);
+  parked_bytes_ += memory;
+  parked_.push_back({std::move(request), bytes, memory});
+  if (!starting_) requests_.spawn(start_parked());
+}
+
+Task<void> FuseSession::start_parked() {
+  const Flag starting(starting_);
+  while (!parked_.empty()) {
+    if (!room_for(parked_.front().bytes)) {
+      co_await ListWait(room_);
+      continue;
+    }
+    Parked next = std::move(parked_.front());
+    parked_.pop_front();
+    parked_bytes_ -= next.memory;
+    start(std::move(next.request), next.bytes);
+    room_changed();  // to park
+    co_await yield();
+  }
 }
 
 Task<void> FuseSession::receive_all() {
@@ -141,15 +191,19 @@ Task<void> FuseSession::receive_all() {
     *bytes = {};
     if (take_at_once(*request)) continue;
     uint64_t size = bytes_of(request->body);
-    while (!room_for(size)) co_await ListWait(room_);
     ++statistics_.requests;
-    start(std::move(*request), size);
+    if (parked_.empty() && room_for(size)) {
+      start(std::move(*request), size);
+    } else {
+      while (!room_to_park(*request)) co_await ListWait(room_);
+      park(std::move(*request), size);
+    }
     if (++burst % kReceiveBurst == 0) co_await yield();
   }
 }
 
 void FuseSession::start(FuseRequest request, uint64_t bytes) {
-  auto running = std::make_unique<Running>(*this, request.header, bytes);
+  auto running = std::make_unique<Running>(*this, request.header, bytes, memory_of(request.body));
   requests_.spawn(serve(std::move(request), std::move(running)));
 }
 
@@ -257,11 +311,22 @@ void FuseSession::initialise(const FuseHeader& header, const FuseInit& init) {
 void FuseSession::interrupt(uint64_t unique) {
   auto active = active_.find(unique);
   if (active == active_.end()) {
+    // Nothing of it was begun.
     const auto waiter = std::find_if(aside_.begin(), aside_.end(),
                                      [unique](const FuseRequest& aside) { return aside.header.unique == unique; });
-    if (waiter == aside_.end()) return;
-    aside_.erase(waiter);
+    const auto parked = std::find_if(parked_.begin(), parked_.end(),
+                                     [unique](const Parked& one) { return one.request.header.unique == unique; });
+    if (waiter != aside_.end()) {
+      aside_.erase(waiter);
+    } else if (parked != parked_.end()) {
+      parked_bytes_ -= parked->memory;
+      parked_.erase(parked);
+      room_changed();
+    } else {
+      return;
+    }
     finish(unique, FuseAnswer(EINTR));
+    check_idle();
     return;
   }
   if (active->second.interrupted) return;
@@ -273,7 +338,11 @@ Task<void> FuseSession::answer_interrupted(uint64_t unique) {
   bool slept = co_await requests_.token().sleep(env_.clock, options_.interrupt_patience);
   auto active = active_.find(unique);
   if (!slept || active == active_.end() || active->second.answered) co_return;
-  active->second.answered = true;
+  ++let_go_;
+  bytes_ -= active->second.bytes - active->second.memory;
+  active->second.bytes = active->second.memory;
+  set(active->second, &Active::answered, true);
+  room_changed();
   (void)transport_.reply(unique, EINTR, {}, {});
 }
 
@@ -288,7 +357,7 @@ Task<Result<void>> FuseSession::pause(Nanos patience) {
   paused_ = true;
   if (!in_hand_) receiver_.emplace();  // it waited for the kernel, with nothing
   const Nanos deadline = env_.clock.now() + patience;
-  while (in_hand_ || !active_.empty() || giving_back_ > 0) {
+  while (in_hand_ || !active_.empty() || !parked_.empty() || giving_back_ > 0) {
     if (ended_.is_set() || env_.clock.now() >= deadline) {
       Error error(Code::kTimeout, "fuse: " + std::to_string(active_.size()) + " requests were not answered in time");
       resume();
@@ -310,7 +379,7 @@ void FuseSession::start_again() {
 }
 
 FuseHandover FuseSession::hand_over() const {
-  HR_ASSERT(paused_ && active_.empty());
+  HR_ASSERT(paused_ && active_.empty() && parked_.empty());
   FuseHandover out{.agreed = agreed_, .minor = minor_, .max_write = max_write_, .next_handle = next_handle_};
   for (const auto& [id, node] : nodes_)
     if (node.lookups > 0) out.nodes.push_back({id, node.lookups, node.pages, unfinished_.contains(id)});
@@ -377,7 +446,8 @@ Task<Result<void>> FuseSession::go_on(FuseHandover from) {
 
 bool FuseSession::busy(FileId id) const {
   auto node = nodes_.find(id);
-  return node != nodes_.end() && node->second.busy > 0;
+  return (node != nodes_.end() && node->second.busy > 0) ||
+         std::ranges::any_of(parked_, [id](const Parked& one) { return one.request.header.node == id; });
 }
 
 Task<void> FuseSession::invalidate(FileSystem::Invalidation what) {

@@ -9,9 +9,11 @@
 //  4. The kernel may use what it was told for as long as FileSystem said at the moment of the answer
 //     (name_valid, attributes_valid), or until FileSystem's invalidation. Its pages are dropped when
 //     the file's mtime or size changed, and by invalidations.
-// Requests run as children of a Scope, bounded in number and in bytes; at the bound nothing more is
-// taken from the kernel. Owner: the mount (FuseGateway). One core. The FileSystem and Transport
-// outlive it.
+// Requests run as children of a Scope, bounded in number and in bytes; at the bound they are parked, in their order,
+// and the kernel is read on, so that an INTERRUPT is heard: who is parked is answered EINTR at once, and who was let go
+// after his patience takes no room any more. Only at a bound of parked bytes is nothing more taken from the kernel
+// (requests without data are as many as it has callers). Owner: the mount (FuseGateway). One core. The FileSystem and
+// Transport outlive it.
 #pragma once
 
 #include <array>
@@ -36,6 +38,8 @@ namespace headrace {
 struct FuseSessionOptions {
   size_t max_requests = 256;         // running at once
   uint64_t max_bytes = 128 * kMiB;   // of data of the WRITEs and READs among them
+  uint64_t max_parked = 128 * kMiB;  // of data of WRITEs that wait for room
+  size_t max_let_go = 4096;          // running though their callers were let go: above it they take room
   uint32_t block_size = 128 * kKiB;  // st_blksize: what programs use for their buffers
   Nanos keep_names = seconds(1);     // at most, whatever FileSystem::name_valid() says
   // The kernel keeps a file's pages until FileSystem invalidates them, without comparing mtime and
@@ -57,6 +61,7 @@ struct FuseStatistics {
   uint64_t nodes = 0;               // that the kernel knows
   uint64_t open_files = 0;
   uint64_t in_flight = 0;
+  uint64_t parked = 0;
 };
 
 // What goes back to the kernel.
@@ -133,8 +138,17 @@ class FuseSession {
   };
   using HandleRef = std::shared_ptr<Handle>;
   struct Active {
+    uint64_t bytes = 0;   // its share of the bound
+    uint64_t memory = 0;  // of which it holds so much
     bool answered = false;
     bool interrupted = false;
+    bool seeks_lock = false;
+    [[nodiscard]] bool takes_room() const { return !answered && !seeks_lock; }
+  };
+  struct Parked {
+    FuseRequest request;
+    uint64_t bytes = 0;   // as it will run
+    uint64_t memory = 0;  // that it holds now
   };
   class Running;  // one request's share of the bounds
   struct Notification {
@@ -142,10 +156,16 @@ class FuseSession {
   };
 
   Task<void> receive_all();
-  void start(FuseRequest request, uint64_t bytes);
-  void start_again();  // what was put aside
+  void park(FuseRequest request, uint64_t bytes);
+  Task<void> start_parked();
+  void start(FuseRequest request, uint64_t bytes);  // of the bound
+  void start_again();                               // what was put aside
   [[nodiscard]] bool take_at_once(const FuseRequest& request);
   [[nodiscard]] bool room_for(uint64_t bytes) const;
+  [[nodiscard]] bool room_to_park(const FuseRequest& request) const;
+  // Of one of those that run.
+  void set(Active& active, bool Active::* what, bool value);
+  void room_changed();
   Task<void> serve(FuseRequest request, std::unique_ptr<Running> running);
   void finish(uint64_t unique, FuseAnswer answer);
   void take_back(const FuseAnswer& answer);
@@ -245,7 +265,12 @@ class FuseSession {
   uint64_t next_handle_ = 1;
   std::unordered_map<uint64_t, Active> active_;  // by unique
   uint64_t bytes_ = 0;
+  size_t taking_room_ = 0;    // of active_
+  size_t let_go_ = 0;         // of them: answered with EINTR
   size_t seeking_locks_ = 0;  // requests that wait for a lock: however many, others have room
+  std::deque<Parked> parked_;
+  uint64_t parked_bytes_ = 0;  // of memory
+  bool starting_ = false;      // start_parked() is at work
   size_t notifying_ = 0;
   std::unordered_map<FileId, uint32_t> unfinished_;  // notifications under way, by node
   size_t giving_back_ = 0;

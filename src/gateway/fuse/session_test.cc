@@ -339,6 +339,58 @@ TEST_F(FuseSessionTest, TakesNoMoreBytesThanItsBound) {
   play(stays_bounded, {.max_bytes = 16384});
 }
 
+Task<void> interrupts_what_waits_for_room(World& world) {
+  FileId id(co_await make_file(world, "f"));
+  world.files.hold_reads(true);
+  std::vector<uint64_t> reads;
+  for (int i = 0; i < 10; ++i) reads.push_back(world.kernel.send(FUSE_READ, id, fuse_read_in{.fh = 1, .size = 4096}));
+  for (int i = 0; i < 100; ++i) co_await yield();
+  EXPECT_EQ(world.session.statistics().parked, 6U);
+  world.kernel.send(FUSE_INTERRUPT, FileId(), fuse_interrupt_in{.unique = reads[9]});
+  EXPECT_EQ((co_await world.kernel.answer_to(reads[9])).error, EINTR);
+  EXPECT_EQ(world.session.statistics().parked, 5U);
+  // Those that run are let go after their patience, and make room.
+  const uint64_t other = world.kernel.send(FUSE_GETATTR, kRootFile, fuse_getattr_in{});
+  for (int i = 0; i < 8; ++i) {
+    world.kernel.send(FUSE_INTERRUPT, FileId(), fuse_interrupt_in{.unique = reads[static_cast<size_t>(i)]});
+    EXPECT_EQ((co_await world.kernel.answer_to(reads[static_cast<size_t>(i)])).error, EINTR);
+  }
+  EXPECT_EQ((co_await world.kernel.answer_to(other)).error, 0);
+  EXPECT_FALSE(world.kernel.answered(reads[8]));
+  world.files.hold_reads(false);
+  EXPECT_EQ((co_await world.kernel.answer_to(reads[8])).error, 0);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, AtTheBoundOfRequestsCallersCanStillBeKilled) {
+  play(interrupts_what_waits_for_room, {.max_requests = 4, .interrupt_patience = milliseconds(5)});
+}
+TEST_F(FuseSessionTest, AtTheBoundOfBytesCallersCanStillBeKilled) {
+  play(interrupts_what_waits_for_room, {.max_bytes = 16384, .interrupt_patience = milliseconds(5)});
+}
+
+Task<void> parks_so_many_bytes(World& world) {
+  FileId id(co_await make_file(world, "f"));
+  world.files.hold_reads(true);
+  const uint64_t read = world.kernel.send(FUSE_READ, id, fuse_read_in{.fh = 1, .size = 4096});
+  std::vector<uint64_t> writes;
+  for (uint64_t i = 0; i < 4; ++i)
+    writes.push_back(
+        world.kernel.send(FUSE_WRITE, id, fuse_write_in{.fh = 1, .offset = 4 * i, .size = 4}, uint32_t{7}));
+  for (int i = 0; i < 100; ++i) co_await yield();
+  EXPECT_EQ(world.session.statistics().parked, 2U);
+  world.kernel.send(FUSE_INTERRUPT, FileId(), fuse_interrupt_in{.unique = writes[0]});
+  for (int i = 0; i < 100; ++i) co_await yield();
+  EXPECT_FALSE(world.kernel.answered(writes[0])) << "it is not read";
+  world.files.hold_reads(false);
+  for (uint64_t unique : writes) EXPECT_EQ((co_await world.kernel.answer_to(unique)).error, 0);
+  EXPECT_EQ((co_await world.kernel.answer_to(read)).error, 0);
+  EXPECT_EQ(world.session.statistics().parked, 0U);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, ParksNoMoreBytesThanItsBound) {
+  play(parks_so_many_bytes, {.max_requests = 1, .max_parked = 8});
+}
+
 Task<void> does_not_wait_for_ever(World& world) {
   FileId id(co_await make_file(world, "f"));
   (void)co_await world.kernel.ask(FUSE_WRITE, id, fuse_write_in{.fh = 1, .size = 1}, 'x');
