@@ -333,7 +333,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   NodeFile file;
   file.pid = ::getpid();
   file.address = node.address();
-  file.admin_token = hex(env.random.next()) + hex(env.random.next());
+  file.admin_token = hex(env.random.secret()) + hex(env.random.secret());
   AdminServer admin([&reactor](std::move_only_function<void()> f) { reactor.post(std::move(f)); }, file.admin_token);
   admin.get("/status", [n = &node, c = &coordinator](std::string) { return serve_status(n, c); });
   admin.get("/targets", [n = &node](std::string) { return serve_targets(n); });

@@ -220,7 +220,7 @@ Task<Result<void>> Node::bootstrap(Env env, Coordinator& coordinator, BootstrapO
   }
   std::string secret;
   for (int i = 0; i < 4; ++i) {
-    uint64_t word = env.random.next();
+    uint64_t word = env.random.secret();
     secret.append(reinterpret_cast<const char*>(&word), sizeof word);
   }
   HR_CO_TRY(CoordRecord old_secret, co_await coordinator.get(kSecretKey));

@@ -295,6 +295,29 @@ TEST_F(NodeTest, BadInputNoTargetIsMadeAnewOverWhatIsSomebodyElses) {
   EXPECT_TRUE(world.run(client->shut_down()).ok());
 }
 
+// Numbers that are published (ids) tell those that follow.
+TEST_F(NodeTest, TheNamespacesSecretIsNoneOfTheNumbersThatArePublished) {
+  struct Told final : Random {
+    uint64_t next() override { return ++last; }
+    uint64_t secret() override { return 0x5ec2e7; }
+    uint64_t last = 0;
+  } told;
+  Env env = node_machine.env();
+  Env with{env.clock, env.disk, env.net, told, env.blocking};
+  EmbeddedCoordinator coordinator(with, "/state/coord", "/state/targets");
+  ASSERT_TRUE(world.run(with.disk.make_directories("/state")).ok());
+  ASSERT_TRUE(world.run(coordinator.load()).ok());
+  BootstrapOptions options;
+  options.state = "/state";
+  options.address = "sim:node";
+  options.target_capacity = 32 * kMiB;
+  ASSERT_TRUE(world.run(Node::bootstrap(with, coordinator, options)).ok());
+  const uint64_t word = 0x5ec2e7;
+  std::string four;
+  for (int i = 0; i < 4; ++i) four.append(reinterpret_cast<const char*>(&word), sizeof word);
+  EXPECT_EQ(world.run(coordinator.get(kSecretKey))->value, four);
+}
+
 // And those that are lost or broken are no reason to fail, while enough are left.
 TEST_F(NodeTest, ASpunDownClusterResumesWithoutTheTargetsThatAreBroken) {
   capacity = 32 * kMiB;

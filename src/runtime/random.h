@@ -11,6 +11,8 @@ class Random {
  public:
   virtual ~Random() = default;
   virtual uint64_t next() = 0;
+  // For keys and tokens: whoever has seen any number of those of next() (ids that are published) cannot tell it.
+  virtual uint64_t secret() = 0;
 
   // Uniform in [0, bound); bound > 0.
   uint64_t below(uint64_t bound) {
@@ -26,16 +28,29 @@ class Random {
   }
 };
 
-// xoshiro256** (Blackman, Vigna 2018), seeded by splitmix64.
+// xoshiro256** (Blackman, Vigna 2018), seeded by splitmix64. A few of its numbers tell all others: its secrets are
+// none, which is what the simulator needs.
 class SeededRandom final : public Random {
  public:
   explicit SeededRandom(uint64_t seed);
   uint64_t next() override;
+  uint64_t secret() override { return next(); }
 
  private:
   uint64_t state_[4];
 };
 
 [[nodiscard]] uint64_t random_seed_from_kernel();  // getrandom(2)
+
+// A real process's: numbers of a generator seeded by the kernel, secrets from the kernel itself.
+class ProcessRandom final : public Random {
+ public:
+  ProcessRandom() : numbers_(random_seed_from_kernel()) {}
+  uint64_t next() override { return numbers_.next(); }
+  uint64_t secret() override { return random_seed_from_kernel(); }
+
+ private:
+  SeededRandom numbers_;
+};
 
 }  // namespace headrace

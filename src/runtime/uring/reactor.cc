@@ -73,8 +73,7 @@ Result<std::unique_ptr<Reactor>> Reactor::create(ReactorOptions options) {
   return reactor;
 }
 
-Reactor::Reactor(ReactorOptions options)
-    : options_(options), spin_now_(options.spin), random_(random_seed_from_kernel()) {
+Reactor::Reactor(ReactorOptions options) : options_(options), spin_now_(options.spin) {
   make_current();
 }
 

@@ -144,7 +144,7 @@ class Reactor final : public Scheduler, public Clock {
 
   int signal_fd_ = -1;
 
-  SeededRandom random_;
+  ProcessRandom random_;
   std::unique_ptr<ThreadPool> blocking_;
   std::unique_ptr<Disk> disk_;
   std::unique_ptr<Net> net_;
