@@ -718,9 +718,14 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseWrite request) {
   bool append = !from_pages && (request.flags & O_APPEND) != 0;
   Result<OpenFileRef> file = co_await file_for(opened, append);
   if (!file.ok()) co_return failed(file.error());
-  Result<uint64_t> written = co_await files_.write(*std::move(file), request.offset, std::move(request.data));
+  Result<uint64_t> written = co_await files_.write(*file, request.offset, std::move(request.data));
   if (opened->pages) nodes_[header.node].pages = true;
   if (!written.ok()) co_return failed(written.error());
+  // RWF_DSYNC and RWF_SYNC come with the write alone, and where no pages are in between nothing else comes.
+  if ((request.flags & O_DSYNC) != 0 && !opened->mode.sync && !opened->mode.direct) {
+    Result<void> synced = co_await files_.sync(opened->file);
+    if (!synced.ok()) co_return failed(synced.error());
+  }
   FuseAnswer answer;
   answer.append(fuse_write_out{.size = static_cast<uint32_t>(*written), .padding = 0});
   co_return answer;

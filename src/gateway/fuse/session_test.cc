@@ -511,6 +511,27 @@ TEST_F(FuseSessionTest, EachHandleIsToldOnceOfWhatWasLostAlsoByASuccessor) {
   play(tells_each_of_a_loss);
 }
 
+Task<void> syncs_what_one_write_asks_for(World& world) {
+  co_await say_hello(world);
+  FileId id(co_await make_file(world, "f"));
+  (void)co_await world.kernel.ask(FUSE_OPEN, id, fuse_open_in{.flags = O_WRONLY | O_APPEND});
+  auto written = [&world, id](uint32_t flags) -> Task<int> {
+    co_return (co_await world.kernel.ask(FUSE_WRITE, id, fuse_write_in{.fh = 2, .size = 1, .flags = flags}, 'x')).error;
+  };
+  EXPECT_EQ(co_await written(O_WRONLY | O_APPEND), 0);
+  EXPECT_EQ(world.files.syncs(), 0U);
+  EXPECT_EQ(co_await written(O_WRONLY | O_APPEND | O_DSYNC), 0);
+  EXPECT_EQ(world.files.syncs(), 1U);
+  world.files.lose(id);
+  EXPECT_EQ(co_await written(O_WRONLY | O_APPEND | O_SYNC), EIO);
+  EXPECT_EQ(co_await written(O_WRONLY | O_APPEND | O_SYNC), 0);
+  EXPECT_EQ(world.files.syncs(), 3U);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, AWriteThatAsksForItIsDurableOnReturn) {
+  play(syncs_what_one_write_asks_for);
+}
+
 Task<void> goes_on_itself(World& world) {
   co_await say_hello(world);
   FileId id(co_await make_file(world, "f"));
