@@ -481,6 +481,39 @@ TEST(Client, AReadAfterALongOutageStillSeesWhatWasWrittenHere) {
   EXPECT_EQ(s.read(f, 0, 100), "new, and longer");
 }
 
+TEST(Client, AFileThatWasJustMadeIsWrittenAndReadAfterALongOutage) {
+  Steps s(60);
+  (void)s.create("first");  // brings the directory's write grant
+  auto f = s.create("a");
+  auto g = s.create("b");
+  EXPECT_FALSE(s.disk.inodes.contains(f->id()));
+  s.node_machine.crash(CrashKind::kProcess);
+  s.world.run_for(FakeNode::kLease + seconds(5));
+  int done = 0;
+  Result<uint64_t> written = Error(Code::kIo, "");
+  Result<std::vector<Buffer>> bytes = Error(Code::kIo, "");
+  s.world.spawn([](Client* c, OpenFileRef f, Result<uint64_t>* out, int* done) -> Task<void> {
+    *out = co_await c->write(f, 0, Buffer::copy_of(bytes_of("text")));
+    ++*done;
+  }(&s.client(), f, &written, &done));
+  s.world.spawn([](Client* c, OpenFileRef f, Result<std::vector<Buffer>>* out, int* done) -> Task<void> {
+    *out = co_await c->read(f, 0, 10);
+    ++*done;
+  }(&s.client(), g, &bytes, &done));
+  s.world.run_for(seconds(8));
+  s.faults.hold_changes = true;
+  ++s.disk.epoch;
+  ++s.disk.version;
+  s.start_node();
+  s.world.run_for(seconds(2));
+  s.faults.hold_changes = false;
+  ASSERT_TRUE(s.world.run_until([&] { return done == 2; }, seconds(60)));
+  EXPECT_TRUE(written.ok()) << written.error().text();
+  EXPECT_TRUE(bytes.ok()) << bytes.error().text();
+  EXPECT_EQ(s.read(f, 0, 10), "text");
+  EXPECT_TRUE(s.sync(f->id()).ok());
+}
+
 // Claims that one leader did not answer go to its successor as they are.
 TEST(Client, NoGrantComesWhileClaimsAreUnderWay) {
   Steps s(54, 2);

@@ -67,6 +67,10 @@ Task<Result<void>> FileTable::acquire(FileRef file, GrantKind kind) {
       co_await ListWait(file->recalled);
       continue;
     }
+    if (file->unborn) {  // the lease ran out before it was sent: the partition is yet to hear of it
+      HR_CO_TRY(co_await flush_changes(file));
+      continue;
+    }
     Mutex::Guard guard = co_await file->acquiring.lock();
     if (file->recalling || (usable(*file) >= kind && file->size_known)) continue;
     HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file->id.slot()));
