@@ -109,6 +109,7 @@ Task<void> Client::maintain() {
   uint64_t round = 0;
   while (co_await scope_.token().sleep(env_.clock, kMaintenance)) {
     co_await forget_closed();
+    if (round % 5 == 0) scope_.spawn(locks_.unlock_late());
     if (round % 5 == 0) co_await access_times_.send();
     if (++round % 5 == 0 || files_.size() > options_.max_files) co_await files_.trim();
   }
@@ -466,7 +467,7 @@ Task<Result<void>> Client::keep_all_open() {
 
 // Nothing that was asked is unanswered, nothing is left to ask.
 bool Client::quiet() const {
-  if (!closed_->empty() || forgetting_.locked() || changes_.unsent() > 0) return false;
+  if (!closed_->empty() || forgetting_.locked() || changes_.unsent() > 0 || locks_.late() > 0) return false;
   for (const ClientSessionRef& session : sessions_.all()) {
     if (!session->unanswered.empty() || !session->requests.empty() || session->reopening.locked() ||
         session->reserving.locked() || session->reserving_files.locked())
@@ -486,6 +487,7 @@ Task<Result<ClientHandover>> Client::hand_over(Nanos patience) {
     if (ended_ || leaving_ || closing_.is_set()) co_return Error(Code::kUnavailable, "the node is closing this client");
     HR_CO_TRY(co_await flush_everything());
     co_await forget_closed();
+    co_await locks_.unlock_late();
     co_await files_.release_all();
     HR_CO_TRY(co_await keep_all_open());
     if (quiet()) break;

@@ -911,6 +911,58 @@ TEST(Client, GivesBackIdleGrants) {
   EXPECT_TRUE(s.world.run(s.client().lookup(kRootFile, "f7")).ok());
 }
 
+// ---- advisory locks ----
+
+struct LockSteps : Steps {
+  explicit LockSteps(uint64_t seed) : Steps(seed, 2), file(create("a")->id()) { HR_ASSERT(sync(file).ok()); }
+  bool lock(uint64_t owner, size_t c = 0) {
+    auto locked = world.run(
+        client(c).lock(file, {.owner = owner, .kind = LockKind::kExclusive, .begin = 0, .end = kLockEnd}, {}));
+    HR_ASSERT(locked.ok());
+    return *locked;
+  }
+  Result<void> unlock_all(uint64_t owner) { return world.run(client().unlock_all(file, owner, false)); }
+  FileId file;
+};
+
+TEST(ClientLocks, AnUnlockingThatFailedIsAskedForAgain) {
+  LockSteps s(130);
+  ASSERT_TRUE(s.lock(7));
+  s.faults.fail_unlocks = 2;
+  EXPECT_FALSE(s.unlock_all(7).ok());
+  EXPECT_FALSE(s.lock(7, 1));
+  s.world.run_for(seconds(15));
+  EXPECT_TRUE(s.lock(7, 1)) << "its owner is gone, and so is its lock";
+}
+
+TEST(ClientLocks, WhoLocksAnewKeepsThatLock) {
+  LockSteps s(131);
+  ASSERT_TRUE(s.lock(7));
+  s.faults.fail_unlocks = 1;
+  EXPECT_FALSE(s.unlock_all(7).ok());
+  ASSERT_TRUE(s.lock(7));
+  s.world.run_for(seconds(15));
+  EXPECT_FALSE(s.lock(7, 1));
+  ASSERT_TRUE(s.unlock_all(7).ok());
+  EXPECT_TRUE(s.lock(7, 1));
+}
+
+TEST(ClientLocks, OneThatIsGrantedAfterItsOwnerGaveUpAllCanStillBeEnded) {
+  LockSteps s(132);
+  s.faults.hold_locks = true;
+  bool granted = false;
+  s.world.spawn([](Client* c, FileId file, bool* out) -> Task<void> {
+    auto locked = co_await c->lock(file, {.owner = 7, .kind = LockKind::kExclusive, .begin = 0, .end = kLockEnd}, {});
+    *out = locked.ok() && *locked;
+  }(&s.client(), s.file, &granted));
+  s.world.run_for(milliseconds(100));
+  ASSERT_TRUE(s.unlock_all(7).ok());
+  s.faults.hold_locks = false;
+  ASSERT_TRUE(s.world.run_until([&] { return granted; }, seconds(10)));
+  ASSERT_TRUE(s.unlock_all(7).ok());
+  EXPECT_TRUE(s.lock(7, 1));
+}
+
 // ---- directory write grants ----
 
 // A directory that client 0 writes alone: the grant came with the first file in it.

@@ -96,6 +96,8 @@ class FakeNode final : public Process {
     uint64_t refuse_commits = 0;  // kStale of each file, after those
     bool hold_changes = false;    // ChangeNames is not answered
     bool hold_commits = false;    // nor is Commit
+    bool hold_locks = false;      // nor is Lock, but to unlock
+    uint64_t fail_unlocks = 0;
     uint64_t lose_fragment_index = 255;
   };
 
@@ -823,10 +825,16 @@ class FakeNode final : public Process {
     co_return Empty{};
   }
   Task<Result<LockReply>> lock(Lock r) {  // of whole files, exclusive
+    const bool unlocks = r.lock.kind == LockKind::kUnlock;
+    while (faults_.hold_locks && !unlocks) co_await env_.clock.sleep(milliseconds(5));
+    if (unlocks && faults_.fail_unlocks > 0) {
+      --faults_.fail_unlocks;
+      co_return Error(Code::kInvalid, "injected");
+    }
     std::set<std::pair<SessionId, uint64_t>>& holders = lockers_[r.file];
     std::erase_if(holders, [this](const auto& holder) { return !sessions_.contains(holder.first); });
     const std::pair<SessionId, uint64_t> who{r.ticket.session, r.lock.owner};
-    if (r.lock.kind == LockKind::kUnlock) {
+    if (unlocks) {
       holders.erase(who);
     } else if (!holders.empty() && !holders.contains(who)) {
       co_return LockReply{false};

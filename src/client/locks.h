@@ -2,7 +2,8 @@
 //
 // The partition decides; here is only noted which owner has (or may have) any on a file, so that the
 // close of a file that was never locked, which is nearly every one, asks nobody. A lock ends with
-// the session that it was taken under: what was noted under a lost one is void.
+// the session that it was taken under: what was noted under a lost one is void. An unlocking that
+// failed while its session lives is asked for again, until its owner locks the file anew.
 #pragma once
 
 #include <map>
@@ -25,6 +26,9 @@ class Locks {
   [[nodiscard]] Task<Result<bool>> lock(FileId file, FileLock lock, Nanos wait);
   [[nodiscard]] Task<Result<std::optional<FileLock>>> find(FileId file, FileLock lock);
   [[nodiscard]] Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole);
+  // What failed, once more; and what is noted under lost sessions goes.
+  [[nodiscard]] Task<void> unlock_late();
+  [[nodiscard]] size_t late() const { return late_.size(); }
   [[nodiscard]] size_t size() const { return held_.size(); }
   [[nodiscard]] std::vector<ClientHandover::Locker> hand_over() const;
   // Of a predecessor, whose session it was.
@@ -32,10 +36,15 @@ class Locks {
 
  private:
   using Key = std::tuple<FileId, uint64_t, bool>;
+  [[nodiscard]] Task<Result<void>> unlock(Key key, ClientSessionRef session);
+
   ClientSessions& sessions_;
   FileTable& files_;
   ChangeLog& changes_;
   std::map<Key, ClientSessionRef> held_;  // the session that it was last asked for under
+  std::map<Key, ClientSessionRef> late_;  // to be unlocked
+  std::optional<Key> unlocking_;          // of them, now: who locks it anew waits
+  WaitList unlocked_;
 };
 
 }  // namespace headrace
