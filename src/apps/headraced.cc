@@ -105,7 +105,7 @@ Task<Result<std::string>> push(Node* node) {
 
 Task<Result<std::string>> spin_down(Node* node) {
   HR_CO_TRY(co_await node->tier().spin_down());
-  co_return nlohmann::json{{"evicted", node->tier().spin_down_progress().evicted}}.dump();
+  co_return json_text(nlohmann::json{{"evicted", node->tier().spin_down_progress().evicted}});
 }
 
 Task<Result<std::string>> undo_spin_down(Node* node) {
