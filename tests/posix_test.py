@@ -1110,7 +1110,8 @@ def file_handles_outlive_names_and_mounts(box):
     os.makedirs(f"{a}/d/e")
     put(f"{a}/d/e/f", b"found")
     put(f"{a}/d/gone", b"")
-    handles = {name: Handle(f"{a}/{name}") for name in ("d", "d/e", "d/e/f", "d/gone", "")}
+    put(f"{a}/d/open", b"")
+    handles = {name: Handle(f"{a}/{name}") for name in ("d", "d/e", "d/e/f", "d/gone", "d/open", "")}
     inodes = {name: os.stat(f"{a}/{name}").st_ino for name in handles}
 
     def check_all(where, present):
@@ -1126,10 +1127,14 @@ def file_handles_outlive_names_and_mounts(box):
     check_all(b, handles)  # which has never looked any of them up
     os.rename(f"{b}/d/e", f"{b}/moved")
     os.unlink(f"{b}/d/gone")
-    present = [name for name in handles if name != "d/gone"]
+    present = [name for name in handles if name not in ("d/gone", "d/open")]
     for where in (a, b):
         check_all(where, present)
         fails(errno.ESTALE, handles["d/gone"].open, where)
+    # One that is open on another mount alone has no name for this one either.
+    with open(f"{b}/d/open", "rb"):
+        os.unlink(f"{a}/d/open")
+        fails(errno.ESTALE, handles["d/open"].open, a)
     cluster.umount(b)
     cluster.remount()
     check_all(a, present)

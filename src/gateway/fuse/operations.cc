@@ -432,6 +432,8 @@ bool FuseSession::unsupported_xattr(std::string_view name) const {
 // parent.
 Task<Result<Attributes>> FuseSession::lookup_handle(FileId node, bool parent) {
   HR_CO_TRY(Attributes found, co_await files_.get_attributes(node));
+  // Where it is open here the kernel has it and does not ask.
+  if (found.links == 0) co_return Error(Code::kStale, "the file has lost its last name");
   if (!parent) co_return found;
   if (found.type != FileType::kDirectory) co_return Error(Code::kNotDirectory, "only directories know their parent");
   co_return co_await files_.get_attributes(found.parent);
