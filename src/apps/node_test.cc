@@ -182,11 +182,7 @@ TEST_F(NodeTest, TheBucketAloneBringsEverythingBack) {
 TEST_F(NodeTest, ARehydrationThatIsInterruptedGoesOn) {
   NodeProcess& first = start_node();
   std::string bytes = pattern(200'000, 3);
-  {
-    auto client = start_client(client_machine);
-    write_file(*client, kRootFile, "f", bytes);
-    EXPECT_TRUE(world.run(client->shut_down()).ok());
-  }
+  leave_file("f", bytes);
   ASSERT_TRUE(world.run(first.node->tier().spin_down()).ok());
   node_machine.crash(CrashKind::kPower);
   node_machine.disk().wipe();
@@ -259,11 +255,7 @@ TEST_F(NodeTest, BadInputNoTargetIsMadeAnewOverWhatIsSomebodyElses) {
   use_devices();
   std::string bytes = pattern(300'000, 5);
   NodeProcess* process = &start_node();
-  {
-    auto client = start_client(client_machine);
-    write_file(*client, kRootFile, "f", bytes);
-    EXPECT_TRUE(world.run(client->shut_down()).ok());
-  }
+  leave_file("f", bytes);
   ASSERT_TRUE(world.run(process->node->tier().spin_down()).ok());
   node_machine.crash(CrashKind::kPower);
   // The machine numbers its devices anew: t1's name is now that of a data volume.
@@ -324,11 +316,7 @@ TEST_F(NodeTest, ASpunDownClusterResumesWithoutTheTargetsThatAreBroken) {
   use_devices();
   std::string bytes = pattern(300'000, 5);
   NodeProcess* process = &start_node();
-  {
-    auto client = start_client(client_machine);
-    write_file(*client, kRootFile, "f", bytes);
-    EXPECT_TRUE(world.run(client->shut_down()).ok());
-  }
+  leave_file("f", bytes);
   auto state_of = [&](uint32_t number) {
     for (const TargetInfo& info : process->node->map().targets)
       if (info.number == number && info.state != TargetState::kRetired) return info.state;

@@ -202,6 +202,12 @@ struct NodeTest : ::testing::Test {
     EXPECT_TRUE(closed.ok());
     return created->attributes.id;
   }
+  // In the root, by a client that comes for it and leaves.
+  void leave_file(const std::string& name, const std::string& bytes) {
+    auto client = start_client(client_machine);
+    write_file(*client, kRootFile, name, bytes);
+    EXPECT_TRUE(world.run(client->shut_down()).ok());
+  }
   std::string read_file(Client& client, FileId parent, const std::string& name) {
     auto found = world.run(client.lookup(parent, name));
     if (!found.ok()) return "lookup: " + found.error().text();

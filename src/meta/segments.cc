@@ -1,9 +1,20 @@
 #include "meta/segments.h"
 
+#include <set>
+
 #include "base/fault_point.h"
 #include "meta/partition.h"
 
 namespace headrace {
+
+Result<void> check_placement(const Placement& placement, const ClusterMap& map) {
+  std::set<TargetId> targets(placement.targets.begin(), placement.targets.end());
+  if (!placement.valid() || targets.size() != placement.targets.size())
+    return Error(Code::kInvalid, "a placement has one target per fragment, each its own");
+  for (TargetId target : targets)
+    if (map.target(target) == nullptr) return Error(Code::kInvalid, "a placement names an unknown target");
+  return {};
+}
 
 void put_new_segment(Transaction& txn, SegmentId segment, uint64_t length, const Placement& placement) {
   Partition& partition = txn.partition();

@@ -7,8 +7,12 @@
 
 #include "meta/extents.h"
 #include "meta/transaction.h"
+#include "proto/cluster.h"
 
 namespace headrace {
+
+// kInvalid: not what a writer may say of a segment: one known target for each fragment, each its own.
+[[nodiscard]] Result<void> check_placement(const Placement& placement, const ClusterMap& map);
 
 // A segment as written whole, all fragments durable, not in the bucket: puts all its rows, with no referrer yet.
 // charge_segments() in the same transaction must give it some. 3 rows and one per fragment.

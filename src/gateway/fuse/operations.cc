@@ -904,11 +904,9 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLock request) {
   }
   int error = 0;
   if (header.opcode == FUSE_SETLKW && lock.kind != LockKind::kUnlock) {
-    ++seeking_locks_;
     set(active_.at(header.unique), &Active::seeks_lock, true);
     error = co_await seek_lock(header.unique, header.node, lock);
     set(active_.at(header.unique), &Active::seeks_lock, false);
-    --seeking_locks_;
   } else {
     Result<bool> granted = co_await files_.lock(header.node, lock, {});
     error = !granted.ok() ? FuseAnswer(granted.error()).error : *granted ? 0 : EAGAIN;

@@ -353,7 +353,9 @@ Task<Result<void>> FuseSession::pause(Nanos patience) {
   if (!initialised_.is_set()) co_return Error(Code::kUnavailable, "fuse: the kernel has yet to say hello");
   putting_aside_ = true;
   const Nanos aside_by = env_.clock.now() + kAsidePatience;
-  while (seeking_locks_ > 0 && env_.clock.now() < aside_by) co_await env_.clock.sleep(kNotifySlice);
+  auto seeks_lock = [](const auto& active) { return active.second.seeks_lock; };
+  while (std::ranges::any_of(active_, seeks_lock) && env_.clock.now() < aside_by)
+    co_await env_.clock.sleep(kNotifySlice);
   paused_ = true;
   if (!in_hand_) receiver_.emplace();  // it waited for the kernel, with nothing
   const Nanos deadline = env_.clock.now() + patience;

@@ -142,7 +142,7 @@ class FuseSession {
     uint64_t memory = 0;  // of which it holds so much
     bool answered = false;
     bool interrupted = false;
-    bool seeks_lock = false;
+    bool seeks_lock = false;  // it waits for one: however many do, others have room
     [[nodiscard]] bool takes_room() const { return !answered && !seeks_lock; }
   };
   struct Parked {
@@ -265,9 +265,8 @@ class FuseSession {
   uint64_t next_handle_ = 1;
   std::unordered_map<uint64_t, Active> active_;  // by unique
   uint64_t bytes_ = 0;
-  size_t taking_room_ = 0;    // of active_
-  size_t let_go_ = 0;         // of them: answered with EINTR
-  size_t seeking_locks_ = 0;  // requests that wait for a lock: however many, others have room
+  size_t taking_room_ = 0;  // of active_
+  size_t let_go_ = 0;       // of them: answered with EINTR
   std::deque<Parked> parked_;
   uint64_t parked_bytes_ = 0;  // of memory
   bool starting_ = false;      // start_parked() is at work

@@ -99,12 +99,7 @@ struct CommitOp {
         return Error(Code::kInvalid, "a segment is given twice");
       if (segment.segment.name_space() != map.name_space)
         return Error(Code::kInvalid, "a segment of another namespace");
-      const Placement& placement = segment.placement;
-      std::set<TargetId> targets(placement.targets.begin(), placement.targets.end());
-      if (!placement.valid() || targets.size() != placement.targets.size())
-        return Error(Code::kInvalid, "a placement has one target per fragment, each its own");
-      for (TargetId target : targets)
-        if (map.target(target) == nullptr) return Error(Code::kInvalid, "a placement names an unknown target");
+      HR_TRY(check_placement(segment.placement, map));
     }
     size_t pieces = 0;
     uint64_t holes = 0;

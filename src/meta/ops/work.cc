@@ -371,15 +371,6 @@ struct PackedOp {
   }
 };
 
-Result<void> check_placement(const Placement& placement, const ClusterMap& map) {
-  std::set<TargetId> targets(placement.targets.begin(), placement.targets.end());
-  if (!placement.valid() || targets.size() != placement.targets.size())
-    return Error(Code::kInvalid, "a placement has one target per fragment, each its own");
-  for (TargetId target : targets)
-    if (map.target(target) == nullptr) return Error(Code::kInvalid, "a placement names an unknown target");
-  return {};
-}
-
 Result<void> check_packed(const Packed& request, const ClusterMap& map) {
   if (request.items.empty() || request.items.size() > kMaxPackItems)
     return Error(Code::kInvalid, "pack 1 to 300 pieces at once");
