@@ -29,6 +29,10 @@ ClusterShape ClusterShape::draw(Random& random) {
       random.chance(1, 2) ? shape.protection.parity : static_cast<uint32_t>(random.between(0, shape.protection.parity));
   shape.partitions.checkpoint_bytes = random.chance(1, 2) ? 16 * kKiB : 256 * kKiB;
   shape.partitions.checkpoint_interval = milliseconds(static_cast<int64_t>(random.between(500, 10'000)));
+  if (random.chance(1, 4))
+    shape.partitions.checkpoint_interval = seconds(300);  // what a checkpoint mends stays to be seen
+  if (random.chance(1, 2))
+    shape.partitions.append_timeout = milliseconds(static_cast<int64_t>(random.between(500, 3'000)));
   shape.partitions.cut_patience = seconds(10);
   if (random.chance(1, 2)) shape.partitions.cut_delay = milliseconds(80);
   shape.tier.publish_interval = milliseconds(static_cast<int64_t>(random.between(2'000, 20'000)));

@@ -138,6 +138,12 @@ void Contents::sync_failed(int client) {
     if (op.client == client && op.state == DataOperation::kVolatile) op.state = DataOperation::kLossy;
 }
 
+bool Contents::unsynced(int client) const {
+  return std::ranges::any_of(operations_, [client](const DataOperation& op) {
+    return op.client == client && op.done != 0 && op.state == DataOperation::kVolatile;
+  });
+}
+
 std::string Contents::check(const View& view, uint64_t offset, uint64_t length, const std::vector<Buffer>& got) const {
   uint64_t size = 0;
   for (const Buffer& piece : got) size += piece.size();

@@ -73,10 +73,11 @@ class Contents {
   void settle(const View& view, const std::vector<Buffer>& whole);
 
   DataOperation& add(DataOperation operation);
-  void synced(int client, uint64_t before);  // its operations that had been answered by then are certain
-  void sync_failed(int client);              // what it has not synced may be lost, and no later sync changes that
-  [[nodiscard]] uint64_t cells() const;      // length if everything happened
-  uint32_t readers = 0;                      // reads under way: what they may see is kept
+  void synced(int client, uint64_t before);       // its operations that had been answered by then are certain
+  void sync_failed(int client);                   // what it has not synced may be lost, and no later sync changes that
+  [[nodiscard]] bool unsynced(int client) const;  // there is something that a sync of that client's must save, or tell
+  [[nodiscard]] uint64_t cells() const;           // length if everything happened
+  uint32_t readers = 0;                           // reads under way: what they may see is kept
 
  private:
   void fold();

@@ -29,6 +29,7 @@ inline constexpr Mutant kMutants[] = {
     {"recall_not_awaited", "a grant counts as recalled before its client answered"},
     {"decision_not_journaled", "a transaction over partitions forgets its decision"},
     {"prepared_not_locked", "rows of a prepared transaction are not locked"},
+    {"lock_beside_lock", "a lock is granted whoever else has one"},
     {"remove_open_file", "an unlinked file goes although it is open"},
     // meta: extents, segments, names
     {"split_off_by_one", "the tail of a split extent begins one byte early"},
@@ -55,6 +56,7 @@ inline constexpr Mutant kMutants[] = {
     {"sync_before_changes", "fsync returns before the names that it makes durable were sent"},
     {"commit_out_of_turn", "commits of one file overtake each other"},
     {"swallow_lost", "an evicted client's fsync says success"},
+    {"unlock_given_up", "an unlocking that failed is not asked for again"},
     {"stale_extent_cache", "a client reads by the extents from before its own commit"},
     {"keep_cache_after_recall", "what was known under a grant is still used after it"},
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "hot/target_format.h"
 #include "meta/row_check.h"
 #include "sim/cluster.h"
 #include "sim/model.h"
@@ -63,14 +64,18 @@ class Scenario {
   Task<void> replace_a_target();
   Task<void> one_target_hangs();
   Task<void> crash_client_with_unsent_changes();
+  Task<void> lose_power_at_a_superblock();
   void lose_target(uint32_t number);
   Task<bool> push_all();
   Task<bool> spin_down();
+  Task<bool> undone_spin_down();
   Task<void> ask_for_spin_down(NodeProcess* node, std::optional<Result<void>>* into);
   // What is asked of a node runs in its process, and ends with it: then there is no answer.
   using Answer = std::shared_ptr<std::optional<Result<void>>>;
   static Task<void> push_node(Node& node, Answer answer);
   static Task<void> drop_from(Node& node, Answer answer);
+  static Task<void> close_and_release(Node& node, Answer answer);
+  static Task<void> undo(Node& node, Answer answer);
   static Task<void> fetch_into(Node& node, FaultPlan& faults);
   Task<std::optional<Result<void>>> ask(NodeProcess* process, Task<void> (*what)(Node&, Answer));
   Task<void> let_observer(std::function<Task<void>(Client&)> work, std::string what);
@@ -83,6 +88,10 @@ class Scenario {
   [[nodiscard]] Nanos between_ms(uint64_t low, uint64_t high) {
     return milliseconds(static_cast<int64_t>(random_.between(low, high)));
   }
+  // How long something is away: of a long round, minutes now and then.
+  [[nodiscard]] Nanos outage_ms(uint64_t low, uint64_t high) {
+    return long_round_ && random_.chance(1, 2) ? between_ms(high, 10 * high) : between_ms(low, high);
+  }
 
   World& world_;
   ScenarioOptions options_;
@@ -94,6 +103,7 @@ class Scenario {
   bool storm_ = false;
   bool disk_faults_ = false;
   bool one_hangs_ = false;
+  bool long_round_ = false;
   Event storm_begins_;
 };
 
@@ -152,8 +162,10 @@ Task<void> Scenario::fault() {
   log(fmt::format("  fault {}", dice));
   if (dice < 14) {
     if (node.running()) node.crash(CrashKind::kProcess);
-  } else if (dice < 28) {
+  } else if (dice < 26) {
     if (node.running()) node.crash(CrashKind::kPower);
+  } else if (dice < 28) {
+    co_await lose_power_at_a_superblock();
   } else if (dice < 30) {
     // A device that does not come back.
     if (!disk_faults_) co_return;
@@ -171,7 +183,7 @@ Task<void> Scenario::fault() {
   } else if (dice < 54) {
     int client = any_client();
     bool lasting = random_.chance(1, 3);
-    Nanos duration = lasting ? between_ms(2'000, 25'000) : between_ms(10, 1'500);
+    Nanos duration = lasting ? outage_ms(2'000, 25'000) : between_ms(10, 1'500);
     world_.faults().note(lasting ? "net.long_partition" : "net.short_partition");
     if (lasting) work_.disturb(client, world_.now() + duration + seconds(40));
     net.partition(cluster_.client_machine(client).name(), node.name(), duration, random_.chance(1, 3));
@@ -183,17 +195,17 @@ Task<void> Scenario::fault() {
   } else if (dice < 66) {
     world_.faults().note("disk.full");
     node.disk().options.capacity = 1;
-    co_await world_.clock().sleep(between_ms(100, 4'000));
+    co_await world_.clock().sleep(outage_ms(100, 4'000));
     node.disk().options.capacity = 64 * kGiB;
   } else if (dice < 67) {
     world_.faults().note("disk.hangs");
     node.disk().options.slow_factor = 20'000;
-    co_await world_.clock().sleep(between_ms(200, 6'000));
+    co_await world_.clock().sleep(outage_ms(200, 6'000));
     node.disk().options.slow_factor = 1;
   } else if (dice < 68) {
     // As a node that is stopped for longer than its clients' leases: nobody hears of it, and its disk does nothing.
     world_.faults().note("node.frozen");
-    Nanos duration = between_ms(1'000, 14'000);
+    Nanos duration = outage_ms(1'000, 14'000);
     for (int i = 0; i < kClients; ++i) {
       work_.disturb(i, world_.now() + duration + seconds(40));
       net.partition(cluster_.client_machine(i).name(), node.name(), duration);
@@ -222,7 +234,7 @@ Task<void> Scenario::fault() {
     if (process == nullptr) co_return;
     world_.faults().note("bucket.down");
     process->bucket().down(true);
-    co_await world_.clock().sleep(between_ms(500, 15'000));
+    co_await world_.clock().sleep(outage_ms(500, 15'000));
     if (NodeProcess* now = cluster_.node()) now->bucket().down(false);
   } else if (dice < 90) {
     // With a target less and none to spare, what comes back is cut into fewer fragments than clients believe.
@@ -263,6 +275,9 @@ Task<void> Scenario::fault() {
 Task<void> Scenario::round(int number) {
   stage_ = fmt::format("round {}", number);
   log(stage_);
+  long_round_ = random_.chance(1, 10);
+  if (long_round_) ++work_.counts["stage.long_round"];
+  work_.pause = milliseconds(long_round_ ? 900 : 90);
   work_.start();
   storm_ = random_.chance(9, 10);
   if (storm_) {
@@ -274,7 +289,7 @@ Task<void> Scenario::round(int number) {
     world_.faults().set("net.reorder", 0.002);
     storm_begins_.set();
   }
-  co_await world_.clock().sleep(between_ms(4'000, 16'000));
+  co_await world_.clock().sleep(long_round_ ? between_ms(60'000, 200'000) : between_ms(4'000, 16'000));
   if (work_.directory_write_grants && random_.chance(1, 2)) co_await crash_client_with_unsent_changes();
   while (one_hangs_) co_await world_.clock().sleep(milliseconds(100));
   storm_ = false;
@@ -314,7 +329,7 @@ Task<void> Scenario::calm() {
     ClientProcess* process = cluster_.client(i);
     if (process == nullptr || process->client() == nullptr) continue;
     work_.counts["probe.client.unsent_changes"] += process->client()->counters().changes.changes;
-    co_await work_.sync_all_calm(i, *process->client());
+    co_await work_.sync_calm(i, *process->client());
   }
   // What crashed clients had on its way arrives or is refused; their sessions end.
   co_await world_.clock().sleep(seconds(25));
@@ -375,6 +390,22 @@ Task<void> Scenario::crash_client_with_unsent_changes() {
     }
     co_await world_.clock().sleep(milliseconds(1));
   }
+}
+
+// While one is written that names the next table, if one is within three seconds: nothing of both is flushed.
+Task<void> Scenario::lose_power_at_a_superblock() {
+  auto written = std::make_shared<Event>();
+  SimDisk& disk = cluster_.node_machine().disk();
+  disk.options.on_write = [written](const std::string& path, uint64_t offset) {
+    if (path.ends_with("target.dat") && std::ranges::find(kSuperblockOffsets, offset) != kSuperblockOffsets.end())
+      written->set();
+  };
+  const bool met = co_await written->wait_until(world_.clock(), world_.now() + seconds(3));
+  if (met) co_await world_.clock().sleep(microseconds(static_cast<int64_t>(random_.below(400))));
+  disk.options.on_write = {};
+  if (!met || !cluster_.node_machine().running()) co_return;
+  world_.faults().note("crash.superblock");
+  cluster_.node_machine().crash(CrashKind::kPower);
 }
 
 // For longer than appends to it are waited for; then, perhaps, all that may be lost are. It is one that keeps a journal
@@ -504,6 +535,14 @@ Task<void> Scenario::fetch_into(Node& node, FaultPlan& faults) {
   if (done.ok() && done->segments > 0) faults.note("tier.fetch");
 }
 
+Task<void> Scenario::close_and_release(Node& node, Answer answer) {
+  *answer = co_await node.tier().spin_down(seconds(60));
+}
+
+Task<void> Scenario::undo(Node& node, Answer answer) {
+  *answer = co_await node.tier().undo_spin_down();
+}
+
 Task<void> Scenario::ask_for_spin_down(NodeProcess* node, std::optional<Result<void>>* into) {
   *into = co_await node->node().tier().spin_down(seconds(60));
 }
@@ -525,6 +564,34 @@ Task<bool> Scenario::push_all() {
     co_await world_.clock().sleep(seconds(2));
   }
   co_return false;
+}
+
+// In the middle of work, and somebody thinks better of it: what was there goes on.
+Task<bool> Scenario::undone_spin_down() {
+  stage_ = "a spin-down that is undone";
+  log(stage_);
+  bool on = co_await wait("a serving node", [this] { return cluster_.node() != nullptr; });
+  if (!on) co_return false;
+  work_.start();
+  co_await world_.clock().sleep(between_ms(0, 1'000));
+  NodeProcess* node = cluster_.node();
+  auto down = std::make_shared<std::optional<Result<void>>>();
+  node->spawn(close_and_release(node->node(), down));
+  co_await world_.clock().sleep(between_ms(0, 3'000));
+  std::optional<Result<void>> undone = co_await ask(node, undo);
+  if (!undone || !undone->ok()) {
+    // Head was released before it could be: what is asked for next finds it so.
+    work_.stop();
+    if (!undone || undone->code() != Code::kInvalid)
+      model_.violation("undoing a spin-down: " + (undone ? undone->error().text() : std::string("the node is gone")));
+    co_return !model_.failed();
+  }
+  ++work_.counts["stage.undo"];
+  co_await world_.clock().sleep(between_ms(500, 4'000));
+  co_await calm();
+  co_await verify("after an undone spin-down");
+  co_await check("after an undone spin-down");
+  co_return !model_.failed();
 }
 
 // Perhaps with crashes on the way.
@@ -579,6 +646,10 @@ Task<void> Scenario::move() {
     if (random_.chance(1, 2)) {
       bool pushed = co_await push_all();
       if (!pushed) co_return;
+    }
+    if (random_.chance(1, 4)) {
+      bool undone = co_await undone_spin_down();
+      if (!undone) co_return;
     }
     bool down = co_await spin_down();
     if (!down) co_return;
@@ -756,6 +827,9 @@ const std::vector<std::string>& required_counts() {
       "op.read",
       "op.unlink_open",
       "op.lookup",
+      "op.lock",
+      "op.lock_refused",
+      "verify.unlocked",
       "op.stat",
       "op.readdir",
       "verify.trees",
@@ -772,9 +846,12 @@ const std::vector<std::string>& required_counts() {
       "stage.spin_down",
       "stage.take_over",
       "stage.moved",
+      "stage.long_round",
+      "stage.undo",
       "fault.crash.process",
       "fault.crash.power",
       "fault.crash.everything",
+      "fault.crash.superblock",
       "fault.crash.unsent",
       "fault.crash.spin_down",
       "fault.crash.rehydrate",

@@ -87,6 +87,29 @@ struct Workload::Lane {
   Workload& workload;
 };
 
+// A lock from its grant on until its program gives it up, or dies.
+struct Workload::Held {
+  Held(Workload& w, int c, InodeRef i, FileLock l)
+      : workload(w), client(c), inode(std::move(i)), lock(l), since(w.world_.now()) {
+    workload.held_.push_back(this);
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  ~Held() { workload.held_.remove(this); }
+  [[nodiscard]] bool excludes(const Held& other) const {
+    return inode == other.inode && lock.whole == other.lock.whole && lock.begin < other.lock.end &&
+           other.lock.begin < lock.end &&
+           (lock.kind == LockKind::kExclusive || other.lock.kind == LockKind::kExclusive);
+  }
+  // Its client may have lost its session, and the lock with it.
+  [[nodiscard]] bool sure() const { return workload.disturbed_until_[static_cast<size_t>(client)] < since; }
+  Workload& workload;
+  int client;
+  InodeRef inode;
+  FileLock lock;
+  Nanos since;
+};
+
 Workload::Workload(World& world, Model& model)
     : world_(world), model_(model), random_(derive_seed(world.seed(), "workload")) {}
 
@@ -120,6 +143,7 @@ Task<void> Workload::lane(int client, Client& fs) {
 
 Task<void> Workload::one(int client, Client& fs) {
   if (model_.failed()) co_return;
+  if (chance(4)) co_return co_await lock(client, fs);
   uint64_t dice = below(100);
   if (dice < 9) co_return co_await make(client, fs);
   if (dice < 20) co_return co_await create(client, fs);
@@ -160,6 +184,13 @@ InodeRef Workload::pick_file() {
     if (inode->type == FileType::kFile && inode->usable()) return inode;
   }
   return nullptr;
+}
+
+InodeRef Workload::pick_unsynced(int client) {
+  std::vector<InodeRef> all;
+  for (const InodeRef& inode : model_.inodes)
+    if (inode->usable() && inode->contents.unsynced(client)) all.push_back(inode);
+  return all.empty() ? nullptr : all[below(all.size())];
 }
 
 Task<InodeRef> Workload::pick_met_file(int client, Client& fs) {
@@ -627,6 +658,67 @@ Task<void> Workload::set_mode(int client, Client& fs) {
   (void)decide(mutation, done.code(), message_of(done), {Code::kOk});
 }
 
+// ---- locks ----
+
+// Each time by an owner of its own, who holds nothing else: nobody waits for himself.
+Task<void> Workload::lock(int client, Client& fs) {
+  InodeRef inode = co_await pick_met_file(client, fs);
+  if (!inode) co_return;
+  for (const Held* held : held_)  // locks of one file meet each other more often than those of all
+    if (held->inode->usable() && held->inode->met && chance(50)) inode = held->inode;
+  Pin pin(inode);
+  FileLock wanted;
+  wanted.owner = next_owner_++;
+  wanted.whole = chance(30);
+  wanted.kind = chance(60) ? LockKind::kExclusive : LockKind::kShared;
+  wanted.begin = wanted.whole ? 0 : below(4);
+  wanted.end = wanted.whole || chance(20) ? kLockEnd : wanted.begin + 1 + below(3);
+  locked_.insert(inode->number);
+  const Nanos patience = chance(40) ? Nanos{} : milliseconds(static_cast<int64_t>(below(6'000)));
+  Result<bool> granted = co_await fs.lock(inode->id, wanted, patience);
+  ++counts["op.lock"];
+  if (!granted.ok()) {
+    if (!operating_error("lock", granted.code()) && inode->unsure == 0)
+      model_.violation(fmt::format("lock {}: {}", inode->name(), message_of(granted)));
+    (void)co_await fs.unlock_all(inode->id, wanted.owner, wanted.whole);  // it may have been granted
+    co_return;
+  }
+  if (!*granted) {
+    ++counts["op.lock_refused"];
+    co_return;
+  }
+  {
+    const Held mine(*this, client, inode, wanted);
+    for (const Held* held : held_)
+      if (held != &mine && held->excludes(mine) && held->sure() && !disturbed(client))
+        model_.violation(fmt::format("client {} has locked {} [{}, {}), which client {} has: [{}, {})", client,
+                                     inode->name(), wanted.begin, wanted.end, held->client, held->lock.begin,
+                                     held->lock.end));
+    co_await world_.clock().sleep(milliseconds(static_cast<int64_t>(below(chance(10) ? 15'000 : 600))));
+  }
+  ++counts["op.unlock"];
+  Result<void> unlocked = co_await fs.unlock_all(inode->id, wanted.owner, wanted.whole);
+  if (!unlocked.ok() && !operating_error("unlock", unlocked.code()) && inode->unsure == 0)
+    model_.violation(fmt::format("unlock {}: {}", inode->name(), message_of(unlocked)));
+}
+
+Task<void> Workload::verify_unlocked(Client& fs, InodeRef inode) {
+  ++counts["verify.unlocked"];
+  for (bool whole : {false, true}) {
+    FileLock all;
+    all.owner = next_owner_++;
+    all.whole = whole;
+    all.kind = LockKind::kExclusive;
+    all.end = kLockEnd;
+    Result<bool> granted = co_await fs.lock(inode->id, all, seconds(30));
+    if (!granted.ok() || !*granted)
+      model_.violation(fmt::format("lock {} when all is quiet: {}", inode->name(),
+                                   granted.ok() ? "somebody has a lock on it" : granted.error().text()));
+    Result<void> unlocked = co_await fs.unlock_all(inode->id, all.owner, whole);
+    if (!unlocked.ok()) model_.violation(fmt::format("unlock {}: {}", inode->name(), message_of(unlocked)));
+  }
+}
+
 // ---- data ----
 
 // The caller holds Pin and Writing.
@@ -717,7 +809,8 @@ Task<void> Workload::sync_directory(int client, Client& fs) {
 
 Task<void> Workload::sync_some(int client, Client& fs) {
   if (chance(20)) co_return co_await sync_directory(client, fs);
-  InodeRef inode = co_await pick_met_file(client, fs);
+  InodeRef inode = chance(50) ? pick_unsynced(client) : nullptr;
+  if (!inode) inode = co_await pick_met_file(client, fs);
   if (!inode) co_return;
   Pin pin(inode);
   co_await sync(client, fs, inode);
@@ -742,7 +835,12 @@ Task<void> Workload::sync_all(int client, Client& fs) {
     model_.violation("sync_all: " + message_of(synced));
 }
 
-Task<void> Workload::sync_all_calm(int client, Client& fs) {
+Task<void> Workload::sync_calm(int client, Client& fs) {
+  // File by file, or all at once: what was lost is told either way.
+  for (InodeRef inode = pick_unsynced(client); inode && chance(90); inode = pick_unsynced(client)) {
+    Pin pin(inode);
+    co_await sync(client, fs, inode);
+  }
   uint64_t began = model_.tick();
   Result<void> synced = co_await fs.sync_all();
   if (model_.told()) model_.tell(fmt::format("client {}: sync_all: {}", client, message_of(synced)));
@@ -1172,6 +1270,7 @@ Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
     model_.violation(fmt::format("list_xattr {}: {} should not be there", inode->name(), name));
   }
   if (inode->type != FileType::kFile) co_return;
+  if (locked_.erase(inode->number) > 0) co_await verify_unlocked(fs, inode);
   Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{});
   if (!open.ok()) {
     model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));

@@ -8,7 +8,9 @@
 #pragma once
 
 #include <array>
+#include <list>
 #include <map>
+#include <set>
 #include <string>
 
 #include "client/file_system.h"
@@ -44,8 +46,8 @@ class Workload {
   bool directory_write_grants = false;  // clients answer changes of names before they are sent
   Nanos pause = milliseconds(90);       // between two operations of one lane, at most twice that
 
-  // sync_all on a client when all is calm: errors only where something was disturbed.
-  Task<void> sync_all_calm(int client, Client& fs);
+  // Syncs all of a client's when all is calm: errors only where something was disturbed.
+  Task<void> sync_calm(int client, Client& fs);
   // The whole tree; nothing is under way, all faults are off. Decides what was unknown.
   Task<void> verify(Client& fs, std::string when);
 
@@ -62,6 +64,7 @@ class Workload {
 
  private:
   struct Lane;
+  struct Held;
   static constexpr uint64_t kChainDirectories = 6;
   static constexpr uint64_t kChainBytes = 3'000;
   static constexpr uint64_t kWheelBytes = 70'000;  // more than is ever staged: a segment each time
@@ -95,6 +98,9 @@ class Workload {
   Task<void> default_acl(int client, Client& fs);
   Task<void> get_xattr(int client, Client& fs);
   Task<void> set_mode(int client, Client& fs);
+  Task<void> lock(int client, Client& fs);
+  // Nobody has any lock on it any more.
+  Task<void> verify_unlocked(Client& fs, InodeRef inode);
 
   [[nodiscard]] Task<Result<SeenTree>> walk(Client& fs);
   [[nodiscard]] Task<Result<SeenDirectory>> list_all(Client& fs, FileId directory, uint32_t page);
@@ -110,6 +116,7 @@ class Workload {
   }
   [[nodiscard]] InodeRef pick_directory();
   [[nodiscard]] InodeRef pick_file();
+  [[nodiscard]] InodeRef pick_unsynced(int client);
   // One that the client has met by its name: an id alone says nothing before its maker has told the partition of it.
   [[nodiscard]] Task<InodeRef> pick_met_file(int client, Client& fs);
   [[nodiscard]] std::string pick_name();
@@ -128,6 +135,9 @@ class Workload {
   std::vector<FileId> chain_directories_;
   uint64_t chain_made_ = 0;
   uint32_t under_way_ = 0;
+  std::list<const Held*> held_;  // locks that their programs believe to hold
+  std::set<uint64_t> locked_;    // inodes that ever were, by number
+  uint64_t next_owner_ = 1;
   std::array<Nanos, kMaxClients> disturbed_until_{};
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "runtime/when_all.h"
@@ -281,14 +282,17 @@ Task<void> Client::forget_closed() {
   }
   for (auto& [slot, files] : by_slot) {
     for (size_t i = 0; i < files.size(); i += kForgetBatch) {
+      const std::span<FileRef> batch = std::span(files).subspan(i, std::min(kForgetBatch, files.size() - i));
       Forget request;
-      for (size_t j = i; j < std::min(files.size(), i + kForgetBatch); ++j) request.files.push_back(files[j]->id);
-      (void)co_await sessions_.mutate(slot, std::move(request));
-    }
-    for (const FileRef& file : files) {
-      file->kept = file->maybe_kept = false;
-      file->forgetting = false;
-      Scheduler::current().wake_all(file->forgotten);
+      for (const FileRef& file : batch) request.files.push_back(file->id);
+      Result<Empty> told = co_await sessions_.mutate(slot, std::move(request));
+      for (const FileRef& file : batch) {
+        file->kept = false;
+        file->maybe_kept = !told.ok();
+        file->forgetting = false;
+        Scheduler::current().wake_all(file->forgotten);
+        if (!told.ok()) closed_->push_back(file);  // once more, later
+      }
     }
   }
 }

@@ -925,6 +925,19 @@ struct LockSteps : Steps {
   FileId file;
 };
 
+TEST(Client, AFileWhoseClosingFailedToBeToldIsForgottenLater) {
+  Steps s(133, 2);
+  auto file = s.create("a");
+  const FileId id = file->id();
+  auto reader = s.open(id, 1);  // without a grant that protects it: its partition keeps it
+  ASSERT_EQ(s.disk.inodes[id].kept.size(), 1u);
+  s.faults.fail_forgets = 2;
+  ASSERT_TRUE(s.world.run(s.client(1).close(reader)).ok());
+  s.world.run_for(seconds(30));
+  EXPECT_EQ(s.faults.fail_forgets, 0u);
+  EXPECT_TRUE(s.disk.inodes[id].kept.empty());
+}
+
 TEST(ClientLocks, AnUnlockingThatFailedIsAskedForAgain) {
   LockSteps s(130);
   ASSERT_TRUE(s.lock(7));

@@ -98,6 +98,7 @@ class FakeNode final : public Process {
     bool hold_commits = false;    // nor is Commit
     bool hold_locks = false;      // nor is Lock, but to unlock
     uint64_t fail_unlocks = 0;
+    uint64_t fail_forgets = 0;
     uint64_t lose_fragment_index = 255;
   };
 
@@ -844,6 +845,10 @@ class FakeNode final : public Process {
     co_return LockReply{true};
   }
   Task<Result<Empty>> forget(Forget r) {
+    if (faults_.fail_forgets > 0) {
+      --faults_.fail_forgets;
+      co_return Error(Code::kInvalid, "injected");
+    }
     for (FileId id : r.files) {
       FakeInode* i = inode(id);
       if (i == nullptr) continue;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/fault_point.h"
+
 namespace headrace {
 
 Task<Result<bool>> Locks::lock(FileId file, FileLock lock, Nanos wait) {
@@ -44,7 +46,7 @@ Task<Result<void>> Locks::unlock(Key key, ClientSessionRef session) {
   const FileLock all{.owner = owner, .pid = 0, .whole = whole, .kind = LockKind::kUnlock, .begin = 0, .end = kLockEnd};
   Result<LockReply> reply = co_await sessions_.mutate_under(session, Lock{.file = file, .lock = all});
   if (reply.ok() || reply.code() == Code::kNotFound) co_return Result<void>();
-  if (!session->lost && !held_.contains(key)) late_[key] = session;
+  if (!session->lost && !held_.contains(key) && !mutant("unlock_given_up")) late_[key] = session;
   co_return std::move(reply).error();
 }
 

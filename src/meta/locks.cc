@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "base/fault_point.h"
+
 namespace headrace {
 
 namespace {
@@ -18,7 +20,7 @@ auto order(const HeldLock& held) {
 }  // namespace
 
 std::optional<FileLock> conflicting_lock(const std::vector<HeldLock>& locks, const HeldLock& wanted) {
-  if (wanted.lock.kind == LockKind::kUnlock) return std::nullopt;
+  if (wanted.lock.kind == LockKind::kUnlock || mutant("lock_beside_lock")) return std::nullopt;
   for (const HeldLock& held : locks) {
     const FileLock& lock = held.lock;
     bool exclusive = lock.kind == LockKind::kExclusive || wanted.lock.kind == LockKind::kExclusive;

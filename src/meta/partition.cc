@@ -23,7 +23,10 @@ Partition::Partition(PartitionContext context, PartitionId id)
       env_(context_.env),
       id_(id),
       journal_(env_, context_.targets, context_.coordinator,
-               Journal::Options{context_.self, id, journal_copies(context_.view.map())}),
+               Journal::Options{.self = context_.self,
+                                .partition = id,
+                                .copies = journal_copies(context_.view.map()),
+                                .append_timeout = context_.options.append_timeout}),
       grants_(env_, [this](SessionId session, Grant grant, GrantKind keep) { return recall(session, grant, keep); }) {}
 
 Partition::~Partition() = default;

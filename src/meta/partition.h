@@ -40,6 +40,7 @@ struct PartitionOptions {
   uint64_t overlay_rows = 200'000;     // above it mutations wait
   uint64_t staged_bytes = 256 * kMiB;  // above it Stage waits for the packer (kUnavailable)
   Nanos lease = seconds(10);           // clients'
+  Nanos append_timeout = seconds(10);  // of one journal copy; then the run ends and others hold the next
   Nanos cut_patience = seconds(30);    // how long a cut is held for a TakeCut
   Nanos cut_delay{};                   // fault point: a TakeCut comes up to this much late, as over a slow network
 };

@@ -11,7 +11,6 @@
 namespace headrace {
 
 namespace {
-constexpr Nanos kAppendTimeout = seconds(10);
 constexpr Nanos kAppendPatience = seconds(60);
 constexpr Nanos kWidenAgain = seconds(5);
 constexpr Nanos kRecordPatience = seconds(10);
@@ -243,7 +242,8 @@ Task<Result<void>> Journal::append_to(RunRecord run, Buffer batch, Position firs
                                       std::vector<TargetId>& failed) {
   std::vector<Task<Result<Empty>>> calls;
   for (TargetId target : run.copies)
-    calls.push_back(targets_.call(JournalAppend{target, run.run, first, last, batch}, call_options(kAppendTimeout)));
+    calls.push_back(
+        targets_.call(JournalAppend{target, run.run, first, last, batch}, call_options(options_.append_timeout)));
   std::vector<Result<Empty>> replies = co_await when_all(std::move(calls));
   std::optional<Error> error;
   for (size_t i = 0; i < replies.size(); ++i) {

@@ -28,6 +28,7 @@ class Journal {
     PartitionId partition;
     uint8_t copies = 3;               // R = 1 + the namespace's largest P
     uint64_t batch_bytes = 4 * kMiB;  // of a read during recovery
+    Nanos append_timeout = seconds(10);
   };
   Journal(Env env, TargetPort& targets, Coordinator& coordinator, Options options);
 

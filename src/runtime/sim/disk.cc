@@ -190,6 +190,7 @@ Task<Result<std::pair<uint64_t, uint64_t>>> SimFile::put(uint64_t offset, std::v
   const uint64_t first = inode_->mark() + 1;
   write_arrives(offset, flight.bytes().view());
   disk_.core_.record(SimEvent::kDisk, offset, total << 32 | crc32c(flight.bytes().view()), "write");
+  if (disk_.options.on_write) disk_.options.on_write(path_, offset);
   co_return std::pair(first, inode_->mark());
 }
 

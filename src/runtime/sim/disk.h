@@ -55,6 +55,8 @@ struct DiskOptions {
   // Files that faults may touch, by path; empty: all. So a test can keep damage to P targets of D +
   // P.
   std::function<bool(const std::string& path)> eligible;
+  // A write has arrived at a file, and nobody has flushed it yet. So a test can end things just there.
+  std::function<void(const std::string& path, uint64_t offset)> on_write;
 };
 
 // The contents of a disk at one moment. Cheap: pages are shared.
