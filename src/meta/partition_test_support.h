@@ -81,6 +81,7 @@ struct MemoryTargets final : FragmentPort {
   uint64_t freed = 0;
   uint64_t appends = 0;
   uint64_t failing_appends = 0;  // so many fail from now on
+  std::set<TargetId> full;       // they take nothing
 
   Task<Result<Empty>> trim(JournalTrim request) {
     for (RunId run : request.forget) runs.erase(run);
@@ -95,10 +96,12 @@ struct MemoryTargets final : FragmentPort {
     co_return reply;
   }
   Task<Result<Empty>> open(JournalOpen request) {
+    if (full.contains(request.target)) co_return Error(Code::kNoSpace, "injected");
     runs[request.run].first = request.first;
     co_return Empty{};
   }
   Task<Result<Empty>> append(JournalAppend request) {
+    if (full.contains(request.target)) co_return Error(Code::kNoSpace, "injected");
     if (failing_appends > 0) {
       --failing_appends;
       co_return Error(Code::kIo, "injected");

@@ -195,7 +195,14 @@ Task<Result<void>> Journal::read_run(RunRecord run, const std::vector<Sealed>& s
 Task<Result<RunRecord>> Journal::open_run(Position first, RunId predecessor, std::vector<TargetId> avoid) {
   Error last(Code::kUnavailable, "no targets");
   for (int attempt = 0; attempt < 4; ++attempt) {
-    Result<std::vector<TargetId>> copies = choose_copies(targets_.view().map(), options_.copies, env_.random, avoid);
+    const ClusterMap& map = targets_.view().map();
+    Result<std::vector<TargetId>> copies = choose_copies(map, options_.copies, env_.random, avoid);
+    if ((!copies.ok() || copies->size() < options_.copies) && avoid.size() >= options_.copies) {
+      // More fail than may be lost: the few that are left would hold alone what they acknowledge. All of a whole run,
+      // then, or none.
+      avoid.clear();
+      copies = choose_copies(map, options_.copies, env_.random);
+    }
     // When those that are up have all refused, why they did says more than that none is left.
     if (!copies.ok())
       co_return attempt == 0 ? std::move(copies).error() : std::move(last).within("opening a journal run");

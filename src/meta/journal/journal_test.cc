@@ -98,6 +98,41 @@ TEST(Journal, ARunThatGoesOnIsNotForgotten) {
   p.check_rows();
 }
 
+// Of P + 1 copies one may be missing for each target that fails, up to P: when more fail at once, one that goes on
+// would hold alone what was acknowledged, and go for good when they are back.
+TEST(Journal, NothingIsAcknowledgedWhileMoreFailThanMayBeLost) {
+  OnePartition p(5);
+  const auto target = [](uint64_t i) { return TargetId(OnePartition::kTarget.value() + i); };
+  p.coordinator.records[partition_key(5)] = {encode_durable(PartitionRecord{}), 1};
+  Journal journal(p.env, p.target_port, p.coordinator,
+                  Journal::Options{.self = NodeId(1), .partition = PartitionId(5), .copies = 2});
+  ASSERT_TRUE(p.world.run(journal.take_over()).ok());
+  uint64_t at = 0;
+  std::optional<Code> appended;
+  const auto append = [&] {
+    appended.reset();
+    ++at;
+    p.world.spawn([](Journal& j, uint64_t position, std::optional<Code>* out) -> Task<void> {
+      Result<void> done = co_await j.append("bytes", Position(position), Position(position));
+      *out = done.code();
+    }(journal, at, &appended));
+    (void)p.world.run_until([&] { return appended.has_value(); }, seconds(20));
+  };
+  append();
+  EXPECT_EQ(appended, Code::kOk);
+  p.targets.full = {target(0)};
+  append();
+  EXPECT_EQ(appended, Code::kOk);
+  EXPECT_EQ(journal.record().runs.back().copies.size(), 2u);
+  p.targets.full = {target(0), target(1)};
+  append();
+  EXPECT_FALSE(appended.has_value()) << "one copy is left, and two targets may come back without it";
+  p.targets.full.clear();
+  ASSERT_TRUE(p.world.run_until([&] { return appended.has_value(); }, seconds(20)));
+  EXPECT_EQ(appended, Code::kOk);
+  EXPECT_EQ(journal.record().runs.back().copies.size(), 2u);
+}
+
 // Runs that no record names are nobody's: of a leader that ended before it could record, or forget, one.
 TEST(Journal, RunsThatNobodyNamesAreForgotten) {
   OnePartition p(4);
