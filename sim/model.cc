@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "sim/append_log.h"
+
 namespace headrace::sim {
 
 namespace {
@@ -245,6 +247,22 @@ void Contents::settle(const View& view, const std::vector<Buffer>& whole) {
   // A torn write may have left a length inside a cell; what comes behind it is zeros when the file grows, which
   // no stamp describes: such a cell keeps zeros as a possibility.
   if (size % cell_bytes != 0 && size / cell_bytes < base_.size()) add_stamp(base_[size / cell_bytes], 0);
+}
+
+// ---- Inode ----
+
+void Inode::synced(int client, uint64_t before) {
+  contents.synced(client, before);
+  if (log) log->synced(client, before);
+}
+
+void Inode::sync_failed(int client) {
+  contents.sync_failed(client);
+  if (log) log->sync_failed(client);
+}
+
+bool Inode::unsynced(int client) const {
+  return contents.unsynced(client) || (log && log->unsynced(client));
 }
 
 // ---- Mutation ----
@@ -746,7 +764,7 @@ void Model::compare(const SeenTree& tree) {
 
 void Model::client_lost(int client) {
   if (told()) tell(fmt::format("client {} is lost", client));
-  for (const InodeRef& inode : inodes) inode->contents.sync_failed(client);
+  for (const InodeRef& inode : inodes) inode->sync_failed(client);
   may_lose(client);
   sync_failed(client, nullptr);
 }

@@ -87,6 +87,7 @@ class Contents {
   std::list<DataOperation> operations_;
 };
 
+class AppendLog;
 struct Inode;
 using InodeRef = std::shared_ptr<Inode>;
 
@@ -117,9 +118,10 @@ struct Inode {
   int maker = -1;    // the client that made it may know of it alone,
   bool met = false;  // until another one has found it by its name
   Contents contents;
-  bool writing = false;   // one writer at a time
-  bool poisoned = false;  // a truncation or punch has an unknown outcome
-  uint32_t pins = 0;      // in use: must not lose its last name
+  std::shared_ptr<AppendLog> log;  // all that is done with it is to append; then it has no contents
+  bool writing = false;            // one writer at a time
+  bool poisoned = false;           // a truncation or punch has an unknown outcome
+  uint32_t pins = 0;               // in use: must not lose its last name
   // Both.
   uint32_t busy = 0;    // mutations of its links, mode or existence under way
   uint32_t unsure = 0;  // whether it has the names that the model says
@@ -127,6 +129,10 @@ struct Inode {
   bool xattr_busy = false;
   uint64_t touched = 0;
 
+  // As Contents says them, of whatever it has.
+  void synced(int client, uint64_t before);
+  void sync_failed(int client);
+  [[nodiscard]] bool unsynced(int client) const;
   [[nodiscard]] bool usable() const { return id && links > 0 && busy == 0 && !frozen; }
   [[nodiscard]] std::string name() const { return (type == FileType::kDirectory ? "d" : "f") + std::to_string(number); }
 };

@@ -195,7 +195,9 @@ Task<void> Scenario::fault() {
   } else if (dice < 66) {
     world_.faults().note("disk.full");
     node.disk().options.capacity = 1;
-    co_await world_.clock().sleep(outage_ms(100, 4'000));
+    const Nanos duration = outage_ms(100, 9'000);
+    work_.full_until = world_.now() + duration + seconds(60);
+    co_await world_.clock().sleep(duration);
     node.disk().options.capacity = 64 * kGiB;
   } else if (dice < 67) {
     world_.faults().note("disk.hangs");
@@ -578,7 +580,15 @@ Task<bool> Scenario::undone_spin_down() {
   auto down = std::make_shared<std::optional<Result<void>>>();
   node->spawn(close_and_release(node->node(), down));
   co_await world_.clock().sleep(between_ms(0, 3'000));
-  std::optional<Result<void>> undone = co_await ask(node, undo);
+  std::optional<Result<void>> undone;
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    if (attempt == 6) set_bucket_rates(0);
+    undone = co_await ask(node, undo);
+    if (!undone || undone->ok() || undone->code() == Code::kInvalid) break;
+    log("undo: " + undone->error().text());
+    ++work_.counts["error.undo." + std::string(code_name(undone->code()))];
+    co_await world_.clock().sleep(seconds(2));
+  }
   if (!undone || !undone->ok()) {
     // Head was released before it could be: what is asked for next finds it so.
     work_.stop();
@@ -827,6 +837,8 @@ const std::vector<std::string>& required_counts() {
       "op.read",
       "op.unlink_open",
       "op.lookup",
+      "op.append",
+      "op.read_log",
       "op.lock",
       "op.lock_refused",
       "verify.unlocked",

@@ -6,6 +6,7 @@
 
 #include "base/posix_acl.h"
 #include "client/client.h"
+#include "sim/append_log.h"
 
 namespace headrace::sim {
 
@@ -144,6 +145,7 @@ Task<void> Workload::lane(int client, Client& fs) {
 Task<void> Workload::one(int client, Client& fs) {
   if (model_.failed()) co_return;
   if (chance(4)) co_return co_await lock(client, fs);
+  if (chance(5)) co_return co_await append(client, fs);
   uint64_t dice = below(100);
   if (dice < 9) co_return co_await make(client, fs);
   if (dice < 20) co_return co_await create(client, fs);
@@ -181,7 +183,7 @@ InodeRef Workload::pick_file() {
   for (int i = 0; i < 12; ++i) {
     const InodeRef& inode = model_.inodes[below(model_.inodes.size())];
     if (inode->home_of >= 0 && !chance(5)) continue;
-    if (inode->type == FileType::kFile && inode->usable()) return inode;
+    if (inode->type == FileType::kFile && !inode->log && inode->usable()) return inode;
   }
   return nullptr;
 }
@@ -189,13 +191,19 @@ InodeRef Workload::pick_file() {
 InodeRef Workload::pick_unsynced(int client) {
   std::vector<InodeRef> all;
   for (const InodeRef& inode : model_.inodes)
-    if (inode->usable() && inode->contents.unsynced(client)) all.push_back(inode);
+    if (inode->usable() && inode->unsynced(client)) all.push_back(inode);
   return all.empty() ? nullptr : all[below(all.size())];
 }
 
 Task<InodeRef> Workload::pick_met_file(int client, Client& fs) {
   InodeRef inode = pick_file();
-  if (!inode || inode->met || inode->maker == client) co_return inode;
+  if (!inode) co_return nullptr;
+  const bool met = co_await meet(client, fs, inode);
+  co_return met ? inode : nullptr;
+}
+
+Task<bool> Workload::meet(int client, Client& fs, InodeRef inode) {
+  if (inode->met || inode->maker == client) co_return true;
   for (const InodeRef& each : model_.inodes) {
     const InodeRef directory = each;  // the list may grow while we look it up
     if (directory->type != FileType::kDirectory || !directory->usable()) continue;
@@ -204,13 +212,13 @@ Task<InodeRef> Workload::pick_met_file(int client, Client& fs) {
       FileId parent = directory->id;
       uint64_t began = model_.tick();
       Result<Attributes> found = co_await fs.lookup(parent, std::string(name));
-      if (!found.ok() || found->id != inode->id || !inode->usable()) co_return nullptr;
+      if (!found.ok() || found->id != inode->id || !inode->usable()) co_return false;
       model_.met(client, directory, began, false);
       inode->met = true;
-      co_return inode;
+      co_return true;
     }
   }
-  co_return nullptr;
+  co_return false;
 }
 
 std::string Workload::pick_name() {
@@ -226,13 +234,14 @@ bool Workload::pick_entry(InodeRef& directory, std::string& name) {
     auto at = directory->entries.begin();
     std::advance(at, static_cast<int64_t>(below(directory->entries.size())));
     name = at->first;
-    if (at->second.inode || chance(5)) return true;
+    if (at->second.inode ? !at->second.inode->log : chance(5)) return true;
   }
   return false;
 }
 
 bool Workload::operating_error(const char* what, Code code) {
-  if (!is_operating(code)) return false;
+  const bool full = code == Code::kNoSpace && world_.now() <= full_until;
+  if (!is_operating(code) && !full) return false;
   ++counts[std::string("error.") + what + "." + code_text(code)];
   return true;
 }
@@ -658,6 +667,96 @@ Task<void> Workload::set_mode(int client, Client& fs) {
   (void)decide(mutation, done.code(), message_of(done), {Code::kOk});
 }
 
+// ---- a file that is appended to ----
+
+Task<void> Workload::make_log(int client, Client& fs) {
+  if (!model_.claimable(model_.root, "log", false) || model_.root->entries["log"].inode) co_return;
+  Mutation m;
+  m.client = client;
+  m.to_directory = model_.root;
+  m.to_name = "log";
+  m.inode = model_.new_inode(FileType::kFile);
+  m.inode->log = std::make_shared<AppendLog>();
+  m.inode->maker = client;
+  m.inode->mode = 0600;
+  m.unsent = directory_write_grants;
+  MutationRef mutation = model_.begin(std::move(m));
+  MakeOptions options;
+  options.type = FileType::kFile;
+  options.mode = 0600;
+  Result<Attributes> made = co_await fs.make(kRootFile, "log", options, {});
+  if (made.ok()) mutation->inode->id = made->id;
+  (void)decide(mutation, made.code(), message_of(made), {Code::kOk});
+}
+
+Task<void> Workload::append(int client, Client& fs) {
+  InodeRef inode = model_.root->entries["log"].inode;
+  if (!inode) co_return co_await make_log(client, fs);
+  const bool met = co_await meet(client, fs, inode);
+  if (!met || !inode->usable()) co_return;
+  Pin pin(inode);
+  if (chance(20)) co_return co_await read_log(fs, inode, false);
+  OpenMode mode;
+  mode.write = true;
+  mode.append = true;
+  mode.sync = chance(20);
+  Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
+  if (!open.ok()) {
+    if (!operating_error("open", open.code()) && inode->unsure == 0)
+      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+    co_return;
+  }
+  const uint64_t times = 1 + below(4);
+  for (uint64_t i = 0; i < times; ++i) {
+    DataOperation record;
+    record.client = client;
+    record.stamp = model_.next_stamp();
+    record.begun = model_.tick();
+    record.begun_at = world_.now();
+    Buffer bytes = AppendLog::bytes_of(record.stamp);
+    const uint64_t size = bytes.size();
+    DataOperation& kept = inode->log->add(record);
+    ++counts["op.append"];
+    Result<uint64_t> written = co_await fs.write(*open, 0, std::move(bytes));
+    if (model_.told())
+      model_.tell(fmt::format("client {}: append {} of {} bytes to {}{}: {}", client, record.stamp, size, inode->name(),
+                              mode.sync ? ", durable" : "", message_of(written)));
+    kept.done = model_.tick();
+    if (!written.ok() || *written != size) {
+      kept.state = DataOperation::kLossy;
+      if (!operating_error("append", written.code()) && inode->unsure == 0)
+        model_.violation(fmt::format("append to {}: {}", inode->name(), written.ok() ? "short" : message_of(written)));
+      break;
+    }
+    if (mode.sync && kept.state == DataOperation::kVolatile) kept.state = DataOperation::kCertain;
+  }
+  if (chance(40)) co_await sync(client, fs, inode);
+  (void)co_await fs.close(*open);
+}
+
+// All of it.
+Task<void> Workload::read_log(Client& fs, InodeRef inode, bool settle) {
+  const uint64_t began = model_.tick();
+  ++counts["op.read_log"];
+  Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{});
+  Result<std::vector<Buffer>> got = std::vector<Buffer>{};
+  if (open.ok()) {
+    got = co_await fs.read(*open, 0, 64 * kMiB);
+    (void)co_await fs.close(*open);
+  }
+  if (!open.ok() || !got.ok()) {
+    const Error why = open.ok() ? got.error() : open.error();
+    if (settle || (!operating_error("read_log", why.code()) && inode->unsure == 0))
+      model_.violation(fmt::format("reading {}: {}", inode->name(), why.text()));
+    co_return;
+  }
+  const std::string wrong = inode->log->check(*got, began, lenient());
+  if (!wrong.empty())
+    model_.violation(fmt::format("{} ({:x}): {}", inode->name(), inode->id.packed(), wrong));
+  else if (settle)
+    inode->log->settle(*got);
+}
+
 // ---- locks ----
 
 // Each time by an owner of its own, who holds nothing else: nobody waits for himself.
@@ -791,10 +890,10 @@ Task<void> Workload::sync(int client, Client& fs, InodeRef inode) {
   Result<void> synced = co_await fs.sync(inode->id);
   if (model_.told()) model_.tell(fmt::format("client {}: fsync {}: {}", client, inode->name(), message_of(synced)));
   if (synced.ok()) {
-    inode->contents.synced(client, began);
+    inode->synced(client, began);
     model_.synced(client, inode, began);
   } else {
-    inode->contents.sync_failed(client);
+    inode->sync_failed(client);
     model_.sync_failed(client, inode);
     if (!operating_error("fsync", synced.code()) && synced.code() != Code::kNotFound)
       model_.violation(fmt::format("fsync {}: {}", inode->name(), message_of(synced)));
@@ -823,9 +922,9 @@ Task<void> Workload::sync_all(int client, Client& fs) {
   if (model_.told()) model_.tell(fmt::format("client {}: sync_all: {}", client, message_of(synced)));
   for (const InodeRef& inode : model_.inodes) {
     if (synced.ok())
-      inode->contents.synced(client, began);
+      inode->synced(client, began);
     else
-      inode->contents.sync_failed(client);
+      inode->sync_failed(client);
   }
   if (synced.ok())
     model_.synced_all(client, began);
@@ -846,9 +945,9 @@ Task<void> Workload::sync_calm(int client, Client& fs) {
   if (model_.told()) model_.tell(fmt::format("client {}: sync_all: {}", client, message_of(synced)));
   for (const InodeRef& inode : model_.inodes) {
     if (synced.ok())
-      inode->contents.synced(client, began);
+      inode->synced(client, began);
     else
-      inode->contents.sync_failed(client);
+      inode->sync_failed(client);
   }
   if (synced.ok())
     model_.synced_all(client, began);
@@ -1116,7 +1215,7 @@ void Workload::check_attributes(const char* what, const InodeRef& inode, const A
   if (inode != model_.root && inode->type != FileType::kSymlink && inode->mode_unsure == 0 &&
       (seen.mode & 07777) != inode->mode)
     model_.violation(fmt::format("{} {}: mode {:o}, not {:o}", what, inode->name(), seen.mode, inode->mode));
-  if (inode->type == FileType::kFile) {
+  if (inode->type == FileType::kFile && !inode->log) {
     Contents::View view = inode->contents.view(began, lenient());
     if (seen.size < view.least || seen.size > view.most)
       model_.violation(fmt::format("{} {} ({:x}): size {}, not {} to {}", what, inode->name(), inode->id.packed(),
@@ -1271,6 +1370,7 @@ Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
   }
   if (inode->type != FileType::kFile) co_return;
   if (locked_.erase(inode->number) > 0) co_await verify_unlocked(fs, inode);
+  if (inode->log) co_return co_await read_log(fs, inode, true);
   Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{});
   if (!open.ok()) {
     model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));

@@ -43,6 +43,7 @@ class Workload {
   void client_crashed(int client) { model_.client_lost(client); }
   // From now until then the client may lose its sessions, and with them what it has not synced.
   void disturb(int client, Nanos until);
+  Nanos full_until{};                   // until then there may be no room for what is written
   bool directory_write_grants = false;  // clients answer changes of names before they are sent
   Nanos pause = milliseconds(90);       // between two operations of one lane, at most twice that
 
@@ -98,6 +99,9 @@ class Workload {
   Task<void> default_acl(int client, Client& fs);
   Task<void> get_xattr(int client, Client& fs);
   Task<void> set_mode(int client, Client& fs);
+  Task<void> append(int client, Client& fs);
+  Task<void> make_log(int client, Client& fs);
+  Task<void> read_log(Client& fs, InodeRef log, bool settle);
   Task<void> lock(int client, Client& fs);
   // Nobody has any lock on it any more.
   Task<void> verify_unlocked(Client& fs, InodeRef inode);
@@ -119,6 +123,7 @@ class Workload {
   [[nodiscard]] InodeRef pick_unsynced(int client);
   // One that the client has met by its name: an id alone says nothing before its maker has told the partition of it.
   [[nodiscard]] Task<InodeRef> pick_met_file(int client, Client& fs);
+  [[nodiscard]] Task<bool> meet(int client, Client& fs, InodeRef inode);
   [[nodiscard]] std::string pick_name();
   // An entry that is there (mostly), with its directory.
   [[nodiscard]] bool pick_entry(InodeRef& directory, std::string& name);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/fault_point.h"
 #include "runtime/when_all.h"
 
 namespace headrace {
@@ -49,6 +50,7 @@ void FileHandle::release() {
 Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer data) {
   const FileRef& file = handle->file;
   const uint64_t length = data.size();
+  const uint64_t old_end = file->size;
   if (!handle->mode.write) co_return Error(Code::kNotPermitted, "the file is not open for writing");
   if (length == 0) co_return uint64_t{0};
   if (length >= DirtyMap::kKeepFrom)
@@ -66,7 +68,7 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
     if (!files_.writable(*file) || !file->size_known || file->resizing || !write_back_.admits(*file)) continue;
     // Its caller did not wait for it (FUSE, of a process that was killed): others may have written here since.
     if (handle->released()) co_return Error(Code::kNotPermitted, "the file was closed meanwhile");
-    if (handle->mode.append) offset = file->size;
+    if (handle->mode.append) offset = mutant("append_at_old_end") ? old_end : file->size;
     if (offset > kMaxFileSize || length > kMaxFileSize - offset)
       co_return Error(Code::kTooLarge, "a file ends at 2^62 bytes");
     write_back_.add(file, offset, std::move(data));
