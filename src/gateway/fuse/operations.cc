@@ -261,7 +261,7 @@ Nanos FuseSession::name_valid(FileId parent, const std::string& name, const Attr
   Nanos valid = std::min(files_.name_valid(parent, name, what.id), options_.keep_names);
   if (valid.count <= 0) return {};
   const Nanos now = env_.clock.now();
-  std::deque<Node::Name>& names = nodes_[parent].names;
+  std::list<Node::Name>& names = nodes_[parent].names;
   while (!names.empty() && names.front().until < now) names.pop_front();
   names.push_back({now + valid + kLateKernel, name, directory});
   return valid;

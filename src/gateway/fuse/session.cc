@@ -12,6 +12,7 @@ namespace headrace {
 namespace {
 
 constexpr uint32_t kReceiveBurst = 32;      // requests taken before others of this core get a turn
+constexpr uint32_t kForgetsOfATurn = 32;    // that count as one: a kernel short of memory sends millions
 constexpr size_t kMaxNotifications = 1024;  // waiting for the kernel
 constexpr Nanos kNotifySlice = milliseconds(20);
 constexpr Nanos kAsidePatience = milliseconds(700);  // who waits for a lock looks up more often
@@ -182,23 +183,30 @@ Task<void> FuseSession::receive_all() {
       co_return;
     }
     Result<FuseRequest> request = decode_fuse_request(*bytes, agreed(FUSE_SETXATTR_EXT));
+    ++burst;
     if (!request.ok()) {
       ++statistics_.malformed;
       Result<FuseHeader> header = decode_fuse_header(bytes->view());
       if (header.ok()) finish(header->unique, FuseAnswer(EINVAL));
-      continue;
-    }
-    *bytes = {};
-    if (take_at_once(*request)) continue;
-    uint64_t size = bytes_of(request->body);
-    ++statistics_.requests;
-    if (parked_.empty() && room_for(size)) {
-      start(std::move(*request), size);
     } else {
-      while (!room_to_park(*request)) co_await ListWait(room_);
-      park(std::move(*request), size);
+      *bytes = {};
+      if (const auto* forgotten = std::get_if<FuseForget>(&request->body))
+        burst += static_cast<uint32_t>(forgotten->nodes.size()) / kForgetsOfATurn;
+      if (!take_at_once(*request)) {
+        uint64_t size = bytes_of(request->body);
+        ++statistics_.requests;
+        if (parked_.empty() && room_for(size)) {
+          start(std::move(*request), size);
+        } else {
+          while (!room_to_park(*request)) co_await ListWait(room_);
+          park(std::move(*request), size);
+        }
+      }
     }
-    if (++burst % kReceiveBurst == 0) co_await yield();
+    if (burst >= kReceiveBurst) {
+      burst = 0;
+      co_await yield();
+    }
   }
 }
 

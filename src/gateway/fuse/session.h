@@ -18,6 +18,7 @@
 
 #include <array>
 #include <deque>
+#include <list>
 #include <memory>
 #include <optional>
 #include <set>
@@ -122,7 +123,7 @@ class FuseSession {
       std::string name;
       bool directory;
     };
-    std::deque<Name> names;  // in this directory, that the kernel may use; oldest first
+    std::list<Name> names;  // in this directory, that the kernel may use; oldest first. Nothing while empty
     enum : uint8_t { kUnknown, kNone, kSome } capability = kUnknown;  // security.capability
     bool acls = false;                                                // the kernel may hold ACLs of it
   };

@@ -67,6 +67,7 @@ class PlayedKernel final : public Transport {
   }
   [[nodiscard]] bool answered(uint64_t unique) const { return answers_.contains(unique); }
   void unmount() { requests_.close(); }
+  [[nodiscard]] size_t waiting() const { return requests_.size(); }
 
   std::map<uint64_t, bool> gone_;  // callers that nobody will answer
   std::vector<int> notified_;
@@ -277,6 +278,19 @@ Task<void> counts_lookups(World& world) {
 }
 TEST_F(FuseSessionTest, CountsLookupsUntilTheyAreForgotten) {
   play(counts_lookups);
+}
+
+// A kernel that is short of memory forgets by the million: whoever renews leases on this core gets its turn.
+Task<void> is_flooded_by_forgets(World& world) {
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  for (int i = 0; i < 5'000; ++i) world.kernel.send(FUSE_FORGET, FileId(999), fuse_forget_in{1});
+  for (int i = 0; i < 3; ++i) co_await yield();
+  EXPECT_GT(world.kernel.waiting(), 4'000U);
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, ForgetsKeepNobodyElseFromItsTurn) {
+  play(is_flooded_by_forgets);
 }
 
 Task<void> takes_back(World& world) {
