@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import random
+import select
 import signal
 import struct
 import subprocess
@@ -331,6 +332,78 @@ def locks_hold_among_mounts_and_end_with_their_owner(box):
     finally:
         for locker in (one, two, three):
             locker.end()
+
+
+def who_would_wait_for_itself_gets_edeadlk(box):
+    _, a, b = two_mounts(box)
+    put(f"{a}/f", b"0" * 10)
+
+    def told(lockers):
+        """Which of those that wait is told of a deadlock: the last one, unless the others just looked again."""
+        readable, _, _ = select.select([locker.process.stdout for locker in lockers], [], [], 30)
+        check(len(readable) == 1, f"one of {len(lockers)} is told: {len(readable)}")
+        locker = next(locker for locker in lockers if locker.process.stdout is readable[0])
+        check(line(locker.process) == str(errno.EDEADLK), "EDEADLK")
+        return locker
+
+    for what, mounts in (("one mount", (a, a)), ("two mounts", (a, b)), ("three on two mounts", (a, b, a))):
+        lockers = [Locker(f"{mount}/f") for mount in mounts]
+        try:
+            for i, locker in enumerate(lockers):
+                check(locker.ask("w", i, 1) == "ok", f"{what}: each has one")
+            for i, locker in enumerate(lockers):
+                time.sleep(0.2)
+                locker.send("wwait", (i + 1) % len(lockers), 1)
+            out = told(lockers)
+            place = lockers.index(out)
+            check(out.ask("u", place, 1) == "ok", f"{what}: it unlocks")
+            before = lockers[place - 1]
+            check(line(before.process) == "ok", f"{what}: who waited for it gets its lock")
+            out.send("wwait", place, 1)  # no deadlock: `before` does not wait any more
+            time.sleep(0.7)
+            before.end()
+            for other in (lockers[place - i] for i in range(2, len(lockers))):
+                check(line(other.process) == "ok", f"{what}: and so on")
+                other.end()
+            check(line(out.process) == "ok", f"{what}: and in the end it gets that again")
+        finally:
+            for locker in lockers:
+                locker.end()
+
+    # Linux finds none of these either: a waiter by flock, one that left, the process's own other descriptor.
+    one, two = Locker(f"{a}/f"), Locker(f"{b}/f")
+    try:
+        check(one.ask("w", 0, 1) == "ok" and two.ask("flock-ex") == "ok", "two kinds")
+        one.send("flock-ex")
+        time.sleep(0.2)
+        two.send("wwait", 0, 1)
+        check(not select.select([one.process.stdout, two.process.stdout], [], [], 1.5)[0], "flock is no part of it")
+    finally:
+        one.end(), two.end()
+    threads = python("""
+        import fcntl, os, struct, sys, threading, time
+        fds = [os.open(sys.argv[1], os.O_RDWR) for _ in range(2)]
+        def lock(fd, command, kind, byte):
+            fcntl.fcntl(fd, command, struct.pack("hhqqi4x", kind, 0, byte, 1, 0))
+        for i in range(2):
+            lock(fds[i], fcntl.F_OFD_SETLK, fcntl.F_WRLCK, i)
+        got = []
+        def wait(i):
+            lock(fds[i], fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, 1 - i)
+            got.append(i)
+        waiters = [threading.Thread(target=wait, args=(i,)) for i in range(2)]
+        for waiter in waiters:
+            waiter.start()
+        time.sleep(1.2)
+        assert not got
+        lock(fds[0], fcntl.F_OFD_SETLK, fcntl.F_UNLCK, 0)
+        waiters[1].join()
+        lock(fds[1], fcntl.F_OFD_SETLK, fcntl.F_UNLCK, 1)
+        waiters[0].join()
+        print(sorted(got), flush=True)
+    """, f"{a}/f")
+    check(line(threads) == "[0, 1]", "locks of open files, which a third thread ends")
+    threads.wait(timeout=30)
 
 
 def a_dead_mounts_locks_end_with_its_lease(box):

@@ -74,7 +74,7 @@ TEST(Result, EveryCodeHasANameAndARetryClass) {
   EXPECT_EQ(retry_class(Code::kUnavailable), Retry::kRetryable);
   EXPECT_EQ(retry_class(Code::kTimeout), Retry::kOutcomeUnknown);
   EXPECT_EQ(retry_class(Code::kCorrupt), Retry::kFinal);
-  for (uint16_t code = 0; code <= static_cast<uint16_t>(Code::kIo); ++code) {
+  for (uint16_t code = 0; code <= static_cast<uint16_t>(Code::kDeadlock); ++code) {
     EXPECT_NE(code_name(static_cast<Code>(code)), "unknown") << code;
   }
 }

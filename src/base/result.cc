@@ -71,6 +71,8 @@ std::string_view code_name(Code code) {
       return "stale";
     case Code::kIo:
       return "io";
+    case Code::kDeadlock:
+      return "deadlock";
     case Code::kCorrupt:
       return "corrupt";
     case Code::kNoFragment:
@@ -141,6 +143,8 @@ int to_errno(Code code) {
       return EOPNOTSUPP;
     case Code::kStale:
       return ESTALE;
+    case Code::kDeadlock:
+      return EDEADLK;
     case Code::kCancelled:
       return EINTR;
     default:

@@ -43,6 +43,7 @@ enum class Code : uint16_t {
   kNotSupported = 19,    // EOPNOTSUPP
   kStale = 20,           // ESTALE: the session, the grant, or the namespace epoch has ended
   kIo = 21,              // EIO: bytes are lost or cannot be verified
+  kDeadlock = 22,        // EDEADLK: to wait for this lock would be to wait for oneself
   // Inside the system.
   kCorrupt = 40,            // a checksum or a format check failed; another copy may serve
   kNoFragment = 41,         // this target does not hold it: ask the home for the current placement

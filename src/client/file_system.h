@@ -143,7 +143,7 @@ class FileSystem {
   [[nodiscard]] virtual Task<Result<void>> close(OpenFileRef file) = 0;  // last reference; starts no flush of its own
 
   // Advisory locks (fcntl, flock), among all clients. False: another's is in the way, after waiting for up to `wait`.
-  // They end with unlock_all(), or with this client's session.
+  // They end with unlock_all(), or with this client's session. kDeadlock: to wait would be to wait for itself.
   [[nodiscard]] virtual Task<Result<bool>> lock(FileId file, FileLock lock, Nanos wait) = 0;
   [[nodiscard]] virtual Task<Result<std::optional<FileLock>>> find_lock(FileId file, FileLock lock) = 0;
   [[nodiscard]] virtual Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole) = 0;

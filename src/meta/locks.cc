@@ -1,6 +1,7 @@
 #include "meta/locks.h"
 
 #include <algorithm>
+#include <iterator>
 #include <tuple>
 
 #include "base/fault_point.h"
@@ -13,21 +14,30 @@ bool same_owner(const HeldLock& a, const HeldLock& b) {
   return a.session == b.session && a.lock.owner == b.lock.owner && a.lock.whole == b.lock.whole;
 }
 
+bool conflict(const HeldLock& held, const HeldLock& wanted) {
+  const FileLock& lock = held.lock;
+  if (wanted.lock.kind == LockKind::kUnlock || mutant("lock_beside_lock") || lock.whole != wanted.lock.whole ||
+      same_owner(held, wanted))
+    return false;
+  bool exclusive = lock.kind == LockKind::kExclusive || wanted.lock.kind == LockKind::kExclusive;
+  return exclusive && lock.begin < wanted.lock.end && wanted.lock.begin < lock.end;
+}
+
 auto order(const HeldLock& held) {
   return std::tuple(held.lock.whole, held.session.value(), held.lock.owner, held.lock.begin);
 }
 
 }  // namespace
 
+std::vector<HeldLock> conflicting_locks(const std::vector<HeldLock>& locks, const HeldLock& wanted) {
+  std::vector<HeldLock> out;
+  std::ranges::copy_if(locks, std::back_inserter(out), [&](const HeldLock& held) { return conflict(held, wanted); });
+  return out;
+}
+
 std::optional<FileLock> conflicting_lock(const std::vector<HeldLock>& locks, const HeldLock& wanted) {
-  if (wanted.lock.kind == LockKind::kUnlock || mutant("lock_beside_lock")) return std::nullopt;
-  for (const HeldLock& held : locks) {
-    const FileLock& lock = held.lock;
-    bool exclusive = lock.kind == LockKind::kExclusive || wanted.lock.kind == LockKind::kExclusive;
-    if (!exclusive || lock.whole != wanted.lock.whole || same_owner(held, wanted)) continue;
-    if (lock.begin < wanted.lock.end && wanted.lock.begin < lock.end) return lock;
-  }
-  return std::nullopt;
+  auto found = std::ranges::find_if(locks, [&](const HeldLock& held) { return conflict(held, wanted); });
+  return found == locks.end() ? std::nullopt : std::optional(found->lock);
 }
 
 std::vector<HeldLock> with_lock(std::vector<HeldLock> locks, const HeldLock& change) {

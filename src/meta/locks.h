@@ -13,7 +13,8 @@ namespace headrace {
 
 inline constexpr size_t kMaxLocksOfFile = 1024;
 
-// One that is in the way of `wanted`; none for kUnlock.
+// What is in the way of `wanted`; nothing for kUnlock. Or the first of it.
+[[nodiscard]] std::vector<HeldLock> conflicting_locks(const std::vector<HeldLock>& locks, const HeldLock& wanted);
 [[nodiscard]] std::optional<FileLock> conflicting_lock(const std::vector<HeldLock>& locks, const HeldLock& wanted);
 
 // The set after `change` (which conflicts with none): its range has its kind now, what the owner had there is replaced,

@@ -631,8 +631,12 @@ Task<void> Partition::wait_unlocked(Key key) {
   while (locks_.contains(key) && serving_) co_await ListWait(lock_waiters_);
 }
 
-void Partition::lock_ended() {
+void Partition::lock_ended(std::optional<FileId> file) {
   ++locks_ended_;
+  if (file)
+    lock_waits_.forget(*file);
+  else
+    lock_waits_.clear();
   Scheduler::current().wake_all(lock_seekers_);
 }
 

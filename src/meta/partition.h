@@ -14,6 +14,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "coord/ports.h"
 #include "meta/grants.h"
 #include "meta/journal/journal.h"
+#include "meta/lock_waits.h"
 #include "meta/overlay.h"
 #include "meta/rows.h"
 #include "meta/sessions.h"
@@ -200,10 +202,11 @@ class Partition {
   [[nodiscard]] Store& store() { return *store_; }
   void reap_soon() { reap_wanted_.set(); }
   void checkpoint_soon() { checkpoint_wanted_.set(); }
-  // Advisory locks (ops/locks): how often one ended here, and who waits for the next.
+  // Advisory locks (ops/locks): how often one ended here, who waits for the next, and for whom.
   [[nodiscard]] uint64_t locks_ended() const { return locks_ended_; }
   [[nodiscard]] WaitList& lock_seekers() { return lock_seekers_; }
-  void lock_ended();
+  [[nodiscard]] LockWaits& lock_waits() { return lock_waits_; }
+  void lock_ended(std::optional<FileId> file = std::nullopt);  // nothing: of any file
   // Rows of a work table behind key `after` ("": from the start), over all slots of the partition that have any.
   [[nodiscard]] Task<Result<std::vector<std::pair<Key, RowValue>>>> scan_work(Table table, Key after, size_t limit);
   [[nodiscard]] Event& work_known() { return work_known_; }  // set once scan_work() is complete
@@ -270,6 +273,7 @@ class Partition {
   Nanos awake_at_{};  // this process ran then
   uint64_t locks_ended_ = 0;
   WaitList lock_seekers_;
+  LockWaits lock_waits_;
   std::set<TransactionId> deciding_;
 
   bool serving_ = false;

@@ -466,7 +466,7 @@ struct LockReply {
   void fields(this auto& self, auto& v) { v(self.granted); }
 };
 // Takes, changes (in one step) or ends a lock. Where another's is in the way: waits for up to wait_ms, then is not
-// granted.
+// granted. kDeadlock instead of a wait for an fcntl lock that would close a cycle of owners who wait at this partition.
 struct Lock {
   static constexpr MessageType kType = MessageType::kLock;
   using Reply = LockReply;

@@ -36,7 +36,8 @@ struct LockOp {
     else
       txn.put_row(lock_key(request.file), row);
     // A shared lock in the place of an exclusive one lets others in as well.
-    if (request.lock.kind != LockKind::kExclusive) txn.on_commit([&p = txn.partition()] { p.lock_ended(); });
+    if (request.lock.kind != LockKind::kExclusive)
+      txn.on_commit([&p = txn.partition(), file = request.file] { p.lock_ended(file); });
     co_return LockReply{true};
   }
 };
@@ -50,6 +51,23 @@ struct FindLockOp {
   }
 };
 
+struct FindInWayOp {
+  using Reply = std::vector<HeldLock>;
+  SessionId session;
+  FileId file;
+  FileLock lock;
+  Task<Result<std::vector<HeldLock>>> run(Transaction& txn) {
+    HR_CO_TRY(LockRow row, co_await locks_of(txn, file));
+    co_return conflicting_locks(row.locks, HeldLock{session, lock});
+  }
+};
+
+struct KnownWait {
+  LockWaits& waits;
+  const Lock& request;
+  ~KnownWait() { waits.remove(request); }
+};
+
 }  // namespace
 
 Task<Result<LockReply>> handle(Partition& partition, Lock request, CallInfo info) {
@@ -60,10 +78,15 @@ Task<Result<LockReply>> handle(Partition& partition, Lock request, CallInfo info
   if (waits) {
     for (;;) {
       uint64_t ended = partition.locks_ended();
-      FindLock find{request.ticket.session, request.file, request.lock};
-      HR_CO_TRY(FindLockReply found, co_await partition.read_as(request.ticket.session, FindLockOp{std::move(find)}));
-      if (!found.lock || clock.now() >= until || !partition.serving()) break;
+      FindInWayOp find{request.ticket.session, request.file, request.lock};
+      HR_CO_TRY(std::vector<HeldLock> in_way, co_await partition.read_as(request.ticket.session, std::move(find)));
+      if (in_way.empty() || clock.now() >= until || !partition.serving()) break;
       if (partition.locks_ended() != ended) continue;
+      const Session* session = partition.sessions().find(request.ticket.session);
+      if (session == nullptr || request.ticket.sequence < session->answered) break;  // nobody waits; refused below
+      if (!request.lock.whole && !partition.lock_waits().add(request, in_way))
+        co_return Error(Code::kDeadlock, "who has the lock waits for one of its seeker's");
+      KnownWait known{partition.lock_waits(), request};
       (void)co_await ListWait(partition.lock_seekers(), clock, until);
     }
   }

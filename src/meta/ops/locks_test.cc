@@ -13,6 +13,20 @@ Lock lock(User& user, FileId file, LockKind kind, uint64_t begin = 0, uint64_t e
   return Lock{user.next(), file, {.owner = 1, .pid = 7, .whole = false, .kind = kind, .begin = begin, .end = end}, 0};
 }
 
+// A request whose answer is not waited for here.
+class Asked {
+ public:
+  Asked(OnePartition& p, Lock wanted) { p.partition->scope().spawn(run(*p.partition, std::move(wanted), answer_)); }
+  [[nodiscard]] std::string answer() const { return *answer_; }
+
+ private:
+  static Task<void> run(Partition& partition, Lock wanted, std::shared_ptr<std::string> answer) {
+    Result<LockReply> reply = co_await handle(partition, std::move(wanted), CallInfo());
+    *answer = !reply.ok() ? code_name(reply.code()) : reply->granted ? "granted" : "not granted";
+  }
+  std::shared_ptr<std::string> answer_ = std::make_shared<std::string>("waits");
+};
+
 TEST(LockOps, OutliveALeaderButNotTheirSession) {
   OnePartition p(1);
   User a = p.user();
@@ -45,20 +59,138 @@ TEST(LockOps, WhoWaitsIsWokenByTheUnlock) {
   Nanos before = p.env.clock.now();
   EXPECT_FALSE(p.must(p.ask(wanted)).granted) << "in vain";
   EXPECT_GE(p.env.clock.now() - before, milliseconds(3000));
-  std::optional<bool> granted;
-  struct Waiting {
-    static Task<void> run(OnePartition& p, Lock wanted, std::optional<bool>& granted) {
-      Result<LockReply> reply = co_await handle(*p.partition, std::move(wanted), CallInfo());
-      granted = reply.ok() && reply->granted;
-    }
-  };
   wanted.ticket = b.next();
-  p.partition->scope().spawn(Waiting::run(p, wanted, granted));
+  Asked asked(p, wanted);
   p.world.run_for(milliseconds(500));
-  EXPECT_FALSE(granted);
+  EXPECT_EQ(asked.answer(), "waits");
   EXPECT_TRUE(p.must(p.ask(lock(a, file, LockKind::kUnlock))).granted);
   p.world.run_for(milliseconds(500));
-  EXPECT_EQ(granted, true);
+  EXPECT_EQ(asked.answer(), "granted");
+}
+
+// One owner's locks on whole files, which it waits for.
+struct Seeker {
+  OnePartition& p;
+  User& user;
+  uint64_t owner;
+  bool whole = false;
+
+  [[nodiscard]] Lock of(FileId file, LockKind kind) const {
+    Lock out = lock(user, file, kind);
+    out.ticket.lowest_unanswered = 1;  // others of the user wait
+    out.lock.owner = owner;
+    out.lock.pid = static_cast<uint32_t>(owner);
+    out.lock.whole = whole;
+    return out;
+  }
+  void takes(FileId file) const { EXPECT_TRUE(p.must(p.ask(of(file, LockKind::kExclusive))).granted); }
+  void unlocks(FileId file) const { EXPECT_TRUE(p.must(p.ask(of(file, LockKind::kUnlock))).granted); }
+  [[nodiscard]] std::unique_ptr<Asked> seeks(FileId file, uint32_t wait_ms = 4000) const {
+    Lock wanted = of(file, LockKind::kExclusive);
+    wanted.wait_ms = wait_ms;
+    auto asked = std::make_unique<Asked>(p, wanted);
+    p.world.run_for(milliseconds(100));
+    return asked;
+  }
+};
+
+TEST(LockOps, WhoeverWouldWaitForItselfIsToldSo) {
+  OnePartition p(6);
+  User one = p.user();
+  User two = p.user();
+  const Seeker a{p, one, 1};
+  const Seeker b{p, one, 2};
+  const Seeker c{p, two, 1};  // the same number elsewhere is another
+  FileId x = p.create(one, "x");
+  FileId y = p.create(one, "y");
+  FileId z = p.create(one, "z");
+  a.takes(x);
+  b.takes(y);
+  c.takes(z);
+  const auto a_for_y = a.seeks(y);
+  const auto b_for_z = b.seeks(z);
+  EXPECT_EQ(c.seeks(x)->answer(), "deadlock") << "a cycle of three";
+  EXPECT_EQ(b.seeks(x)->answer(), "deadlock") << "and of two, of one session";
+  EXPECT_EQ(a_for_y->answer(), "waits");
+  EXPECT_EQ(b_for_z->answer(), "waits");
+  EXPECT_EQ(p.ask(c.of(x, LockKind::kExclusive)).code(), Code::kOk) << "who does not wait is not told";
+  c.unlocks(z);
+  p.world.run_for(milliseconds(100));
+  EXPECT_EQ(b_for_z->answer(), "granted");
+  b.unlocks(y);
+  p.world.run_for(milliseconds(100));
+  EXPECT_EQ(a_for_y->answer(), "granted");
+}
+
+TEST(LockOps, TwoThatShareALockCannotBothWaitToHaveItAlone) {
+  OnePartition p(7);
+  User one = p.user();
+  const Seeker a{p, one, 1};
+  const Seeker b{p, one, 2};
+  FileId x = p.create(one, "x");
+  EXPECT_TRUE(p.must(p.ask(a.of(x, LockKind::kShared))).granted);
+  EXPECT_TRUE(p.must(p.ask(b.of(x, LockKind::kShared))).granted);
+  const auto first = a.seeks(x);
+  EXPECT_EQ(b.seeks(x)->answer(), "deadlock");
+  b.unlocks(x);
+  p.world.run_for(milliseconds(100));
+  EXPECT_EQ(first->answer(), "granted");
+}
+
+TEST(LockOps, NoDeadlockIsMadeOfWhoLeftOrWhatEnded) {
+  OnePartition p(8);
+  User one = p.user();
+  User two = p.user();
+  const Seeker a{p, one, 1};
+  const Seeker b{p, two, 2};
+  FileId x = p.create(one, "x");
+  FileId y = p.create(one, "y");
+  a.takes(x);
+  b.takes(y);
+  const auto in_vain = a.seeks(y, 200);
+  p.world.run_for(milliseconds(300));
+  EXPECT_EQ(in_vain->answer(), "not granted");
+  const auto b_for_x = b.seeks(x, 1000);
+  EXPECT_EQ(b_for_x->answer(), "waits") << "a has left";
+  a.unlocks(x);
+  p.world.run_for(milliseconds(100));
+  EXPECT_EQ(b_for_x->answer(), "granted");
+  b.unlocks(x);
+  a.takes(x);
+  const auto a_for_y = a.seeks(y, 1000);
+  b.unlocks(y);
+  const auto b_for_x_again = b.seeks(x, 1000);
+  EXPECT_EQ(b_for_x_again->answer(), "waits") << "a was let in";
+  EXPECT_EQ(a_for_y->answer(), "granted");
+  p.world.run_for(milliseconds(1000));
+  EXPECT_EQ(b_for_x_again->answer(), "not granted");
+  // A session that ended neither has locks nor waits.
+  a.unlocks(y);
+  b.takes(y);
+  const auto again = a.seeks(y);
+  p.must(p.ask(SessionClose{one.session}));
+  EXPECT_EQ(b.seeks(x)->answer(), "granted");
+  EXPECT_EQ(again->answer(), "stale");
+  EXPECT_EQ(p.partition->lock_waits().size(), 0u);
+}
+
+TEST(LockOps, FlockIsNoPartOfADeadlock) {
+  OnePartition p(9);
+  User one = p.user();
+  const Seeker a{p, one, 1, true};
+  const Seeker b{p, one, 2, true};
+  const Seeker b_fcntl{p, one, 2};
+  FileId x = p.create(one, "x");
+  FileId y = p.create(one, "y");
+  a.takes(x);
+  b.takes(y);
+  b_fcntl.takes(y);
+  const auto first = a.seeks(y);
+  const auto second = b.seeks(x);
+  EXPECT_EQ(first->answer(), "waits");
+  EXPECT_EQ(second->answer(), "waits");
+  EXPECT_EQ(b_fcntl.seeks(x)->answer(), "granted");
+  EXPECT_EQ(p.partition->lock_waits().size(), 0u);
 }
 
 TEST(LockOps, BadInputIsRefused) {
