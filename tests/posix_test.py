@@ -243,6 +243,58 @@ def a_file_without_a_name_gets_one_or_goes(box):
     wait_until(lambda: cluster.status()["files"] == files + 1, 30, "a file that never got a name is gone")
 
 
+def a_removed_directory_may_still_be_looked_at(box):
+    _, a, b = two_mounts(box)
+    put(f"{a}/replacing", b"")
+
+    def gone(mount, name, remove, what):
+        os.mkdir(f"{mount}/{name}", 0o710)
+        fd = os.open(f"{mount}/{name}", os.O_RDONLY | os.O_DIRECTORY)
+        before = os.fstat(fd)
+        inside = python("""
+            import os, sys
+            os.chdir(sys.argv[1])
+            print("in", flush=True)
+            sys.stdin.readline()
+            print(os.stat(".").st_nlink, os.listdir("."), flush=True)
+        """, f"{mount}/{name}")
+        line(inside)
+        remove(name)
+        now = os.fstat(fd)
+        check(now.st_nlink == 0, f"{what}: {now.st_nlink} links")
+        check((now.st_ino, now.st_mode, now.st_mtime) == (before.st_ino, before.st_mode, before.st_mtime), f"{what}: as it was")
+        check(os.listdir(fd) == [], f"{what}: nothing is in it")
+        os.fsync(fd)
+        for call in (lambda: os.mkdir("x", dir_fd=fd), lambda: os.open("x", os.O_CREAT | os.O_RDWR, dir_fd=fd),
+                     lambda: os.stat("x", dir_fd=fd), lambda: os.link(f"{a}/replacing", "x", dst_dir_fd=fd),
+                     lambda: os.rename(f"{a}/replacing", "x", dst_dir_fd=fd)):
+            fails(errno.ENOENT, call)
+        inside.stdin.write("\n"), inside.stdin.flush()
+        check(line(inside) == "0 []", f"{what}: as its own directory")
+        inside.wait(timeout=30)
+        os.close(fd)
+
+    def rename_over(mount):
+        def remove(name):
+            os.mkdir(f"{mount}/new")
+            os.rename(f"{mount}/new", f"{mount}/{name}")
+            check(os.stat(f"{a}/{name}").st_nlink == 2 == os.stat(f"{b}/{name}").st_nlink, "the new one is there")
+        return remove
+
+    for mount in (a, b):
+        by = "here" if mount == a else "on the other mount"
+        for i in range(3):
+            gone(a, f"d{i}{by[0]}", lambda name: os.rmdir(f"{mount}/{name}"), f"removed {by}")
+            gone(a, f"e{i}{by[0]}", rename_over(mount), f"renamed over {by}")
+    # Also where it was made elsewhere, and is asked for only when it is gone for long.
+    os.mkdir(f"{b}/late")
+    fd = os.open(f"{a}/late", os.O_RDONLY)
+    os.rmdir(f"{b}/late")
+    time.sleep(6)
+    check(os.fstat(fd).st_nlink == 0 and os.listdir(fd) == [], "seconds later")
+    os.close(fd)
+
+
 LOCKER = """
     import fcntl, os, struct, sys
     fd = os.open(sys.argv[1], os.O_RDWR)

@@ -305,6 +305,29 @@ void FuseSession::enter(FuseAnswer& answer, const Attributes& attributes) {
   ++nodes_[attributes.id].lookups;
   answer.entered = attributes.id;
 }
+  note_directory(attributes);
+}
+
+void FuseSession::note_directory(const Attributes& attributes) {
+  if (attributes.type != FileType::kDirectory) return;
+  auto node = nodes_.find(attributes.id);
+  if (node != nodes_.end()) node->second.directory = std::make_unique<Attributes>(attributes);
+}
+
+// Somebody has it open, or is in it. The partition keeps files for that, and no directories.
+std::optional<Attributes> FuseSession::removed_directory(FileId file, Code outcome) const {
+  auto node = nodes_.find(file);
+  if (outcome != Code::kNotFound || node == nodes_.end() || node->second.directory == nullptr) return std::nullopt;
+  Attributes out = *node->second.directory;
+  out.links = 0;
+  return out;
+}
+
+Task<Result<Attributes>> FuseSession::attributes_of(FileId file) {
+  Result<Attributes> found = co_await files_.get_attributes(file);
+  std::optional<Attributes> removed = removed_directory(file, found.code());
+  if (removed) co_return *std::move(removed);
+  co_return found;
 
 FuseAnswer FuseSession::entry(FileId parent, const std::string& name, Result<Attributes> attributes) {
   if (!attributes.ok()) return failed(attributes.error());
@@ -318,6 +341,7 @@ FuseAnswer FuseSession::attributes(Result<Attributes> attributes) {
   if (!attributes.ok()) return failed(attributes.error());
   const Nanos valid = attributes_valid(attributes->id);
   FuseAnswer answer;
+  note_directory(*attributes);
   answer.append(fuse_attr_out{.attr_valid = whole_seconds(valid),
                               .attr_valid_nsec = rest_of_second(valid),
                               .dummy = 0,
@@ -514,11 +538,11 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadLink) {
 // --- Attributes ---
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseGetAttributes) {
-  co_return attributes(co_await files_.get_attributes(header.node));
+  co_return attributes(co_await attributes_of(header.node));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseStatx) {
-  Result<Attributes> found = co_await files_.get_attributes(header.node);
+  Result<Attributes> found = co_await attributes_of(header.node);
   if (!found.ok()) co_return failed(found.error());
   const Nanos valid = attributes_valid(found->id);
   fuse_attr basic = attributes_out(*found);
@@ -754,7 +778,10 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRelease request) {
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSync request) {
-  if (header.opcode == FUSE_FSYNCDIR) co_return outcome(co_await files_.sync(header.node));
+  if (header.opcode == FUSE_FSYNCDIR) {
+    Result<void> synced = co_await files_.sync(header.node);
+    co_return removed_directory(header.node, synced.code()) ? FuseAnswer() : outcome(synced);
+  }
   HandleRef opened = handle(request.fh);
   if (opened == nullptr || opened->id != header.node) co_return failed(EBADF);
   co_return outcome(co_await files_.sync(opened->file));
@@ -950,13 +977,17 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
   uint64_t after = request.offset;
   FuseAnswer answer;
   if (after < kDotDot) {
-    Result<Attributes> self = co_await files_.get_attributes(header.node);
+    Result<Attributes> self = co_await attributes_of(header.node);
     if (!self.ok()) co_return failed(self.error());
     FileId parent = self->parent ? self->parent : header.node;
     // A node id of 0: the kernel learns nothing about them.
     if (after < kDot && list.room_for(".")) list.add(".", header.node.packed(), FileType::kDirectory, kDot, {});
     if (list.room_for("..")) list.add("..", parent.packed(), FileType::kDirectory, kDotDot, {});
     after = kDotDot;
+    if (self->links == 0) {  // removed: nothing is in it
+      answer.bulk.push_back(list.take());
+      co_return answer;
+    }
   }
   bool full = false;
   bool end = false;
@@ -971,6 +1002,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
     end = reply->end || reply->entries.empty();
     for (DirectoryEntry& found : reply->entries) {
       full = !list.room_for(found.name);
+      if (removed_directory(header.node, reply.code())) break;
       if (full) break;
       fuse_entry_out entry{};
       if (request.plus && found.attributes) {
@@ -982,6 +1014,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
       after = found.cookie;
     }
   }
+        note_directory(*found.attributes);
   if (options_.access_times && request.offset == 0) files_.accessed(header.node);
   answer.bulk.push_back(list.take());
   co_return answer;

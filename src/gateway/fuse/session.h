@@ -126,6 +126,7 @@ class FuseSession {
     std::list<Name> names;  // in this directory, that the kernel may use; oldest first. Nothing while empty
     enum : uint8_t { kUnknown, kNone, kSome } capability = kUnknown;  // security.capability
     bool acls = false;                                                // the kernel may hold ACLs of it
+    std::unique_ptr<Attributes> directory;                            // of one, as they were answered last
   };
   struct Handle {
     FileId id;
@@ -194,6 +195,10 @@ class FuseSession {
   [[nodiscard]] fuse_entry_out entry_out(FileId parent, const std::string& name, const Attributes& attributes);
   [[nodiscard]] fuse_open_out open_out(uint64_t fh, FileId id);
   void enter(FuseAnswer& answer, const Attributes& attributes);
+  void note_directory(const Attributes& attributes);
+  // Of one that the kernel still has though it is gone, as `outcome` says: as it was, without a link.
+  [[nodiscard]] std::optional<Attributes> removed_directory(FileId file, Code outcome) const;
+  Task<Result<Attributes>> attributes_of(FileId file);  // also of such a one
   // Without a name (O_TMPFILE): a kernel keeps none.
   [[nodiscard]] FuseAnswer created(FileId parent, const std::string& name, FileSystem::Created created, OpenMode mode);
   [[nodiscard]] FuseAnswer entry(FileId parent, const std::string& name, Result<Attributes> attributes);

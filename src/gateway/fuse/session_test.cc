@@ -201,6 +201,43 @@ TEST_F(FuseSessionTest, FindsWhatAFileHandleNames) {
   play(looks_up_handles);
 }
 
+Task<void> shows_removed_directories(World& world) {
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+  PlayedKernel::Answer answer =
+      co_await world.kernel.ask(FUSE_MKDIR, kRootFile, fuse_mkdir_in{.mode = 0750}, std::string("d"));
+  fuse_entry_out entry{};
+  std::memcpy(&entry, answer.bytes.data(), std::min(sizeof entry, answer.bytes.size()));
+  const FileId directory(entry.nodeid);
+  // By another mount.
+  Result<void> removed = co_await world.files.remove_directory(kRootFile, "d");
+  EXPECT_TRUE(removed.ok());
+  answer = co_await world.kernel.ask(FUSE_GETATTR, directory, fuse_getattr_in{});
+  EXPECT_EQ(answer.error, 0);
+  fuse_attr_out out{};
+  std::memcpy(&out, answer.bytes.data(), std::min(sizeof out, answer.bytes.size()));
+  EXPECT_EQ(out.attr.nlink, 0U);
+  EXPECT_EQ(out.attr.mode, static_cast<uint32_t>(S_IFDIR | 0750));
+  EXPECT_EQ(out.attr_valid, 0U);
+  for (uint64_t offset : {0, 2, 7}) {
+    answer = co_await world.kernel.ask(FUSE_READDIR, directory, fuse_read_in{.offset = offset, .size = 4096});
+    EXPECT_EQ(answer.error, 0) << offset;
+    EXPECT_TRUE(answer.bytes.empty()) << offset;
+  }
+  answer = co_await world.kernel.ask(FUSE_FSYNCDIR, directory, fuse_fsync_in{});
+  EXPECT_EQ(answer.error, 0);
+  answer = co_await world.kernel.ask(FUSE_MKDIR, directory, fuse_mkdir_in{.mode = 0755}, std::string("in"));
+  EXPECT_EQ(answer.error, ENOENT);
+  answer = co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, std::string("d"));
+  EXPECT_EQ(answer.error, ENOENT);
+  (void)world.kernel.send(FUSE_FORGET, directory, fuse_forget_in{.nlookup = 1});
+  answer = co_await world.kernel.ask(FUSE_GETATTR, directory, fuse_getattr_in{});
+  EXPECT_EQ(answer.error, ENOENT) << "nobody has it open any more";
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, ShowsARemovedDirectoryToWhoHasItOpen) {
+  play(shows_removed_directories);
+}
+
 // user::rwx, user:9:rwx, group::r-x, mask::rwx, other::---
 constexpr std::array<uint16_t, 22> kAcl{2, 0,      1,      7,  0xffff, 0xffff, 2,      7,  9, 0,      4,
                                         5, 0xffff, 0xffff, 16, 7,      0xffff, 0xffff, 32, 0, 0xffff, 0xffff};
