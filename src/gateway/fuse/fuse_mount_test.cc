@@ -505,6 +505,35 @@ TEST_F(FuseMount, TakesPrivilegesFromProgramsThatAreChanged) {
   EXPECT_FAILS(::getxattr(at("program").c_str(), "security.capability", nullptr, 0), ENODATA);
 }
 
+TEST_F(FuseMount, TakesPrivilegesFromProgramsThatAreAllocatedPunchedOrCopiedInto) {
+  write("program", std::string(200'000, 'x'));
+  write("from", std::string(200'000, 'y'));
+  ASSERT_EQ(::chown(at("program").c_str(), 1001, 1001), 0);
+  constexpr int kCopy = -1;
+  auto mode_after = [&](int how, uid_t user, mode_t mode) {
+    EXPECT_EQ(::chmod(at("program").c_str(), mode), 0);
+    EXPECT_EQ(status("program").st_mode & 07777, mode);
+    auto change = [&] {
+      int from = ::open(at("from").c_str(), O_RDONLY | O_CLOEXEC);
+      int fd = ::open(at("program").c_str(), O_WRONLY | O_CLOEXEC);
+      if (how != kCopy) return ::fallocate(fd, how, 65'536, 65'536) == 0 ? 0 : errno;
+      off_t at_from = 0;
+      off_t at_to = 0;
+      return ::copy_file_range(from, &at_from, fd, &at_to, 70'000, 0) == 70'000 ? 0 : errno;
+    };
+    EXPECT_EQ(as_user(user, user, change), 0);
+    return status("program").st_mode & 07777;
+  };
+  for (int how : {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE, kCopy}) {
+    EXPECT_EQ(mode_after(how, 1001, 06777), 0777U) << how;
+    EXPECT_EQ(mode_after(how, 1002, 06777), 0777U) << how;
+    EXPECT_EQ(mode_after(how, 1002, 02676), 0676U) << how;
+    EXPECT_EQ(mode_after(how, 1002, 06766), 0766U) << how << ": not even what gives nothing";
+    EXPECT_EQ(mode_after(how, 1001, 06766), 02766U) << how << ": but to who is of the group";
+    EXPECT_EQ(mode_after(how, 0, 06777), 06777U) << how << ": root may";
+  }
+}
+
 TEST_F(FuseMount, AnswersWhatItCannotDo) {
   write("f", "0123456789");
   int fd = ::open(at("f").c_str(), O_RDWR | O_CLOEXEC);

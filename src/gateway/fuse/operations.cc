@@ -147,9 +147,10 @@ Buffer joined(const std::vector<Buffer>& pieces, size_t size) {
   return out;
 }
 
-uint32_t without_privileges(uint32_t mode) {
+// Without S_IXGRP the bit S_ISGID once meant mandatory locking: who is of the group may keep it.
+uint32_t without_privileges(uint32_t mode, bool of_group) {
   mode &= ~uint32_t{S_ISUID};
-  if ((mode & S_IXGRP) != 0) mode &= ~uint32_t{S_ISGID};  // without it the bit means mandatory locking
+  if ((mode & S_IXGRP) != 0 || !of_group) mode &= ~uint32_t{S_ISGID};
   return mode;
 }
 
@@ -304,7 +305,6 @@ fuse_entry_out FuseSession::entry_out(FileId parent, const std::string& name, co
 void FuseSession::enter(FuseAnswer& answer, const Attributes& attributes) {
   ++nodes_[attributes.id].lookups;
   answer.entered = attributes.id;
-}
   note_directory(attributes);
 }
 
@@ -328,6 +328,7 @@ Task<Result<Attributes>> FuseSession::attributes_of(FileId file) {
   std::optional<Attributes> removed = removed_directory(file, found.code());
   if (removed) co_return *std::move(removed);
   co_return found;
+}
 
 FuseAnswer FuseSession::entry(FileId parent, const std::string& name, Result<Attributes> attributes) {
   if (!attributes.ok()) return failed(attributes.error());
@@ -340,8 +341,8 @@ FuseAnswer FuseSession::entry(FileId parent, const std::string& name, Result<Att
 FuseAnswer FuseSession::attributes(Result<Attributes> attributes) {
   if (!attributes.ok()) return failed(attributes.error());
   const Nanos valid = attributes_valid(attributes->id);
-  FuseAnswer answer;
   note_directory(*attributes);
+  FuseAnswer answer;
   answer.append(fuse_attr_out{.attr_valid = whole_seconds(valid),
                               .attr_valid_nsec = rest_of_second(valid),
                               .dummy = 0,
@@ -407,10 +408,10 @@ Task<Result<bool>> FuseSession::has_capability(FileId file) {
 
 // What the kernel leaves to us by HANDLE_KILLPRIV_V2: whoever changes a program takes its
 // privileges away.
-Task<Result<void>> FuseSession::drop_privileges(FileId file) {
+Task<Result<void>> FuseSession::drop_privileges(FileId file, std::optional<uint32_t> group) {
   HR_CO_TRY(Attributes now, co_await files_.get_attributes(file));
   if (now.type == FileType::kDirectory) co_return Result<void>();
-  uint32_t mode = without_privileges(now.mode);
+  uint32_t mode = without_privileges(now.mode, !group || *group == now.gid);
   if (mode != now.mode) {
     HR_CO_TRY(co_await files_.set_attributes(file, {.mask = kSetMode, .mode = mode}));
     co_await invalidate({.file = file, .attributes = true});  // the kernel did not ask for it, and keeps the old mode
@@ -812,9 +813,9 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseAllocate request) {
     default:  // collapse, insert: they would move what is shared
       co_return failed(EOPNOTSUPP);
   }
-  // Here the kernel does not say whether the caller may keep them.
+  // Here the kernel does not say whether the caller may keep them, nor which groups but one the caller is of.
   if (agreed(FUSE_HANDLE_KILLPRIV_V2) && header.uid != 0) {
-    Result<void> dropped = co_await drop_privileges(header.node);
+    Result<void> dropped = co_await drop_privileges(header.node, header.gid);
     if (!dropped.ok()) co_return failed(dropped.error());
   }
   if (clear) {
@@ -852,6 +853,10 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCopyRange request) {
   const uint64_t there = source->size - std::min(source->size, request.from_offset);
   const uint64_t wanted = std::min({request.length, there, kMaxCopy});
   if (wanted > kMaxFileSize - request.to_offset) co_return failed(EFBIG);
+  if (agreed(FUSE_HANDLE_KILLPRIV_V2) && header.uid != 0) {  // as for FuseAllocate
+    Result<void> dropped = co_await drop_privileges(request.to, header.gid);
+    if (!dropped.ok()) co_return failed(dropped.error());
+  }
   request.length = wanted;
   while (request.length > 0) {
     Result<void> copied = co_await copy_some(from->file, *target, request);
@@ -979,15 +984,15 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
   if (after < kDotDot) {
     Result<Attributes> self = co_await attributes_of(header.node);
     if (!self.ok()) co_return failed(self.error());
+    if (self->links == 0) {  // removed: nothing is in it
+      answer.bulk.push_back(list.take());
+      co_return answer;
+    }
     FileId parent = self->parent ? self->parent : header.node;
     // A node id of 0: the kernel learns nothing about them.
     if (after < kDot && list.room_for(".")) list.add(".", header.node.packed(), FileType::kDirectory, kDot, {});
     if (list.room_for("..")) list.add("..", parent.packed(), FileType::kDirectory, kDotDot, {});
     after = kDotDot;
-    if (self->links == 0) {  // removed: nothing is in it
-      answer.bulk.push_back(list.take());
-      co_return answer;
-    }
   }
   bool full = false;
   bool end = false;
@@ -997,24 +1002,24 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
     Result<ReadDirectoryReply> reply = co_await files_.read_directory(header.node, cookie, limit, request.plus);
     if (!reply.ok()) {
       if (!list.empty()) break;  // the error comes again for the next call
+      if (removed_directory(header.node, reply.code())) break;
       co_return failed(reply.error());
     }
     end = reply->end || reply->entries.empty();
     for (DirectoryEntry& found : reply->entries) {
       full = !list.room_for(found.name);
-      if (removed_directory(header.node, reply.code())) break;
       if (full) break;
       fuse_entry_out entry{};
       if (request.plus && found.attributes) {
         entry = entry_out(header.node, found.name, *found.attributes);
         ++nodes_[found.id].lookups;
         answer.all_entered.push_back(found.id);
+        note_directory(*found.attributes);
       }
       list.add(found.name, found.id.packed(), found.type, found.cookie, entry);
       after = found.cookie;
     }
   }
-        note_directory(*found.attributes);
   if (options_.access_times && request.offset == 0) files_.accessed(header.node);
   answer.bulk.push_back(list.take());
   co_return answer;

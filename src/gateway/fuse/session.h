@@ -206,7 +206,7 @@ class FuseSession {
   // How long from now the kernel may use them; noted, so that they can be invalidated.
   [[nodiscard]] Nanos attributes_valid(FileId file);
   [[nodiscard]] Nanos name_valid(FileId parent, const std::string& name, const Attributes& what);
-  Task<Result<void>> drop_privileges(FileId file);
+  Task<Result<void>> drop_privileges(FileId file, std::optional<uint32_t> group = std::nullopt);  // of who must
   Task<Result<bool>> has_capability(FileId file);
   // What is answered next is an ACL, asked for when the node had been invalidated so many times.
   Task<void> tell_acl(FileId file, uint64_t invalidated);
