@@ -925,6 +925,25 @@ struct LockSteps : Steps {
   FileId file;
 };
 
+TEST(Client, DataBehindAHoleOfExabytesIsFound) {
+  constexpr uint64_t kFar = uint64_t{1} << 60;
+  Steps s(134);
+  auto file = s.create("a");
+  const auto seek = [&](uint64_t from, bool hole) { return s.world.run(s.client().seek(file, from, hole)); };
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(file->id(), {.mask = kSetSize, .size = 2 * kFar})).ok());
+  const uint64_t asked = s.node().counts.extents;
+  EXPECT_EQ(seek(0, false).code(), Code::kNotFound);
+  EXPECT_EQ(*seek(5, true), 5u);
+  ASSERT_TRUE(s.write(file, kFar, "far away").ok());  // not committed yet, then so
+  for (bool synced : {false, true}) {
+    if (synced) ASSERT_TRUE(s.sync(file->id()).ok());
+    EXPECT_EQ(*seek(0, false), kFar);
+    EXPECT_EQ(*seek(kFar, true), kFar + 8);
+    EXPECT_EQ(seek(kFar + 8, false).code(), Code::kNotFound);
+  }
+  EXPECT_LT(s.node().counts.extents, asked + 10);
+}
+
 TEST(Client, AFileWhoseClosingFailedToBeToldIsForgottenLater) {
   Steps s(133, 2);
   auto file = s.create("a");

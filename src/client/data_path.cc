@@ -211,6 +211,7 @@ Task<Result<uint64_t>> DataPath::seek(FileRef file, uint64_t offset, bool hole) 
       if (empty == hole) co_return std::max(at, source.offset);
       at = source.offset + source.length;
     }
+    if (!hole) at = std::max(at, plan.hole_until);  // a hole may be exabytes
   }
 }
 
@@ -295,6 +296,9 @@ Task<Result<DataPath::Plan>> DataPath::plan(FileRef file, uint64_t offset, uint6
       next = piece.offset + piece.bytes.size();
     }
     if (!missing) {
+      const bool committed = end < file->committed_size;
+      plan.hole_until =
+          std::min(committed ? file->extents.hole_end(end) : file->size, file->dirty.next(end).value_or(file->size));
       ++file->served;
       co_return plan;
     }

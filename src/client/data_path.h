@@ -88,7 +88,8 @@ class DataPath {
   };
   struct Plan {
     std::vector<Source> sources;
-    uint64_t size = 0;  // of the file
+    uint64_t size = 0;        // of the file
+    uint64_t hole_until = 0;  // at least, where the last source is one
   };
   [[nodiscard]] Task<Result<Plan>> plan(FileRef file, uint64_t offset, uint64_t length);
   [[nodiscard]] Task<Result<Plan>> plan_uncached(FileRef file, uint64_t offset, uint64_t length);

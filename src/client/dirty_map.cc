@@ -155,6 +155,11 @@ std::vector<DirtyPiece> DirtyMap::view(uint64_t begin, uint64_t end) const {
   return out;
 }
 
+std::optional<uint64_t> DirtyMap::next(uint64_t at) const {
+  auto found = pieces_.lower_bound(at);
+  return found == pieces_.end() ? std::nullopt : std::optional(found->first);
+}
+
 void DirtyMap::clear() {
   pieces_.clear();
   bytes_ = 0;

@@ -1,6 +1,7 @@
 #include "client/extent_cache.h"
 
 #include <algorithm>
+#include <iterator>
 #include <unordered_set>
 #include <utility>
 
@@ -67,6 +68,13 @@ void ExtentCache::forget_unnamed() {
 const Buffer* ExtentCache::staged(uint64_t id) const {
   auto found = staged_.find(id);
   return found == staged_.end() ? nullptr : &found->second;
+}
+
+uint64_t ExtentCache::hole_end(uint64_t at) const {
+  auto found = extents_.upper_bound(at);
+  if (found == extents_.begin()) return at;
+  const Extent& extent = std::prev(found)->second;
+  return extent.kind == ExtentKind::kHole ? std::max(at, extent.offset + extent.length) : at;
 }
 
 std::optional<std::vector<Extent>> ExtentCache::cover(uint64_t begin, uint64_t end, uint64_t* missing) const {

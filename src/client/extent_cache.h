@@ -34,6 +34,8 @@ class ExtentCache {
   // start in *missing).
   [[nodiscard]] std::optional<std::vector<Extent>> cover(uint64_t begin, uint64_t end,
                                                          uint64_t* missing = nullptr) const;
+  // Where the hole that covers the byte at `at` ends; `at` where none is known to.
+  [[nodiscard]] uint64_t hole_end(uint64_t at) const;
   [[nodiscard]] size_t size() const { return extents_.size(); }
 
  private:

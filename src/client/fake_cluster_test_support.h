@@ -1000,6 +1000,8 @@ class FakeNode final : public Process {
     if (r.offset < reply.size) {
       auto cover = i->extents.cover(r.offset, std::min(reply.size, r.offset + r.length));
       HR_ASSERT(cover.has_value());
+      if (cover->size() == 1 && cover->front().kind == ExtentKind::kHole)
+        cover->front().length = i->extents.hole_end(r.offset) - r.offset;
       std::set<SegmentId> seen;
       std::set<uint64_t> staged;
       for (const Extent& e : *cover) {

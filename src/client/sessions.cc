@@ -10,7 +10,11 @@ void ClientSession::end_grant(GrantId grant, GrantKind keep) {
     ended.clear();
     return;
   }
-  std::erase_if(ended, [&](const auto& item) { return item.second.before <= *requests.begin(); });
+  // What no request is older than any more: looked for when that may have changed, and not at each of thousands.
+  if (ended_before != *requests.begin()) {
+    ended_before = *requests.begin();
+    std::erase_if(ended, [&](const auto& item) { return item.second.before <= ended_before; });
+  }
   auto [at, fresh] = ended.try_emplace(grant, Ended{keep, next_request});
   if (!fresh) at->second = Ended{std::min(at->second.keep, keep), next_request};
 }

@@ -63,6 +63,7 @@ struct ClientSession {
     uint64_t before;  // holds for requests numbered below
   };
   std::map<GrantId, Ended> ended;
+  uint64_t ended_before = 0;  // the oldest request when those that were done with went
 
   // FileIds' local parts that this client may give to what it makes.
   uint64_t next_file = 0;

@@ -37,6 +37,14 @@ Task<Result<std::vector<Extent>>> FileExtents::slice(uint64_t offset, uint64_t l
   co_return leaves_.slice(offset, length, file_size);
 }
 
+Task<Result<uint64_t>> FileExtents::next_leaf(uint64_t from, uint64_t to) {
+  if (from >= to) co_return to;
+  HR_CO_TRY(auto rows,
+            co_await txn_.scan(leaf_key(file_, whole_leaf_at(from)), leaf_key(file_, part_leaf_at(to - 1)) + '\0', 1));
+  if (rows.empty()) co_return to;
+  co_return std::clamp(leaf_of(rows.front().first).base(), from, to);
+}
+
 Task<Result<bool>> FileExtents::remove(uint64_t from, uint64_t to) {
   to = std::min(to, kMaxFileSize);
   if (from >= to) co_return true;

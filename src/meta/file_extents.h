@@ -15,6 +15,8 @@ class FileExtents {
   [[nodiscard]] Task<Result<void>> replace(uint64_t offset, uint64_t length, std::vector<Extent> pieces);
   [[nodiscard]] Task<Result<void>> repoint(Extent from, SegmentId to, uint64_t to_offset);
   [[nodiscard]] Task<Result<std::vector<Extent>>> slice(uint64_t offset, uint64_t length, uint64_t file_size);
+  // Where the first leaf in [from, to) begins that is there; `to` where none is: a hole until then, however far.
+  [[nodiscard]] Task<Result<uint64_t>> next_leaf(uint64_t from, uint64_t to);
   // Takes what is in [from, to), front first, as far as it fits one transaction (kRemoveRows rows, holes cost nothing).
   // True when all is gone.
   [[nodiscard]] Task<Result<bool>> remove(uint64_t from, uint64_t to);

@@ -19,6 +19,10 @@ void Transaction::unpin() {
     Scheduler::current().wake_all(partition_.applied_waiters_);
 }
 
+bool Transaction::may_share(FileId file) const {
+  return !partition_.claims_missing_ && !partition_.grants_.conflict(file, session_, GrantKind::kRead);
+}
+
 Task<void> Transaction::wait_for_grants(FileId file, GrantKind kind) {
   if (!partition_.claims_missing_ && !partition_.grants_.conflict(file, session_, kind)) co_return;
   // Others may take as long as they like: the overlay must not keep all their changes for us meanwhile, since what we

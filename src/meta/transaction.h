@@ -55,6 +55,7 @@ class Transaction {
   // Grants. After share(f) no other session holds a write grant on f (its dirty data has come in); after exclude(f) no
   // other session holds any grant on f. Both recall and wait, and are checked again at commit.
   [[nodiscard]] Task<Result<void>> share(FileId file);
+  [[nodiscard]] bool may_share(FileId file) const;  // nobody has to give anything back for it
   [[nodiscard]] Task<Result<void>> exclude(FileId file);
 
   // The partition's hybrid time for this operation, ns since 1970: after every time it gave before.

@@ -569,7 +569,8 @@ struct StagedBytes {
 };
 struct GetExtentsReply {
   uint64_t size = 0;
-  std::vector<Extent> extents;           // cover [offset, min(offset+length, size)) without gaps; holes explicit
+  // Cover [offset, min(offset+length, size)) without gaps; holes explicit. One that is all of it may reach further.
+  std::vector<Extent> extents;
   std::vector<Location> locations;       // of the segments named, each once
   std::vector<Capability> capabilities;  // kRead, same order as locations
   std::vector<StagedBytes> staged;

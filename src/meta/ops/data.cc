@@ -283,6 +283,10 @@ struct GetExtentsOp {
     uint64_t length = std::min({request.length, reply.size - request.offset, kMaxExtentsWindow});
     FileExtents extents(txn, request.file);
     HR_CO_TRY(reply.extents, co_await extents.slice(request.offset, length, reply.size));
+    if (reply.extents.size() == 1 && reply.extents.front().kind == ExtentKind::kHole) {
+      HR_CO_TRY(const uint64_t end, co_await extents.next_leaf(request.offset + length, reply.size));
+      reply.extents.front().length = end - request.offset;
+    }
     if (reply.extents.size() > kMaxExtentsInReply) reply.extents.resize(kMaxExtentsInReply);
     std::set<SegmentId> segments;
     std::set<uint64_t> staged;

@@ -34,6 +34,46 @@ TEST(Data, CommitMakesAFileOfItsSegment) {
   p.check_rows();
 }
 
+TEST(Data, AHoleReachesToTheNextBytesHoweverFar) {
+  OnePartition p(30);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  constexpr uint64_t kFar = uint64_t{1} << 45;
+  ASSERT_EQ(p.write(u, file, kFar + 5 * kMiB, 4096), Code::kOk);
+  GetExtentsReply reply = p.must(p.ask(GetExtents{u.session, file, 4096, kMiB}));
+  ASSERT_EQ(reply.extents.size(), 1u);
+  EXPECT_EQ(reply.extents[0].kind, ExtentKind::kHole);
+  EXPECT_GE(reply.extents[0].offset + reply.extents[0].length, kFar);
+  EXPECT_LE(reply.extents[0].offset + reply.extents[0].length, kFar + 5 * kMiB);
+  reply = p.must(p.ask(GetExtents{u.session, file, kFar, 16 * kMiB}));
+  ASSERT_EQ(reply.extents.size(), 2u);
+  EXPECT_EQ(reply.extents[1].offset, kFar + 5 * kMiB);
+}
+
+// As long as others write, `ls -l` of their directory must come to an end.
+TEST(Data, ListingADirectoryRecallsNobodysWriteGrant) {
+  OnePartition p(31);
+  User writer = p.user();
+  User reader = p.user();
+  FileId busy = p.create(writer, "busy");
+  ASSERT_EQ(p.write(writer, busy, 0, 4096), Code::kOk);
+  p.create(reader, "idle");
+  bool done = false;
+  std::map<std::string, bool> attributes;
+  p.partition->scope().spawn(
+      [](OnePartition& one, SessionId session, bool* end, std::map<std::string, bool>* out) -> Task<void> {
+        Result<ReadDirectoryReply> reply = co_await handle(
+            *one.partition, ReadDirectory{.session = session, .directory = kRootFile, .limit = 100, .plus = true},
+            CallInfo());
+        if (reply.ok())
+          for (const DirectoryEntry& entry : reply->entries) (*out)[entry.name] = entry.attributes.has_value();
+        *end = reply.ok();
+      }(p, reader.session, &done, &attributes));
+  ASSERT_TRUE(p.world.run_until([&] { return done; }, seconds(2)));
+  EXPECT_FALSE(attributes.at("busy"));
+  EXPECT_TRUE(attributes.at("idle"));
+}
+
 TEST(Data, TheSameTicketCommitsOnce) {
   OnePartition p(2);
   User u = p.user();

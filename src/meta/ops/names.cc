@@ -417,7 +417,9 @@ struct ReadDirectoryOp {
       entry.id = row.file;
       entry.type = row.type;
       entry.cookie = key_number(key, kKeyPrefix + 8, 8);
-      if (request.plus && txn.partition().owns(entry.id.slot())) {
+      // What somebody writes is asked for by itself: were it recalled here, two writers could keep a page from ever
+      // being read whole.
+      if (request.plus && txn.partition().owns(entry.id.slot()) && txn.may_share(entry.id)) {
         HR_CO_TRY(co_await txn.share(entry.id));
         HR_CO_TRY(std::optional<InodeRow> inode, co_await txn.row<InodeRow>(inode_key(entry.id)));
         if (inode) entry.attributes = inode->attributes;
