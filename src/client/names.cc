@@ -345,6 +345,8 @@ void Names::learn_directory(FileState& directory, const EntryReply& reply) {
   if (reply.directory_no_xattrs) directory.has_no_xattrs();
   DirectoryState& state = directory.as_directory();
   if (state.complete || state.changing.size() != 1 || reply.entries > state.names.size()) return;
+  // Of many names those that are there are counted once all that are not were dropped, rather than at each change.
+  if (state.absent > 0 && state.names.size() > DirectoryState::kMaxAbsent) return;
   const auto there =
       std::count_if(state.names.begin(), state.names.end(), [](const auto& name) { return bool(name.second.file); });
   if (reply.entries == static_cast<uint64_t>(there)) state.now_complete();

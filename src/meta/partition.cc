@@ -265,7 +265,7 @@ void Partition::fail(std::string why) {
   scheduler.wake_all(durable_waiters_);
   scheduler.wake_all(applied_waiters_);
   scheduler.wake_all(lock_waiters_);
-  scheduler.wake_all(lock_seekers_);
+  for (auto& [file, seekers] : lock_seekers_) scheduler.wake_all(seekers.waiting);
 }
 
 Result<void> Partition::may_work() const {
@@ -632,12 +632,17 @@ Task<void> Partition::wait_unlocked(Key key) {
 }
 
 void Partition::lock_ended(std::optional<FileId> file) {
-  ++locks_ended_;
-  if (file)
-    lock_waits_.forget(*file);
-  else
+  const auto ended = [](LockSeekers& seekers) {
+    ++seekers.ended;
+    Scheduler::current().wake_all(seekers.waiting);
+  };
+  if (!file) {
     lock_waits_.clear();
-  Scheduler::current().wake_all(lock_seekers_);
+    for (auto& [each, seekers] : lock_seekers_) ended(seekers);
+  } else if (auto sought = lock_seekers_.find(*file); sought != lock_seekers_.end()) {
+    lock_waits_.forget(*file);
+    ended(sought->second);
+  }
 }
 
 void Partition::unlock(const TransactionId& by) {

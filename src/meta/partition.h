@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -202,9 +203,13 @@ class Partition {
   [[nodiscard]] Store& store() { return *store_; }
   void reap_soon() { reap_wanted_.set(); }
   void checkpoint_soon() { checkpoint_wanted_.set(); }
-  // Advisory locks (ops/locks): how often one ended here, who waits for the next, and for whom.
-  [[nodiscard]] uint64_t locks_ended() const { return locks_ended_; }
-  [[nodiscard]] WaitList& lock_seekers() { return lock_seekers_; }
+  // Advisory locks (ops/locks): who seeks one of a file, how often one of it ended meanwhile, and who waits for whom.
+  struct LockSeekers {
+    WaitList waiting;
+    uint64_t ended = 0;
+    uint32_t count = 0;
+  };
+  [[nodiscard]] std::map<FileId, LockSeekers>& lock_seekers() { return lock_seekers_; }
   [[nodiscard]] LockWaits& lock_waits() { return lock_waits_; }
   void lock_ended(std::optional<FileId> file = std::nullopt);  // nothing: of any file
   // Rows of a work table behind key `after` ("": from the start), over all slots of the partition that have any.
@@ -271,8 +276,7 @@ class Partition {
   std::map<Key, TransactionId> locks_;
   WaitList lock_waiters_;
   Nanos awake_at_{};  // this process ran then
-  uint64_t locks_ended_ = 0;
-  WaitList lock_seekers_;
+  std::map<FileId, LockSeekers> lock_seekers_;
   LockWaits lock_waits_;
   std::set<TransactionId> deciding_;
 

@@ -262,10 +262,26 @@ Nanos FuseSession::name_valid(FileId parent, const std::string& name, const Attr
   Nanos valid = std::min(files_.name_valid(parent, name, what.id), options_.keep_names);
   if (valid.count <= 0) return {};
   const Nanos now = env_.clock.now();
-  std::list<Node::Name>& names = nodes_[parent].names;
-  while (!names.empty() && names.front().until < now) names.pop_front();
-  names.push_back({now + valid + kLateKernel, name, directory});
+  forget_old_names(now);
+  Node& node = nodes_[parent];
+  while (!node.names.empty() && node.names.front().until < now) node.names.pop_front();
+  node.names.push_back({now + valid + kLateKernel, name, directory});
+  if (!std::exchange(node.ages, true)) aging_.emplace_back(node.names.back().until, parent);
   return valid;
+}
+
+// Of directories that nobody looks into any more: a walk would leave all names of a tree behind.
+void FuseSession::forget_old_names(Nanos now) {
+  for (int i = 0; i < 4 && !aging_.empty() && aging_.front().first < now; ++i) {
+    const FileId directory = aging_.front().second;
+    aging_.pop_front();
+    auto found = nodes_.find(directory);
+    if (found == nodes_.end()) continue;
+    Node& node = found->second;
+    while (!node.names.empty() && node.names.front().until < now) node.names.pop_front();
+    node.ages = !node.names.empty();
+    if (node.ages) aging_.emplace_back(node.names.back().until, directory);
+  }
 }
 
 fuse_attr FuseSession::attributes_out(const Attributes& attributes) const {

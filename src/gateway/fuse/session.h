@@ -126,6 +126,7 @@ class FuseSession {
     std::list<Name> names;  // in this directory, that the kernel may use; oldest first. Nothing while empty
     enum : uint8_t { kUnknown, kNone, kSome } capability = kUnknown;  // security.capability
     bool acls = false;                                                // the kernel may hold ACLs of it
+    bool ages = false;                                                // it is in aging_
     std::unique_ptr<Attributes> directory;                            // of one, as they were answered last
   };
   struct Handle {
@@ -191,6 +192,7 @@ class FuseSession {
   [[nodiscard]] bool busy(FileId id) const;
   [[nodiscard]] HandleRef handle(uint64_t fh) const;
   [[nodiscard]] uint64_t add_handle(FileId id, OpenMode mode, OpenFileRef file);
+  void forget_old_names(Nanos now);
   [[nodiscard]] fuse_attr attributes_out(const Attributes& attributes) const;
   [[nodiscard]] fuse_entry_out entry_out(FileId parent, const std::string& name, const Attributes& attributes);
   [[nodiscard]] fuse_open_out open_out(uint64_t fh, FileId id);
@@ -267,6 +269,7 @@ class FuseSession {
   uint32_t max_write_ = kFuseMaxWrite;
 
   std::unordered_map<FileId, Node> nodes_;
+  std::deque<std::pair<Nanos, FileId>> aging_;  // directories with names, by when they have none that may be used
   std::unordered_map<uint64_t, HandleRef> handles_;
   uint64_t next_handle_ = 1;
   std::unordered_map<uint64_t, Active> active_;  // by unique

@@ -62,6 +62,23 @@ struct FindInWayOp {
   }
 };
 
+class Seeking {
+ public:
+  Seeking(Partition& partition, FileId file) : all_(partition.lock_seekers()), at_(all_.try_emplace(file).first) {
+    ++at_->second.count;
+  }
+  Seeking(const Seeking&) = delete;
+  Seeking& operator=(const Seeking&) = delete;
+  ~Seeking() {
+    if (--at_->second.count == 0) all_.erase(at_);
+  }
+  Partition::LockSeekers* operator->() { return &at_->second; }
+
+ private:
+  std::map<FileId, Partition::LockSeekers>& all_;
+  std::map<FileId, Partition::LockSeekers>::iterator at_;
+};
+
 struct KnownWait {
   LockWaits& waits;
   const Lock& request;
@@ -76,18 +93,19 @@ Task<Result<LockReply>> handle(Partition& partition, Lock request, CallInfo info
   Nanos until = clock.now() + std::min(milliseconds(request.wait_ms), kLongestWait);
   bool waits = request.wait_ms > 0 && request.lock.kind != LockKind::kUnlock;
   if (waits) {
+    Seeking seekers(partition, request.file);
     for (;;) {
-      uint64_t ended = partition.locks_ended();
+      uint64_t ended = seekers->ended;
       FindInWayOp find{request.ticket.session, request.file, request.lock};
       HR_CO_TRY(std::vector<HeldLock> in_way, co_await partition.read_as(request.ticket.session, std::move(find)));
       if (in_way.empty() || clock.now() >= until || !partition.serving()) break;
-      if (partition.locks_ended() != ended) continue;
+      if (seekers->ended != ended) continue;
       const Session* session = partition.sessions().find(request.ticket.session);
       if (session == nullptr || request.ticket.sequence < session->answered) break;  // nobody waits; refused below
       if (!request.lock.whole && !partition.lock_waits().add(request, in_way))
         co_return Error(Code::kDeadlock, "who has the lock waits for one of its seeker's");
       KnownWait known{partition.lock_waits(), request};
-      (void)co_await ListWait(partition.lock_seekers(), clock, until);
+      (void)co_await ListWait(seekers->waiting, clock, until);
     }
   }
   co_return co_await partition.mutate(LockOp{std::move(request)});
