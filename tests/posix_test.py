@@ -243,6 +243,21 @@ def a_file_without_a_name_gets_one_or_goes(box):
     wait_until(lambda: cluster.status()["files"] == files + 1, 30, "a file that never got a name is gone")
 
 
+def renaming_what_is_listed_ends(box):
+    _, a, b = two_mounts(box)
+    os.mkdir(f"{a}/many")
+    for i in range(3000):
+        put(f"{a}/many/{i}", b"")
+    for mount in (a, b):
+        found = 0
+        with os.scandir(f"{mount}/many") as entries:
+            for entry in entries:
+                os.rename(entry.path, f"{entry.path}.x")
+                found += 1
+                check(found <= 3000, "no entry is met again under its new name")
+        check(found == 3000, f"{found} entries were met")
+
+
 def a_removed_directory_may_still_be_looked_at(box):
     _, a, b = two_mounts(box)
     put(f"{a}/replacing", b"")

@@ -148,8 +148,8 @@ Nanos Client::kernel_may_keep(const FileState& file) const {
 }
 
 ClientStatistics Client::counters() const {
-  return {write_back_.counters(),    reader_.counters(), segments_.counters(), files_.counters(), changes_.counters(),
-          write_back_.dirty_bytes(), changes_.unsent(),  files_.size(),        files_.names()};
+  return {write_back_.counters(), reader_.counters(),        segments_.counters(), files_.counters(),
+          changes_.counters(),    write_back_.dirty_bytes(), changes_.unsent(),    files_.size()};
 }
 
 Result<void> Client::writable() const {

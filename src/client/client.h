@@ -58,7 +58,6 @@ struct ClientStatistics {
   uint64_t dirty_bytes = 0;
   uint64_t unsent_changes = 0;  // of names, under directory write grants
   uint64_t files = 0;           // known of
-  uint64_t names = 0;           // known of, also as absent
 };
 
 class Client final : public FileSystem {
@@ -123,6 +122,7 @@ class Client final : public FileSystem {
   [[nodiscard]] ClientId id() const { return identity_.client; }
   [[nodiscard]] Hub& hub() { return hub_; }
   [[nodiscard]] ClientStatistics counters() const;
+  [[nodiscard]] size_t known_names() const { return files_.names(); }  // a scan of all that is known
   // What reads found damaged since the last call, bounded; for whoever reports it to the node.
   [[nodiscard]] std::vector<Damage> take_damage() { return segments_.take_damage(); }
 

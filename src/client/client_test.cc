@@ -238,7 +238,7 @@ TEST(Client, RemembersNotManyAbsentNames) {
     const uint64_t lookups = s.node().counts.lookups;
     ASSERT_EQ(s.world.run(s.client().lookup(kRootFile, name)).code(), Code::kNotFound);
     ASSERT_EQ(s.node().counts.lookups, lookups);
-    ASSERT_LE(s.client().counters().names, DirectoryState::kMaxAbsent + 1);
+    ASSERT_LE(s.client().known_names(), DirectoryState::kMaxAbsent + 1);
   }
   EXPECT_TRUE(s.world.run(s.client().lookup(kRootFile, "0")).ok());
 }
@@ -1158,7 +1158,7 @@ TEST(DirectoryWriteGrant, NamesThatAreGoneAreNotRememberedWhereAllAreKnown) {
     if (i % 3 != 0) ASSERT_TRUE(s.unlink(name).ok());
     ASSERT_FALSE(s.sees(name, 0));
   }
-  EXPECT_LE(s.client().counters().names, 4u);  // d, first, final
+  EXPECT_LE(s.client().known_names(), 4u);  // d, first, final
 }
 
 TEST(DirectoryWriteGrant, AnUnlinkedUnsentFileThatIsOpenStays) {

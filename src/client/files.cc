@@ -150,7 +150,7 @@ Attributes FileTable::present(FileState& file) const {
 }
 
 Attributes FileTable::present(const FileState& file, Attributes attributes) const {
-  attributes.atime = std::max(attributes.atime, file.accessed);
+  if (file.accessed != 0) attributes.atime = std::max(attributes.atime, file.accessed);
   if (file.held.kind != GrantKind::kWrite || !file.size_known) return attributes;
   attributes.size = file.size;
   if (file.dirty.empty()) return attributes;

@@ -286,7 +286,8 @@ struct DirectoryEntry {
 struct ReadDirectoryReply {
   std::vector<DirectoryEntry> entries;
   bool end = false;
-  void fields(this auto& self, auto& v) { v(self.entries, self.end); }
+  uint64_t last = 0;  // cookie that an entry had by then; those behind it came since. 0: not said
+  void fields(this auto& self, auto& v) { v(self.entries, self.end, self.last); }
 };
 struct ReadDirectory {
   static constexpr MessageType kType = MessageType::kReadDirectory;

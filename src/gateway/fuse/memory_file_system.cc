@@ -299,6 +299,7 @@ Task<Result<ReadDirectoryReply>> MemoryFileSystem::read_directory(FileId id, uin
     reply.entries.push_back(std::move(entry));
   }
   reply.end = next == in->cookies.end();
+  reply.last = next_cookie_ - 1;
   co_return reply;
 }
 

@@ -985,9 +985,11 @@ Task<int> FuseSession::seek_lock(uint64_t unique, FileId file, FileLock lock) {
 // --- Directories ---
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseOpenDirectory) {
-  // No state: cookies say everything. FOPEN_CACHE_DIR stays off, names change elsewhere.
+  // FOPEN_CACHE_DIR stays off: names change elsewhere.
   FuseAnswer answer;
-  answer.append(fuse_open_out{.fh = 0, .open_flags = 0, .padding = 0});
+  answer.opened = next_handle_++;
+  listings_[answer.opened] = 0;
+  answer.append(fuse_open_out{.fh = answer.opened, .open_flags = 0, .padding = 0});
   co_return answer;
 }
 
@@ -1022,7 +1024,16 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
       co_return failed(reply.error());
     }
     end = reply->end || reply->entries.empty();
+    uint64_t last = reply->last;
+    if (auto listing = listings_.find(request.fh); listing != listings_.end()) {
+      if (cookie == 0 || listing->second == 0) listing->second = reply->last;
+      last = listing->second;
+    }
     for (DirectoryEntry& found : reply->entries) {
+      if (last != 0 && found.cookie > last) {
+        end = true;
+        break;
+      }
       full = !list.room_for(found.name);
       if (full) break;
       fuse_entry_out entry{};
@@ -1041,7 +1052,8 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadDirectory reques
   co_return answer;
 }
 
-Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseReleaseDirectory) {
+Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseReleaseDirectory request) {
+  listings_.erase(request.fh);
   co_return FuseAnswer();
 }
 

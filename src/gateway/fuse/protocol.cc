@@ -183,7 +183,7 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
     case FUSE_READDIR:
     case FUSE_READDIRPLUS: {
       auto head = in.take<fuse_read_in>();
-      return FuseReadDirectory{head.offset, head.size, header.opcode == FUSE_READDIRPLUS};
+      return FuseReadDirectory{head.fh, head.offset, head.size, header.opcode == FUSE_READDIRPLUS};
     }
     case FUSE_FLUSH: {
       auto head = in.take<fuse_flush_in>();
@@ -194,7 +194,7 @@ FuseBody take_body(RequestReader& in, const FuseHeader& header, const Buffer& by
       return FuseRelease{head.fh, head.release_flags, head.lock_owner};
     }
     case FUSE_RELEASEDIR:
-      return FuseReleaseDirectory{};
+      return FuseReleaseDirectory{in.take<fuse_release_in>().fh};
     case FUSE_FSYNC:
     case FUSE_FSYNCDIR:
       return FuseSync{in.take<fuse_fsync_in>().fh};

@@ -157,6 +157,7 @@ struct FuseWrite {
   Buffer data;
 };
 struct FuseReadDirectory {
+  uint64_t fh = 0;
   uint64_t offset = 0;
   uint32_t size = 0;
   bool plus = false;
@@ -170,7 +171,9 @@ struct FuseRelease {
   uint32_t release_flags = 0;  // FUSE_RELEASE_…
   uint64_t lock_owner = 0;
 };
-struct FuseReleaseDirectory {};
+struct FuseReleaseDirectory {
+  uint64_t fh = 0;
+};
 struct FuseSync {  // FSYNC, FSYNCDIR
   uint64_t fh = 0;
 };

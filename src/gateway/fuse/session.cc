@@ -54,15 +54,27 @@ class Flag {
 
 }  // namespace
 
+namespace {
+
+// The directory that a rename goes to: the kernel holds its lock as it holds that of the other.
+FileId other_node(const FuseRequest& request) {
+  const auto* rename = std::get_if<FuseRename>(&request.body);
+  return rename != nullptr && rename->to_parent != request.header.node ? rename->to_parent : FileId();
+}
+
+}  // namespace
+
 // Registers a request while it runs.
 class FuseSession::Running {
  public:
-  Running(FuseSession& session, const FuseHeader& header, uint64_t bytes, uint64_t memory)
-      : session_(session), unique_(header.unique), node_(header.node) {
+  Running(FuseSession& session, const FuseRequest& request, uint64_t bytes)
+      : session_(session), unique_(request.header.unique), node_(request.header.node), other_(other_node(request)) {
+    const uint64_t memory = memory_of(request.body);
     const bool fresh = session_.active_.try_emplace(unique_, Active{.bytes = bytes, .memory = memory}).second;
     HR_ASSERT(fresh);
     ++session_.taking_room_;
     ++session_.nodes_[node_].busy;
+    if (other_) ++session_.nodes_[other_].busy;
     session_.bytes_ += bytes;
   }
   Running(const Running&) = delete;
@@ -73,8 +85,11 @@ class FuseSession::Running {
     if (active->second.answered) --session_.let_go_;
     session_.bytes_ -= active->second.bytes;
     session_.active_.erase(active);
-    --session_.nodes_[node_].busy;
-    session_.forget_if_unused(node_);
+    for (FileId node : {node_, other_}) {
+      if (!node) continue;
+      --session_.nodes_[node].busy;
+      session_.forget_if_unused(node);
+    }
     session_.room_changed();
     session_.check_idle();
   }
@@ -83,6 +98,7 @@ class FuseSession::Running {
   FuseSession& session_;
   uint64_t unique_;
   FileId node_;
+  FileId other_;
 };
 
 FuseSession::FuseSession(Env env, FileSystem& files, Transport& transport, FuseSessionOptions options)
@@ -211,7 +227,7 @@ Task<void> FuseSession::receive_all() {
 }
 
 void FuseSession::start(FuseRequest request, uint64_t bytes) {
-  auto running = std::make_unique<Running>(*this, request.header, bytes, memory_of(request.body));
+  auto running = std::make_unique<Running>(*this, request, bytes);
   requests_.spawn(serve(std::move(request), std::move(running)));
 }
 
@@ -258,7 +274,10 @@ void FuseSession::take_back(const FuseAnswer& answer) {
   if (answer.error != 0) return;
   if (answer.entered) forget(answer.entered, 1);
   for (FileId id : answer.all_entered) forget(id, 1);
-  if (answer.opened != 0) handles_.erase(answer.opened);
+  if (answer.opened != 0) {
+    handles_.erase(answer.opened);
+    listings_.erase(answer.opened);
+  }
   if (answer.locked) requests_.spawn(give_back(answer.locked->first, answer.locked->second));
 }
 
@@ -456,8 +475,9 @@ Task<Result<void>> FuseSession::go_on(FuseHandover from) {
 
 bool FuseSession::busy(FileId id) const {
   auto node = nodes_.find(id);
-  return (node != nodes_.end() && node->second.busy > 0) ||
-         std::ranges::any_of(parked_, [id](const Parked& one) { return one.request.header.node == id; });
+  return (node != nodes_.end() && node->second.busy > 0) || std::ranges::any_of(parked_, [id](const Parked& one) {
+           return one.request.header.node == id || other_node(one.request) == id;
+         });
 }
 
 Task<void> FuseSession::invalidate(FileSystem::Invalidation what) {

@@ -272,6 +272,9 @@ class FuseSession {
   std::deque<std::pair<Nanos, FileId>> aging_;  // directories with names, by when they have none that may be used
   std::unordered_map<uint64_t, HandleRef> handles_;
   uint64_t next_handle_ = 1;
+  // Of open directories: the last cookie when the listing was begun. What comes behind it is not listed: whoever
+  // renames each entry that is found would never be through. 0: not known yet.
+  std::unordered_map<uint64_t, uint64_t> listings_;
   std::unordered_map<uint64_t, Active> active_;  // by unique
   uint64_t bytes_ = 0;
   size_t taking_room_ = 0;  // of active_

@@ -330,6 +330,40 @@ TEST_F(FuseSessionTest, ForgetsKeepNobodyElseFromItsTurn) {
   play(is_flooded_by_forgets);
 }
 
+// Each entry that is found is renamed, which puts it behind the others: it is not met again.
+Task<void> renames_what_it_lists(World& world) {
+  for (int i = 0; i < 20; ++i) (void)co_await make_file(world, "f" + std::to_string(i));
+  PlayedKernel::Answer opened = co_await world.kernel.ask(FUSE_OPENDIR, kRootFile, fuse_open_in{});
+  fuse_open_out open{};
+  std::memcpy(&open, opened.bytes.data(), sizeof open);
+  for (int round = 0; round < 2; ++round) {
+    int found = 0;
+    for (uint64_t offset = 0; found < 100;) {
+      PlayedKernel::Answer page = co_await world.kernel.ask(FUSE_READDIR, kRootFile,
+                                                            fuse_read_in{.fh = open.fh, .offset = offset, .size = 200});
+      EXPECT_EQ(page.error, 0);
+      if (page.bytes.empty()) break;
+      for (size_t at = 0; at < page.bytes.size();) {
+        fuse_dirent entry{};
+        std::memcpy(&entry, page.bytes.data() + at, FUSE_NAME_OFFSET);
+        const std::string name = page.bytes.substr(at + FUSE_NAME_OFFSET, entry.namelen);
+        at += FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + entry.namelen);
+        offset = entry.off;
+        if (name.starts_with(".")) continue;
+        ++found;
+        PlayedKernel::Answer moved = co_await world.kernel.ask(
+            FUSE_RENAME2, kRootFile, fuse_rename2_in{.newdir = kRootFile.packed()}, name, "moved-" + name);
+        EXPECT_EQ(moved.error, 0);
+      }
+    }
+    EXPECT_EQ(found, 20) << "round " << round;
+  }
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, AListingEndsWhereItsDirectoryEndedWhenItBegan) {
+  play(renames_what_it_lists);
+}
+
 Task<void> takes_back(World& world) {
   world.kernel.gone_[1] = true;
   (void)co_await make_file(world, "f");

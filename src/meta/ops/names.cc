@@ -427,6 +427,7 @@ struct ReadDirectoryOp {
       reply.entries.push_back(std::move(entry));
     }
     reply.end = rows.size() < limit;
+    reply.last = directory.next_cookie - 1;
     co_return reply;
   }
 };
