@@ -79,9 +79,20 @@ Task<void> report_once(Client* client) {
   }
 }
 
+void tell_losses(Client& client) {
+  for (const Client::Loss& loss : client.take_losses())
+    std::fprintf(
+        stderr,
+        "headrace-mount: partition %u ended this mount's session: it was not heard of for longer than its lease. "
+        "%llu bytes and %llu changes of names that nobody had synced are lost; a sync tells who wrote them\n",
+        static_cast<unsigned>(loss.partition.value()), static_cast<unsigned long long>(loss.bytes),
+        static_cast<unsigned long long>(loss.changes));
+}
+
 Task<void> report_loop(Env env, Client* client) {
   for (;;) {
     co_await env.clock.sleep(milliseconds(500));
+    tell_losses(*client);
     co_await report_once(client);
   }
 }

@@ -747,6 +747,9 @@ Task<void> Node::watch_loop() {
     relieve_journals();
     Result<void> noted = co_await note_generations();
     (void)noted.ok();  // tried again
+    for (const auto& [id, partition] : service_.all())
+      for (const std::string& who : partition->take_evicted_for_log())
+        tell({true, "client_evicted", {{"partition", std::to_string(id.value())}, {"client", who}}});
     TierStatus tier = tier_.status();
     if (tier.evict.bytes != evicted) {
       tell(

@@ -410,6 +410,8 @@ Task<Result<FileSystemStatistics>> Client::statistics() {
 }
 
 void Client::session_lost(const ClientSessionRef& session) {
+  const uint64_t bytes = write_back_.counters().dropped_bytes;
+  const uint64_t changes = changes_.counters().lost;
   std::vector<FileRef> open;
   for (const FileRef& file : files_.all()) {
     const PartitionInfo* partition = view_.map().partition_of(file->id.slot());
@@ -421,6 +423,9 @@ void Client::session_lost(const ClientSessionRef& session) {
                                   "this client was not heard of for longer than its lease and was "
                                   "evicted"));
   files_.session_lost(session);
+  if (losses_.size() < 1000)
+    losses_.push_back(
+        {session->partition, write_back_.counters().dropped_bytes - bytes, changes_.counters().lost - changes});
   if (ended_) return;
   for (const FileRef& file : open) files_.keep_open_soon(file);
 }

@@ -125,6 +125,13 @@ class Client final : public FileSystem {
   [[nodiscard]] size_t known_names() const { return files_.names(); }  // a scan of all that is known
   // What reads found damaged since the last call, bounded; for whoever reports it to the node.
   [[nodiscard]] std::vector<Damage> take_damage() { return segments_.take_damage(); }
+  // What went with a session that its partition ended; a sync tells each who wrote it.
+  struct Loss {
+    PartitionId partition;
+    uint64_t bytes = 0;    // written and not synced
+    uint64_t changes = 0;  // of names, answered and not sent
+  };
+  [[nodiscard]] std::vector<Loss> take_losses() { return std::exchange(losses_, {}); }
 
  private:
   Client(Env env, ClientOptions options);
@@ -147,6 +154,7 @@ class Client final : public FileSystem {
   [[nodiscard]] static Task<Result<T>> of_open_file(Task<Result<T>> work);
   [[nodiscard]] Result<void> writable() const;
   void session_lost(const ClientSessionRef& session);
+  std::vector<Loss> losses_;
 
   Env env_;
   ClientOptions options_;

@@ -554,6 +554,10 @@ TEST(Client, AnEvictedClientSaysStaleNeverFalseSuccess) {
   Result<void> synced = s.sync(f->id());
   EXPECT_EQ(synced.code(), Code::kStale) << (synced.ok() ? "ok" : synced.error().text());
   EXPECT_TRUE(s.sync(f->id()).ok());                      // told once
+  const std::vector<Client::Loss> losses = s.client().take_losses();
+  ASSERT_EQ(losses.size(), 1u);
+  EXPECT_EQ(losses[0].bytes, 6u);
+  EXPECT_TRUE(s.client().take_losses().empty());
   Result<void> all = s.world.run(s.client().sync_all());  // and once to who syncs everything
   EXPECT_EQ(all.code(), Code::kStale) << (all.ok() ? "ok" : all.error().text());
   EXPECT_TRUE(s.world.run(s.client().sync_all()).ok());

@@ -198,6 +198,8 @@ class Partition {
   void undo_closing() { closing_ = false; }
   [[nodiscard]] bool closing() const { return closing_; }
   [[nodiscard]] std::vector<std::string> take_evicted() { return std::exchange(evicted_, {}); }
+  // The same for a log. Each forgets what it gave; both are bounded.
+  [[nodiscard]] std::vector<std::string> take_evicted_for_log() { return std::exchange(evicted_for_log_, {}); }
   [[nodiscard]] PartitionStatusReply status() const;
   [[nodiscard]] Scope& scope() { return scope_; }
   [[nodiscard]] Store& store() { return *store_; }
@@ -287,6 +289,7 @@ class Partition {
   std::string read_only_;
   Code read_only_code_ = Code::kReadOnly;
   std::vector<std::string> evicted_;
+  std::vector<std::string> evicted_for_log_;
 
   Position last_;  // of the newest queued record
   Position durable_;

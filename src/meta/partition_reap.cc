@@ -90,7 +90,10 @@ Task<void> Partition::evict(SessionId id, std::string why) {
   std::vector<Key> keys;
   if (session->journaled) keys.push_back(session_key(first_slot(), id));
   for (const auto& [sequence, key] : session->results) keys.push_back(key);
-  if (!why.empty() && evicted_.size() < 1000) evicted_.push_back(hex(session->client.value()) + " " + why);
+  if (!why.empty()) {
+    for (std::vector<std::string>* list : {&evicted_, &evicted_for_log_})
+      if (list->size() < 1000) list->push_back(hex(session->client.value()) + " " + why);
+  }
   grants_.drop_session(id);
   sessions_ended_ = true;
   sessions_.remove(id);  // its mutations under way find it gone before they commit; its reservations are orphans now
