@@ -52,10 +52,6 @@ class Flag {
   bool& flag_;
 };
 
-}  // namespace
-
-namespace {
-
 // The directory that a rename goes to: the kernel holds its lock as it holds that of the other.
 FileId other_node(const FuseRequest& request) {
   const auto* rename = std::get_if<FuseRename>(&request.body);
@@ -85,20 +81,22 @@ class FuseSession::Running {
     if (active->second.answered) --session_.let_go_;
     session_.bytes_ -= active->second.bytes;
     session_.active_.erase(active);
-    for (FileId node : {node_, other_}) {
-      if (!node) continue;
-      --session_.nodes_[node].busy;
-      session_.forget_if_unused(node);
-    }
+    done_with(node_);
+    if (other_) done_with(other_);
     session_.room_changed();
     session_.check_idle();
   }
 
  private:
+  void done_with(FileId node) {
+    --session_.nodes_[node].busy;
+    session_.forget_if_unused(node);
+  }
+
   FuseSession& session_;
   uint64_t unique_;
   FileId node_;
-  FileId other_;
+  FileId other_;  // zero: none
 };
 
 FuseSession::FuseSession(Env env, FileSystem& files, Transport& transport, FuseSessionOptions options)
