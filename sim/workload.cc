@@ -776,6 +776,11 @@ Task<void> Workload::lock(int client, Client& fs) {
   const Nanos patience = chance(40) ? Nanos{} : milliseconds(static_cast<int64_t>(below(6'000)));
   Result<bool> granted = co_await fs.lock(inode->id, wanted, patience);
   ++counts["op.lock"];
+  const std::string what = model_.told()
+                               ? fmt::format("client {}: owner {}: {} lock {} [{}, {})", client, wanted.owner,
+                                             wanted.whole ? "flock" : "fcntl", inode->name(), wanted.begin, wanted.end)
+                               : "";
+  if (model_.told()) model_.tell(what + ": " + (granted.ok() ? *granted ? "granted" : "refused" : message_of(granted)));
   if (!granted.ok()) {
     if (!operating_error("lock", granted.code()) && inode->unsure == 0)
       model_.violation(fmt::format("lock {}: {}", inode->name(), message_of(granted)));
@@ -797,6 +802,7 @@ Task<void> Workload::lock(int client, Client& fs) {
   }
   ++counts["op.unlock"];
   Result<void> unlocked = co_await fs.unlock_all(inode->id, wanted.owner, wanted.whole);
+  if (model_.told()) model_.tell(what + ": un" + message_of(unlocked));
   if (!unlocked.ok() && !operating_error("unlock", unlocked.code()) && inode->unsure == 0)
     model_.violation(fmt::format("unlock {}: {}", inode->name(), message_of(unlocked)));
 }
@@ -809,7 +815,10 @@ Task<void> Workload::verify_unlocked(Client& fs, InodeRef inode) {
     all.whole = whole;
     all.kind = LockKind::kExclusive;
     all.end = kLockEnd;
-    Result<bool> granted = co_await fs.lock(inode->id, all, seconds(30));
+    Result<bool> granted = false;
+    // Of a client that was lost it goes with its session.
+    for (const Nanos until = world_.now() + seconds(60); granted.ok() && !*granted && world_.now() < until;)
+      granted = co_await fs.lock(inode->id, all, seconds(5));
     if (!granted.ok() || !*granted)
       model_.violation(fmt::format("lock {} when all is quiet: {}", inode->name(),
                                    granted.ok() ? "somebody has a lock on it" : granted.error().text()));

@@ -665,6 +665,12 @@ Task<Result<std::optional<ResultRow>>> Partition::saved_result(Session& session,
   co_return row;
 }
 
+void Partition::remember_unchanged(Ticket ticket, ResultRow row) {
+  Session* session = sessions_.find(ticket.session);
+  if (session != nullptr && ticket.sequence >= session->answered)
+    session->unchanged.insert_or_assign(ticket.sequence, std::move(row));
+}
+
 void Partition::remember_result(Transaction& txn, Ticket ticket, ResultRow row) {
   Session* session = sessions_.find(ticket.session);
   HR_ASSERT(session != nullptr);

@@ -260,6 +260,7 @@ class Partition {
   Task<void> recall(SessionId session, Grant grant, GrantKind keep);
   Task<Result<std::optional<ResultRow>>> saved_result(Session& session, Ticket ticket);
   void remember_result(Transaction& txn, Ticket ticket, ResultRow row);
+  void remember_unchanged(Ticket ticket, ResultRow row);
   void note_work(const RowChange& change);
   Task<Result<void>> find_work();
   Task<void> work_finder();
@@ -381,13 +382,16 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
     Session* session = sessions_.find(ticket.session);
     if (session == nullptr) co_return Error(Code::kStale, "no such session");
     session->answered = std::max(session->answered, ticket.lowest_unanswered);
-    session->refused.erase(session->refused.begin(), session->refused.lower_bound(session->answered));
+    session->unchanged.erase(session->unchanged.begin(), session->unchanged.lower_bound(session->answered));
     if (ticket.sequence < session->answered) co_return Error(Code::kStale, "a late duplicate of an answered mutation");
     auto running = session->running.find(ticket.sequence);
     if (running == session->running.end()) {
-      auto refused = session->refused.find(ticket.sequence);
-      if (refused != session->refused.end()) co_return refused->second;
-      HR_CO_TRY(std::optional<ResultRow> saved, co_await saved_result(*session, ticket));
+      std::optional<ResultRow> saved;
+      if (auto known = session->unchanged.find(ticket.sequence); known != session->unchanged.end()) {
+        saved = known->second;
+      } else {
+        HR_CO_TRY(saved, co_await saved_result(*session, ticket));
+      }
       if (saved) {
         if (saved->code != Code::kOk) co_return Error(saved->code, saved->message);
         co_return decode<Reply>(saved->reply);
@@ -439,16 +443,16 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
       // kStale is asked again once grants are claimed, kConflict in smaller steps, what may pass by the caller.
       bool final =
           reply.error().retry() == Retry::kFinal && reply.code() != Code::kStale && reply.code() != Code::kConflict;
-      Session* now = sessions_.find(ticket.session);
-      if (final && now != nullptr && ticket.sequence >= now->answered)
-        now->refused.insert_or_assign(ticket.sequence, reply.error());
+      if (final) remember_unchanged(ticket, ResultRow{reply.code(), reply.error().message(), ""});
       co_return reply;
     }
-    if (txn.changed()) remember_result(txn, ticket, ResultRow{Code::kOk, "", encode(*reply)});
+    const bool changed = txn.changed();
+    if (changed) remember_result(txn, ticket, ResultRow{Code::kOk, "", encode(*reply)});
     if (!commit(txn, at)) {
       co_await before_again(txn);
       continue;
     }
+    if (!changed) remember_unchanged(ticket, ResultRow{Code::kOk, "", encode(*reply)});
     HR_CO_TRY(co_await wait_durable(std::max(at, txn.seen())));
     ++operations_;
     co_return reply;

@@ -28,12 +28,14 @@ struct Session {
   ClientId client;
   std::weak_ptr<Channel> channel;  // the client's last connection, for recalls
   Nanos lease_end{};
-  bool claimed = true;                // false after a leader change until the client came back
-  bool journaled = false;             // from its first grant or mutation on
-  Position journaled_at;              // nothing of it is answered before that is durable
-  std::map<uint64_t, Key> results;    // sequence → its result row
-  uint64_t answered = 0;              // mutations below this sequence were answered
-  std::map<uint64_t, Error> refused;  // what others were answered that changed nothing: a late duplicate might, by now
+  bool claimed = true;              // false after a leader change until the client came back
+  bool journaled = false;           // from its first grant or mutation on
+  Position journaled_at;            // nothing of it is answered before that is durable
+  std::map<uint64_t, Key> results;  // sequence → its result row
+  uint64_t answered = 0;            // mutations below this sequence were answered
+  // What others were answered that changed nothing (an error, a lock that is not to be had): a late duplicate might,
+  // by now.
+  std::map<uint64_t, ResultRow> unchanged;
   std::map<uint64_t, std::shared_ptr<Event>> running;
   std::set<FileId> kept;  // files it has open
   std::map<SegmentId, Placement> reserved;

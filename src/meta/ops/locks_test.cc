@@ -48,6 +48,20 @@ TEST(LockOps, OutliveALeaderButNotTheirSession) {
   EXPECT_EQ(p.must(p.ask(find)).lock, std::nullopt);
 }
 
+// Seed 273 of the simulator: a copy of the request that the network was slow with took what its program was refused.
+TEST(LockOps, ALateCopyOfWhatWasRefusedIsRefused) {
+  OnePartition p(20);
+  User a = p.user();
+  User b = p.user();
+  FileId file = p.create(a, "f");
+  EXPECT_TRUE(p.must(p.ask(lock(a, file, LockKind::kExclusive))).granted);
+  Lock wanted = lock(b, file, LockKind::kExclusive);
+  EXPECT_FALSE(p.must(p.ask(wanted)).granted);
+  EXPECT_TRUE(p.must(p.ask(lock(a, file, LockKind::kUnlock))).granted);
+  EXPECT_FALSE(p.must(p.ask(wanted)).granted);
+  EXPECT_TRUE(p.must(p.ask(lock(a, file, LockKind::kExclusive))).granted);
+}
+
 TEST(LockOps, WhoWaitsIsWokenByTheUnlock) {
   OnePartition p(2);
   User a = p.user();
