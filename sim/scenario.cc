@@ -196,7 +196,7 @@ Task<void> Scenario::fault() {
     world_.faults().note("disk.full");
     node.disk().options.capacity = 1;
     const Nanos duration = outage_ms(100, 9'000);
-    work_.full_until = world_.now() + duration + seconds(60);
+    work_.full_until = world_.now() + duration + seconds(600);  // a sync may tell late of what found no room
     co_await world_.clock().sleep(duration);
     node.disk().options.capacity = 64 * kGiB;
   } else if (dice < 67) {
