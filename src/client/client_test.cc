@@ -553,7 +553,7 @@ TEST(Client, AnEvictedClientSaysStaleNeverFalseSuccess) {
   EXPECT_EQ(s.read(g, 0, 100, 1), "synced");
   Result<void> synced = s.sync(f->id());
   EXPECT_EQ(synced.code(), Code::kStale) << (synced.ok() ? "ok" : synced.error().text());
-  EXPECT_TRUE(s.sync(f->id()).ok());                      // told once
+  EXPECT_TRUE(s.sync(f->id()).ok());  // told once
   const std::vector<Client::Loss> losses = s.client().take_losses();
   ASSERT_EQ(losses.size(), 1u);
   EXPECT_EQ(losses[0].bytes, 6u);
