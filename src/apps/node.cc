@@ -747,9 +747,6 @@ Task<void> Node::watch_loop() {
     relieve_journals();
     Result<void> noted = co_await note_generations();
     (void)noted.ok();  // tried again
-    for (const auto& [id, partition] : service_.all())
-      for (const std::string& who : partition->take_evicted_for_log())
-        tell({true, "client_evicted", {{"partition", std::to_string(id.value())}, {"client", who}}});
     TierStatus tier = tier_.status();
     if (tier.evict.bytes != evicted) {
       tell(
@@ -808,19 +805,23 @@ Task<std::string> from_object(Env env, Coordinator* coordinator, ObjectStore* bu
 }  // namespace
 
 Task<Result<void>> Node::lead_partitions() {
-  PartitionContext context{env_,
-                           hub_,
-                           view_,
-                           target_port_,
-                           partition_port_,
-                           coordinator_,
-                           stores_,
-                           segments_,
-                           secret_,
-                           options_.self,
-                           options_.partitions,
-                           [this](bool crowded) { return admit(crowded); },
-                           [this] { return full_; }};
+  PartitionContext context{
+      env_,
+      hub_,
+      view_,
+      target_port_,
+      partition_port_,
+      coordinator_,
+      stores_,
+      segments_,
+      secret_,
+      options_.self,
+      options_.partitions,
+      [this](bool crowded) { return admit(crowded); },
+      [this] { return full_; },
+      [this](PartitionId id, const std::string& who) {
+        tell({true, "client_evicted", {{"partition", std::to_string(id.value())}, {"client", who}}});
+      }};
   HR_CO_TRY(auto from, co_await origins());
   bool rehydrated = !from.empty();
   std::vector<std::shared_ptr<Partition>> started;

@@ -655,6 +655,7 @@ TransactionId Partition::new_transaction() {
 }
 
 Task<Result<std::optional<ResultRow>>> Partition::saved_result(Session& session, Ticket ticket) {
+  if (auto known = session.unchanged.find(ticket.sequence); known != session.unchanged.end()) co_return known->second;
   Key key = result_key(first_slot(), ticket.session, ticket.sequence);
   if (!session.results.contains(ticket.sequence)) co_return std::optional<ResultRow>();
   Transaction txn(*this, ticket.session);

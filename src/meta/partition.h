@@ -66,6 +66,8 @@ struct PartitionContext {
   std::function<Result<uint32_t>(bool crowded)> admit = {};
   // The hot tier is full: what could be staged goes the way of segments, which waits or says so. Empty: never.
   std::function<bool()> full = {};
+  // A client's session was ended against its will: who, and why. May be empty.
+  std::function<void(PartitionId, const std::string&)> on_evicted = {};
 };
 
 class Partition {
@@ -198,8 +200,6 @@ class Partition {
   void undo_closing() { closing_ = false; }
   [[nodiscard]] bool closing() const { return closing_; }
   [[nodiscard]] std::vector<std::string> take_evicted() { return std::exchange(evicted_, {}); }
-  // The same for a log. Each forgets what it gave; both are bounded.
-  [[nodiscard]] std::vector<std::string> take_evicted_for_log() { return std::exchange(evicted_for_log_, {}); }
   [[nodiscard]] PartitionStatusReply status() const;
   [[nodiscard]] Scope& scope() { return scope_; }
   [[nodiscard]] Store& store() { return *store_; }
@@ -290,7 +290,6 @@ class Partition {
   std::string read_only_;
   Code read_only_code_ = Code::kReadOnly;
   std::vector<std::string> evicted_;
-  std::vector<std::string> evicted_for_log_;
 
   Position last_;  // of the newest queued record
   Position durable_;
@@ -386,12 +385,7 @@ Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
     if (ticket.sequence < session->answered) co_return Error(Code::kStale, "a late duplicate of an answered mutation");
     auto running = session->running.find(ticket.sequence);
     if (running == session->running.end()) {
-      std::optional<ResultRow> saved;
-      if (auto known = session->unchanged.find(ticket.sequence); known != session->unchanged.end()) {
-        saved = known->second;
-      } else {
-        HR_CO_TRY(saved, co_await saved_result(*session, ticket));
-      }
+      HR_CO_TRY(std::optional<ResultRow> saved, co_await saved_result(*session, ticket));
       if (saved) {
         if (saved->code != Code::kOk) co_return Error(saved->code, saved->message);
         co_return decode<Reply>(saved->reply);

@@ -91,8 +91,9 @@ Task<void> Partition::evict(SessionId id, std::string why) {
   if (session->journaled) keys.push_back(session_key(first_slot(), id));
   for (const auto& [sequence, key] : session->results) keys.push_back(key);
   if (!why.empty()) {
-    for (std::vector<std::string>* list : {&evicted_, &evicted_for_log_})
-      if (list->size() < 1000) list->push_back(hex(session->client.value()) + " " + why);
+    const std::string who = hex(session->client.value()) + " " + why;
+    if (evicted_.size() < 1000) evicted_.push_back(who);
+    if (context_.on_evicted) context_.on_evicted(id_, who);
   }
   grants_.drop_session(id);
   sessions_ended_ = true;

@@ -21,6 +21,7 @@ Task<Result<LockRow>> locks_of(Transaction& txn, FileId file) {
 struct LockOp {
   using Reply = LockReply;
   Lock request;
+  bool deadlock = false;  // to wait for what is in the way would be to wait for itself
   [[nodiscard]] Ticket ticket() const { return request.ticket; }
   Task<Result<LockReply>> run(Transaction& txn) {
     if (request.lock.begin >= request.lock.end || request.lock.end > kLockEnd)
@@ -28,7 +29,10 @@ struct LockOp {
     HR_CO_TRY(InodeRow inode, co_await inode_of(txn, request.file));
     HR_CO_TRY(LockRow row, co_await locks_of(txn, request.file));
     HeldLock wanted{request.ticket.session, request.lock};
-    if (conflicting_lock(row.locks, wanted)) co_return LockReply{false};
+    if (conflicting_lock(row.locks, wanted)) {
+      if (deadlock) co_return Error(Code::kDeadlock, "who has the lock waits for one of its seeker's");
+      co_return LockReply{false};
+    }
     row.locks = with_lock(std::move(row.locks), wanted);
     if (row.locks.size() > kMaxLocksOfFile) co_return Error(Code::kRange, "the file has too many locks");
     if (row.locks.empty())
@@ -92,6 +96,7 @@ Task<Result<LockReply>> handle(Partition& partition, Lock request, CallInfo info
   Clock& clock = partition.context().env.clock;
   Nanos until = clock.now() + std::min(milliseconds(request.wait_ms), kLongestWait);
   bool waits = request.wait_ms > 0 && request.lock.kind != LockKind::kUnlock;
+  bool deadlock = false;
   if (waits) {
     Seeking seekers(partition, request.file);
     for (;;) {
@@ -102,13 +107,13 @@ Task<Result<LockReply>> handle(Partition& partition, Lock request, CallInfo info
       if (seekers->ended != ended) continue;
       const Session* session = partition.sessions().find(request.ticket.session);
       if (session == nullptr || request.ticket.sequence < session->answered) break;  // nobody waits; refused below
-      if (!request.lock.whole && !partition.lock_waits().add(request, in_way))
-        co_return Error(Code::kDeadlock, "who has the lock waits for one of its seeker's");
+      deadlock = !request.lock.whole && !partition.lock_waits().add(request, in_way);
+      if (deadlock) break;
       KnownWait known{partition.lock_waits(), request};
       (void)co_await ListWait(seekers->waiting, clock, until);
     }
   }
-  co_return co_await partition.mutate(LockOp{std::move(request)});
+  co_return co_await partition.mutate(LockOp{std::move(request), deadlock});
 }
 
 Task<Result<FindLockReply>> handle(Partition& partition, FindLock request, CallInfo info) {

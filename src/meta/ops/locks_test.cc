@@ -136,6 +136,24 @@ TEST(LockOps, WhoeverWouldWaitForItselfIsToldSo) {
   EXPECT_EQ(a_for_y->answer(), "granted");
 }
 
+TEST(LockOps, ALateCopyOfWhoWasToldOfADeadlockIsToldSoToo) {
+  OnePartition p(21);
+  User one = p.user();
+  const Seeker a{p, one, 1};
+  const Seeker b{p, one, 2};
+  FileId x = p.create(one, "x");
+  FileId y = p.create(one, "y");
+  a.takes(x);
+  b.takes(y);
+  const auto a_for_y = a.seeks(y);
+  Lock wanted = b.of(x, LockKind::kExclusive);
+  wanted.wait_ms = 4000;
+  EXPECT_EQ(p.ask(wanted).code(), Code::kDeadlock);
+  a.unlocks(x);
+  EXPECT_EQ(p.ask(wanted).code(), Code::kDeadlock) << "it would hold what its program was refused";
+  EXPECT_EQ(a_for_y->answer(), "waits");
+}
+
 TEST(LockOps, TwoThatShareALockCannotBothWaitToHaveItAlone) {
   OnePartition p(7);
   User one = p.user();
