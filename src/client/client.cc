@@ -112,12 +112,11 @@ Task<void> Client::maintain() {
     co_await forget_closed();
     if (round % 5 == 0) scope_.spawn(locks_.unlock_late());
     if (round % 5 == 0) co_await access_times_.send();
-    if (++round % 5 == 0 || files_.size() > options_.max_files) co_await files_.trim();
-    // Who walks a tree learns more of them in a second than one round gives back.
+    if (++round % 5 == 0) co_await files_.trim();
+    // Who walks a tree learns more of them in a second than one trim gives back.
     for (size_t before = files_.size() + 1; files_.size() > options_.max_files && files_.size() < before;) {
       before = files_.size();
       co_await files_.trim();
-      co_await yield();
     }
   }
 }

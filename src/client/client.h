@@ -154,7 +154,6 @@ class Client final : public FileSystem {
   [[nodiscard]] static Task<Result<T>> of_open_file(Task<Result<T>> work);
   [[nodiscard]] Result<void> writable() const;
   void session_lost(const ClientSessionRef& session);
-  std::vector<Loss> losses_;
 
   Env env_;
   ClientOptions options_;
@@ -172,6 +171,7 @@ class Client final : public FileSystem {
   uint64_t told_to_leave_ = 0;
   bool ended_ = false;
   bool handed_over_ = false;
+  std::vector<Loss> losses_;
   ClosedFiles closed_ = std::make_shared<std::vector<FileRef>>();
   Mutex forgetting_;
   ClientSessions sessions_;

@@ -50,7 +50,6 @@ void FileHandle::release() {
 Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer data) {
   const FileRef& file = handle->file;
   const uint64_t length = data.size();
-  const uint64_t old_end = file->size;
   if (!handle->mode.write) co_return Error(Code::kNotPermitted, "the file is not open for writing");
   if (length == 0) co_return uint64_t{0};
   if (length >= DirtyMap::kKeepFrom)
@@ -68,7 +67,7 @@ Task<Result<uint64_t>> DataPath::write(HandleRef handle, uint64_t offset, Buffer
     if (!files_.writable(*file) || !file->size_known || file->resizing || !write_back_.admits(*file)) continue;
     // Its caller did not wait for it (FUSE, of a process that was killed): others may have written here since.
     if (handle->released()) co_return Error(Code::kNotPermitted, "the file was closed meanwhile");
-    if (handle->mode.append) offset = mutant("append_at_old_end") ? old_end : file->size;
+    if (handle->mode.append) offset = mutant("append_at_committed_end") ? file->committed_size : file->size;
     if (offset > kMaxFileSize || length > kMaxFileSize - offset)
       co_return Error(Code::kTooLarge, "a file ends at 2^62 bytes");
     write_back_.add(file, offset, std::move(data));
@@ -211,8 +210,14 @@ Task<Result<uint64_t>> DataPath::seek(FileRef file, uint64_t offset, bool hole) 
       if (empty == hole) co_return std::max(at, source.offset);
       at = source.offset + source.length;
     }
-    if (!hole) at = std::max(at, plan.hole_until);  // a hole may be exabytes
+    if (!hole) at = hole_end(*file, at);  // it may be exabytes
   }
+}
+
+uint64_t DataPath::hole_end(const FileState& file, uint64_t at) const {
+  if (!files_.readable(file) || !file.size_known || at >= file.size) return at;
+  const uint64_t known = at < file.committed_size ? file.extents.hole_end(at) : file.size;
+  return std::min(known, file.dirty.next(at).value_or(file.size));
 }
 
 Result<DataPath::Source> DataPath::source_of(const Extent& extent, const ExtentCache& extents) {
@@ -296,9 +301,6 @@ Task<Result<DataPath::Plan>> DataPath::plan(FileRef file, uint64_t offset, uint6
       next = piece.offset + piece.bytes.size();
     }
     if (!missing) {
-      const bool committed = end < file->committed_size;
-      plan.hole_until =
-          std::min(committed ? file->extents.hole_end(end) : file->size, file->dirty.next(end).value_or(file->size));
       ++file->served;
       co_return plan;
     }

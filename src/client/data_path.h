@@ -88,11 +88,12 @@ class DataPath {
   };
   struct Plan {
     std::vector<Source> sources;
-    uint64_t size = 0;        // of the file
-    uint64_t hole_until = 0;  // at least, where the last source is one
+    uint64_t size = 0;  // of the file
   };
   [[nodiscard]] Task<Result<Plan>> plan(FileRef file, uint64_t offset, uint64_t length);
   [[nodiscard]] Task<Result<Plan>> plan_uncached(FileRef file, uint64_t offset, uint64_t length);
+  // How far a hole at `at` is known to reach; `at` where none is known of.
+  [[nodiscard]] uint64_t hole_end(const FileState& file, uint64_t at) const;
   [[nodiscard]] static Result<Source> source_of(const Extent& extent, const ExtentCache& extents);
   [[nodiscard]] Task<Result<GetExtentsReply>> get_extents(FileRef file, uint64_t offset, uint64_t length);
   void learn(ExtentCache& cache, GetExtentsReply& reply);

@@ -156,7 +156,11 @@ std::vector<DirtyPiece> DirtyMap::view(uint64_t begin, uint64_t end) const {
 }
 
 std::optional<uint64_t> DirtyMap::next(uint64_t at) const {
-  auto found = pieces_.lower_bound(at);
+  auto found = pieces_.upper_bound(at);
+  if (found != pieces_.begin()) {
+    const auto& [start, piece] = *std::prev(found);
+    if (at - start < piece.bytes.size()) return at;
+  }
   return found == pieces_.end() ? std::nullopt : std::optional(found->first);
 }
 

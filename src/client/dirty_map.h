@@ -43,7 +43,7 @@ class DirtyMap {
 
   // What overlaps [begin, end), ascending, cut to it.
   [[nodiscard]] std::vector<DirtyPiece> view(uint64_t begin, uint64_t end) const;
-  [[nodiscard]] std::optional<uint64_t> next(uint64_t at) const;  // the first that begins there or behind
+  [[nodiscard]] std::optional<uint64_t> next(uint64_t at) const;  // the first dirty byte there or behind
 
   [[nodiscard]] bool empty() const { return pieces_.empty(); }
   [[nodiscard]] uint64_t bytes() const { return bytes_; }  // taken and free

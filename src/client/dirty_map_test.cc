@@ -31,6 +31,15 @@ TEST(DirtyMap, ShowsTheNewestBytes) {
   EXPECT_EQ(map.bytes(), 8u);
 }
 
+TEST(DirtyMap, SaysWhereTheNextBytesAre) {
+  DirtyMap map;
+  EXPECT_EQ(map.next(0), std::nullopt);
+  map.write(10, text("aaaa"));
+  EXPECT_EQ(map.next(3), 10u);
+  EXPECT_EQ(map.next(12), 12u) << "in the middle of a piece";
+  EXPECT_EQ(map.next(14), std::nullopt);
+}
+
 TEST(DirtyMap, KeepsNewerBytesWhenAnOlderFlushFinishes) {
   DirtyMap map;
   map.write(0, text("aaaa"));
