@@ -264,13 +264,12 @@ Nanos FuseSession::name_valid(FileId parent, const std::string& name, const Attr
   const Nanos now = env_.clock.now();
   forget_old_names(now);
   Node& node = nodes_[parent];
-  while (!node.names.empty() && node.names.front().until < now) node.names.pop_front();
   node.names.push_back({now + valid + kLateKernel, name, directory});
   if (!std::exchange(node.ages, true)) aging_.emplace_back(node.names.back().until, parent);
   return valid;
 }
 
-// Of directories that nobody looks into any more: a walk would leave all names of a tree behind.
+// A few directories at a time, each when all that it had is too old: a walk would leave all names of a tree behind.
 void FuseSession::forget_old_names(Nanos now) {
   for (int i = 0; i < 4 && !aging_.empty() && aging_.front().first < now; ++i) {
     const FileId directory = aging_.front().second;
