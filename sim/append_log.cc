@@ -31,27 +31,6 @@ Buffer AppendLog::bytes_of(Stamp stamp) {
   return bytes;
 }
 
-DataOperation& AppendLog::add(DataOperation record) {
-  return records_.emplace_back(std::move(record));
-}
-
-void AppendLog::synced(int client, uint64_t before) {
-  for (DataOperation& record : records_)
-    if (record.client == client && record.done != 0 && record.done < before && record.state == DataOperation::kVolatile)
-      record.state = DataOperation::kCertain;
-}
-
-void AppendLog::sync_failed(int client) {
-  for (DataOperation& record : records_)
-    if (record.client == client && record.state == DataOperation::kVolatile) record.state = DataOperation::kLossy;
-}
-
-bool AppendLog::unsynced(int client) const {
-  return std::ranges::any_of(records_, [client](const DataOperation& record) {
-    return record.client == client && record.done != 0 && record.state == DataOperation::kVolatile;
-  });
-}
-
 AppendLog::Seen AppendLog::parse(const std::vector<Buffer>& whole) const {
   std::vector<std::byte> bytes;
   for (const Buffer& piece : whole) bytes.insert(bytes.end(), piece.data(), piece.data() + piece.size());
@@ -79,14 +58,13 @@ AppendLog::Seen AppendLog::parse(const std::vector<Buffer>& whole) const {
   return seen;
 }
 
-std::string AppendLog::check(const std::vector<Buffer>& whole, uint64_t began, const Contents::Lenient& lenient) const {
+std::string AppendLog::check(const std::vector<Buffer>& whole, uint64_t began, const Lenient& lenient) const {
   const Seen seen = parse(whole);
   std::map<Stamp, const DataOperation*> records;
   bool may_be_torn = torn_;
   for (const DataOperation& record : records_) {
     records[record.stamp] = &record;
-    const bool sure =
-        record.state == DataOperation::kCertain || (record.state == DataOperation::kVolatile && !lenient(record));
+    const bool sure = surely_kept(record, lenient);
     may_be_torn |= !sure;
     const auto times = std::ranges::count(seen.stamps, record.stamp);
     if (times > 1) return fmt::format("record {} of client {} is there {} times", record.stamp, record.client, times);

@@ -6,14 +6,10 @@
 // Owner: the model's inode. One thread.
 #pragma once
 
-#include <functional>
-#include <list>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "base/bytes.h"
-#include "runtime/timers.h"
 #include "sim/model.h"
 
 namespace headrace::sim {
@@ -23,14 +19,10 @@ class AppendLog {
   // Its bytes, for one write.
   [[nodiscard]] static Buffer bytes_of(Stamp stamp);
 
-  // kWrite; of its fields `stamp`, `client`, `state` and the times say something.
-  DataOperation& add(DataOperation record);
-  void synced(int client, uint64_t before);
-  void sync_failed(int client);
-  [[nodiscard]] bool unsynced(int client) const;
+  // kWrite each; of its fields `stamp`, `client`, `state` and the times say something.
+  [[nodiscard]] DataOperations& operations() { return records_; }
   // Of a read of the whole file that began then. Empty: fine. Otherwise what is wrong.
-  [[nodiscard]] std::string check(const std::vector<Buffer>& whole, uint64_t began,
-                                  const Contents::Lenient& lenient) const;
+  [[nodiscard]] std::string check(const std::vector<Buffer>& whole, uint64_t began, const Lenient& lenient) const;
   // From a quiet moment on, this is what it holds: what check() accepted.
   void settle(const std::vector<Buffer>& whole);
 
@@ -41,7 +33,7 @@ class AppendLog {
   };
   [[nodiscard]] Seen parse(const std::vector<Buffer>& whole) const;
 
-  std::list<DataOperation> records_;
+  DataOperations records_;
   bool torn_ = false;  // by clients that were lost before the last quiet moment
 };
 

@@ -43,6 +43,30 @@ void fill_bytes(Stamp stamp, uint64_t offset, ByteSpan into) {
   }
 }
 
+// ---- DataOperation ----
+
+void synced(DataOperations& operations, int client, uint64_t before) {
+  for (DataOperation& op : operations)
+    if (op.client == client && op.done != 0 && op.done < before && op.state == DataOperation::kVolatile)
+      op.state = DataOperation::kCertain;
+}
+
+void sync_failed(DataOperations& operations, int client) {
+  for (DataOperation& op : operations)
+    if (op.client == client && op.state == DataOperation::kVolatile) op.state = DataOperation::kLossy;
+}
+
+bool unsynced(const DataOperations& operations, int client) {
+  return std::ranges::any_of(operations, [client](const DataOperation& op) {
+    return op.client == client && op.done != 0 && op.state == DataOperation::kVolatile;
+  });
+}
+
+bool surely_kept(const DataOperation& operation, const Lenient& lenient) {
+  return operation.state == DataOperation::kCertain ||
+         (operation.state == DataOperation::kVolatile && !lenient(operation));
+}
+
 // ---- Contents ----
 
 DataOperation& Contents::add(DataOperation operation) {
@@ -105,8 +129,7 @@ Contents::View Contents::view(uint64_t began, const Lenient& lenient) const {
   View view{least_, most_, base_};
   for (const DataOperation& op : operations_) {
     bool seen = op.done != 0 && op.done < began;
-    bool sure = op.state == DataOperation::kCertain || (op.state == DataOperation::kVolatile && !lenient(op));
-    step(op, seen && sure, cell_bytes, view);
+    step(op, seen && surely_kept(op, lenient), cell_bytes, view);
   }
   return view;
 }
@@ -127,23 +150,6 @@ void Contents::fold() {
   base_ = std::move(view.cells);
   least_ = view.least;
   most_ = view.most;
-}
-
-void Contents::synced(int client, uint64_t before) {
-  for (DataOperation& op : operations_)
-    if (op.client == client && op.done != 0 && op.done < before && op.state == DataOperation::kVolatile)
-      op.state = DataOperation::kCertain;
-}
-
-void Contents::sync_failed(int client) {
-  for (DataOperation& op : operations_)
-    if (op.client == client && op.state == DataOperation::kVolatile) op.state = DataOperation::kLossy;
-}
-
-bool Contents::unsynced(int client) const {
-  return std::ranges::any_of(operations_, [client](const DataOperation& op) {
-    return op.client == client && op.done != 0 && op.state == DataOperation::kVolatile;
-  });
 }
 
 std::string Contents::check(const View& view, uint64_t offset, uint64_t length, const std::vector<Buffer>& got) const {
@@ -251,18 +257,8 @@ void Contents::settle(const View& view, const std::vector<Buffer>& whole) {
 
 // ---- Inode ----
 
-void Inode::synced(int client, uint64_t before) {
-  contents.synced(client, before);
-  if (log) log->synced(client, before);
-}
-
-void Inode::sync_failed(int client) {
-  contents.sync_failed(client);
-  if (log) log->sync_failed(client);
-}
-
-bool Inode::unsynced(int client) const {
-  return contents.unsynced(client) || (log && log->unsynced(client));
+DataOperations& Inode::operations() {
+  return log ? log->operations() : contents.operations();
 }
 
 // ---- Mutation ----
@@ -764,7 +760,7 @@ void Model::compare(const SeenTree& tree) {
 
 void Model::client_lost(int client) {
   if (told()) tell(fmt::format("client {} is lost", client));
-  for (const InodeRef& inode : inodes) inode->sync_failed(client);
+  for (const InodeRef& inode : inodes) sim::sync_failed(inode->operations(), client);
   may_lose(client);
   sync_failed(client, nullptr);
 }

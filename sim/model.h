@@ -48,6 +48,18 @@ struct DataOperation {
   std::vector<std::vector<Stamp>> cells;  // kCopy: what each of them may be
 };
 
+using DataOperations = std::list<DataOperation>;  // in their order
+// A client's that had been answered by then are certain.
+void synced(DataOperations& operations, int client, uint64_t before);
+// What it has not synced may be lost, and no later sync changes that.
+void sync_failed(DataOperations& operations, int client);
+// There is something that a sync of that client's must save, or tell.
+[[nodiscard]] bool unsynced(const DataOperations& operations, int client);
+// Whether something may have happened to the client of an operation, and so to what it has not synced.
+using Lenient = std::function<bool(const DataOperation&)>;
+// It did not get lost.
+[[nodiscard]] bool surely_kept(const DataOperation& operation, const Lenient& lenient);
+
 class Contents {
  public:
   uint64_t cell_bytes = 1000;
@@ -58,7 +70,6 @@ class Contents {
     uint64_t most = 0;
     std::vector<std::vector<Stamp>> cells;  // allowed stamps
   };
-  using Lenient = std::function<bool(const DataOperation&)>;
   [[nodiscard]] View view(uint64_t began, const Lenient& lenient) const;
   // Empty: fine. Otherwise what is wrong. `length` was asked for at `offset`.
   // What cells [from, to) may hold from now on, unless somebody writes to them; nothing where they may not all be
@@ -73,18 +84,16 @@ class Contents {
   void settle(const View& view, const std::vector<Buffer>& whole);
 
   DataOperation& add(DataOperation operation);
-  void synced(int client, uint64_t before);       // its operations that had been answered by then are certain
-  void sync_failed(int client);                   // what it has not synced may be lost, and no later sync changes that
-  [[nodiscard]] bool unsynced(int client) const;  // there is something that a sync of that client's must save, or tell
-  [[nodiscard]] uint64_t cells() const;           // length if everything happened
-  uint32_t readers = 0;                           // reads under way: what they may see is kept
+  [[nodiscard]] DataOperations& operations() { return operations_; }
+  [[nodiscard]] uint64_t cells() const;  // length if everything happened
+  uint32_t readers = 0;                  // reads under way: what they may see is kept
 
  private:
   void fold();
   std::vector<std::vector<Stamp>> base_;
   uint64_t least_ = 0;  // bytes
   uint64_t most_ = 0;
-  std::list<DataOperation> operations_;
+  DataOperations operations_;
 };
 
 class AppendLog;
@@ -129,10 +138,7 @@ struct Inode {
   bool xattr_busy = false;
   uint64_t touched = 0;
 
-  // As Contents says them, of whatever it has.
-  void synced(int client, uint64_t before);
-  void sync_failed(int client);
-  [[nodiscard]] bool unsynced(int client) const;
+  [[nodiscard]] DataOperations& operations();  // of its contents, or its log
   [[nodiscard]] bool usable() const { return id && links > 0 && busy == 0 && !frozen; }
   [[nodiscard]] std::string name() const { return (type == FileType::kDirectory ? "d" : "f") + std::to_string(number); }
 };

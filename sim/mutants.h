@@ -57,7 +57,7 @@ inline constexpr Mutant kMutants[] = {
     {"commit_out_of_turn", "commits of one file overtake each other"},
     {"swallow_lost", "an evicted client's fsync says success"},
     {"unlock_given_up", "an unlocking that failed is not asked for again"},
-    {"append_at_old_end", "an append goes where the file ended before others were asked"},
+    {"append_at_committed_end", "an append goes where the partition knows the file to end"},
     {"stale_extent_cache", "a client reads by the extents from before its own commit"},
     {"keep_cache_after_recall", "what was known under a grant is still used after it"},
 };

@@ -69,7 +69,6 @@ class Scenario {
   Task<bool> push_all();
   Task<bool> spin_down();
   Task<bool> undone_spin_down();
-  Task<void> ask_for_spin_down(NodeProcess* node, std::optional<Result<void>>* into);
   // What is asked of a node runs in its process, and ends with it: then there is no answer.
   using Answer = std::shared_ptr<std::optional<Result<void>>>;
   static Task<void> push_node(Node& node, Answer answer);
@@ -545,10 +544,6 @@ Task<void> Scenario::undo(Node& node, Answer answer) {
   *answer = co_await node.tier().undo_spin_down();
 }
 
-Task<void> Scenario::ask_for_spin_down(NodeProcess* node, std::optional<Result<void>>* into) {
-  *into = co_await node->node().tier().spin_down(seconds(60));
-}
-
 // Everything into the bucket, over its faults.
 Task<bool> Scenario::push_all() {
   stage_ = "push";
@@ -597,6 +592,7 @@ Task<bool> Scenario::undone_spin_down() {
     co_return !model_.failed();
   }
   ++work_.counts["stage.undo"];
+  if (*down && (*down)->ok()) model_.violation("a spin-down that was undone said that it was done");
   co_await world_.clock().sleep(between_ms(500, 4'000));
   co_await calm();
   co_await verify("after an undone spin-down");
@@ -616,15 +612,13 @@ Task<bool> Scenario::spin_down() {
     bool on = co_await wait("a serving node", [this] { return cluster_.node() != nullptr || cluster_.released; });
     if (!on) co_return false;
     if (cluster_.released) break;
-    std::optional<Result<void>> done;
+    auto answer = std::make_shared<std::optional<Result<void>>>();
     bool crash = crashes > 0;
     Nanos crash_at = world_.now() + (crash ? between_ms(1, 2'500) : seconds(100'000));
-    {
-      Scope scope;
-      scope.spawn(ask_for_spin_down(cluster_.node(), &done));
-      while (!done && world_.now() < crash_at && !model_.failed()) co_await world_.clock().sleep(milliseconds(20));
-    }
+    cluster_.node()->spawn(close_and_release(cluster_.node()->node(), answer));
+    while (!*answer && world_.now() < crash_at && !model_.failed()) co_await world_.clock().sleep(milliseconds(20));
     if (model_.failed()) co_return false;
+    const std::optional<Result<void>> done = *answer;
     if (!done) {
       --crashes;
       world_.faults().note("crash.spin_down");

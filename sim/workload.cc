@@ -120,7 +120,7 @@ void Workload::disturb(int client, Nanos until) {
   model_.may_lose(client);
 }
 
-Contents::Lenient Workload::lenient() const {
+Lenient Workload::lenient() const {
   return [this](const DataOperation& op) { return disturbed_until_[static_cast<size_t>(op.client)] >= op.begun_at; };
 }
 
@@ -191,7 +191,7 @@ InodeRef Workload::pick_file() {
 InodeRef Workload::pick_unsynced(int client) {
   std::vector<InodeRef> all;
   for (const InodeRef& inode : model_.inodes)
-    if (inode->usable() && inode->unsynced(client)) all.push_back(inode);
+    if (inode->usable() && unsynced(inode->operations(), client)) all.push_back(inode);
   return all.empty() ? nullptr : all[below(all.size())];
 }
 
@@ -376,7 +376,9 @@ Task<void> Workload::burst(int client, Client& fs) {
   InodeRef directory;
   for (const InodeRef& inode : model_.inodes)
     if (inode->home_of == client && inode->type == FileType::kDirectory && inode->usable()) directory = inode;
-  if (!directory) co_return co_await make_home(client, fs);
+  if (!directory)
+    co_return co_await make_in_root(client, fs, fmt::format("home{}", client), FileType::kDirectory,
+                                    [](Inode& made, int whose) { made.home_of = whose; });
   ++counts["op.burst"];
   const bool many = chance(40);
   const uint64_t names = many ? 24 : 6;
@@ -422,20 +424,22 @@ Task<void> Workload::burst(int client, Client& fs) {
   }
 }
 
-Task<void> Workload::make_home(int client, Client& fs) {
-  std::string name = fmt::format("home{}", client);
+// Of a name that nothing else in the root can have.
+Task<void> Workload::make_in_root(int client, Client& fs, std::string name, FileType type, void (*as)(Inode&, int)) {
   if (!model_.claimable(model_.root, name, false) || model_.root->entries[name].inode) co_return;
   Mutation m;
   m.client = client;
   m.to_directory = model_.root;
   m.to_name = name;
-  m.inode = model_.new_inode(FileType::kDirectory);
-  m.inode->maker = m.inode->home_of = client;
+  m.inode = model_.new_inode(type);
+  m.inode->maker = client;
   m.inode->mode = 0700;
+  as(*m.inode, client);
+  m.unsent = directory_write_grants && type != FileType::kDirectory;
   MutationRef mutation = model_.begin(std::move(m));
   MakeOptions options;
-  options.type = FileType::kDirectory;
-  options.mode = 0700;
+  options.type = type;
+  options.mode = mutation->inode->mode;
   Result<Attributes> made = co_await fs.make(kRootFile, name, options, {});
   if (made.ok()) mutation->inode->id = made->id;
   (void)decide(mutation, made.code(), message_of(made), {Code::kOk});
@@ -669,29 +673,11 @@ Task<void> Workload::set_mode(int client, Client& fs) {
 
 // ---- a file that is appended to ----
 
-Task<void> Workload::make_log(int client, Client& fs) {
-  if (!model_.claimable(model_.root, "log", false) || model_.root->entries["log"].inode) co_return;
-  Mutation m;
-  m.client = client;
-  m.to_directory = model_.root;
-  m.to_name = "log";
-  m.inode = model_.new_inode(FileType::kFile);
-  m.inode->log = std::make_shared<AppendLog>();
-  m.inode->maker = client;
-  m.inode->mode = 0600;
-  m.unsent = directory_write_grants;
-  MutationRef mutation = model_.begin(std::move(m));
-  MakeOptions options;
-  options.type = FileType::kFile;
-  options.mode = 0600;
-  Result<Attributes> made = co_await fs.make(kRootFile, "log", options, {});
-  if (made.ok()) mutation->inode->id = made->id;
-  (void)decide(mutation, made.code(), message_of(made), {Code::kOk});
-}
-
 Task<void> Workload::append(int client, Client& fs) {
   InodeRef inode = model_.root->entries["log"].inode;
-  if (!inode) co_return co_await make_log(client, fs);
+  if (!inode)
+    co_return co_await make_in_root(client, fs, "log", FileType::kFile,
+                                    [](Inode& made, int) { made.log = std::make_shared<AppendLog>(); });
   const bool met = co_await meet(client, fs, inode);
   if (!met || !inode->usable()) co_return;
   Pin pin(inode);
@@ -700,12 +686,8 @@ Task<void> Workload::append(int client, Client& fs) {
   mode.write = true;
   mode.append = true;
   mode.sync = chance(20);
-  Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
-  if (!open.ok()) {
-    if (!operating_error("open", open.code()) && inode->unsure == 0)
-      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
-    co_return;
-  }
+  OpenFileRef open = co_await opened(fs, inode, mode);
+  if (!open) co_return;
   const uint64_t times = 1 + below(4);
   for (uint64_t i = 0; i < times; ++i) {
     DataOperation record;
@@ -715,9 +697,9 @@ Task<void> Workload::append(int client, Client& fs) {
     record.begun_at = world_.now();
     Buffer bytes = AppendLog::bytes_of(record.stamp);
     const uint64_t size = bytes.size();
-    DataOperation& kept = inode->log->add(record);
+    DataOperation& kept = inode->log->operations().emplace_back(record);
     ++counts["op.append"];
-    Result<uint64_t> written = co_await fs.write(*open, 0, std::move(bytes));
+    Result<uint64_t> written = co_await fs.write(open, 0, std::move(bytes));
     if (model_.told())
       model_.tell(fmt::format("client {}: append {} of {} bytes to {}{}: {}", client, record.stamp, size, inode->name(),
                               mode.sync ? ", durable" : "", message_of(written)));
@@ -731,7 +713,7 @@ Task<void> Workload::append(int client, Client& fs) {
     if (mode.sync && kept.state == DataOperation::kVolatile) kept.state = DataOperation::kCertain;
   }
   if (chance(40)) co_await sync(client, fs, inode);
-  (void)co_await fs.close(*open);
+  (void)co_await fs.close(open);
 }
 
 // All of it.
@@ -829,6 +811,15 @@ Task<void> Workload::verify_unlocked(Client& fs, InodeRef inode) {
 
 // ---- data ----
 
+// Null: not now, and why is noted.
+Task<OpenFileRef> Workload::opened(Client& fs, InodeRef inode, OpenMode mode) {
+  Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
+  if (open.ok()) co_return *std::move(open);
+  if (!operating_error("open", open.code()) && inode->unsure == 0)
+    model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+  co_return nullptr;
+}
+
 // The caller holds Pin and Writing.
 Task<void> Workload::write(int client, Client& fs, InodeRef inode, OpenFileRef open, uint64_t times) {
   for (uint64_t i = 0; i < times; ++i) {
@@ -874,38 +865,34 @@ Task<void> Workload::write_some(int client, Client& fs) {
   OpenMode mode;
   mode.write = true;
   mode.direct = chance(5);
-  Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
-  if (!open.ok()) {
-    if (!operating_error("open", open.code()) && inode->unsure == 0)
-      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
-    co_return;
-  }
-  co_await write(client, fs, inode, *open, 1 + below(3));
+  OpenFileRef open = co_await opened(fs, inode, mode);
+  if (!open) co_return;
+  co_await write(client, fs, inode, open, 1 + below(3));
   if (chance(20)) {  // what comes while a sync is under way is not part of it
     Scope both;
     both.spawn(sync(client, fs, inode));
-    both.spawn(write(client, fs, inode, *open, 2));
+    both.spawn(write(client, fs, inode, open, 2));
     co_await both.join();
   } else if (chance(50)) {
     co_await sync(client, fs, inode);
   }
-  (void)co_await fs.close(*open);
+  (void)co_await fs.close(open);
 }
 
 Task<void> Workload::sync(int client, Client& fs, InodeRef inode) {
   uint64_t began = model_.tick();
   ++counts["op.fsync"];
   model_.tell(fmt::format("begin client {}: fsync {}", client, inode->name()));
-  Result<void> synced = co_await fs.sync(inode->id);
-  if (model_.told()) model_.tell(fmt::format("client {}: fsync {}: {}", client, inode->name(), message_of(synced)));
-  if (synced.ok()) {
-    inode->synced(client, began);
+  Result<void> done = co_await fs.sync(inode->id);
+  if (model_.told()) model_.tell(fmt::format("client {}: fsync {}: {}", client, inode->name(), message_of(done)));
+  if (done.ok()) {
+    synced(inode->operations(), client, began);
     model_.synced(client, inode, began);
   } else {
-    inode->sync_failed(client);
+    sync_failed(inode->operations(), client);
     model_.sync_failed(client, inode);
-    if (!operating_error("fsync", synced.code()) && synced.code() != Code::kNotFound)
-      model_.violation(fmt::format("fsync {}: {}", inode->name(), message_of(synced)));
+    if (!operating_error("fsync", done.code()) && done.code() != Code::kNotFound)
+      model_.violation(fmt::format("fsync {}: {}", inode->name(), message_of(done)));
   }
 }
 
@@ -924,23 +911,28 @@ Task<void> Workload::sync_some(int client, Client& fs) {
   co_await sync(client, fs, inode);
 }
 
-Task<void> Workload::sync_all(int client, Client& fs) {
+Task<Result<void>> Workload::sync_everything(int client, Client& fs) {
   uint64_t began = model_.tick();
-  ++counts["op.sync_all"];
-  Result<void> synced = co_await fs.sync_all();
-  if (model_.told()) model_.tell(fmt::format("client {}: sync_all: {}", client, message_of(synced)));
+  Result<void> done = co_await fs.sync_all();
+  if (model_.told()) model_.tell(fmt::format("client {}: sync_all: {}", client, message_of(done)));
   for (const InodeRef& inode : model_.inodes) {
-    if (synced.ok())
-      inode->synced(client, began);
+    if (done.ok())
+      synced(inode->operations(), client, began);
     else
-      inode->sync_failed(client);
+      sync_failed(inode->operations(), client);
   }
-  if (synced.ok())
+  if (done.ok())
     model_.synced_all(client, began);
   else
     model_.sync_failed(client, nullptr);
-  if (!synced.ok() && !operating_error("sync_all", synced.code()) && synced.code() != Code::kNotFound)
-    model_.violation("sync_all: " + message_of(synced));
+  co_return done;
+}
+
+Task<void> Workload::sync_all(int client, Client& fs) {
+  ++counts["op.sync_all"];
+  Result<void> done = co_await sync_everything(client, fs);
+  if (!done.ok() && !operating_error("sync_all", done.code()) && done.code() != Code::kNotFound)
+    model_.violation("sync_all: " + message_of(done));
 }
 
 Task<void> Workload::sync_calm(int client, Client& fs) {
@@ -949,20 +941,8 @@ Task<void> Workload::sync_calm(int client, Client& fs) {
     Pin pin(inode);
     co_await sync(client, fs, inode);
   }
-  uint64_t began = model_.tick();
-  Result<void> synced = co_await fs.sync_all();
-  if (model_.told()) model_.tell(fmt::format("client {}: sync_all: {}", client, message_of(synced)));
-  for (const InodeRef& inode : model_.inodes) {
-    if (synced.ok())
-      inode->synced(client, began);
-    else
-      inode->sync_failed(client);
-  }
-  if (synced.ok())
-    model_.synced_all(client, began);
-  else
-    model_.sync_failed(client, nullptr);
-  if (!synced.ok()) ++counts["error.calm_sync_all." + code_text(synced.code())];
+  Result<void> done = co_await sync_everything(client, fs);
+  if (!done.ok()) ++counts["error.calm_sync_all." + code_text(done.code())];
 }
 
 Task<void> Workload::truncate(int client, Client& fs) {
@@ -1008,12 +988,8 @@ Task<void> Workload::punch(int client, Client& fs) {
   Writing writing(inode);
   OpenMode mode;
   mode.write = true;
-  Result<OpenFileRef> open = co_await fs.open(inode->id, mode);
-  if (!open.ok()) {
-    if (!operating_error("open", open.code()) && inode->unsure == 0)
-      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
-    co_return;
-  }
+  OpenFileRef open = co_await opened(fs, inode, mode);
+  if (!open) co_return;
   {
     Resizing resizing(inode);
     Contents& contents = inode->contents;
@@ -1031,8 +1007,7 @@ Task<void> Workload::punch(int client, Client& fs) {
                                          inode->id.packed(), op.from, op.to, contents.cell_bytes)
                            : "";
     model_.tell("begin " + what);
-    Result<void> done =
-        co_await fs.punch(*open, op.from * contents.cell_bytes, (op.to - op.from) * contents.cell_bytes);
+    Result<void> done = co_await fs.punch(open, op.from * contents.cell_bytes, (op.to - op.from) * contents.cell_bytes);
     if (model_.told()) model_.tell(what + ": " + message_of(done));
     kept.done = model_.tick();
     if (done.ok()) {
@@ -1044,7 +1019,7 @@ Task<void> Workload::punch(int client, Client& fs) {
         model_.violation(fmt::format("punch {}: {}", inode->name(), message_of(done)));
     }
   }
-  (void)co_await fs.close(*open);
+  (void)co_await fs.close(open);
 }
 
 // A range of one file into the same place of another, whose cells are as large. Nobody writes to either meanwhile.
@@ -1144,15 +1119,11 @@ Task<void> Workload::read_some(int client, Client& fs) {
   InodeRef inode = co_await pick_met_file(client, fs);
   if (!inode) co_return;
   Pin pin(inode);
-  Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{.direct = chance(5)});
-  if (!open.ok()) {
-    if (!operating_error("open", open.code()) && inode->unsure == 0)
-      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
-    co_return;
-  }
+  OpenFileRef open = co_await opened(fs, inode, OpenMode{.direct = chance(5)});
+  if (!open) co_return;
   uint64_t times = 1 + below(2);
-  for (uint64_t i = 0; i < times; ++i) co_await read(client, fs, inode, *open, chance(40));
-  (void)co_await fs.close(*open);
+  for (uint64_t i = 0; i < times; ++i) co_await read(client, fs, inode, open, chance(40));
+  (void)co_await fs.close(open);
 }
 
 // A file that is open outlives its last name.
@@ -1174,10 +1145,8 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
   MutationRef mutation = model_.begin(std::move(m));
   Writing writing(inode);
   Nanos began_at = world_.now();
-  Result<OpenFileRef> open = co_await fs.open(inode->id, OpenMode{.write = true});
-  if (!open.ok()) {
-    if (!operating_error("open", open.code()) && inode->unsure == 0)
-      model_.violation(fmt::format("open {}: {}", inode->name(), message_of(open)));
+  OpenFileRef open = co_await opened(fs, inode, OpenMode{.write = true});
+  if (!open) {
     model_.finish(mutation, false);
     co_return;
   }
@@ -1188,12 +1157,12 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
     Pin pin(inode);
     co_await world_.clock().sleep(milliseconds(static_cast<int64_t>(below(400))));
     for (int i = 0; i < 2; ++i) {
-      if (i == 1) co_await write(client, fs, inode, *open, 1);
+      if (i == 1) co_await write(client, fs, inode, open, 1);
       Reading reading(inode);
       Contents& contents = inode->contents;
       uint64_t began = model_.tick();
       uint64_t length = (kMaxCells + 1) * contents.cell_bytes;
-      Result<std::vector<Buffer>> got = co_await fs.read(*open, 0, length);
+      Result<std::vector<Buffer>> got = co_await fs.read(open, 0, length);
       if (!got.ok()) {
         // With its session, the client's hold on the file is gone.
         const bool lost = got.code() == Code::kNotFound || got.code() == Code::kStale;
@@ -1209,7 +1178,7 @@ Task<void> Workload::unlink_open(int client, Client& fs) {
         model_.violation(fmt::format("client {}: read of {} (unlinked, open): {}", client, inode->name(), wrong));
     }
   }
-  (void)co_await fs.close(*open);
+  (void)co_await fs.close(open);
 }
 
 // ---- looking ----

@@ -77,7 +77,8 @@ class Workload {
   Task<void> make(int client, Client& fs);
   Task<void> create(int client, Client& fs);
   Task<void> burst(int client, Client& fs);
-  Task<void> make_home(int client, Client& fs);
+  Task<void> make_in_root(int client, Client& fs, std::string name, FileType type, void (*as)(Inode&, int));
+  [[nodiscard]] Task<OpenFileRef> opened(Client& fs, InodeRef inode, OpenMode mode);
   Task<void> write(int client, Client& fs, InodeRef inode, OpenFileRef open, uint64_t times);
   Task<void> write_some(int client, Client& fs);
   Task<void> truncate(int client, Client& fs);
@@ -87,6 +88,7 @@ class Workload {
   Task<void> sync_some(int client, Client& fs);
   Task<void> sync_directory(int client, Client& fs);
   Task<void> sync_all(int client, Client& fs);
+  [[nodiscard]] Task<Result<void>> sync_everything(int client, Client& fs);
   Task<void> read(int client, Client& fs, InodeRef inode, OpenFileRef open, bool whole);
   Task<void> read_some(int client, Client& fs);
   Task<void> unlink(int client, Client& fs);
@@ -100,7 +102,6 @@ class Workload {
   Task<void> get_xattr(int client, Client& fs);
   Task<void> set_mode(int client, Client& fs);
   Task<void> append(int client, Client& fs);
-  Task<void> make_log(int client, Client& fs);
   Task<void> read_log(Client& fs, InodeRef log, bool settle);
   Task<void> lock(int client, Client& fs);
   // Nobody has any lock on it any more.
@@ -114,7 +115,7 @@ class Workload {
   bool decide(const MutationRef& mutation, Code code, const std::string& message, const std::vector<Code>& expected);
   void want_what_rivals_want(const Mutation& m);
   [[nodiscard]] bool operating_error(const char* what, Code code);
-  [[nodiscard]] Contents::Lenient lenient() const;
+  [[nodiscard]] Lenient lenient() const;
   [[nodiscard]] bool disturbed(int client) const {
     return disturbed_until_[static_cast<size_t>(client)] >= world_.now();
   }
