@@ -1,11 +1,12 @@
 #include "hot/fragment_table.h"
 
 #include <algorithm>
+#include <ranges>
 
 namespace headrace {
 
 uint64_t FragmentTable::hash(const Packed& p) {
-  uint64_t h = p.low * 0x9e3779b97f4a7c15 ^ (uint64_t{p.home} << 24 | uint64_t{p.name_space} << 8 | p.index);
+  uint64_t h = p.low * 0x9e3779b97f4a7c15 ^ (uint64_t{p.home} << 8 | p.index);
   h ^= h >> 32;
   h *= 0xff51afd7ed558ccd;
   h ^= h >> 29;
@@ -13,14 +14,19 @@ uint64_t FragmentTable::hash(const Packed& p) {
   return h ^ h >> 32;
 }
 
-std::optional<FragmentTable::Packed> FragmentTable::pack_name(const FragmentName& name) const {
-  auto at = std::ranges::find(namespaces_, name.segment.name_space());
-  if (at == namespaces_.end()) return std::nullopt;
+FragmentTable::Packed FragmentTable::name_of(const FragmentName& name) {
   Packed packed;
   packed.low = name.segment.low();
   packed.home = name.segment.home().value();
-  packed.name_space = static_cast<uint8_t>(at - namespaces_.begin());
   packed.index = name.index;
+  return packed;
+}
+
+std::optional<FragmentTable::Packed> FragmentTable::pack_name(const FragmentName& name) const {
+  auto at = std::ranges::find(namespaces_, name.segment.name_space());
+  if (at == namespaces_.end()) return std::nullopt;
+  Packed packed = name_of(name);
+  packed.name_space = static_cast<uint8_t>(at - namespaces_.begin());
   return packed;
 }
 
@@ -53,7 +59,7 @@ bool FragmentTable::insert(const FragmentEntry& entry) {
   packed->block = entry.block;
   packed->length_data = static_cast<uint32_t>(entry.segment_length - 1) << 8 | entry.protection.data;
   packed->birth_parity = std::min<uint32_t>(entry.birth, 0xff'ffff) << 8 | uint32_t{entry.protection.parity} << 4 | 1;
-  Shard& shard = shards_[hash(*packed) >> 58];
+  Shard& shard = shards_[shard_of(hash(*packed))];
   if ((shard.used + 1) * 10 > shard.cells.size() * 9) {
     Shard grown;
     grown.cells.resize(std::max<size_t>(8, shard.cells.size() + shard.cells.size() / 5));
@@ -71,7 +77,7 @@ std::optional<FragmentEntry> FragmentTable::find(const FragmentName& name) const
   std::optional<Packed> packed = pack_name(name);
   if (!packed) return std::nullopt;
   uint64_t h = hash(*packed);
-  const Shard& shard = shards_[h >> 58];
+  const Shard& shard = shards_[shard_of(h)];
   if (shard.used == 0) return std::nullopt;
   for (size_t i = home_cell(shard, h); shard.cells[i].used(); i = i + 1 == shard.cells.size() ? 0 : i + 1)
     if (shard.cells[i].same(*packed)) return unpack(shard.cells[i]);
@@ -82,7 +88,7 @@ std::optional<FragmentEntry> FragmentTable::erase(const FragmentName& name) {
   std::optional<Packed> packed = pack_name(name);
   if (!packed) return std::nullopt;
   uint64_t h = hash(*packed);
-  Shard& shard = shards_[h >> 58];
+  Shard& shard = shards_[shard_of(h)];
   if (shard.used == 0) return std::nullopt;
   size_t n = shard.cells.size();
   size_t i = home_cell(shard, h);
@@ -104,28 +110,39 @@ std::optional<FragmentEntry> FragmentTable::erase(const FragmentName& name) {
 }
 
 void FragmentTable::for_each(const std::function<void(const FragmentEntry&)>& visit) const {
-  for (const Shard& shard : shards_)
-    for (const Packed& cell : shard.cells)
-      if (cell.used()) visit(unpack(cell));
+  for (size_t shard = 0; shard < kShards; ++shard) for_each_of(shard, visit);
+}
+
+void FragmentTable::for_each_of(size_t shard, const std::function<void(const FragmentEntry&)>& visit) const {
+  for (const Packed& cell : shards_[shard].cells)
+    if (cell.used()) visit(unpack(cell));
 }
 
 std::vector<FragmentEntry> FragmentTable::after(const FragmentName& after, size_t limit, bool& more) const {
-  std::vector<FragmentEntry> heap;  // the largest on top
-  auto less = [](const FragmentEntry& a, const FragmentEntry& b) { return a.name < b.name; };
-  more = false;
-  for_each([&](const FragmentEntry& entry) {
-    if (entry.name <= after) return;
-    if (heap.size() == limit) {
-      more = true;
-      if (limit == 0 || !(entry.name < heap.front().name)) return;
-      std::ranges::pop_heap(heap, less);
-      heap.pop_back();
+  HR_ASSERT(limit > 0);
+  const auto less = [](const FragmentEntry& a, const FragmentEntry& b) { return a.name < b.name; };
+  std::vector<FragmentEntry> out;
+  const bool from_first = after == FragmentName{};
+  const size_t first = from_first ? 0 : shard_of(hash(name_of(after)));
+  for (size_t shard = first; shard < kShards; ++shard) {
+    if (out.size() == limit) {
+      more = std::ranges::any_of(shards_ | std::views::drop(shard), [](const Shard& s) { return s.used > 0; });
+      return out;
     }
-    heap.push_back(entry);
-    std::ranges::push_heap(heap, less);
-  });
-  std::ranges::sort_heap(heap, less);
-  return heap;
+    std::vector<FragmentEntry> found;
+    for_each_of(shard, [&](const FragmentEntry& entry) {
+      if (from_first || shard > first || after < entry.name) found.push_back(entry);
+    });
+    const size_t take = std::min(limit - out.size(), found.size());
+    std::ranges::partial_sort(found, found.begin() + static_cast<ptrdiff_t>(take), less);
+    out.insert(out.end(), found.begin(), found.begin() + static_cast<ptrdiff_t>(take));
+    if (take < found.size()) {
+      more = true;
+      return out;
+    }
+  }
+  more = false;
+  return out;
 }
 
 uint64_t FragmentTable::memory_bytes() const {

@@ -2,8 +2,9 @@
 // many.
 //
 // Open addressing with linear probing in 64 shards, each between 3/4 and 9/10 full: 24 bytes an
-// entry. Growing moves one shard at a time, so that no insert waits for all. At most 255 namespaces
-// on one target. Owner: Target. One core.
+// entry. Growing, a page of all and the walk for a table on the device look at one shard at a time:
+// nothing waits for ten million entries. Which shard a name is in never changes. At most 255
+// namespaces on one target. Owner: Target. One core.
 #pragma once
 
 #include <array>
@@ -27,6 +28,8 @@ struct FragmentEntry {
 
 class FragmentTable {
  public:
+  static constexpr size_t kShards = 64;
+
   FragmentTable() = default;
   // False, nothing changed, when the name is there or no further namespace fits.
   bool insert(const FragmentEntry& entry);
@@ -34,7 +37,9 @@ class FragmentTable {
   std::optional<FragmentEntry> erase(const FragmentName& name);
   // In no order. The table must not change meanwhile.
   void for_each(const std::function<void(const FragmentEntry&)>& visit) const;
-  // The `limit` smallest names above `after`, ascending. Walks the whole table.
+  void for_each_of(size_t shard, const std::function<void(const FragmentEntry&)>& visit) const;
+  // The next `limit` (at least 1) behind `after`, which need not be there (the default: from the first on): ascending
+  // by shard, then by name, in every run of every process the same. Walks the shards that it takes from.
   [[nodiscard]] std::vector<FragmentEntry> after(const FragmentName& after, size_t limit, bool& more) const;
   [[nodiscard]] uint64_t size() const { return size_; }
   [[nodiscard]] uint64_t memory_bytes() const;
@@ -58,15 +63,18 @@ class FragmentTable {
     std::vector<Packed> cells;
     size_t used = 0;
   };
+  // Not of the namespace, whose index depends on what came first.
   static uint64_t hash(const Packed& packed);
+  static size_t shard_of(uint64_t hash) { return hash >> 58; }
   static size_t home_cell(const Shard& shard, uint64_t hash) {
     return static_cast<size_t>((hash & 0xffff'ffff) * shard.cells.size() >> 32);
   }
   static void place(Shard& shard, const Packed& packed);
+  static Packed name_of(const FragmentName& name);  // without its namespace
   [[nodiscard]] std::optional<Packed> pack_name(const FragmentName& name) const;
   [[nodiscard]] FragmentEntry unpack(const Packed& packed) const;
 
-  std::array<Shard, 64> shards_;
+  std::array<Shard, kShards> shards_;
   std::vector<NamespaceId> namespaces_;
   uint64_t size_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <ranges>
 
 #include "runtime/random.h"
 
@@ -51,26 +52,43 @@ TEST(FragmentTable, BehavesLikeAMap) {
   EXPECT_EQ(visited, model.size());
 }
 
-TEST(FragmentTable, PagesThroughNamesInOrder) {
+std::vector<FragmentName> pages_of(const FragmentTable& table, size_t limit) {
+  std::vector<FragmentName> seen;
+  bool more = true;
+  while (more) {
+    auto page = table.after(seen.empty() ? FragmentName{} : seen.back(), limit, more);
+    EXPECT_LE(page.size(), limit);
+    for (const FragmentEntry& e : page) seen.push_back(e.name);
+  }
+  return seen;
+}
+
+// A pass that was stopped goes on in another process, whose table came to be in another order.
+TEST(FragmentTable, PagesListEachNameOnceInAnOrderThatStays) {
   FragmentTable table;
+  FragmentTable other;
   std::map<FragmentName, bool> model;
   for (uint64_t i = 1; i <= 1000; ++i) {
-    FragmentEntry e = entry(i, static_cast<uint8_t>(i % 4));
+    FragmentEntry e = entry(i, static_cast<uint8_t>(i % 4), 1 + i % 3);
     ASSERT_TRUE(table.insert(e));
     model[e.name] = true;
   }
-  std::vector<FragmentName> seen;
-  FragmentName at;
-  bool more = true;
-  while (more) {
-    auto page = table.after(at, 64, more);
-    ASSERT_FALSE(page.empty());
-    for (const FragmentEntry& e : page) seen.push_back(e.name);
-    at = seen.back();
-  }
+  for (const auto& [name, there] : std::views::reverse(model)) ASSERT_TRUE(other.insert(*table.find(name)));
+  const std::vector<FragmentName> seen = pages_of(table, 64);
   ASSERT_EQ(seen.size(), model.size());
-  size_t i = 0;
-  for (const auto& [name, there] : model) EXPECT_EQ(seen[i++], name);
+  for (const FragmentName& name : seen) EXPECT_EQ(model.erase(name), 1u);
+  EXPECT_EQ(pages_of(other, 1), seen);
+  // Where the last one of a page is freed meanwhile, the next page goes on behind it.
+  other.erase(seen[500]);
+  bool more = false;
+  ASSERT_FALSE(other.after(seen[500], 1, more).empty());
+  EXPECT_EQ(other.after(seen[500], 1, more)[0].name, seen[501]);
+}
+
+TEST(FragmentTable, AnEmptyTableHasNoPage) {
+  bool more = true;
+  EXPECT_TRUE(FragmentTable().after({}, 10, more).empty());
+  EXPECT_FALSE(more);
 }
 
 TEST(FragmentTable, TakesAtMost32BytesAFragment) {

@@ -340,7 +340,7 @@ Result<InventoryReply> Target::inventory(const Inventory& request) const {
   InventoryReply reply;
   uint32_t now = now_ticks();
   for (const FragmentEntry& entry :
-       table_.after(request.after, std::min<uint32_t>(request.limit, 10'000), reply.more)) {
+       table_.after(request.after, std::clamp<uint32_t>(request.limit, 1, 10'000), reply.more)) {
     InventoryItem item;
     item.fragment = entry.name;
     item.bytes = fragment_size(entry.segment_length, entry.protection.data);

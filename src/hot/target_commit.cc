@@ -161,8 +161,8 @@ Task<Result<void>> Target::write_superblocks(Superblock next) {
   co_return Result<void>();
 }
 
-// Returns the number of batches. The commit loop alone calls it, so tables stand still but for what
-// is not durable yet.
+// Returns the number of batches. The commit loop alone calls it, and it alone changes the table of fragments: that one
+// is taken shard by shard, each when those before it are written. Runs and promises are what they are at the call.
 Task<Result<uint64_t>> Target::write_table(uint8_t area, uint64_t generation) {
   std::vector<std::string> batches(1);
   auto add = [&batches](const LogRecord& record) {
@@ -194,26 +194,34 @@ Task<Result<uint64_t>> Target::write_table(uint8_t area, uint64_t generation) {
       add(added);
     }
   }
-  table_.for_each([&](const FragmentEntry& entry) {
-    LogRecord record;
-    record.kind = RecordKind::kFragmentAdded;
-    record.fragment = entry.name;
-    record.protection = entry.protection;
-    record.segment_length = static_cast<uint32_t>(entry.segment_length);
-    record.block = entry.block;
-    add(record);
-  });
   uint64_t offset = 0;
   uint64_t count = 0;
-  for (std::string& records : batches) {
-    Buffer batch = encode_batch({BatchKind::kTable, id(), generation, ++count}, records);
-    records = std::string();
-    if (offset + batch.size() > superblock_.table_bytes)
-      co_return Error(Code::kNoSpace, name() + ": the table does not fit its area");
-    uint64_t size = batch.size();
-    std::vector<Buffer> pieces(1, std::move(batch));
-    HR_CO_TRY(co_await file_->write(superblock_.table_offset(area) + offset, std::move(pieces)));
-    offset += size;
+  for (size_t shard = 0; shard < FragmentTable::kShards; ++shard) {
+    table_.for_each_of(shard, [&](const FragmentEntry& entry) {
+      LogRecord record;
+      record.kind = RecordKind::kFragmentAdded;
+      record.fragment = entry.name;
+      record.protection = entry.protection;
+      record.segment_length = static_cast<uint32_t>(entry.segment_length);
+      record.block = entry.block;
+      add(record);
+    });
+    const bool last = shard + 1 == FragmentTable::kShards;
+    std::vector<std::string> full = std::move(batches);
+    batches.assign(1, std::string());
+    if (!last) {
+      batches[0] = std::move(full.back());
+      full.pop_back();
+    }
+    for (const std::string& records : full) {
+      Buffer batch = encode_batch({BatchKind::kTable, id(), generation, ++count}, records);
+      if (offset + batch.size() > superblock_.table_bytes)
+        co_return Error(Code::kNoSpace, name() + ": the table does not fit its area");
+      const uint64_t size = batch.size();
+      std::vector<Buffer> pieces(1, std::move(batch));
+      HR_CO_TRY(co_await file_->write(superblock_.table_offset(area) + offset, std::move(pieces)));
+      offset += size;
+    }
   }
   table_prewritten_ = std::max(table_prewritten_, offset);
   co_return count;

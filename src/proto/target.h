@@ -68,16 +68,17 @@ struct InventoryItem {
   void fields(this auto& self, auto& v) { v(self.fragment, self.bytes, self.age_ms); }
 };
 struct InventoryReply {
-  std::vector<InventoryItem> items;  // ascending
+  std::vector<InventoryItem> items;
   bool more = false;
   void fields(this auto& self, auto& v) { v(self.items, self.more); }
 };
+// A page of what the target holds, each fragment once in an order of the target's own, the same in every run of it.
 struct Inventory {
   static constexpr MessageType kType = MessageType::kInventory;
   using Reply = InventoryReply;
   TargetId target;
-  FragmentName after;
-  uint32_t limit = 1000;
+  FragmentName after;     // the last one of the page before, there or not; none: from the first on
+  uint32_t limit = 1000;  // 1 … 10,000
   void fields(this auto& self, auto& v) { v(self.target, self.after, self.limit); }
 };
 
