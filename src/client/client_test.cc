@@ -159,6 +159,16 @@ TEST(Client, WritesFullSegmentsWhileAStreamGoesOn) {
   for (uint64_t i : {0u, 15u, 16u, 57u, 99u}) EXPECT_EQ(s.read(f, i * kMiB, kMiB), chunk) << i;
 }
 
+// Each of these bytes holds a block.
+TEST(Client, SmallWritesFarApartAreNotKeptWithoutBound) {
+  Steps s(10, 1, {.file_dirty_limit = 4 * kMiB, .flush_after = seconds(1000)});
+  auto f = s.create("scattered");
+  for (uint64_t i = 0; i < 3000; ++i) ASSERT_TRUE(s.write(f, i * 2 * kBlock, "x").ok());
+  EXPECT_LE(s.client().counters().dirty_bytes, 1100u);
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  for (uint64_t i = 0; i < 3000; i += 101) EXPECT_EQ(s.read(f, i * 2 * kBlock, 1), "x") << i;
+}
+
 // However much may be dirty in all: the stream waits for what it has sent, and its segments stay whole.
 TEST(Client, KeepsFewBytesOfOneStream) {
   Steps s(9, 1, {.file_dirty_limit = 40 * kMiB});

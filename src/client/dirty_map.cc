@@ -6,35 +6,59 @@
 
 namespace headrace {
 
+namespace {
+template <class Piece>
+uint64_t memory_of(const Piece& piece) {
+  return std::max<uint64_t>(piece.room.size(), round_up(piece.bytes.size(), kBlock));
+}
+}  // namespace
+
+void DirtyMap::count(const Piece& piece) {
+  all_.bytes += piece.bytes.size();
+  all_.memory += memory_of(piece);
+  if (piece.flush != 0) return;
+  free_.bytes += piece.bytes.size();
+  free_.memory += memory_of(piece);
+}
+
+void DirtyMap::discount(const Piece& piece) {
+  all_.bytes -= piece.bytes.size();
+  all_.memory -= memory_of(piece);
+  if (piece.flush != 0) return;
+  free_.bytes -= piece.bytes.size();
+  free_.memory -= memory_of(piece);
+}
+
 void DirtyMap::insert(uint64_t offset, Piece piece) {
-  bytes_ += piece.bytes.size();
-  if (piece.flush == 0) free_ += piece.bytes.size();
+  count(piece);
   bool inserted = pieces_.emplace(offset, std::move(piece)).second;
   HR_ASSERT(inserted);
 }
 
 DirtyMap::Pieces::iterator DirtyMap::erase(Pieces::iterator piece) {
-  bytes_ -= piece->second.bytes.size();
-  if (piece->second.flush == 0) free_ -= piece->second.bytes.size();
+  discount(piece->second);
   return pieces_.erase(piece);
 }
 
 void DirtyMap::mark(Piece& piece, uint64_t flush) {
-  if (piece.flush == 0) free_ -= piece.bytes.size();
+  discount(piece);
   piece.flush = flush;
   piece.room = Buffer();
-  if (flush == 0) free_ += piece.bytes.size();
+  count(piece);
 }
 
 // Cuts a piece in two at `at`, strictly inside; returns the second.
 DirtyMap::Pieces::iterator DirtyMap::split(Pieces::iterator piece, uint64_t at) {
   const uint64_t head = at - piece->first;
   HR_ASSERT(head > 0 && head < piece->second.bytes.size());
+  discount(piece->second);
   Piece tail;
   tail.bytes = piece->second.bytes.slice(head, piece->second.bytes.size() - head);
   tail.flush = piece->second.flush;
   piece->second.bytes = piece->second.bytes.slice(0, head);
   piece->second.room = Buffer();
+  count(piece->second);
+  count(tail);
   return pieces_.emplace(at, std::move(tail)).first;
 }
 
@@ -71,9 +95,9 @@ void DirtyMap::write(uint64_t offset, Buffer bytes) {
       const uint64_t more = std::min<uint64_t>(rest.size(), piece.room.size() - used);
       if (more > 0) {
         std::memcpy(piece.room.data() + used, rest.data(), more);
+        discount(piece);
         piece.bytes = piece.room.slice(0, used + more);
-        bytes_ += more;
-        free_ += more;
+        count(piece);
         offset += more;
         rest = rest.subspan(more);
       }
@@ -166,8 +190,8 @@ std::optional<uint64_t> DirtyMap::next(uint64_t at) const {
 
 void DirtyMap::clear() {
   pieces_.clear();
-  bytes_ = 0;
-  free_ = 0;
+  all_ = {};
+  free_ = {};
 }
 
 }  // namespace headrace

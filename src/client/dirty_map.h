@@ -46,8 +46,11 @@ class DirtyMap {
   [[nodiscard]] std::optional<uint64_t> next(uint64_t at) const;  // the first dirty byte there or behind
 
   [[nodiscard]] bool empty() const { return pieces_.empty(); }
-  [[nodiscard]] uint64_t bytes() const { return bytes_; }  // taken and free
-  [[nodiscard]] uint64_t free_bytes() const { return free_; }
+  [[nodiscard]] uint64_t bytes() const { return all_.bytes; }  // taken and free
+  [[nodiscard]] uint64_t free_bytes() const { return free_.bytes; }
+  // What they hold: a block at least for each piece, however small it is.
+  [[nodiscard]] uint64_t memory() const { return all_.memory; }
+  [[nodiscard]] uint64_t free_memory() const { return free_.memory; }
   [[nodiscard]] size_t pieces() const { return pieces_.size(); }
   void clear();
 
@@ -65,9 +68,17 @@ class DirtyMap {
   Pieces::iterator erase(Pieces::iterator piece);
   void mark(Piece& piece, uint64_t flush);
 
+  // Of a piece that is in the map: before and after each change.
+  void count(const Piece& piece);
+  void discount(const Piece& piece);
+
+  struct Sums {
+    uint64_t bytes = 0;
+    uint64_t memory = 0;
+  };
   Pieces pieces_;
-  uint64_t bytes_ = 0;
-  uint64_t free_ = 0;
+  Sums all_;
+  Sums free_;
 };
 
 }  // namespace headrace

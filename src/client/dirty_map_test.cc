@@ -67,6 +67,21 @@ TEST(DirtyMap, SmallAppendsGrowIntoOnePiece) {
   for (int i = 0; i < 4096; ++i) map.write(i, text("x"));
   EXPECT_EQ(map.pieces(), 1u);
   EXPECT_EQ(map.bytes(), 4096u);
+  EXPECT_EQ(map.memory(), 4096u);
+}
+
+TEST(DirtyMap, CountsWhatItHolds) {
+  DirtyMap map;
+  for (uint64_t i = 0; i < 10; ++i) map.write(i * 100'000, text("x"));
+  EXPECT_EQ(map.bytes(), 10u);
+  EXPECT_EQ(map.memory(), 10 * kBlock);
+  (void)map.take(1, 4, 100);
+  EXPECT_EQ(map.free_memory(), 6 * kBlock);
+  map.put_back(1);
+  EXPECT_EQ(map.free_memory(), 10 * kBlock);
+  (void)map.take(2, 100, 100);
+  map.finished(2);
+  EXPECT_EQ(map.memory(), 0u);
 }
 
 TEST(DirtyMap, AnAppendDoesNotChangeBytesThatWereRead) {

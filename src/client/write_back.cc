@@ -52,13 +52,15 @@ auto WriteBack::account(FileState& file, F change) {
   struct After {
     WriteBack& self;
     FileState& file;
-    uint64_t before;
+    uint64_t bytes;
+    uint64_t memory;
     ~After() {
-      const uint64_t after = file.dirty.bytes();
-      self.dirty_bytes_ = self.dirty_bytes_ + after - before;
-      if (after < before && !self.writers_.empty()) Scheduler::current().wake_all(self.writers_);
+      const uint64_t after = file.dirty.memory();
+      self.dirty_bytes_ = self.dirty_bytes_ + file.dirty.bytes() - bytes;
+      self.dirty_memory_ = self.dirty_memory_ + after - memory;
+      if (after < memory && !self.writers_.empty()) Scheduler::current().wake_all(self.writers_);
     }
-  } at_end{*this, file, file.dirty.bytes()};
+  } at_end{*this, file, file.dirty.bytes(), file.dirty.memory()};
   return change();
 }
 

@@ -14,9 +14,8 @@
 //     that moment; what was taken before a drop() is never committed after it.
 //  3. A commit says how long the file is as far as it was ever committed: unwritten bytes never
 //  show as zeros.
-//  4. At most dirty_limit bytes are dirty, and file_limit of one file (plus one write per writer): further writers
-//  wait. More of one
-//     stream would not make it faster, only fill fresh memory.
+//  4. At most dirty_limit bytes are held by what is dirty, and file_limit of one file (plus one write
+//  per writer): further writers wait. More of one stream would not make it faster, only fill fresh memory.
 // Jobs run in the client's scope, so that whoever waits for one may go away.
 // Owner: Client.
 #pragma once
@@ -69,7 +68,7 @@ class WriteBack {
   // Waits while too much is dirty. kNoSpace, kReadOnly: nothing can be written at present.
   [[nodiscard]] Task<Result<void>> admit(FileRef file);
   [[nodiscard]] bool admits(const FileState& file) const {
-    return dirty_bytes_ < options_.dirty_limit && file.dirty.bytes() < options_.file_limit && !refusing_;
+    return dirty_memory_ < options_.dirty_limit && file.dirty.memory() < options_.file_limit && !refusing_;
   }
   // The caller holds the write grant, checked without awaiting since. Extends the file.
   void add(const FileRef& file, uint64_t offset, Buffer bytes);
@@ -143,9 +142,9 @@ class WriteBack {
   bool pump(std::deque<FileRef>& queue);
   // While the hot tier is nearly full a job is one segment, so that none holds some while it waits for more.
   [[nodiscard]] uint64_t job_bytes() const { return env_.clock.now() < tight_until_ ? kSegment : kJobBytes; }
-  [[nodiscard]] bool pressed() const { return dirty_bytes_ > options_.dirty_limit / 4 * 3; }
+  [[nodiscard]] bool pressed() const { return dirty_memory_ > options_.dirty_limit / 4 * 3; }
   [[nodiscard]] bool pressed(const FileState& file) const {
-    return file.dirty.free_bytes() > options_.file_limit / 4 * 3;
+    return file.dirty.free_memory() > options_.file_limit / 4 * 3;
   }
   [[nodiscard]] JobRef stage_job(const FileRef& file);
   [[nodiscard]] std::vector<JobRef> jobs_of(const FileRef& file);
@@ -183,7 +182,8 @@ class WriteBack {
   Scope& scope_;
   Options options_;
   uint64_t dirty_bytes_ = 0;
-  uint64_t added_ = 0;  // since the flusher last looked
+  uint64_t dirty_memory_ = 0;  // what they hold: scattered small writes are more than their bytes
+  uint64_t added_ = 0;         // since the flusher last looked
   uint64_t next_flush_ = 1;
   size_t background_jobs_ = 0;
   Nanos tight_until_{};
