@@ -63,14 +63,21 @@ Task<Result<std::optional<RowValue>>> Transaction::get(Key key) {
 
 Task<Result<std::vector<std::pair<Key, RowValue>>>> Transaction::scan(Key from, Key to, size_t limit) {
   ranges_.emplace_back(from, to);
-  // Rows of the overlay hide those of the store, so the store is asked for as many more as the overlay may hide.
+  // Rows of the overlay hide those of the store, so the store is asked for as many more as the overlay may hide. Behind
+  // `limit` of them that are there nothing is of interest.
   std::map<Key, std::optional<RowValue>> merged;
   size_t hidden = 0;
+  size_t there = 0;
   const Overlay::Entries& entries = partition_.overlay_.entries();
   for (auto it = entries.lower_bound(from); it != entries.end() && it->first < to; ++it) {
     merged[it->first] = it->second.value;
     seen_ = std::max(seen_, it->second.position);
     ++hidden;
+    if (it->second.value && !writes_.contains(it->first)) ++there;
+    if (there == limit) {
+      to = it->first + '\0';
+      break;
+    }
   }
   for (auto it = writes_.lower_bound(from); it != writes_.end() && it->first < to; ++it) {
     merged[it->first] = it->second;

@@ -46,6 +46,80 @@ Task<void> compare(Partition& partition, Compare op, std::optional<Code>& code) 
   code = done.code();
 }
 
+void put_all(Transaction& txn, const std::map<Key, std::optional<RowValue>>& rows) {
+  for (const auto& [key, value] : rows) {
+    if (value)
+      txn.put(key, *value);
+    else
+      txn.erase(key);
+  }
+}
+
+// Rows of the store, of the overlay (written or erased there), and of the transaction itself.
+struct ScanOp {
+  using Reply = std::vector<std::pair<Key, RowValue>>;
+  const std::map<Key, std::optional<RowValue>>* own;
+  Key from;
+  size_t limit;
+  Task<Result<Reply>> run(Transaction& txn) {
+    put_all(txn, *own);
+    return txn.scan(from, prefix_end(row("")), limit);
+  }
+};
+
+struct PutOp {
+  using Reply = Empty;
+  const std::map<Key, std::optional<RowValue>>* rows;
+  Task<Result<Empty>> run(Transaction& txn) {
+    put_all(txn, *rows);
+    co_return Empty{};
+  }
+};
+
+TEST(Transaction, AScanGivesTheFirstRowsOfStoreOverlayAndItsOwn) {
+  OnePartition p(1);
+  SeededRandom random(7);
+  std::map<Key, RowValue> model;
+  auto some = [&](int count) {
+    std::map<Key, std::optional<RowValue>> rows;
+    for (int i = 0; i < count; ++i) {
+      std::optional<RowValue> value;
+      if (random.chance(2, 3)) value = std::to_string(random.below(1000));
+      rows[row(std::to_string(random.below(100)).c_str())] = value;
+    }
+    return rows;
+  };
+  auto apply = [](std::map<Key, RowValue>& to, const std::map<Key, std::optional<RowValue>>& rows) {
+    for (const auto& [key, value] : rows) {
+      if (value)
+        to[key] = *value;
+      else
+        to.erase(key);
+    }
+  };
+  for (int round = 0; round < 300; ++round) {
+    const auto rows = some(20);
+    OnePartition::must(p.world.run(p.partition->change(PutOp{&rows})));
+    apply(model, rows);
+    if (round % 3 == 0) p.settle();
+    const auto own = some(static_cast<int>(random.below(5)));
+    std::map<Key, RowValue> want = model;
+    apply(want, own);
+    const Key from = row(std::to_string(random.below(100)).c_str());
+    const size_t limit = 1 + random.below(12);
+    const auto got = OnePartition::must(p.world.run(p.partition->change(ScanOp{&own, from, limit})));
+    auto at = want.lower_bound(from);
+    for (const auto& [key, value] : got) {
+      ASSERT_NE(at, want.end()) << round;
+      EXPECT_EQ(key, at->first) << round;
+      EXPECT_EQ(value, at->second) << round;
+      ++at;
+    }
+    EXPECT_TRUE(got.size() == limit || at == want.end()) << round;
+    model = std::move(want);
+  }
+}
+
 // Seed 4778 of the simulator: a commit met a segment that another had just let die, by extents from before that.
 TEST(Transaction, AnErrorFromRowsOfTwoPointsInTimeIsNoAnswer) {
   OnePartition p(1);
