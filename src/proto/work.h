@@ -106,13 +106,17 @@ struct Pins {
 
 struct ObjectsReply {
   std::vector<ObjectId> objects;
-  void fields(this auto& self, auto& v) { v(self.objects); }
+  ObjectId last;  // of those that were looked at; none: nothing is behind them
+  void fields(this auto& self, auto& v) { v(self.objects, self.last); }
 };
-struct DeadObjects {  // objects with no live segment at or after the published cut, nor in a retained one
+// A page of the objects with no live segment at or after the published cut, nor in a retained one. Few or none of them
+// may be among those that it looks at.
+struct DeadObjects {
   static constexpr MessageType kType = MessageType::kDeadObjects;
   using Reply = ObjectsReply;
   Cut published;
-  void fields(this auto& self, auto& v) { v(self.published); }
+  ObjectId after;  // the last of the page before; none: from the first on
+  void fields(this auto& self, auto& v) { v(self.published, self.after); }
 };
 struct SparseObject {
   ObjectId object;
@@ -120,17 +124,23 @@ struct SparseObject {
   uint64_t live = 0;  // of those that are not dead
   void fields(this auto& self, auto& v) { v(self.object, self.raw, self.live); }
 };
+// Of two, which one holds less of what it held.
+[[nodiscard]] inline bool emptier(const SparseObject& a, const SparseObject& b) {
+  return a.live * b.raw < b.live * a.raw;
+}
 struct SparseObjectsReply {
   std::vector<SparseObject> objects;
-  uint64_t raw = 0;  // of all objects with something live
+  uint64_t raw = 0;  // of all objects with something live that were looked at
   uint64_t live = 0;
-  void fields(this auto& self, auto& v) { v(self.objects, self.raw, self.live); }
+  ObjectId last;  // of those; none: nothing is behind them
+  void fields(this auto& self, auto& v) { v(self.objects, self.raw, self.live, self.last); }
 };
-struct SparseObjects {  // objects with something live and something dead, the emptiest first
+struct SparseObjects {  // a page of the objects with something live and something dead, the emptiest of it first
   static constexpr MessageType kType = MessageType::kSparseObjects;
   using Reply = SparseObjectsReply;
   uint32_t limit = 64;
-  void fields(this auto& self, auto& v) { v(self.limit); }
+  ObjectId after;  // the last of the page before; none: from the first on
+  void fields(this auto& self, auto& v) { v(self.limit, self.after); }
 };
 struct KnownObjectsReply {
   std::vector<uint8_t> known;  // 1 for each that has a row, or whose making is not surely over

@@ -44,7 +44,7 @@ class FakePartitions {
     std::map<std::string, Buffer> files;  // of the store, now
     std::map<Cut, std::map<std::string, Buffer>> kept;
     std::map<Cut, std::map<SegmentId, Location>> changed;
-    std::set<ObjectId> dead;
+    std::map<ObjectId, Cut> dead;  // since which cut
     Cut cut;
     Cut published;
     std::vector<CloseStep> closes;
@@ -271,9 +271,16 @@ class FakePartitions {
     if (r.published) of(info).published = r.cut;
     co_return Empty{};
   }
-  Task<Result<ObjectsReply>> dead_objects(DeadObjects, CallInfo info) {
+  Task<Result<ObjectsReply>> dead_objects(DeadObjects r, CallInfo info) {
     ObjectsReply reply;
-    for (ObjectId id : of(info).dead) reply.objects.push_back(id);
+    const std::map<ObjectId, Cut>& dead = of(info).dead;
+    for (auto it = dead.upper_bound(r.after); it != dead.end(); ++it) {
+      if (it->second <= r.published) reply.objects.push_back(it->first);
+      if (reply.objects.size() == 10) {
+        reply.last = it->first;
+        break;
+      }
+    }
     co_return reply;
   }
   Task<Result<Empty>> forget(ForgetObjects r, CallInfo info) {

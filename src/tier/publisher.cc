@@ -17,6 +17,7 @@ constexpr uint64_t kReadPiece = 8 * kMiB;
 constexpr int kUploadRounds = 20;
 constexpr size_t kMaxGarbage = 100'000;
 constexpr size_t kMaxDeletesAtOnce = 1000;
+constexpr Nanos kCollectFor = seconds(5);  // a publish deletes for so long; the next one goes on
 constexpr size_t kListPage = 1000;
 constexpr size_t kMaxStrayKeys = 100'000;  // remembered of one look; the others have their turn later
 constexpr std::array<const char*, 2> kPublishedPrefixes = {"m/", "manifest/"};
@@ -322,6 +323,7 @@ Task<Result<Cut>> Publisher::publish(std::optional<HeadState> state, GoOn go_on)
     progress_.unplaced = 0;
     if (published.ok()) {
       progress_.published = *cut;
+      published_.push_back({*cut, env_.clock.now()});
       ++progress_.manifests;
       Result<void> collected = co_await collect();
       if (!collected.ok()) progress_.last_error = collected.error().text();
@@ -469,35 +471,43 @@ Task<Result<void>> Publisher::collect_keys() {
   co_return {};
 }
 
+// What was dead at a cut that has been published for a horizon: nobody who started from an older one reads any more.
 Task<Result<void>> Publisher::collect_objects() {
+  const Nanos now = env_.clock.now();
+  while (published_.size() > 1 && now - published_[1].at >= options_.horizon) published_.pop_front();
+  if (published_.empty() || now - published_.front().at < options_.horizon) co_return {};
+  const Cut dead_at = published_.front().cut;
   const std::vector<PartitionInfo> partitions = partitions_.view().map().partitions;
-  std::set<ObjectId> still;
-  for (const PartitionInfo& partition : partitions) {
-    HR_CO_TRY(ObjectsReply reply,
-              co_await partitions_.call(partition.id, DeadObjects{progress_.published}, kBackground));
-    ForgetObjects forget;
-    std::vector<std::string> due;
-    std::vector<ObjectId> due_ids;
-    for (ObjectId object : reply.objects) {
-      still.insert(object);
-      auto [at, fresh] = dead_.emplace(object, env_.clock.now());
-      if (env_.clock.now() - at->second < options_.horizon || due.size() == kMaxDeletesAtOnce) continue;
-      due.push_back(object_key(object));
-      due_ids.push_back(object);
-    }
-    if (due.empty()) continue;
-    HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));
-    for (ObjectId object : due_ids) {
-      std::string key = object_key(object);
-      if (std::any_of(left.begin(), left.end(), [&](const RemoveFailure& f) { return f.key == key; })) continue;
-      forget.objects.push_back(object);
-    }
-    uint64_t count = forget.objects.size();
-    if (count == 0) continue;
-    HR_CO_TRY(co_await partitions_.call(partition.id, std::move(forget), kBackground));
-    progress_.objects_deleted += count;
+  for (size_t i = 0; i < partitions.size(); ++i) {
+    // Each has its share of the time that is left.
+    const Nanos start = env_.clock.now();
+    const Nanos left = now + kCollectFor - start;
+    const auto share = Nanos{left.count / static_cast<int64_t>(partitions.size() - i)};
+    HR_CO_TRY(co_await collect_objects(partitions[i].id, dead_at, start + share));
   }
-  std::erase_if(dead_, [&](const auto& entry) { return !still.contains(entry.first); });
+  co_return {};
+}
+
+// One page at least.
+Task<Result<void>> Publisher::collect_objects(PartitionId partition, Cut dead_at, Nanos until) {
+  ObjectId& after = looked_to_[partition];
+  do {
+    HR_CO_TRY(ObjectsReply page, co_await partitions_.call(partition, DeadObjects{dead_at, after}, kBackground));
+    std::vector<std::string> due;
+    for (ObjectId object : page.objects) due.push_back(object_key(object));
+    if (!due.empty()) {
+      HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));
+      std::set<std::string> failed;
+      for (RemoveFailure& failure : left) failed.insert(std::move(failure.key));
+      ForgetObjects forget;
+      for (ObjectId object : page.objects)
+        if (!failed.contains(object_key(object))) forget.objects.push_back(object);
+      const uint64_t count = forget.objects.size();
+      if (count > 0) HR_CO_TRY(co_await partitions_.call(partition, std::move(forget), kBackground));
+      progress_.objects_deleted += count;
+    }
+    after = page.last;
+  } while (after != ObjectId() && env_.clock.now() < until);
   co_return {};
 }
 

@@ -5,13 +5,14 @@
 // succeed is given up towards the partitions, and nothing that it wrote is deleted before a later
 // manifest is current without it. Deletion: a key that the current manifest does not name is
 // written into the next one as garbage, with the time, and deleted when the horizon has passed;
-// objects likewise, from what partitions call dead at a published cut. What a process left that did
+// objects when partitions call them dead at a cut that was published a horizon ago. What a process left that did
 // not finish its upload or its publish is found by listing: it is deleted when nothing knows of it
 // in two looks a horizon apart, and no publish can make such a key any more. Only the holder of the
 // head deletes, and only after head named it as owner. Owner: TierService. One core; one publish at
 // a time.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -62,6 +63,10 @@ class Publisher {
     PartitionInfo partition;
     TakeCutReply reply;
   };
+  struct Published {
+    Cut cut;
+    Nanos at;  // by the boot clock
+  };
   [[nodiscard]] Task<Result<Cut>> next_cut();
   [[nodiscard]] Task<Result<void>> load_previous();
   [[nodiscard]] Task<Result<std::vector<Taken>>> take(Cut cut);
@@ -78,6 +83,7 @@ class Publisher {
   // Deletes what is due. Within publish(): no other is under way.
   [[nodiscard]] Task<Result<void>> collect();
   [[nodiscard]] Task<Result<void>> collect_objects();
+  [[nodiscard]] Task<Result<void>> collect_objects(PartitionId partition, Cut dead_at, Nanos until);
   [[nodiscard]] Task<Result<void>> collect_keys();
   [[nodiscard]] Task<Result<void>> collect_strays();
   [[nodiscard]] Task<Result<void>> collect_stray_objects();
@@ -95,11 +101,12 @@ class Publisher {
   PublishProgress progress_;
   std::string previous_key_;  // manifest that previous_ is
   std::optional<ManifestRecord> previous_;
-  std::set<std::string> strays_;             // keys put for manifests that did not become current (perhaps did)
-  std::set<std::string> deleted_;            // garbage of previous_ that is gone already
-  std::map<ObjectId, Nanos> dead_;           // since when it is known to be dead, by the boot clock
-  std::map<ObjectId, Nanos> stray_objects_;  // since when no partition knows them
-  std::map<std::string, Nanos> stray_keys_;  // since when nothing names them
+  std::set<std::string> strays_;               // keys put for manifests that did not become current (perhaps did)
+  std::set<std::string> deleted_;              // garbage of previous_ that is gone already
+  std::deque<Published> published_;            // oldest first; of those past the horizon the newest alone
+  std::map<PartitionId, ObjectId> looked_to_;  // where the collection of its dead objects goes on
+  std::map<ObjectId, Nanos> stray_objects_;    // since when no partition knows them
+  std::map<std::string, Nanos> stray_keys_;    // since when nothing names them
   Nanos next_stray_look_{};
   Semaphore copying_;
   Mutex mutex_;

@@ -200,13 +200,36 @@ TEST_F(TierTest, DeadObjectsAreDeletedOnlyAfterTheHorizonAndThenForgotten) {
   ASSERT_TRUE(world.run(rig.tier.publish()).ok());
   ObjectId object = rig.node[0].segments[id].location.object.object;
   rig.node[0].segments.erase(id);
-  rig.node[0].dead.insert(object);
+  rig.node[0].dead[object] = rig.tier.status().published.next();
+  // The manifest of before is older than the horizon, but it was the current one until now.
+  world.run_for(seconds(101));
   ASSERT_TRUE(world.run(rig.tier.publish()).ok());
   EXPECT_EQ(keys("d/"), 1u);
+  world.run_for(seconds(90));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(keys("d/"), 1u);
+  world.run_for(seconds(11));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(keys("d/"), 0u);
+  EXPECT_TRUE(rig.node[0].dead.empty());
+}
+
+// As many as a removed data set leaves: all that are due go in one pass, those that cannot in a later one.
+TEST_F(TierTest, AllObjectsThatAreDueAreDeletedAtOnce) {
+  Rig rig(world, bucket);
+  rig.start();
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  for (uint32_t i = 1; i <= 95; ++i) {
+    const ObjectId object(NamespaceEpoch(1), i % 2 ? kP0 : kP1, i);
+    ASSERT_TRUE(bucket->put(object_key(object), random_bytes(10, i), {}).ok());
+    rig.node.partitions[i % 2 ? kP0 : kP1].dead[object] = rig.tier.status().published;
+  }
   world.run_for(seconds(101));
   ASSERT_TRUE(world.run(rig.tier.publish()).ok());
   EXPECT_EQ(keys("d/"), 0u);
   EXPECT_TRUE(rig.node[0].dead.empty());
+  EXPECT_TRUE(rig.node[1].dead.empty());
+  EXPECT_EQ(rig.tier.status().publish.objects_deleted, 95u);
 }
 
 TEST_F(TierTest, ColdReadsMergeAndComeFromTheCacheTheSecondTime) {

@@ -158,11 +158,27 @@ Task<Result<std::vector<Location>>> Uploader::living_in(ObjectId object) {
   co_return out;
 }
 
+// Of all of a partition: page by page, so that nothing there waits for millions of rows.
+Task<Result<SparseObjectsReply>> Uploader::sparsest(PartitionId partition) {
+  SparseObjectsReply all;
+  SparseObjects request;
+  do {
+    HR_CO_TRY(SparseObjectsReply page, co_await partitions_.call(partition, request, kBackground));
+    all.raw += page.raw;
+    all.live += page.live;
+    all.objects.insert(all.objects.end(), page.objects.begin(), page.objects.end());
+    std::ranges::sort(all.objects, emptier);
+    all.objects.resize(std::min<size_t>(all.objects.size(), request.limit));
+    request.after = page.last;
+  } while (request.after != ObjectId() && !scope_.token().cancelled());
+  co_return all;
+}
+
 Task<Result<uint64_t>> Uploader::rewrite(PartitionId partition, uint64_t most) {
   std::shared_ptr<Mutex> mutex = mutex_of(partition);
   Mutex::Guard guard = co_await mutex->lock();
   uint64_t moved = 0;
-  HR_CO_TRY(SparseObjectsReply sparse, co_await partitions_.call(partition, SparseObjects{}, kBackground));
+  HR_CO_TRY(SparseObjectsReply sparse, co_await sparsest(partition));
   uint64_t dead = sparse.raw - std::min(sparse.raw, sparse.live);
   bool& active = rewriting_[partition];
   if (dead * 100 > sparse.raw * options_.rewrite_over_percent) active = true;

@@ -73,6 +73,7 @@ class Uploader {
   [[nodiscard]] Task<Result<uint64_t>> pass(PartitionId partition, Nanos min_age, GoOn go_on);  // how many were found
   [[nodiscard]] Task<Result<void>> upload(PartitionId partition, std::vector<Location> group);
   [[nodiscard]] Task<Result<std::vector<Location>>> living_in(ObjectId object);
+  [[nodiscard]] Task<Result<SparseObjectsReply>> sparsest(PartitionId partition);
   [[nodiscard]] Task<Result<EncodedSegment>> read(Location location, std::shared_ptr<Semaphore> slots);
   Task<void> loop();
   std::shared_ptr<Mutex> mutex_of(PartitionId partition);

@@ -18,7 +18,6 @@ constexpr uint32_t kMaxPage = 4096;
 constexpr size_t kScan = 1024;  // rows per look at a work table
 constexpr size_t kSegmentsPerRecord = 100;
 constexpr size_t kMaxClaims = 65'536;
-constexpr size_t kManyObjects = 10'000'000;
 constexpr size_t kMaxPlacings = 64;
 constexpr size_t kMaxPinPath = 4096;
 
@@ -247,19 +246,31 @@ struct SegmentsOfOp {
   }
 };
 
+// The rows of objects behind `after`, at most kScan; `last`: where to go on.
+Task<Result<std::vector<std::pair<ObjectId, ObjectRow>>>> objects_after(Transaction& txn, ObjectId after,
+                                                                        ObjectId& last) {
+  const Slot slot = txn.partition().first_slot();
+  const Key table = KeyBuilder(slot, Table::kObject).take();
+  HR_CO_TRY(auto rows,
+            co_await txn.scan(after == ObjectId() ? table : object_key(slot, after) + '\0', prefix_end(table), kScan));
+  std::vector<std::pair<ObjectId, ObjectRow>> out;
+  for (const auto& [key, value] : rows) {
+    HR_CO_TRY(ObjectRow row, decode_durable<ObjectRow>(value));
+    out.emplace_back(ObjectId(key_number(key, kKeyPrefix, 8)), row);
+  }
+  last = rows.size() < kScan ? ObjectId() : out.back().first;
+  co_return out;
+}
+
 struct DeadObjectsOp {
   using Reply = ObjectsReply;
-  Cut published;
+  DeadObjects request;
   Task<Result<ObjectsReply>> run(Transaction& txn) {
-    Key from = KeyBuilder(txn.partition().first_slot(), Table::kObject).take();
-    HR_CO_TRY(auto rows, co_await txn.scan(from, prefix_end(from), kManyObjects));
     ObjectsReply reply;
-    for (const auto& [key, value] : rows) {
-      HR_CO_TRY(ObjectRow row, decode_durable<ObjectRow>(value));
-      const bool dead = (row.live == 0 && row.death <= published) || mutant("collect_live_objects");
-      if (!dead || txn.partition().cut_pending(row.birth, row.death)) continue;
-      reply.objects.push_back(ObjectId(key_number(key, kKeyPrefix, 8)));
-      if (reply.objects.size() == kMaxPage) break;
+    HR_CO_TRY(auto rows, co_await objects_after(txn, request.after, reply.last));
+    for (const auto& [object, row] : rows) {
+      const bool dead = (row.live == 0 && row.death <= request.published) || mutant("collect_live_objects");
+      if (dead && !txn.partition().cut_pending(row.birth, row.death)) reply.objects.push_back(object);
     }
     co_return reply;
   }
@@ -269,19 +280,15 @@ struct SparseObjectsOp {
   using Reply = SparseObjectsReply;
   SparseObjects request;
   Task<Result<SparseObjectsReply>> run(Transaction& txn) {
-    Key from = KeyBuilder(txn.partition().first_slot(), Table::kObject).take();
-    HR_CO_TRY(auto rows, co_await txn.scan(from, prefix_end(from), kManyObjects));
     SparseObjectsReply reply;
-    for (const auto& [key, value] : rows) {
-      HR_CO_TRY(ObjectRow row, decode_durable<ObjectRow>(value));
+    HR_CO_TRY(auto rows, co_await objects_after(txn, request.after, reply.last));
+    for (const auto& [object, row] : rows) {
       if (row.live == 0) continue;
       reply.raw += std::max(row.raw, row.live);
       reply.live += row.live;
-      if (row.raw <= row.live) continue;
-      reply.objects.push_back({ObjectId(key_number(key, kKeyPrefix, 8)), row.raw, row.live});
+      if (row.raw > row.live) reply.objects.push_back({object, row.raw, row.live});
     }
-    std::ranges::sort(reply.objects,
-                      [](const SparseObject& a, const SparseObject& b) { return a.live * b.raw < b.live * a.raw; });
+    std::ranges::sort(reply.objects, emptier);
     reply.objects.resize(std::min<size_t>(reply.objects.size(), page_of(request.limit)));
     co_return reply;
   }
@@ -620,7 +627,7 @@ Task<Result<KnownObjectsReply>> handle(Partition& partition, KnownObjects reques
 }
 
 Task<Result<ObjectsReply>> handle(Partition& partition, DeadObjects request, CallInfo) {
-  return partition.read(DeadObjectsOp{request.published});
+  return partition.read(DeadObjectsOp{request});
 }
 
 Task<Result<Empty>> handle(Partition& partition, ForgetObjects request, CallInfo) {
