@@ -44,8 +44,9 @@ class Channel {
   const std::string peer_;
   std::unique_ptr<Connection> connection_;
   bool broken_ = false;
-  size_t handling_ = 0;  // requests of the peer that handlers are working on
-  size_t sending_ = 0;   // frames not yet taken by the connection
+  size_t handling_ = 0;             // requests of the peer that handlers are working on
+  size_t waiting_for_storage_ = 0;  // others of them
+  size_t sending_ = 0;              // frames not yet taken by the connection
   uint64_t calls_ = 0;
   std::vector<PendingCall*> slots_;
   std::vector<uint16_t> free_;

@@ -30,6 +30,11 @@ bool asks_what_is_current(MessageType type) {
   return type == MessageType::kGetMap || type == MessageType::kJoin || type == MessageType::kNodeStatus;
 }
 
+// These wait for a disk or a bucket, which may hang: they must not keep others from being served.
+bool waits_for_storage(MessageType type) {
+  return type == MessageType::kFragmentRead || type == MessageType::kFragmentWrite || type == MessageType::kColdRead;
+}
+
 }  // namespace
 
 Header Handlers::reply_header(const Header& asked, const Identity& identity) {
@@ -179,9 +184,9 @@ void Hub::take_request(const std::shared_ptr<Channel>& channel, Head head, Frame
     entry = handlers_.find(header.type);
     if (entry == nullptr) {
       refusal = no_handler(header.type);
-    } else if (channel->handling_ >= kMaxInFlight) {
+    } else if (const size_t most = most_in_progress(header.type); in_progress(*channel, header.type) >= most) {
       refusal =
-          Error(Code::kUnavailable, "over " + std::to_string(kMaxInFlight) + " calls in progress on this connection");
+          Error(Code::kUnavailable, "over " + std::to_string(most) + " such calls in progress on this connection");
     } else if (Result<void> ok = acceptable(header); !ok.ok()) {
       refusal = std::move(ok).error();
     }
@@ -194,8 +199,18 @@ void Hub::take_request(const std::shared_ptr<Channel>& channel, Head head, Frame
   if (!sent.ok()) channel->close();  // a peer that asks and never reads
 }
 
+size_t& Hub::in_progress(Channel& channel, MessageType type) {
+  return waits_for_storage(type) ? channel.waiting_for_storage_ : channel.handling_;
+}
+
+size_t Hub::most_in_progress(MessageType type) {
+  if (waits_for_storage(type)) return kMaxInFlight / 2;
+  // Whatever else is stuck: a peer that is heard of has not gone away.
+  return type == MessageType::kSessionRenew ? kMaxInFlight + kMaxInFlight / 4 : kMaxInFlight;
+}
+
 Task<void> Hub::handle(std::shared_ptr<Channel> channel, const Handlers::Entry& entry, Head head, Frame frame) {
-  Counted handling(channel->handling_);
+  Counted handling(in_progress(*channel, head.header.type));
   Frame reply = co_await entry.serve(std::move(frame), head.body, CallInfo{head.header, channel}, identity_);
   if (channel->broken()) co_return;
   Result<void> sent = co_await channel->connection_->send(std::move(reply));

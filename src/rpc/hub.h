@@ -2,13 +2,14 @@
 // without encoding them.
 //
 // A handler is `Task<Result<Req::Reply>>(Req, CallInfo)`; it runs in a Scope of the hub and is never cancelled by its
-// caller. At most kMaxInFlight calls per channel and direction: further callers wait; a peer that sends more all the
-// same is answered kUnavailable. A call ends at its deadline with kTimeout (outcome unknown), with kDisconnected when
-// the connection breaks after sending, with kUnavailable before. Retrying is the caller's business. Every frame
-// carries, and every hub remembers, the highest cut seen. Requests of an older namespace epoch than ours are answered
-// kStale here (those that ask what is current excepted). Both ends of a channel may call: a partition recalls a grant
-// through the channel that its client opened. Frames of callers and handlers may be destroyed in any order: each side
-// holds what both share.
+// caller. At most kMaxInFlight calls per channel and direction: further callers wait. Handlers may outlive their
+// callers, so they are bounded too, and what is above is answered kUnavailable: those that wait for a disk or a bucket
+// apart from the others, and a session is renewed whatever is stuck. A call ends at its deadline with kTimeout (outcome
+// unknown), with kDisconnected when the connection breaks after sending, with kUnavailable before. Retrying is the
+// caller's business. Every frame carries, and every hub remembers, the highest cut seen. Requests of an older namespace
+// epoch than ours are answered kStale here (those that ask what is current excepted). Both ends of a channel may call:
+// a partition recalls a grant through the channel that its client opened. Frames of callers and handlers may be
+// destroyed in any order: each side holds what both share.
 #pragma once
 
 #include <map>
@@ -100,6 +101,8 @@ class Hub {
   [[nodiscard]] Task<void> receive_from(std::shared_ptr<Channel> channel);
   [[nodiscard]] Result<void> take(const std::shared_ptr<Channel>& channel, Frame frame);
   void take_request(const std::shared_ptr<Channel>& channel, Head head, Frame frame);
+  [[nodiscard]] static size_t& in_progress(Channel& channel, MessageType type);
+  [[nodiscard]] static size_t most_in_progress(MessageType type);
   [[nodiscard]] Task<void> handle(std::shared_ptr<Channel> channel, const Handlers::Entry& entry, Head head,
                                   Frame frame);
   [[nodiscard]] Result<void> send(const std::shared_ptr<Channel>& channel, Frame frame);

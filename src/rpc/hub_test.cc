@@ -23,6 +23,7 @@ struct Node : Process {
     handlers.on<FragmentWrite>([this](FragmentWrite r, CallInfo) { return write(std::move(r)); });
     handlers.on<GetMap>([this](GetMap r, CallInfo i) { return call_back(r, std::move(i)); });
     handlers.on<Recall>([this](Recall r, CallInfo) { return recall(r); });
+    handlers.on<SessionRenew>([](SessionRenew, CallInfo) { return renew(); });
   }
   Task<void> run() override {
     if (!address.empty()) {
@@ -45,7 +46,9 @@ struct Node : Process {
     reply.attributes.size = request.name.size();
     co_return reply;
   }
+  static Task<Result<Empty>> renew() { co_return Empty{}; }
   Task<Result<FragmentReadReply>> read(FragmentRead request) {
+    if (disk_hangs) co_await stop.wait();
     FragmentReadReply reply;
     reply.crcs = {1, 2, 3};
     reply.payload = Buffer::zeroed(request.length);
@@ -72,6 +75,7 @@ struct Node : Process {
   Handlers handlers;
   Nanos delay{};
   Header seen;
+  bool disk_hangs = false;
   size_t started = 0, finished = 0, running = 0, most = 0;
   Buffer written;
   SessionId recalled;
@@ -199,6 +203,41 @@ TEST(Hub, ConcurrentCallsShareOneConnectionAndAreBounded) {
   EXPECT_EQ(pair.node(pair.a).hub.channels(), 1u);
   EXPECT_EQ(pair.node(pair.b).hub.channels(), 1u);
   EXPECT_EQ(pair.node(pair.b).most, kMaxInFlight);
+}
+
+// Callers give up and ask again; what they had asked for stays.
+TEST(Hub, AHangingDiskKeepsNobodyFromTheRest) {
+  Pair pair;
+  pair.node(pair.b).disk_hangs = true;
+  auto ask = [](Hub& hub, Code& last) -> Task<void> {
+    for (int i = 0; i < 40; ++i) {
+      const auto reply =
+          co_await hub.call(Address("sim:b"), FragmentRead{.length = 4096}, {.timeout = milliseconds(200)});
+      last = reply.code();
+    }
+  };
+  std::vector<Code> last(64, Code::kOk);
+  Scope scope;
+  for (Code& code : last) scope.spawn(ask(pair.node(pair.a).hub, code));
+  pair.world.run_for(seconds(20));
+  EXPECT_EQ(last, std::vector<Code>(64, Code::kUnavailable));
+  EXPECT_TRUE(pair.call(named("x")).ok());
+  EXPECT_TRUE(pair.call(SessionRenew{}).ok());
+}
+
+// Nor does anything else: who renews its session is there.
+TEST(Hub, ASessionIsRenewedHoweverManyCallsAreStuck) {
+  Pair pair;
+  pair.node(pair.b).delay = seconds(1000);
+  auto ask = [](Hub& hub) -> Task<void> {
+    for (int i = 0; i < 20; ++i) (void)co_await hub.call(Address("sim:b"), named("x"), {.timeout = milliseconds(200)});
+  };
+  Scope scope;
+  for (int i = 0; i < 100; ++i) scope.spawn(ask(pair.node(pair.a).hub));
+  pair.world.run_for(seconds(20));
+  EXPECT_EQ(pair.node(pair.b).running, kMaxInFlight);
+  EXPECT_EQ(pair.call(named("x")).code(), Code::kUnavailable);
+  EXPECT_TRUE(pair.call(SessionRenew{}).ok());
 }
 
 TEST(Hub, CallsItselfWithoutTheNetwork) {
