@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -1393,6 +1394,26 @@ def bad_input_sigkill_of_node_and_mounts_at_any_moment(box):
     for workload in workloads:
         workload.folder = os.path.join(other.mount_dir, workload.name)
         workload.verify("from the bucket alone")
+
+
+def bad_input_a_node_that_stood_still_for_a_minute_goes_on(box):
+    """A machine that was suspended: what its journals had begun to write is over time at once. It begins anew by itself."""
+    cluster = small(box, capacity_mib=512)
+    workload = Workload(cluster.mount_dir, "a", 7)
+    workload.start()
+    wait_until(lambda: workload.wrong or workload.acknowledged > 20, 60, "the workload has begun")
+    node = cluster.node_pid()
+    os.kill(node, signal.SIGSTOP)
+    time.sleep(65)
+    os.kill(node, signal.SIGCONT)
+    before = workload.acknowledged
+    wait_until(lambda: workload.wrong or workload.acknowledged > before + 20, 60, "the workload goes on")
+    workload.ended.set()
+    workload.join(60)
+    check(cluster.node_pid() == node and alive(node), "it is the same process")
+    workload.verify("after it stood still")
+    again(cluster)
+    workload.verify("after a restart")
 
 
 def bad_input_a_state_whose_process_numbers_belong_to_others_now(box):

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -44,6 +46,7 @@ struct Options {
   bool take_over = false;
   double scrub_days = 7;  // of a pass over all targets
   int ready_fd = -1;
+  uint32_t restarts = 0;  // how often it has begun anew of its own, without being ready since
 };
 
 // Tells whoever started us: a line "ready" or "error: …".
@@ -182,13 +185,52 @@ class DiskRoom {
 };
 
 constexpr Nanos kBucketGrace = seconds(2);  // of a stop, for what is under way to the bucket
+constexpr uint64_t kRoomToBegin = 2 * kKeepFree;
+constexpr Nanos kPatienceForRoom = seconds(600);
+
+struct Ends {
+  Once<int> signal;
+  Once<std::string> partition;  // the first one that does not serve any more, and why
+  Event any;
+};
+
+Task<void> watch_signal(Reactor* reactor, Ends* ends) {
+  ends->signal.set(co_await reactor->wait_signal());
+  ends->any.set();
+}
 
 // A bucket that does not answer holds up no end: what waits for it then is given up, as in a crash.
-Task<void> watch_signal(Reactor* reactor, ObjectStore* bucket, Once<int>* signalled) {
-  int signal = co_await reactor->wait_signal();
-  signalled->set(signal);
+Task<void> cancel_bucket(Reactor* reactor, ObjectStore* bucket, Ends* ends) {
+  (void)co_await ends->signal.wait();
   co_await reactor->sleep(kBucketGrace);
   bucket->cancel();
+}
+
+// Begins anew in this process, as after a kill: with nothing of what was in memory, and with everything that was
+// acknowledged. Where a disk is full it would not get far: then only once there is some room, or after a while.
+Task<void> begin_anew(Reactor& reactor, const Options& options, const EventLog& log, Ends& ends, std::string why) {
+  const Nanos pause = std::min(seconds(1) * (int64_t{1} << std::min<uint32_t>(options.restarts, 6)), seconds(60));
+  log.warning("begins_anew", {{"why", std::move(why)}, {"in_s", std::to_string(pause.seconds())}});
+  std::error_code error;
+  Nanos waited;
+  while (waited < pause ||
+         (waited < kPatienceForRoom && std::filesystem::space(options.state, error).available < kRoomToBegin)) {
+    if (co_await ends.signal.wait_until(reactor.env().clock, reactor.now() + seconds(1))) co_return;
+    waited = waited + seconds(1);
+  }
+  std::vector<std::string> arguments = {"/proc/self/exe",
+                                        "--state",
+                                        options.state,
+                                        "--scrub-days",
+                                        std::to_string(options.scrub_days),
+                                        "--restarts",
+                                        std::to_string(options.restarts + 1)};
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
+  ::execv(argv[0], argv.data());
+  log.warning("cannot_begin_anew", {{"why", std::strerror(errno)}});
 }
 
 // Of the targets of a cluster that is here, before anything of them is opened.
@@ -212,7 +254,8 @@ Task<Result<void>> guard_places(Env env, TargetGuards& guards, const BootstrapOp
   co_return Result<void>();
 }
 
-Task<Result<void>> run_node(Reactor& reactor, const Options& options, const EventLog& log) {
+// Ok: it was told to stop.
+Task<Result<void>> run_node(Reactor& reactor, const Options& options, const EventLog& log, Ends& ends) {
   Env env = reactor.env();
   TargetDeviceCopies device_copies(env);
   EmbeddedCoordinator coordinator(env, options.state + "/coord", options.state + "/targets", &device_copies);
@@ -244,9 +287,8 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   ObjectStoreOptions store_options;
   store_options.requests = &requests;
   HR_CO_TRY(std::unique_ptr<ObjectStore> store, open_object_store(url, env, store_options));
-  Once<int> signalled;
   Scope watching;
-  watching.spawn(watch_signal(&reactor, store.get(), &signalled));
+  watching.spawn(cancel_bucket(&reactor, store.get(), &ends));
   const OnNodeEvent on_event = [&log](const NodeEvent& event) {
     event.trouble ? log.warning(event.name, event.fields) : log.info(event.name, event.fields);
   };
@@ -318,6 +360,10 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   node_options.keeper.scrub.pass = Nanos{static_cast<int64_t>(options.scrub_days * 86'400e9)};
   node_options.targets.keep_free = kKeepFree;
   node_options.on_event = on_event;
+  node_options.on_partition_failed = [&ends](const std::string& why) {
+    if (!ends.partition.is_set()) ends.partition.set(why);
+    ends.any.set();
+  };
   node_options.guards = &guards;
   DiskRoom disk_room(options.state + "/targets", env.clock);
   node_options.disk_room = [&disk_room] { return disk_room.now(); };
@@ -362,8 +408,13 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
                        {"bucket_s", std::to_string(times.bucket)},
                        {"new", fresh ? "yes" : "no"}});
   tell(options, "ready");
-  int signal = co_await signalled.wait();
-  log.info("stopping", {{"signal", std::to_string(signal)}});
+  co_await ends.any.wait();
+  if (!ends.signal.is_set()) {
+    Options again = options;
+    again.restarts = 0;
+    co_await begin_anew(reactor, again, log, ends, ends.partition.value());
+  }
+  log.info("stopping", {{"signal", std::to_string(co_await ends.signal.wait())}});
   admin.stop();
   remove_node_file(options.state);
   co_await node.stop();
@@ -373,8 +424,14 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
 }
 
 Task<void> run_main(Reactor* reactor, const Options* options, const EventLog* log, int* exit_code) {
-  Result<void> done = co_await run_node(*reactor, *options, *log);
+  Ends ends;
+  Scope watching;
+  watching.spawn(watch_signal(reactor, &ends));
+  Result<void> done = co_await run_node(*reactor, *options, *log, ends);
   if (done.ok()) co_return;
+  // It was up before: whoever waits for it is not asked.
+  if (options->restarts > 0 && !ends.signal.is_set())
+    co_await begin_anew(*reactor, *options, *log, ends, done.error().text());
   log->warning("ended", {{"error", done.error().text()}});
   std::string why = done.error().message();
   if (done.code() == Code::kNoSpace && why.find("free") == std::string::npos) why += "; free some space there";
@@ -400,6 +457,7 @@ int run(int argc, char** argv) {
   app.add_option("--scrub-days", options.scrub_days, "in which all targets are read and verified once")
       ->check(CLI::Range(0.01, 3650.0));
   app.add_option("--ready-fd", options.ready_fd, "where to write 'ready' or 'error: …'");
+  app.add_option("--restarts", options.restarts)->group("");
   CLI11_PARSE(app, argc, argv);
 
   std::error_code error;

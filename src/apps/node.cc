@@ -729,11 +729,13 @@ void Node::relieve_journals() {
 void Node::watch_partitions() {
   for (const auto& [id, partition] : service_.all()) {
     std::string trouble = partition->serving() ? partition->last_error() : partition->state();
-    std::string& told = told_[id];
-    if (trouble == told) continue;
-    told = trouble;
-    if (!trouble.empty())
-      tell({true, "partition_trouble", {{"partition", std::to_string(id.value())}, {"why", trouble}}});
+    if (std::string& told = told_[id]; trouble != told) {
+      told = trouble;
+      if (!trouble.empty())
+        tell({true, "partition_trouble", {{"partition", std::to_string(id.value())}, {"why", trouble}}});
+    }
+    if (!partition->serving() && options_.on_partition_failed)
+      options_.on_partition_failed("partition " + std::to_string(id.value()) + ": " + trouble);
   }
 }
 

@@ -35,7 +35,10 @@ struct NodeOptions {
   // grow by, and they are smaller than they say. Empty: there is always enough. Cheap: asked whenever segments are
   // reserved.
   std::function<uint64_t()> disk_room;
-  OnNodeEvent on_event;            // for the log; may be empty
+  OnNodeEvent on_event;  // for the log; may be empty
+  // A partition serves no more, since its journal or its store failed, and why: only a start anew brings it back.
+  // Called from then on every few seconds; may be empty.
+  std::function<void(const std::string&)> on_partition_failed;
   TargetGuards* guards = nullptr;  // hold those of the targets that there are; of ones put in place later too
 };
 
