@@ -30,8 +30,9 @@ Target::Target(Env env, TargetOptions options, std::string directory, std::uniqu
     : env_(env),
       options_(options),
       directory_(std::move(directory)),
-      file_(std::move(file)),
-      through_(WriteThrough::of(*file_)),
+      file_(std::make_unique<WatchedFile>(env.clock, std::move(file), options.patience,
+                                          [this](std::string why) { fence(std::move(why)); })),
+      through_(file_->can_write_through() ? file_.get() : nullptr),
       superblock_(superblock),
       opened_(env.clock.now()),
       space_(all_free(superblock)),
@@ -216,6 +217,7 @@ Task<Result<CrcCache::Crcs>> Target::load_crcs(FragmentEntry entry) {
   std::optional<FragmentEntry> again = table_.find(entry.name);
   if (!again || again->block != entry.block) co_return no_fragment(entry.name, name());
   if (!got || *got < bytes.size()) {
+    HR_CO_TRY(usable());
     ++counters_.corrupt_blocks;
     co_return Error(Code::kCorrupt, name() + ": the header of a fragment cannot be read");
   }
@@ -271,6 +273,7 @@ Task<Result<FragmentReadReply>> Target::read(FragmentRead request) {
     co_return no_fragment(name, this->name());
   }
   if (short_read) {
+    HR_CO_TRY(usable());
     ++counters_.corrupt_blocks;
     co_return Error(Code::kCorrupt, this->name() + ": fragment " + std::to_string(name.index) + " of segment " +
                                         to_string(name.segment) +

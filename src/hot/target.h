@@ -12,8 +12,8 @@
 //  flushed.
 //  3. The log of generation G follows the table of generation G; both superblocks name G before
 //  anything is served.
-//  4. After a failed write or flush the target is fenced: it serves nothing more until it is opened
-//  again.
+//  4. After a failed write or flush, and after a request that its device has not answered for `patience`, the target is
+//  fenced: it serves nothing more until it is opened again, whatever the device answers later.
 // A target owns all its work: callers may be destroyed at any await. Concurrency: one core.
 #pragma once
 
@@ -28,11 +28,11 @@
 #include "hot/extent_allocator.h"
 #include "hot/fragment_table.h"
 #include "hot/target_format.h"
+#include "hot/watched_file.h"
 #include "proto/target.h"
 #include "runtime/env.h"
 #include "runtime/scope.h"
 #include "runtime/sync.h"
-#include "runtime/write_through.h"
 #include "stripe/fragment.h"
 
 namespace headrace {
@@ -66,6 +66,7 @@ struct TargetOptions {
   uint64_t keep_free = 0;
   uint64_t chunk_bytes = 4 * kMiB;         // of journals; 1 MiB on targets below 1 GiB, 256 KiB below 64 MiB
   uint64_t max_writes_bytes = 128 * kMiB;  // fragments being written at once; more wait
+  Nanos patience = seconds(30);            // with one request to the device
 };
 
 struct TargetCounters {
@@ -134,6 +135,8 @@ class Target {
   [[nodiscard]] uint64_t generation() const { return superblock_.generation; }
   [[nodiscard]] const Superblock& superblock() const { return superblock_; }
   [[nodiscard]] bool fenced() const { return fenced_.has_value(); }
+  // For how long its device has answered nothing of what waits for it; zero where nothing waits.
+  [[nodiscard]] Nanos silent() const { return file_->silent(); }
   // Bytes of data space that exist already, whatever the file system under it has left; those that only journals get of
   // them.
   [[nodiscard]] uint64_t prewritten() const { return prewritten_; }
@@ -246,7 +249,7 @@ class Target {
   Env env_;
   TargetOptions options_;
   std::string directory_;
-  std::unique_ptr<File> file_;
+  std::unique_ptr<WatchedFile> file_;
   WriteThrough* through_;  // of file_; may be null
   Superblock superblock_;
   Nanos opened_{};

@@ -198,6 +198,7 @@ Task<Result<JournalReadReply>> Target::journal_read(JournalRead request) {
     }
     Buffer into = Buffer::allocate(size);
     Result<size_t> got = co_await file_->read(address, into);
+    HR_CO_TRY(usable());
     size_t valid = got ? *got : 0;
     uint64_t offset = 0;
     for (const BatchAt& batch : stretch) {

@@ -7,6 +7,10 @@
 namespace headrace {
 namespace {
 
+// Of one target, while its device answers nothing. A channel has room for 1,024 calls in all.
+constexpr size_t kMaxWaiting = 128;
+constexpr Nanos kStandsStill = seconds(2);
+
 Result<Empty> empty(Result<void> result) {
   if (!result) return std::move(result).error();
   return Empty{};
@@ -60,6 +64,11 @@ std::shared_ptr<Target> TargetService::find(TargetId id) const {
   return at == targets_.end() ? nullptr : at->second;
 }
 
+std::optional<std::string> TargetService::why_failed(TargetId id) const {
+  auto at = failed_.find(id);
+  return at == failed_.end() ? std::nullopt : std::optional<std::string>(at->second.reason);
+}
+
 std::vector<std::shared_ptr<Target>> TargetService::targets() const {
   std::vector<std::shared_ptr<Target>> out;
   for (const auto& [id, target] : targets_) out.push_back(target);
@@ -96,6 +105,11 @@ Result<std::shared_ptr<Target>> TargetService::serving(TargetId id) const {
   return Error(Code::kUnavailable, "target " + to_string(id) + " is not on this node");
 }
 
+Result<void> TargetService::may_wait(const Target& target) {
+  if (waiting_[target.id()] < kMaxWaiting || target.silent() < kStandsStill) return {};
+  return Error(Code::kUnavailable, target.name() + ": its device stands still");
+}
+
 Result<void> TargetService::allow(const CallInfo& call, SegmentId segment, uint64_t begin, uint64_t end, Right right) {
   if (!verifier_ || !call.header.client) return {};
   auto now_s = static_cast<uint32_t>(env_.clock.wall().count / seconds(1).count);
@@ -105,6 +119,8 @@ Result<void> TargetService::allow(const CallInfo& call, SegmentId segment, uint6
 Task<Result<Empty>> TargetService::fragment_write(FragmentWrite request, CallInfo call) {
   HR_CO_TRY(std::shared_ptr<Target> target, serving(request.target));
   HR_CO_TRY(allow(call, request.segment, 0, request.segment_length, Right::kWrite));
+  HR_CO_TRY(may_wait(*target));
+  Waiting waiting(waiting_[target->id()]);
   co_return empty(co_await target->write(std::move(request)));
 }
 
@@ -119,6 +135,8 @@ Task<Result<FragmentReadReply>> TargetService::fragment_read(FragmentRead reques
       range = segment_range(entry->protection, entry->segment_length, request.index, request.offset, request.length);
     HR_CO_TRY(allow(call, request.segment, range.first, range.second, Right::kRead));
   }
+  HR_CO_TRY(may_wait(*target));
+  Waiting waiting(waiting_[target->id()]);
   co_return co_await target->read(std::move(request));
 }
 

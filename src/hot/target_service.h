@@ -2,7 +2,8 @@
 //
 // A target that could not be opened is known here too: it answers kUnavailable and its status says
 // why. Where a secret is set, a client's fragment reads and writes need a capability for the bytes
-// that they touch; nodes need none. Owner: the node; outlives the hub whose handlers it registered.
+// that they touch; nodes need none. A target whose device stands still keeps few calls waiting: the others of a channel
+// must not wait behind them. Owner: the node; outlives the hub whose handlers it registered.
 // Concurrency: one core.
 #pragma once
 
@@ -33,6 +34,8 @@ class TargetService {
 
   [[nodiscard]] std::shared_ptr<Target> find(TargetId id) const;
   [[nodiscard]] std::vector<std::shared_ptr<Target>> targets() const;
+  // Why it is not in service; nothing where it is, or is not known.
+  [[nodiscard]] std::optional<std::string> why_failed(TargetId id) const;
   // Of every target, those that failed included.
   [[nodiscard]] std::vector<std::pair<TargetId, TargetStatusReply>> statuses() const;
   [[nodiscard]] Task<void> close();  // all of them, at once
@@ -43,6 +46,19 @@ class TargetService {
     std::string reason;
   };
   [[nodiscard]] Result<std::shared_ptr<Target>> serving(TargetId id) const;
+  // Counts a call that waits for a target.
+  class Waiting {
+   public:
+    explicit Waiting(size_t& calls) : calls_(calls) { ++calls_; }
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+    ~Waiting() { --calls_; }
+
+   private:
+    size_t& calls_;
+  };
+  // kUnavailable where too many wait for it already.
+  [[nodiscard]] Result<void> may_wait(const Target& target);
   [[nodiscard]] Result<void> allow(const CallInfo& call, SegmentId segment, uint64_t begin, uint64_t end, Right right);
   static Task<void> close_one(std::shared_ptr<Target> target);
 
@@ -61,6 +77,7 @@ class TargetService {
   std::optional<CapabilityVerifier> verifier_;
   std::map<TargetId, std::shared_ptr<Target>> targets_;
   std::map<TargetId, Failed> failed_;
+  std::map<TargetId, size_t> waiting_;  // calls, by target; an entry stays
 };
 
 // The bytes of the segment that a range of one of its fragments tells something about; what a

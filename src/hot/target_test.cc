@@ -666,6 +666,70 @@ TEST_F(TargetTest, AFailedFlushFencesTheTarget) {
   EXPECT_TRUE(closed);
 }
 
+TEST_F(TargetTest, ADeviceThatDoesNotAnswerFencesTheTargetForGood) {
+  make();
+  FragmentWrite before = fragment(1, 1);
+  ASSERT_TRUE(write(before).ok());
+  RunId run(7);
+  ASSERT_TRUE(open_run(run, 1, 1).ok());
+  ASSERT_TRUE(append(batch(run, 1, 1, 100), 1).ok());
+  machine.disk().options.slow_factor = 1e9;
+  machine.disk().options.longest = seconds(100);
+  const Nanos began = world.now();
+  struct Ask {
+    static Task<void> read(Target& target, FragmentRead request, Code* code) {
+      Result<FragmentReadReply> reply = co_await target.read(request);
+      *code = reply.code();
+    }
+    static Task<void> append(Target& target, JournalAppend request, Code* code) {
+      Result<void> done = co_await target.journal_append(std::move(request), kPartition, PartitionEpoch(1));
+      *code = done.code();
+    }
+  };
+  Code reading = Code::kOk;
+  Code appending = Code::kOk;
+  world.spawn(Ask::read(*target, read_of(before, 0, kBlock), &reading));
+  world.spawn(Ask::append(*target, batch(run, 2, 2, 100), &appending));
+  world.run_for(seconds(20));
+  EXPECT_FALSE(target->fenced());
+  EXPECT_GE(target->silent(), seconds(19));
+  world.run_for(seconds(15));
+  EXPECT_EQ(reading, Code::kUnavailable);
+  EXPECT_EQ(appending, Code::kIo);
+  EXPECT_TRUE(target->fenced());
+  EXPECT_NE(target->status().reason.find("has not answered for 30 s"), std::string::npos) << target->status().reason;
+  EXPECT_EQ(target->status().corrupt_blocks, 0u);
+  EXPECT_EQ(write(fragment(3, 1)).code(), Code::kUnavailable);
+  EXPECT_LT(world.now() - began, seconds(36));
+  // What it answers late changes nothing.
+  machine.disk().options.slow_factor = 1;
+  world.run_for(seconds(100));
+  EXPECT_TRUE(target->fenced());
+  EXPECT_EQ(read(before, 0, kBlock).code(), Code::kUnavailable);
+  EXPECT_TRUE(world.run_until(target->close()));
+  ASSERT_TRUE(reopen().ok());
+  EXPECT_FALSE(target->fenced());
+  expect_held(before);
+}
+
+TEST_F(TargetTest, ATargetWhoseDeviceDoesNotAnswerCanBeClosed) {
+  make();
+  world.run_for(seconds(1));
+  machine.disk().options.slow_factor = 1e9;
+  machine.disk().options.longest = seconds(100'000);
+  struct Ask {
+    static Task<void> go(Target& target) {
+      Result<void> done = co_await target.write(fragment(1, 4));
+      EXPECT_EQ(done.code(), Code::kIo);
+    }
+  };
+  world.spawn(Ask::go(*target));
+  const Nanos began = world.now();
+  ASSERT_TRUE(world.run_until(target->close(), seconds(90)));
+  EXPECT_LT(world.now() - began, seconds(70));
+  target.reset();
+}
+
 TEST_F(TargetTest, AFailedWriteFencesTheTarget) {
   make();
   machine.disk().options.write_fails = 1;

@@ -29,6 +29,7 @@ Task<Result<uint64_t>> Target::verify(FragmentName fragment) {
   };
   Buffer bytes = Buffer::zeroed(header_size);
   Result<size_t> got = co_await file_->read(address, bytes);
+  HR_CO_TRY(usable());
   if (gone()) co_return Error(Code::kNoFragment, what + " was freed");
   if (!got || *got < bytes.size()) co_return damaged(what + ": its header cannot be read");
   Result<FragmentHeader> header = check_header(*entry, bytes.view());
@@ -37,6 +38,7 @@ Task<Result<uint64_t>> Target::verify(FragmentName fragment) {
     const uint64_t piece = std::min(kPiece, size - at);
     bytes = Buffer::allocate(piece);
     got = co_await file_->read(address + header_size + at, bytes);
+    HR_CO_TRY(usable());
     if (gone()) co_return Error(Code::kNoFragment, what + " was freed");
     if (!got || *got < bytes.size()) co_return damaged(what + " cannot be read (a bad sector, or the file was cut)");
     const uint64_t first = at / kBlock;

@@ -189,6 +189,32 @@ TEST_F(ServiceTest, ServesTheMessagesOfItsTargets) {
   EXPECT_EQ(call(FragmentRead{TargetId(99), segment(1), 1, 0, kBlock}).code(), Code::kUnavailable);
 }
 
+TEST_F(ServiceTest, FewCallsWaitForADeviceThatStandsStill) {
+  ASSERT_TRUE(call(fragment()).ok());
+  machine.disk().options.slow = [](const std::string& path) { return path == "/t0/target.dat"; };
+  machine.disk().options.slow_factor = 1e9;
+  machine.disk().options.longest = seconds(10'000);
+  Hub hub(machine.env(), identity, handlers);
+  struct Ask {
+    static Task<void> go(Hub& hub, size_t* refused) {
+      Result<FragmentReadReply> got =
+          co_await hub.call(kSelfAddress, FragmentRead{TargetId(100), segment(1), 1, 0, kBlock}, {});
+      if (got.code() == Code::kUnavailable) ++*refused;
+    }
+  };
+  size_t refused = 0;
+  for (int i = 0; i < 200; ++i) world.spawn(Ask::go(hub, &refused));
+  world.run_for(seconds(3));
+  EXPECT_EQ(refused, 0u) << "it may be slow";
+  for (int i = 0; i < 50; ++i) world.spawn(Ask::go(hub, &refused));
+  world.run_for(milliseconds(100));
+  EXPECT_EQ(refused, 50u);
+  FragmentWrite other = fragment();
+  other.target = TargetId(101);
+  EXPECT_TRUE(world.run(hub.call(kSelfAddress, other, {})).ok());
+  ASSERT_TRUE(world.run_until(hub.close(), seconds(60)));
+}
+
 TEST_F(ServiceTest, ATargetThatDidNotOpenSaysWhy) {
   service.remove(TargetId(100));
   service.add_failed(TargetId(100), 0, "both superblocks are bad");

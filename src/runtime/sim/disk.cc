@@ -315,10 +315,9 @@ Clock::Sleep SimDisk::work(Op op, uint64_t bytes, const std::string& path) {
                                     options.per_mib.count * static_cast<int64_t>(bytes) / static_cast<int64_t>(kMiB));
   uint64_t took = core_.disk.between(mean / 2, mean + mean / 2);
   if (core_.disk.chance(1, 100)) took *= 20;
-  // A device that stood still goes on: what it was asked meanwhile does not last for minutes.
-  constexpr double kLongest = 15e9;
   const double factor = !options.slow || options.slow(path) ? options.slow_factor : 1;
-  return core_.clock.sleep(Nanos{static_cast<int64_t>(std::min(static_cast<double>(took) * factor, kLongest))});
+  return core_.clock.sleep(Nanos{
+      static_cast<int64_t>(std::min(static_cast<double>(took) * factor, static_cast<double>(options.longest.count)))});
 }
 
 void SimDisk::change(NameChange change) {

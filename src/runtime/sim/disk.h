@@ -42,6 +42,7 @@ struct DiskOptions {
   Nanos per_mib = microseconds(500);
   double slow_factor = 1;  // multiplies all of them, of the files that `slow` names; empty: of all
   std::function<bool(const std::string& path)> slow;
+  Nanos longest = seconds(14);    // that one of them takes: a device that stood still goes on
   uint64_t capacity = 64 * kGiB;  // sum of file sizes; beyond it kNoSpace
 
   double read_fails = 0;
