@@ -146,30 +146,58 @@ Task<void> TargetKeeper::tend() {
 Task<void> TargetKeeper::look(bool at_devices) {
   if (at_devices) looked_at_devices_ = env_.clock.now();
   const std::vector<TargetInfo> all = map().targets;
+  std::vector<TargetInfo> serving;
   for (const TargetInfo& info : all) {
     if (info.node != context_.self || !serves(info.state)) continue;
     std::shared_ptr<Target> target = context_.targets.find(info.id);
     if (target == nullptr) continue;
-    if (target->fenced()) {
+    if (target->fenced())
       co_await lose(info, target->status().reason);
-      continue;
-    }
-    if (!at_devices) continue;
-    bool there = co_await on_device(info);
-    if (there) continue;
-    co_await env_.clock.sleep(milliseconds(200));  // a superblock may be under way
-    there = co_await on_device(info);
+    else
+      serving.push_back(info);
+  }
+  if (!at_devices) co_return;
+  std::vector<TargetInfo> gone = co_await gone_from_devices(std::move(serving));
+  if (gone.empty()) co_return;
+  bool slept = co_await scope_.token().sleep(env_.clock, milliseconds(200));  // a superblock may be under way
+  if (!slept) co_return;
+  gone = co_await gone_from_devices(std::move(gone));
+  for (const TargetInfo& info : gone) {
     const TargetInfo* now = map().target(info.id);
-    if (there || now == nullptr || !serves(now->state)) continue;
+    std::shared_ptr<Target> target = context_.targets.find(info.id);
+    if (now == nullptr || !serves(now->state) || target == nullptr) continue;
     // What is in memory would not survive a restart: no service from here on.
     std::string why = "target " + name_of(info) + " is lost: its superblocks are gone from " + directory(info.number) +
                       "/target.dat (emptied or overwritten); run `headrace target replace " + name_of(info) +
                       "`: what it held is rebuilt from the others";
     context_.targets.remove(info.id);
     context_.targets.add_failed(info.id, info.number, why);
+    scope_.spawn(close_one(std::move(target)));
     co_await lose(info, why);
-    co_await target->close();
   }
+}
+
+Task<void> TargetKeeper::close_one(std::shared_ptr<Target> target) {
+  co_await target->close();
+}
+
+Task<std::vector<TargetInfo>> TargetKeeper::gone_from_devices(std::vector<TargetInfo> targets) {
+  auto looked = std::make_shared<Looked>();
+  for (const TargetInfo& info : targets)
+    if (looking_.insert(info.id).second) looked->waiting.insert(info.id);
+  for (const TargetInfo& info : targets)
+    if (looked->waiting.contains(info.id)) looks_.spawn(look_at_device(info, looked));
+  if (!looked->waiting.empty()) (void)co_await looked->all.wait_until(env_.clock, env_.clock.now() + options_.answers);
+  std::erase_if(targets, [&looked](const TargetInfo& info) { return !looked->gone.contains(info.id); });
+  co_return targets;
+}
+
+Task<void> TargetKeeper::look_at_device(TargetInfo info, std::shared_ptr<Looked> looked) {
+  const bool there = co_await on_device(info);
+  looking_.erase(info.id);
+  looked->waiting.erase(info.id);
+  if (!there) looked->gone.insert(info.id);
+  if (looked->waiting.empty()) looked->all.set();
 }
 
 Task<bool> TargetKeeper::on_device(TargetInfo info) {

@@ -39,6 +39,7 @@ using OnNodeEvent = std::function<void(const NodeEvent&)>;
 struct TargetKeeperOptions {
   Nanos look = seconds(1);           // at the targets' state and at reported damage
   Nanos superblocks = seconds(10);   // at the device; at once where damage was met
+  Nanos answers = seconds(5);        // a device that takes longer is judged another time
   Nanos again = seconds(60);         // until a lost target is gone through once more
   Nanos first_sweep = seconds(900);  // of orphans, after start
   Nanos sweep = seconds(3600);
@@ -118,8 +119,18 @@ class TargetKeeper {
     Nanos empty_since{};  // when a whole pass first found nothing left on it; zero: not yet
   };
   Task<void> tend();
+  // Which of the targets that were asked for are not on their devices any more.
+  struct Looked {
+    std::set<TargetId> waiting;
+    std::set<TargetId> gone;
+    Event all;
+  };
   Task<void> look(bool at_devices);
+  // Those that are surely gone; one that does not answer in time is not among them.
+  [[nodiscard]] Task<std::vector<TargetInfo>> gone_from_devices(std::vector<TargetInfo> targets);
+  Task<void> look_at_device(TargetInfo info, std::shared_ptr<Looked> looked);
   [[nodiscard]] Task<bool> on_device(TargetInfo info);
+  static Task<void> close_one(std::shared_ptr<Target> target);
   Task<void> lose(TargetInfo info, std::string why);
   Task<void> repair_some();
   [[nodiscard]] Task<bool> verifies(Damage damage);
@@ -152,10 +163,12 @@ class TargetKeeper {
   std::map<TargetId, Known> known_;
   KeeperCounters counters_;
   Nanos looked_at_devices_{};
+  std::set<TargetId> looking_;  // whose device has yet to answer
   std::set<RunId> short_runs_;  // a copy of theirs went with a rescued target's log
   bool protect_wanted_ = true;  // after a start too: the last life may have ended before it was done
   Event rebuild_wanted_;
   Mutex replacing_;
+  Scope looks_;  // at devices: one that hangs is not waited for
   Scope scope_;  // last
 };
 

@@ -202,6 +202,38 @@ TEST_F(TargetKeeperTest, BadInputAnEmptiedFileUnderARunningNodeIsALostTarget) {
   expect_all("after power loss");
 }
 
+// One disk hangs for good, another one's flush fails: both are lost, and what they hold can be read.
+TEST_F(TargetKeeperTest, ADiskThatHangsIsLostAndHoldsUpNoOther) {
+  targets = 8;
+  begin();
+  DiskOptions& disk = node_machine.disk().options;
+  disk.slow = [](const std::string& path) { return path == file(2); };
+  disk.slow_factor = 1e9;
+  disk.longest = seconds(100'000);
+  world.run_for(seconds(11));  // the keeper looks at its devices
+  disk.eligible = [](const std::string& path) { return path == file(5); };
+  disk.flush_fails = 1;
+  int more = 0;
+  auto write_some = [&] {
+    auto other = start_client(other_machine);
+    for (int i = 0; i < 4; ++i, ++more) {
+      std::string name = "more" + std::to_string(more);
+      written[name] = pattern(300'000, static_cast<uint64_t>(1000 + more));
+      write_file(*other, kRootFile, name, written[name]);
+    }
+    EXPECT_TRUE(world.run(other->shut_down()).ok());
+  };
+  const Nanos began = world.now();
+  while (info(5).state != TargetState::kLost && world.now() - began < seconds(40)) write_some();
+  EXPECT_EQ(info(5).state, TargetState::kLost);
+  while (info(2).state != TargetState::kLost && world.now() - began < seconds(120)) write_some();
+  ASSERT_EQ(info(2).state, TargetState::kLost);
+  EXPECT_NE(process->node->targets().find(info(2).id)->status().reason.find("has not answered"), std::string::npos);
+  expect_all("with one hung and one fenced");
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+  EXPECT_TRUE(world.run_until(process->node->stop(), seconds(120)));
+}
+
 // 4+2 on eight: two may go. Restarted in the middle, it goes on.
 TEST_F(TargetKeeperTest, ARemovedTargetIsEmptiedWhileItServesAndLeavesTheMap) {
   targets = 8;
