@@ -153,6 +153,11 @@ macro(headrace_dependencies)
   headrace_dependency(lz4 HEADER lz4.h PACKAGE liblz4-dev LIBRARIES lz4)
   headrace_dependency(xxhash HEADER xxhash.h PACKAGE libxxhash-dev LIBRARIES xxhash)
   headrace_dependency(httplib HEADER httplib.h PACKAGE libcpp-httplib-dev LIBRARIES cpp-httplib)
+  # As the library itself was compiled (its pkg-config file): its classes are of another size without.
+  if(TARGET headrace_dep_httplib)
+    target_compile_definitions(headrace_dep_httplib INTERFACE CPPHTTPLIB_OPENSSL_SUPPORT CPPHTTPLIB_ZLIB_SUPPORT
+                                                              CPPHTTPLIB_BROTLI_SUPPORT)
+  endif()
   headrace_dependency(prometheus HEADER prometheus/registry.h PACKAGE prometheus-cpp-dev
                       LIBRARIES prometheus-cpp-core)
   headrace_dependency(gtest HEADER gtest/gtest.h PACKAGE "libgtest-dev libgmock-dev"
