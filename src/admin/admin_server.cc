@@ -12,6 +12,8 @@ namespace headrace {
 
 namespace {
 
+constexpr int kThreads = AdminServer::kMaxCommands + 8;
+
 int http_status(Code code) {
   switch (code) {
     case Code::kNotFound:
@@ -66,6 +68,19 @@ struct AdminServer::Impl {
   std::thread thread;
   std::unique_ptr<Scope> scope = std::make_unique<Scope>();  // on the core
   std::atomic<bool> stopping = false;
+  std::atomic<int> commands = 0;  // that run
+
+  void run_command(const Handler& handler, const httplib::Request& request, httplib::Response& response) {
+    if (++commands <= kMaxCommands) {
+      run(handler, false, request, response);
+    } else {
+      const Error error(Code::kUnavailable, "the node is at " + std::to_string(kMaxCommands) +
+                                                " commands already (`headrace status` shows what it does): try again");
+      response.status = http_status(error.code());
+      response.set_content(error_json(error), "application/json");
+    }
+    --commands;
+  }
 
   void run(const Handler& handler, bool open, const httplib::Request& request, httplib::Response& response) {
     if (!open && !same_token(request.get_header_value("Authorization"), "Bearer " + token)) {
@@ -93,7 +108,7 @@ struct AdminServer::Impl {
 AdminServer::AdminServer(Post post, std::string token) : impl_(std::make_shared<Impl>()) {
   impl_->post = std::move(post);
   impl_->token = std::move(token);
-  impl_->server.new_task_queue = [] { return new httplib::ThreadPool(4); };
+  impl_->server.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
   impl_->server.set_payload_max_length(1 << 20);
 }
 
@@ -107,10 +122,14 @@ void AdminServer::get(const std::string& path, Handler handler, bool open) {
       path, [impl, handler, open](const httplib::Request& q, httplib::Response& r) { impl->run(handler, open, q, r); });
 }
 
-void AdminServer::post(const std::string& path, Handler handler) {
+void AdminServer::post(const std::string& path, Handler handler, bool always) {
   Impl* impl = impl_.get();
-  impl->server.Post(
-      path, [impl, handler](const httplib::Request& q, httplib::Response& r) { impl->run(handler, false, q, r); });
+  impl->server.Post(path, [impl, handler, always](const httplib::Request& q, httplib::Response& r) {
+    if (always)
+      impl->run(handler, false, q, r);
+    else
+      impl->run_command(handler, q, r);
+  });
 }
 
 Result<int> AdminServer::start() {

@@ -396,7 +396,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   admin.post("/targets/remove", [n = &node](std::string body) { return remove_target(n, std::move(body)); });
   admin.post("/targets/scrub", [n = &node](std::string body) { return scrub_targets(n, std::move(body)); });
   admin.post("/spin-down", [n = &node](std::string) { return spin_down(n); });
-  admin.post("/spin-down/undo", [n = &node](std::string) { return undo_spin_down(n); });
+  admin.post("/spin-down/undo", [n = &node](std::string) { return undo_spin_down(n); }, true);
   HR_CO_TRY(file.admin_port, admin.start());
   HR_CO_TRY(write_node_file(options.state, file));
   const Node::Times& times = node.start_times();
