@@ -28,6 +28,7 @@
 #include "object/open.h"
 #include "object/probe.h"
 #include "runtime/scope.h"
+#include "runtime/uring/disk.h"
 #include "runtime/uring/reactor.h"
 #include "runtime/uring/thread_pool.h"
 #include "stripe/placement_policy.h"
@@ -134,9 +135,7 @@ uint64_t choose_capacity(const std::string& state, const Options& options, uint3
 
 // A new namespace begins only on a bucket that answers and is empty; what is wrong with it is found before anything is
 // made here. An existing one waits for its bucket while it serves what is hot.
-Task<Result<void>> check_new_bucket(Env env, BucketUrl url, Blocking* requests) {
-  ObjectStoreOptions options;
-  options.requests = requests;
+Task<Result<void>> check_new_bucket(Env env, BucketUrl url, ObjectStoreOptions options) {
   options.retries.attempts = 3;
   options.retries.total = seconds(10);
   HR_CO_TRY(std::unique_ptr<ObjectStore> store, open_object_store(url, env, options));
@@ -286,6 +285,8 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   ThreadPool requests(reactor, 16);
   ObjectStoreOptions store_options;
   store_options.requests = &requests;
+  const std::unique_ptr<Disk> directory = make_disk(reactor, requests);
+  store_options.directory = directory.get();
   HR_CO_TRY(std::unique_ptr<ObjectStore> store, open_object_store(url, env, store_options));
   Scope watching;
   watching.spawn(cancel_bucket(&reactor, store.get(), &ends));
@@ -321,7 +322,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
         places, {.state = options.state, .capacity_mib = options.capacity_mib, .force = options.force}, bootstrap));
     HR_CO_TRY(co_await guard_places(env, guards, bootstrap));
     if (options.rehydrate.empty()) {
-      HR_CO_TRY(co_await check_new_bucket(env, url, &requests));
+      HR_CO_TRY(co_await check_new_bucket(env, url, store_options));
     }
     HR_CO_TRY(co_await coordinator.put(kBucketKey, bucket, bucket_record.version));
     if (!options.rehydrate.empty()) {

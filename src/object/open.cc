@@ -9,10 +9,11 @@ namespace headrace {
 Result<std::unique_ptr<ObjectStore>> open_object_store(BucketUrl url, Env env, ObjectStoreOptions options) {
   std::unique_ptr<ObjectStore> store;
   // Requests that block a thread each.
-  Env carrier{env.clock, env.disk, env.net, env.random, options.requests != nullptr ? *options.requests : env.blocking};
+  Env carrier{env.clock, options.directory != nullptr ? *options.directory : env.disk, env.net, env.random,
+              options.requests != nullptr ? *options.requests : env.blocking};
   switch (url.kind) {
     case BucketUrl::Kind::kDirectory:
-      store = std::make_unique<DirectoryStore>(url.path, env);
+      store = std::make_unique<DirectoryStore>(url.path, carrier);
       break;
     case BucketUrl::Kind::kS3:
       store = std::make_unique<S3Store>(std::move(url), carrier, S3Options{.parallel = options.parallel});

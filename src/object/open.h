@@ -16,7 +16,9 @@ struct ObjectStoreOptions {
   RetryOptions retries;
   uint32_t parallel = 32;        // requests of this store in flight at once
   Blocking* requests = nullptr;  // pool whose threads carry S3 requests (each is held for one
-                                 // request); null: env.blocking
+                                 // request), and what a directory's system calls wait on; null: env.blocking
+  Disk* directory = nullptr;     // on that pool, for a bucket that is a directory: one that hangs (NFS) must hold up no
+                                 // other file; null: env.disk
 };
 
 // Talks to nobody yet: a wrong bucket, missing credentials or an unwritable directory show at the

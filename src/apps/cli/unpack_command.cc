@@ -9,6 +9,7 @@
 #include "apps/unpack.h"
 #include "meta/store/rocksdb/rocksdb_store.h"
 #include "object/open.h"
+#include "runtime/uring/disk.h"
 #include "runtime/uring/reactor.h"
 #include "runtime/uring/thread_pool.h"
 
@@ -58,6 +59,8 @@ Task<Result<void>> unpack(Reactor* reactor, BucketUrl url, std::string destinati
   ThreadPool requests(*reactor, kRequests);
   ObjectStoreOptions store_options;
   store_options.requests = &requests;
+  const std::unique_ptr<Disk> directory = make_disk(*reactor, requests);
+  store_options.directory = directory.get();
   HR_CO_TRY(std::unique_ptr<ObjectStore> store, open_object_store(std::move(url), env, store_options));
   RocksDbStoreFactory stores(env.blocking, scratch);
   HR_CO_TRY(co_await stores.remove_leftovers());

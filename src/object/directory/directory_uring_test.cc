@@ -1,10 +1,15 @@
 // DirectoryStore on the real reactor: what its disk answers must mean what the store thinks that it
 // means.
 #include "object/directory/directory_store.h"
+
+#include <future>
+
 #include "object/open.h"
 #include "object/posix_env_test.h"
 #include "object/result_matchers_test.h"
+#include "runtime/uring/disk.h"
 #include "runtime/uring/reactor.h"
+#include "runtime/uring/thread_pool.h"
 
 namespace headrace::test {
 
@@ -56,6 +61,48 @@ Task<void> walk_through(Env env, std::string root) {
     EXPECT_EQ(listing->objects.size(), 1U);
     EXPECT_EQ(listing->objects.front().key, "head");
   }
+}
+
+Task<void> put_one(ObjectStore& store, bool* done) {
+  Result<ObjectInfo> put = co_await store.put("one", text("1"));
+  EXPECT_OK(put);
+  *done = true;
+}
+
+Task<void> hang(Blocking& pool, std::shared_future<void> end) {
+  co_await pool.run([end] { end.wait(); });
+}
+
+// As a directory on an NFS server that does not answer.
+Task<void> beside_a_directory_that_hangs(Reactor* reactor, std::string root) {
+  Env env = reactor->env();
+  ThreadPool requests(*reactor, 2);
+  const std::unique_ptr<Disk> disk = make_disk(*reactor, requests);
+  ObjectStoreOptions options;
+  options.requests = &requests;
+  options.directory = disk.get();
+  auto opened = open_object_store(*parse_bucket_url("file://" + root), env, options);
+  HR_ASSERT(opened.ok());
+  std::promise<void> end;
+  std::shared_future<void> ended = end.get_future().share();
+  Scope scope;
+  for (int i = 0; i < 2; ++i) scope.spawn(hang(requests, ended));
+  bool put = false;
+  for (int i = 0; i < 16; ++i) scope.spawn(put_one(**opened, &put));
+  co_await env.clock.sleep(milliseconds(200));
+  EXPECT_FALSE(put) << "it uses the threads of others";
+  const int answer = co_await env.blocking.run([] { return 7; });
+  EXPECT_EQ(answer, 7);
+  end.set_value();
+  co_await scope.join();
+  EXPECT_TRUE(put);
+}
+
+TEST(DirectoryOnTheReactor, OneThatHangsTakesNoThreadOfOthers) {
+  TempDir dir;
+  auto reactor = Reactor::create();
+  ASSERT_OK(reactor);
+  (*reactor)->run(beside_a_directory_that_hangs(reactor->get(), dir.path + "/bucket"));
 }
 
 TEST(DirectoryOnTheReactor, DoesAllThatAStoreDoes) {
