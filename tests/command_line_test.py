@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import sys
+import threading
 
 from box import BIN, Skipped, check, main
 
@@ -56,6 +58,26 @@ def bad_input_commands_without_a_node_name_the_mend(box):
     check(done.returncode == 1 and "holds no namespace" in done.stderr, f"unpack: {done.stderr!r}")
     done = cluster.run("unpack", "http://x", box.path("out"), ok=False)
     check(done.returncode == 1 and "s3://" in done.stderr, f"unpack of no bucket URL: {done.stderr!r}")
+
+
+def stop_ends_a_node_that_has_not_said_yet_where_it_is(box):
+    cluster = box.cluster()
+    os.makedirs(cluster.state, exist_ok=True)
+    hold = ("import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+            "print('held', flush=True); time.sleep(60)")
+    starting = subprocess.Popen([sys.executable, "-c", hold, os.path.join(cluster.state, "lock")],
+                                stdout=subprocess.PIPE, text=True)
+    try:
+        check(starting.stdout.readline() == "held\n", "it has the lock")
+        waiter = threading.Thread(target=starting.wait)  # reaped: then it is gone
+        waiter.start()
+        done = cluster.run("stop", "--state", cluster.state)
+        waiter.join(10)
+        check(done.returncode == 0 and starting.poll() is not None, f"it ends: {done.stderr}")
+    finally:
+        if starting.poll() is None:
+            starting.kill()
+    check(cluster.run("stop", "--state", cluster.state).returncode == 0, "nothing to stop")
 
 
 if __name__ == "__main__":

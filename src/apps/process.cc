@@ -2,16 +2,33 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include "apps/state.h"
 
 namespace headrace {
+
+namespace {
+
+bool has_open(int pid, const struct stat& file) {
+  std::error_code error;
+  for (const auto& one : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd", error)) {
+    struct stat info{};
+    if (::stat(one.path().c_str(), &info) == 0 && info.st_dev == file.st_dev && info.st_ino == file.st_ino) return true;
+  }
+  return false;
+}
+
+}  // namespace
 
 Result<int> start_daemon(const std::string& program, std::vector<std::string> arguments, const std::string& log) {
   std::error_code error;
@@ -65,6 +82,29 @@ Result<int> start_daemon(const std::string& program, std::vector<std::string> ar
     return Error(Code::kUnavailable, message);
   }
   return Error(Code::kUnavailable, program + " ended before it was ready: see " + log);
+}
+
+std::optional<int> holder_of_lock(const std::string& path) {
+  struct stat file{};
+  if (::stat(path.c_str(), &file) != 0) return std::nullopt;
+  std::ifstream locks("/proc/locks");  // 1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF
+  for (std::string line; std::getline(locks, line);) {
+    std::istringstream words(line);
+    std::string number, kind, advisory, access, place;
+    int pid = 0;
+    words >> number >> kind >> advisory >> access >> pid >> place;
+    // The device that is named there is not always stat's: the process itself tells.
+    if (kind == "FLOCK" && pid > 0 && place.ends_with(":" + std::to_string(file.st_ino)) && has_open(pid, file))
+      return pid;
+  }
+  return std::nullopt;
+}
+
+void raise_descriptor_limit() {
+  struct rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 bool end_process(int pid, int seconds) {

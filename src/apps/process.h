@@ -1,6 +1,7 @@
 // Starting daemons and waiting for them, for the command line.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,5 +15,9 @@ namespace headrace {
                                        const std::string& log);
 // SIGTERM, then waits; false when it still lives after that many seconds.
 [[nodiscard]] bool end_process(int pid, int seconds);
+// The process that has the flock of this file; none where nobody has, or it cannot be told.
+[[nodiscard]] std::optional<int> holder_of_lock(const std::string& path);
+// As many open files as the system lets this process have: the usual limit, 1,024, is for programs that use select(2).
+void raise_descriptor_limit();
 
 }  // namespace headrace

@@ -143,9 +143,11 @@ int run_stop(const CliOptions& options) {
     }
   }
   Result<NodeFile> node = read_node_file(options.state);
-  if (!node.ok()) return all ? 0 : 1;
-  if (!end_process(node->pid, kStopSeconds))
-    return fail("the node (pid " + std::to_string(node->pid) + ") does not end within " + std::to_string(kStopSeconds) +
+  // One that is just starting has the lock of the state and no file there yet.
+  const std::optional<int> pid = node.ok() ? std::optional(node->pid) : holder_of_lock(options.state + "/lock");
+  if (!pid) return all ? 0 : 1;
+  if (!end_process(*pid, kStopSeconds))
+    return fail("the node (pid " + std::to_string(*pid) + ") does not end within " + std::to_string(kStopSeconds) +
                 " s; nothing that was acknowledged is lost if it is killed");
   return all ? 0 : 1;
 }
