@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "apps/handover_socket.h"
+#include "apps/process.h"
 #include "apps/state.h"
 #include "client/client.h"
 #include "gateway/fuse/gateway.h"
@@ -311,5 +312,6 @@ int run(int argc, char** argv) {
 }  // namespace headrace
 
 int main(int argc, char** argv) {
+  headrace::raise_descriptor_limit();
   return headrace::run(argc, argv);
 }

@@ -21,6 +21,7 @@
 #include "apps/log.h"
 #include "apps/node.h"
 #include "apps/node_status.h"
+#include "apps/process.h"
 #include "apps/state.h"
 #include "apps/target_guards.h"
 #include "coord/embedded/embedded_coordinator.h"
@@ -502,5 +503,6 @@ int run(int argc, char** argv) {
 }  // namespace headrace
 
 int main(int argc, char** argv) {
+  headrace::raise_descriptor_limit();
   return headrace::run(argc, argv);
 }
