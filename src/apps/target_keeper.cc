@@ -589,7 +589,7 @@ Task<void> TargetKeeper::sweep_loop() {
     for (const TargetInfo& info : all) {
       if (scope_.token().cancelled()) co_return;
       if (info.node != context_.self || info.state != TargetState::kLive) continue;
-      Result<OrphanReport> swept = co_await orphans_.sweep(info.id);
+      Result<OrphanReport> swept = co_await orphans_.sweep(info.id, [this] { return !scope_.token().cancelled(); });
       if (!swept.ok()) {
         counters_.last_error = "sweeping " + name_of(info) + ": " + swept.error().text();
         continue;

@@ -4,11 +4,12 @@
 
 namespace headrace {
 
-Task<Result<OrphanReport>> OrphanWorker::sweep(TargetId target) {
+Task<Result<OrphanReport>> OrphanWorker::sweep(TargetId target, std::function<bool()> still_wanted) {
   OrphanReport report;
   Inventory request{target, {}, options_.page};
   bool more = true;
   while (more) {
+    if (!still_wanted()) co_return Error(Code::kCancelled, "the sweep was stopped");
     HR_CO_TRY(InventoryReply page, co_await work_.inventory(request));
     more = page.more && !page.items.empty();
     if (more) request.after = page.items.back().fragment;

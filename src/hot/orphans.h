@@ -8,6 +8,8 @@
 // of inventory in memory.
 #pragma once
 
+#include <functional>
+
 #include "hot/work_port.h"
 
 namespace headrace {
@@ -28,8 +30,8 @@ struct OrphanReport {
 class OrphanWorker {
  public:
   OrphanWorker(WorkPort& work, OrphanOptions options = {}) : work_(work), options_(options) {}
-  // The whole inventory of one target, once.
-  [[nodiscard]] Task<Result<OrphanReport>> sweep(TargetId target);
+  // The whole inventory of one target, once. `still_wanted` is asked before each page: kCancelled.
+  [[nodiscard]] Task<Result<OrphanReport>> sweep(TargetId target, std::function<bool()> still_wanted);
 
  private:
   WorkPort& work_;

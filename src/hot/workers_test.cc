@@ -81,12 +81,16 @@ TEST_F(WorkersTest, OrphansAreFreedWhenOldAndUnclaimed) {
   auto choice = choose_targets(work.cluster, {4, 2}, machine.env().random);
   ASSERT_TRUE(world.run(io.write(segment(90, 0x99), random_bytes(5000, 1), choice->placement, {}, {})).ok());
   OrphanWorker worker(work, {.page = 4});
-  auto early = world.run(worker.sweep(TargetId(101)));
+  auto early = world.run(worker.sweep(TargetId(101), [] { return true; }));
   ASSERT_TRUE(early.ok()) << early.error().text();
   EXPECT_EQ(early->seen, 11u);
   EXPECT_EQ(early->freed, 0u);
   world.run_for(seconds(11 * 60));
-  auto late = world.run(worker.sweep(TargetId(101)));
+  int pages = 0;
+  auto stopped = world.run(worker.sweep(TargetId(101), [&pages] { return pages++ == 0; }));
+  EXPECT_EQ(stopped.code(), Code::kCancelled);
+  EXPECT_EQ(pages, 2);
+  auto late = world.run(worker.sweep(TargetId(101), [] { return true; }));
   ASSERT_TRUE(late.ok()) << late.error().text();
   EXPECT_EQ(late->freed, 2u);
   EXPECT_EQ(late->foreign, 1u);

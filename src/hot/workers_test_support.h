@@ -54,6 +54,10 @@ struct FakeWork final : public WorkPort {
   const ClusterMap& map() const override { return cluster; }
   Task<Result<SegmentsReply>> fragments_on(PartitionId partition, FragmentsOn request) override {
     SegmentsReply reply;
+    if (homes_fail > 0) {
+      --homes_fail;
+      co_return Error(Code::kUnavailable, "the home does not answer");
+    }
     for (const auto& [id, location] : request.checkpoint ? checkpoint : rows) {
       if (id <= request.after || cluster.partition_of(id.home())->id != partition) continue;
       if (std::ranges::find(location.placement.targets, request.on) == location.placement.targets.end()) continue;
@@ -82,8 +86,8 @@ struct FakeWork final : public WorkPort {
     ClaimsReply reply;
     for (size_t i = 0; i < request.segments.size(); ++i) {
       auto at = rows.find(request.segments[i]);
-      reply.claimed.push_back(at != rows.end() && at->second.placement.targets[request.indexes[i]] == request.on ? 1
-                                                                                                                 : 0);
+      const bool named = at != rows.end() && at->second.placement.targets[request.indexes[i]] == request.on;
+      reply.claimed.push_back(named || claims_all ? 1 : 0);
     }
     co_return reply;
   }
@@ -95,6 +99,8 @@ struct FakeWork final : public WorkPort {
     co_return co_await target->free(std::move(request), partition, PartitionEpoch(1));
   }
   TargetService& service;
+  size_t homes_fail = 0;    // of the next questions after fragments
+  bool claims_all = false;  // as of what is reserved
   ClusterMap cluster;
   std::map<SegmentId, Location> rows;
   std::map<SegmentId, Location> checkpoint;  // of store files
