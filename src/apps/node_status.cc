@@ -79,6 +79,7 @@ json scrub_of(Node& node) {
           {"missing", s.ever.missing},
           {"stripes", s.ever.stripes},
           {"parity_wrong", s.ever.parity_wrong},
+          {"failed", s.ever.failed},
           {"fragments_ever", s.ever.fragments},
           {"bytes_ever", s.ever.bytes},
           {"repaired", keeper.repaired},

@@ -134,7 +134,11 @@ Task<Result<void>> Scrubber::scrub(TargetId id, FragmentName after) {
   here_.add(worker_.progress());
   ever_.add(worker_.progress());
   if (!worker_.progress().last_error.empty()) last_error_ = worker_.progress().last_error;
-  if (!done.ok() && done.code() != Code::kCancelled) last_error_ = done.error().text();
+  if (!done.ok() && done.code() != Code::kCancelled) {
+    last_error_ = done.error().text();
+    ++here_.failed;
+    ++ever_.failed;
+  }
   co_return done;
 }
 
@@ -147,13 +151,14 @@ Task<void> Scrubber::run_asked() {
   uint64_t bytes = 0;
   for (TargetId id : targets) bytes += used(id);
   begin_of(bytes, targets.size());
+  worker_.set_turn(turn(wall_began) + run);
   for (TargetId id : targets) {
     worker_.set_rate(options_.asked);
     (void)co_await scrub(id, {});
     if (scope_.token().cancelled()) co_return;
     ++targets_done_;
   }
-  context_.tell("scrubbed", here_.damaged + here_.missing + here_.parity_wrong > 0, here_);
+  context_.tell("scrubbed", here_.trouble(), here_);
   if (all) {
     ++passes_;
     record_ = {};
@@ -177,7 +182,9 @@ Task<bool> Scrubber::step() {
     record_.target = {};
     record_.at = {};
     co_await save();
+    if (scope_.token().cancelled() || !asked_.empty()) co_return true;
   }
+  worker_.set_turn(turn(record_.began));
   uint64_t left = 0;
   std::optional<TargetId> next;
   for (const TargetInfo& info : all) {
@@ -191,7 +198,7 @@ Task<bool> Scrubber::step() {
     ++passes_;
     record_.ended = now;
     record_.target = {};
-    context_.tell("scrubbed", here_.damaged + here_.missing + here_.parity_wrong > 0, here_);
+    context_.tell("scrubbed", here_.trouble(), here_);
     co_await save();
     begin_of(0, 0);
     co_return true;

@@ -7,6 +7,7 @@
 // TargetKeeper, which repairs what is found. One core.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <set>
@@ -45,6 +46,8 @@ struct ScrubTotals {
   uint64_t missing = 0;
   uint64_t stripes = 0;
   uint64_t parity_wrong = 0;
+  uint64_t failed = 0;  // targets that could not be judged to the end
+  [[nodiscard]] bool trouble() const { return damaged + missing + parity_wrong + failed > 0; }
   void add(const ScrubProgress& p);
 };
 
@@ -102,6 +105,10 @@ class Scrubber {
   void begin_of(uint64_t bytes_total, uint64_t targets);
   [[nodiscard]] std::vector<TargetInfo> mine() const;
   [[nodiscard]] uint64_t used(TargetId id) const;
+  // Which of the stripes have their parity recomputed by what began then: others in each pass.
+  [[nodiscard]] uint64_t turn(uint64_t began) const {
+    return began / std::max<uint64_t>(1, static_cast<uint64_t>(options_.pass.count));
+  }
   [[nodiscard]] uint64_t wall() const { return static_cast<uint64_t>(context_.env.clock.wall().count); }
 
   Context context_;

@@ -10,8 +10,9 @@ namespace {
 struct ScrubberTest : public WorkersTest {
   std::unique_ptr<Scrubber> start(ScrubberOptions options) {
     auto made = std::make_unique<Scrubber>(
-        Scrubber::Context{machine.env(), service, work, fragments, NodeId(1), [this](Damage d) { return note(d); },
-                          [this] { return load(); }, [this](std::string record) { return save(std::move(record)); },
+        Scrubber::Context{machine.env(), service, work, fragments, NodeId(1),
+                          [this](Damage d, bool) { return note(d); }, [this] { return load(); },
+                          [this](std::string record) { return save(std::move(record)); },
                           [this](std::string, bool trouble, const ScrubTotals& of) {
                             ++told;
                             troubles += trouble ? 1 : 0;
@@ -28,6 +29,7 @@ struct ScrubberTest : public WorkersTest {
   }
   Task<Result<std::string>> load() { co_return stored; }
   Task<Result<void>> save(std::string record) {
+    co_await machine.env().clock.sleep(save_takes);
     stored = std::move(record);
     co_return Result<void>();
   }
@@ -44,6 +46,7 @@ struct ScrubberTest : public WorkersTest {
   }
   std::set<Damage> found;
   std::string stored;
+  Nanos save_takes{};
   uint64_t told = 0;
   uint64_t troubles = 0;
   ScrubTotals last_told;
@@ -117,6 +120,42 @@ TEST_F(ScrubberTest, AnAskedRunComesAtOnceAndThePassGoesOnBehindIt) {
   ASSERT_TRUE(world.run_until([&] { return scrubber->status().passes == 1; }));
   EXPECT_EQ(scrubber->status().ever.fragments, all + service.find(TargetId(103))->status().fragments);
   EXPECT_EQ(scrubber->ask(9).code(), Code::kInvalid);
+  stop(*scrubber);
+}
+
+TEST_F(ScrubberTest, AHomeThatDoesNotAnswerKeepsNoFragmentFromBeingRead) {
+  write_segments(10, {4, 2});
+  damage(segment(3), 2);
+  auto scrubber = start({.pass = seconds(1000), .first = seconds(900)});
+  work.homes_fail = 1;  // once
+  Result<uint64_t> run = scrubber->ask(std::nullopt);
+  ASSERT_TRUE(run.ok());
+  ASSERT_TRUE(world.run_until([&] { return scrubber->status().run_ended == *run; }));
+  EXPECT_EQ(scrubber->status().ever.fragments, 60u);
+  EXPECT_EQ(scrubber->status().ever.damaged, 1u);
+  EXPECT_EQ(scrubber->status().ever.failed, 0u);
+  EXPECT_EQ(found.size(), 1u);
+  work.homes_fail = 1000;
+  run = scrubber->ask(4);
+  ASSERT_TRUE(world.run_until([&] { return scrubber->status().run_ended == *run; }));
+  EXPECT_EQ(scrubber->status().ever.fragments, 70u);
+  EXPECT_EQ(scrubber->status().ever.failed, 1u);
+  EXPECT_EQ(troubles, 2u);
+  stop(*scrubber);
+}
+
+// What is asked for while the pass stores its begin comes first.
+TEST_F(ScrubberTest, AnAskedRunThatComesAsThePassBeginsDoesNotWaitForIt) {
+  write_segments(40, {4, 2});
+  save_takes = seconds(5);
+  auto scrubber =
+      start({.pass = seconds(100'000), .at_least = 20'000, .first = seconds(1), .work = {.page = 16, .stripes = 0}});
+  world.run_for(seconds(3));
+  Result<uint64_t> run = scrubber->ask(3);
+  ASSERT_TRUE(run.ok());
+  const Nanos asked = world.now();
+  ASSERT_TRUE(world.run_until([&] { return scrubber->status().run_ended == *run; }));
+  EXPECT_LT((world.now() - asked).seconds(), 15);
   stop(*scrubber);
 }
 

@@ -56,8 +56,8 @@ TargetKeeper::TargetKeeper(Context context, TargetKeeperOptions options)
       rebuild_(env_, work_, fragments_, io_, options_.rebuild),
       orphans_(work_, options_.orphans),
       scrubber_(Scrubber::Context{env_, context_.targets, work_, fragments_, context_.self,
-                                  [this](Damage damage) { return found_by_scrub(damage); }, context_.load_scrub,
-                                  context_.save_scrub,
+                                  [this](Damage damage, bool misfit) { return found_by_scrub(damage, misfit); },
+                                  context_.load_scrub, context_.save_scrub,
                                   [this](std::string name, bool trouble, const ScrubTotals& of) {
                                     tell({trouble,
                                           std::move(name),
@@ -101,12 +101,13 @@ void TargetKeeper::report(const std::vector<Damage>& damage) {
 }
 
 // Waits for room: what scrub finds is never dropped.
-Task<void> TargetKeeper::found_by_scrub(Damage damage) {
+Task<void> TargetKeeper::found_by_scrub(Damage damage, bool misfit) {
   while (damage_.size() >= kMaxDamage / 2) {
     bool slept = co_await scope_.token().sleep(env_.clock, options_.look);
     if (!slept) co_return;
   }
   report(std::vector<Damage>(1, damage));
+  if (misfit && damage_.contains(damage)) misfits_.insert(damage);
 }
 
 TargetRebuild TargetKeeper::rebuild_of(TargetId target) const {
@@ -236,6 +237,7 @@ Task<void> TargetKeeper::lose(TargetInfo info, std::string why) {
   ++counters_.targets_lost;
   tell({true, "target_lost", {{"target", name_of(info)}, {"id", to_string(id)}, {"why", why}}});
   std::erase_if(damage_, [id](const Damage& damage) { return damage.target == id; });
+  std::erase_if(misfits_, [id](const Damage& damage) { return damage.target == id; });
   known_[id].about.step = TargetRebuild::Step::kWaiting;
   protect_wanted_ = true;
   rebuild_wanted_.set();
@@ -263,9 +265,11 @@ Task<void> TargetKeeper::repair_some() {
     if (scope_.token().cancelled()) co_return;
     Damage damage = *damage_.begin();
     damage_.erase(damage_.begin());
+    const bool misfit = misfits_.erase(damage) > 0;
     if (!live(map(), damage.target)) continue;
     repairing_ = true;
-    bool whole = co_await verifies(damage);
+    bool whole = false;
+    if (!misfit) whole = co_await verifies(damage);
     Result<void> repaired;
     if (!whole) repaired = co_await rebuild_.repair(damage);
     repairing_ = false;
@@ -573,6 +577,7 @@ Task<Result<void>> TargetKeeper::remove(uint32_t number) {
   }));
   if (std::shared_ptr<Target> target = context_.targets.find(old->id); target != nullptr) target->take_no_more();
   std::erase_if(damage_, [id = old->id](const Damage& damage) { return damage.target == id; });
+  std::erase_if(misfits_, [id = old->id](const Damage& damage) { return damage.target == id; });
   known_[old->id] = {};
   known_[old->id].about.step = TargetRebuild::Step::kWaiting;
   tell({false, "target_draining", {{"target", name_of(*old)}, {"id", to_string(old->id)}}});

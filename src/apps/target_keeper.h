@@ -139,9 +139,11 @@ class TargetKeeper {
   Task<void> forget(TargetInfo info);
   // True when the target serves again: its log or table was lost, its fragments were not.
   [[nodiscard]] Task<bool> rescue_one(TargetInfo info);
+  [[nodiscard]] Task<bool> serves_again(TargetInfo info);
+  bool not_rescued(const TargetInfo& info, const Error& why);
   [[nodiscard]] Task<Result<void>> protect();
   Task<void> sweep_loop();
-  Task<void> found_by_scrub(Damage damage);
+  Task<void> found_by_scrub(Damage damage, bool misfit);
   [[nodiscard]] bool named_by_partitions(TargetId target) const;
   [[nodiscard]] std::string directory(uint32_t number) const;
   [[nodiscard]] const ClusterMap& map() const { return context_.partition_port.view().map(); }
@@ -159,11 +161,13 @@ class TargetKeeper {
   OrphanWorker orphans_;
   Scrubber scrubber_;
   std::set<Damage> damage_;
-  bool repairing_ = false;  // one that is not among them any more
+  std::set<Damage> misfits_;  // those of them whose own checksums hold
+  bool repairing_ = false;    // one that is not among them any more
   std::map<TargetId, Known> known_;
   KeeperCounters counters_;
   Nanos looked_at_devices_{};
   std::set<TargetId> looking_;  // whose device has yet to answer
+  std::set<TargetId> adopted_;  // rescued, and the map does not say so yet
   std::set<RunId> short_runs_;  // a copy of theirs went with a rescued target's log
   bool protect_wanted_ = true;  // after a start too: the last life may have ended before it was done
   Event rebuild_wanted_;

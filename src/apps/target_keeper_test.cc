@@ -202,6 +202,71 @@ TEST_F(TargetKeeperTest, BadInputAnEmptiedFileUnderARunningNodeIsALostTarget) {
   expect_all("after power loss");
 }
 
+// Its own checksums hold: only the stripe tells that it is wrong.
+TEST_F(TargetKeeperTest, BadInputAParityThatDoesNotFitItsStripeIsMended) {
+  begin();
+  std::shared_ptr<Target> target;
+  std::optional<FragmentEntry> entry;
+  for (const auto& one : process->node->targets().targets()) {
+    Result<InventoryReply> there = one->inventory({one->id(), {}, 10'000});
+    ASSERT_TRUE(there.ok());
+    for (const InventoryItem& item : there->items) {
+      std::optional<FragmentEntry> found = one->find(item.fragment);
+      if (entry || !found || found->protection.data < 2 || found->name.index < found->protection.data) continue;
+      target = one;
+      entry = found;
+    }
+  }
+  ASSERT_TRUE(entry);
+  const FragmentName name = entry->name;
+  const uint64_t size = fragment_size(entry->segment_length, entry->protection.data);
+  FragmentRead all{target->id(), name.segment, name.index, 0, size};
+  Result<FragmentReadReply> right = world.run(target->read(all));
+  ASSERT_TRUE(right.ok());
+  const PartitionInfo home = *process->node->map().partition_of(name.segment.home());
+  ASSERT_TRUE(world.run(target->free({target->id(), {name}}, home.id, home.epoch)).ok());
+  FragmentWrite wrong;
+  wrong.target = target->id();
+  wrong.segment = name.segment;
+  wrong.index = name.index;
+  wrong.protection = entry->protection;
+  wrong.segment_length = entry->segment_length;
+  wrong.payload = Buffer::copy_of(bytes_of(pattern(size, 99)));
+  wrong.crcs = block_crcs(wrong.segment, wrong.index, 0, wrong.payload.view());
+  ASSERT_TRUE(world.run(target->write(std::move(wrong))).ok());
+  // One stripe in sixteen at a time.
+  for (int i = 0; i < 16; ++i) {
+    Result<uint64_t> run = keeper().scrubber().ask(std::nullopt);
+    ASSERT_TRUE(run.ok());
+    ASSERT_TRUE(world.run_until([&] { return keeper().scrubber().status().run_ended >= *run; }));
+  }
+  EXPECT_EQ(keeper().scrubber().status().ever.parity_wrong, 1u);
+  ASSERT_TRUE(world.run_until([&] { return keeper().counters().repaired == 1; }));
+  Result<FragmentReadReply> mended = world.run(target->read(all));
+  ASSERT_TRUE(mended.ok());
+  EXPECT_TRUE(mended->payload.text() == right->payload.text());
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
+// The coordinator's disk is full just then.
+TEST_F(TargetKeeperTest, ALossThatCouldNotBeStoredIsStoredLater) {
+  begin(6);
+  DiskOptions& disk = node_machine.disk().options;
+  disk.eligible = [](const std::string& path) { return path.starts_with("/state/coord"); };
+  disk.write_fails = 1;
+  ASSERT_TRUE(node_machine.disk().exists(file(2)));
+  auto opened = world.run(node_machine.env().disk.open(file(2), {}));
+  ASSERT_TRUE(opened.ok());
+  ASSERT_TRUE(world.run((*opened)->resize(0)).ok());
+  ASSERT_TRUE(world.run_until([&] { return process->node->targets().find(info(2).id) == nullptr; }));
+  world.run_for(seconds(3));
+  EXPECT_EQ(info(2).state, TargetState::kLive);
+  disk.write_fails = 0;
+  EXPECT_TRUE(world.run_until([&] { return info(2).state == TargetState::kLost; }, seconds(60)));
+  EXPECT_TRUE(world.run_until([&] { return keeper().counters().targets_lost == 1; }));
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
 // One disk hangs for good, another one's flush fails: both are lost, and what they hold can be read.
 TEST_F(TargetKeeperTest, ADiskThatHangsIsLostAndHoldsUpNoOther) {
   targets = 8;

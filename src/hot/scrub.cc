@@ -16,7 +16,9 @@ Task<Result<void>> ScrubWorker::scrub(std::shared_ptr<Target> target, FragmentNa
   progress_.target = target->id();
   progress_.at = after;
   progress_.fragments_total = target->status().fragments;
-  if (after == FragmentName{}) HR_CO_TRY(co_await find_missing(target));
+  Result<void> missing;
+  if (after == FragmentName{}) missing = co_await find_missing(target);
+  if (missing.code() == Code::kCancelled) co_return missing;
   Inventory request{target->id(), after, options_.page};
   bool more = true;
   while (more) {
@@ -32,7 +34,9 @@ Task<Result<void>> ScrubWorker::scrub(std::shared_ptr<Target> target, FragmentNa
     }
     request.after = progress_.at;
   }
-  co_return Result<void>();
+  if (missing) co_return Result<void>();
+  progress_.missing = 0;  // a home did not answer: by now it may
+  co_return co_await find_missing(target);
 }
 
 Task<Result<void>> ScrubWorker::find_missing(std::shared_ptr<Target> target) {
@@ -60,7 +64,7 @@ Task<Result<void>> ScrubWorker::find_missing(std::shared_ptr<Target> target, Par
       if (target->find({location.segment, index})) continue;
       // Moved or freed since the home answered, it is no damage: whoever repairs asks again.
       ++progress_.missing;
-      co_await found_({location.segment, index, target->id()});
+      co_await found_({location.segment, index, target->id()}, false);
     }
   }
   co_return Result<void>();
@@ -71,12 +75,13 @@ Task<void> ScrubWorker::look_at(std::shared_ptr<Target> target, FragmentName nam
   if (whole.code() == Code::kCorrupt) {
     ++progress_.damaged;
     progress_.last_error = whole.error().message();
-    co_await found_({name.segment, name.index, target->id()});
+    co_await found_({name.segment, name.index, target->id()}, false);
   } else if (!whole && whole.code() != Code::kNoFragment) {  // freed meanwhile is fine
     progress_.last_error = whole.error().message();
   }
   // The one that holds a stripe's first fragment sees to its parity.
-  if (whole && name.index == 0 && options_.stripes > 0 && name.segment.sequence() % options_.stripes == 0)
+  if (whole && name.index == 0 && options_.stripes > 0 &&
+      name.segment.sequence() % options_.stripes == turn_ % options_.stripes)
     co_await check_stripe(name.segment);
 }
 
@@ -115,7 +120,7 @@ Task<void> ScrubWorker::check_stripe(SegmentId segment) {
                          std::to_string(protection.parity) + " parity fragments do not fit the data" +
                          (others_fit ? "" : "; which of them is wrong cannot be told");
   if (!others_fit) co_return;
-  for (uint8_t index : wrong) co_await found_({segment, index, placement.targets[index]});
+  for (uint8_t index : wrong) co_await found_({segment, index, placement.targets[index]}, true);
 }
 
 }  // namespace headrace

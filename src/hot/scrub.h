@@ -2,7 +2,7 @@
 //
 // Three questions of a target: is what its homes say is there, there (a fragment that a crash or a
 // damaged log lost); does each fragment's header and every block verify, read from the device; and,
-// for one stripe in `stripes`, is its parity what its data gives. Findings go to `found`, which
+// for one stripe in `stripes`, others at each turn, is its parity what its data gives. Findings go to `found`, which
 // repairs them; the worker changes nothing. A parity fragment counts as damaged only where another
 // parity of the stripe does fit the data: otherwise nobody can say which of them is wrong, and it is
 // reported only. Paced by set_rate(); one fragment in memory at a time, a stripe where parity is
@@ -23,7 +23,7 @@ namespace headrace {
 
 struct ScrubOptions {
   uint32_t page = 256;
-  uint32_t stripes = 16;  // one in so many, by its sequence, has its parity recomputed; 0: none
+  uint32_t stripes = 16;  // one in so many, by its sequence and set_turn(), has its parity recomputed; 0: none
 };
 
 struct ScrubProgress {
@@ -41,18 +41,21 @@ struct ScrubProgress {
 
 class ScrubWorker {
  public:
-  using Found = std::function<Task<void>(Damage damage)>;  // returns when there is room for more
+  // Returns when there is room for more. `misfit`: its own checksums hold, its stripe says that it is wrong.
+  using Found = std::function<Task<void>(Damage damage, bool misfit)>;
   // All outlive the worker.
   ScrubWorker(Env env, WorkPort& work, FragmentPort& fragments, Found found, ScrubOptions options = {});
 
   // The fragments behind `after`, all of them where it is zero. kCancelled after cancel(): goes on
-  // from progress().at. One at a time.
+  // from progress().at. Any error but the target's own: every fragment was read, but what should be there and is not
+  // could not be told. One at a time.
   [[nodiscard]] Task<Result<void>> scrub(std::shared_ptr<Target> target, FragmentName after);
   // Those that should be on the target and are not; part of scrub() where it begins from zero.
   [[nodiscard]] Task<Result<void>> find_missing(std::shared_ptr<Target> target);
 
   [[nodiscard]] const ScrubProgress& progress() const { return progress_; }
   void set_rate(uint64_t bytes_per_s) { rate_.set(bytes_per_s); }
+  void set_turn(uint64_t turn) { turn_ = turn; }
   void cancel() { cancelled_ = true; }
 
  private:
@@ -66,6 +69,7 @@ class ScrubWorker {
   ScrubOptions options_;
   TokenRate rate_;
   ScrubProgress progress_;
+  uint64_t turn_ = 0;
   bool cancelled_ = false;
 };
 

@@ -22,12 +22,14 @@ struct ScrubTest : public WorkersTest {
     const Location& location = work.rows.at(id);
     return fragment_header_size(fragment_size(location.length, location.placement.protection.data));
   }
-  Task<void> note(Damage damage) {
+  Task<void> note(Damage damage, bool misfit) {
     found.insert(damage);
+    if (misfit) misfits.insert(damage);
     co_return;
   }
   ScrubWorker worker(ScrubOptions options = {.page = 5, .stripes = 1}) {
-    return ScrubWorker(machine.env(), work, fragments, [this](Damage d) { return note(d); }, options);
+    return ScrubWorker(
+        machine.env(), work, fragments, [this](Damage d, bool misfit) { return note(d, misfit); }, options);
   }
   // One pass over every target.
   ScrubProgress scrub_all(ScrubWorker& w) {
@@ -45,6 +47,7 @@ struct ScrubTest : public WorkersTest {
     return sum;
   }
   std::set<Damage> found;
+  std::set<Damage> misfits;
 };
 
 TEST_F(ScrubTest, LooksAtEveryFragmentAndFindsNothingWhereNothingIs) {

@@ -207,6 +207,7 @@ int run_target_scrub(const CliOptions& options) {
       since("parity_wrong"), since("repaired"));
   if (since("found") > since("repaired"))
     return fail("not all that was found is repaired: " + s.value("last_error", ""));
+  if (since("failed") > 0) return fail("not all could be judged, what there is was read: " + s.value("last_error", ""));
   return 0;
 }
 
