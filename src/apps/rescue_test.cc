@@ -67,6 +67,30 @@ TEST_F(RescueTest, BadInputATargetThatLostItsLogOrTableServesAgainAfterAScan) {
   }
 }
 
+TEST_F(RescueTest, ATargetIsReplacedWhileItIsBeingScanned) {
+  NodeProcess* process = &start_node();
+  leave_file("f", pattern(400'000, 1));
+  node_machine.crash(CrashKind::kPower);
+  const std::string file = "/state/targets/t2/target.dat";
+  const Superblock superblock = superblock_of(file);
+  ASSERT_TRUE(node_machine.disk().flip(file, superblock.log_offset() + 60));
+  process = &start_node();
+  DiskOptions& disk = node_machine.disk().options;
+  disk.slow = [&](const std::string& path) { return path == file; };
+  disk.slow_factor = 1e6;
+  world.run_for(seconds(5));  // the scan reads
+  disk.slow_factor = 1;
+  ASSERT_EQ(process->node->keeper().counters().rescued, 0u);
+  Result<TargetId> fresh = world.run(process->node->keeper().replace(2));
+  ASSERT_TRUE(fresh.ok()) << fresh.error().text();
+  ASSERT_TRUE(world.run_until(
+      [&] { return process->node->keeper().rebuild_of(superblock.target).step == TargetRebuild::Step::kDone; }));
+  EXPECT_EQ(process->node->keeper().counters().rescued, 0u);
+  auto client = start_client(other_machine);
+  EXPECT_TRUE(read_file(*client, kRootFile, "f") == pattern(400'000, 1));
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
 TEST_F(RescueTest, BadInputScrubMendsBitsThatFlippedAtRest) {
   NodeProcess* process = &start_node();
   std::map<std::string, std::string> files;

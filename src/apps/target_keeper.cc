@@ -319,22 +319,51 @@ Task<void> TargetKeeper::rebuild_loop() {
 
 Task<bool> TargetKeeper::rescue_one(TargetInfo info) {
   if (info.node != context_.self || info.state != TargetState::kLost) co_return false;
-  Mutex::Guard guard = co_await replacing_.lock();
   std::shared_ptr<Target> target = context_.targets.find(info.id);
-  if (target == nullptr || !target->scannable()) co_return false;
+  if (target == nullptr) co_return false;
+  if (adopted_.contains(info.id) && !target->fenced()) {
+    Mutex::Guard guard = co_await replacing_.lock();
+    if (context_.targets.find(info.id) != target) co_return false;
+    co_return co_await serves_again(info);
+  }
+  if (!target->scannable()) co_return false;
   known_[info.id].about.step = TargetRebuild::Step::kRunning;
   tell({false,
         "target_scanned",
         {{"target", name_of(info)}, {"id", to_string(info.id)}, {"why", target->status().reason}}});
-  Result<RescueReport> report = co_await rescue(target, work_, [this, target, id = info.id] {
-    return !scope_.token().cancelled() && context_.targets.find(id) == target;
-  });
-  if (report.code() == Code::kCancelled) co_return false;
-  if (!report.ok()) {  // rebuilding from the others needs no answer of this target
-    counters_.last_error = "target " + name_of(info) + ": " + report.error().text();
-    tell({true, "target_not_rescued", {{"target", name_of(info)}, {"why", report.error().text()}}});
-    co_return false;
-  }
+  auto wanted = [this, target, id = info.id] {
+    const TargetInfo* now = map().target(id);
+    return !scope_.token().cancelled() && context_.targets.find(id) == target && now != nullptr &&
+           now->state == TargetState::kLost;
+  };
+  Result<Rescued> found = co_await find_claimed(target, work_, wanted);
+  if (!found.ok()) co_return not_rescued(info, found.error());
+  // replace() and remove() wait from here on, and not for the scan: one that they came before is not wanted any more.
+  Mutex::Guard guard = co_await replacing_.lock();
+  if (!wanted()) co_return false;
+  Result<void> adopted = co_await target->adopt(std::move(found->confirmed), std::move(found->promises));
+  if (!adopted.ok()) co_return not_rescued(info, adopted.error());
+  adopted_.insert(info.id);
+  tell({false,
+        "target_rescued",
+        {{"target", name_of(info)},
+         {"id", to_string(info.id)},
+         {"candidates", std::to_string(found->report.candidates)},
+         {"fragments", std::to_string(found->report.kept)},
+         {"bytes", std::to_string(found->report.kept_bytes)}}});
+  co_return co_await serves_again(info);
+}
+
+// Rebuilding from the others needs no answer of this target.
+bool TargetKeeper::not_rescued(const TargetInfo& info, const Error& why) {
+  if (why.code() == Code::kCancelled) return false;
+  counters_.last_error = "target " + name_of(info) + ": " + why.text();
+  tell({true, "target_not_rescued", {{"target", name_of(info)}, {"why", why.text()}}});
+  return false;
+}
+
+// It holds again what its homes claim: now the map may say so.
+Task<bool> TargetKeeper::serves_again(TargetInfo info) {
   Result<void> changed = co_await context_.change_map([id = info.id](ClusterMap& map) {
     for (TargetInfo& one : map.targets) {
       if (one.id != id || one.state != TargetState::kLost) continue;
@@ -347,6 +376,7 @@ Task<bool> TargetKeeper::rescue_one(TargetInfo info) {
     counters_.last_error = changed.error().text();
     co_return false;
   }
+  adopted_.erase(info.id);
   ++counters_.rescued;
   known_.erase(info.id);
   for (const auto& [partition_id, partition] : context_.partitions.all())
@@ -354,13 +384,6 @@ Task<bool> TargetKeeper::rescue_one(TargetInfo info) {
       if (std::ranges::find(run.copies, info.id) != run.copies.end()) short_runs_.insert(run.run);
   if (!short_runs_.empty()) protect_wanted_ = true;
   rebuild_wanted_.set();
-  tell({false,
-        "target_rescued",
-        {{"target", name_of(info)},
-         {"id", to_string(info.id)},
-         {"candidates", std::to_string(report->candidates)},
-         {"fragments", std::to_string(report->kept)},
-         {"bytes", std::to_string(report->kept_bytes)}}});
   // What the scan did not find, its homes miss: that is what scrub looks for first.
   (void)scrubber_.ask(info.number);
   co_return true;
@@ -420,6 +443,7 @@ Task<void> TargetKeeper::forget(TargetInfo info) {
   });
   if (!changed.ok()) co_return;
   known_.erase(id);
+  adopted_.erase(id);
   if (std::shared_ptr<Target> target = context_.targets.find(id); target != nullptr) {
     context_.targets.remove(id);
     co_await target->close();

@@ -11,8 +11,9 @@ constexpr size_t kPage = 1000;
 
 }  // namespace
 
-Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted) {
-  RescueReport report;
+Task<Result<Rescued>> find_claimed(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted) {
+  Rescued rescued;
+  RescueReport& report = rescued.report;
   HR_CO_TRY(std::vector<FragmentEntry> candidates, co_await target->scan(still_wanted));
   report.candidates = candidates.size();
   std::map<PartitionId, std::vector<FragmentEntry>> by_home;
@@ -25,6 +26,7 @@ Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work
   std::vector<FragmentEntry> confirmed;
   for (const auto& [partition, entries] : by_home) {
     for (size_t from = 0; from < entries.size(); from += kPage) {
+      if (!still_wanted()) co_return Error(Code::kCancelled, "the target is not wanted any more");
       const size_t to = std::min(entries.size(), from + kPage);
       Claims claims;
       claims.on = target->id();
@@ -39,20 +41,34 @@ Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work
                                             std::to_string(reply.claimed.size()) + " of " + std::to_string(to - from) +
                                             " fragments");
       for (size_t i = from; i < to; ++i) {
-        if (reply.claimed[i - from] == 0) continue;
-        report.kept_bytes += fragment_size(entries[i].segment_length, entries[i].protection.data);
-        confirmed.push_back(entries[i]);
+        if (reply.claimed[i - from] != 0) confirmed.push_back(entries[i]);
       }
     }
   }
-  report.kept = confirmed.size();
+  // Two cuts of one fragment lie side by side. Both are claimed where its home cannot tell yet which one counts: then
+  // neither comes back, and what is missing is made from the others.
+  for (size_t i = 0; i < confirmed.size();) {
+    size_t next = i + 1;
+    while (next < confirmed.size() && confirmed[next].name == confirmed[i].name) ++next;
+    if (next == i + 1) {
+      report.kept_bytes += fragment_size(confirmed[i].segment_length, confirmed[i].protection.data);
+      rescued.confirmed.push_back(confirmed[i]);
+    }
+    i = next;
+  }
+  report.kept = rescued.confirmed.size();
   // A leader takes its epoch at the coordinator before it asks a target for anything: no promise that was lost is
   // higher.
-  std::vector<std::pair<PartitionId, PartitionEpoch>> promises;
-  for (const PartitionInfo& partition : work.map().partitions) promises.emplace_back(partition.id, partition.epoch);
+  for (const PartitionInfo& partition : work.map().partitions)
+    rescued.promises.emplace_back(partition.id, partition.epoch);
+  co_return rescued;
+}
+
+Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted) {
+  HR_CO_TRY(Rescued rescued, co_await find_claimed(target, work, still_wanted));
   if (!still_wanted()) co_return Error(Code::kCancelled, "the target is not wanted any more");
-  HR_CO_TRY(co_await target->adopt(std::move(confirmed), std::move(promises)));
-  co_return report;
+  HR_CO_TRY(co_await target->adopt(std::move(rescued.confirmed), std::move(rescued.promises)));
+  co_return rescued.report;
 }
 
 }  // namespace headrace

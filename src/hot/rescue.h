@@ -8,6 +8,8 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "hot/target.h"
 #include "hot/work_port.h"
@@ -20,8 +22,18 @@ struct RescueReport {
   uint64_t kept_bytes = 0;
 };
 
-// `still_wanted` is asked all along, and after the last await before it takes effect: kCancelled. kUnavailable when a
-// home does not answer: try again.
+// What Target::adopt() is to be given.
+struct Rescued {
+  RescueReport report;
+  std::vector<FragmentEntry> confirmed;
+  std::vector<std::pair<PartitionId, PartitionEpoch>> promises;
+};
+
+// Changes nothing. `still_wanted` is asked all along: kCancelled. kUnavailable when a home does not answer: try again.
+// A fragment that is claimed in two cuts is not confirmed in either.
+[[nodiscard]] Task<Result<Rescued>> find_claimed(std::shared_ptr<Target> target, WorkPort& work,
+                                                 std::function<bool()> still_wanted);
+// Both steps; `still_wanted` is asked after the last await before it takes effect, too.
 [[nodiscard]] Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work,
                                                 std::function<bool()> still_wanted);
 

@@ -136,6 +136,41 @@ TEST_F(WorkersTest, BadInputATargetWithALostLogGetsBackWhatItsHomesClaim) {
   EXPECT_EQ(io.counters().degraded_reads, 0u);
 }
 
+// A home claims what is reserved whatever its cut: of two cuts neither comes back.
+TEST_F(WorkersTest, BadInputAFragmentThatIsThereInTwoCutsIsNotRescued) {
+  std::shared_ptr<Target> target = service.find(TargetId(101));
+  auto write = [&](uint64_t sequence, uint8_t data, uint64_t blocks) {
+    FragmentWrite w;
+    w.target = target->id();
+    w.segment = segment(sequence);
+    w.index = 0;
+    w.protection = {data, 2};
+    w.segment_length = blocks * data * kBlock;
+    w.payload = random_bytes(blocks * kBlock, sequence + data);
+    w.crcs = block_crcs(w.segment, 0, 0, w.payload.view());
+    EXPECT_TRUE(world.run(target->write(std::move(w))).ok());
+  };
+  write(1, 4, 2);
+  write(2, 4, 2);
+  ASSERT_TRUE(world.run(target->free({target->id(), {{segment(1), 0}}}, PartitionId(0), PartitionEpoch(1))).ok());
+  write(1, 2, 4);  // too long for where the first one was
+  const Superblock superblock = target->superblock();
+  ASSERT_TRUE(world.run_until(target->close()));
+  target.reset();
+  service.remove(TargetId(101));
+  ASSERT_TRUE(machine.disk().flip("/t1/target.dat", superblock.log_offset() + 100));
+  auto opened = world.run(Target::open(machine.env(), "/t1", {TargetId(101), ClusterId(1), 1, 0},
+                                       {.prewrite_ahead = kMiB, .prewrite_chunk = kMiB}));
+  ASSERT_TRUE(opened.ok() && (*opened)->scannable());
+  ASSERT_TRUE(service.add(*std::move(opened)).ok());
+  work.claims_all = true;
+  auto rescued = world.run(rescue(service.find(TargetId(101)), work, [] { return true; }));
+  ASSERT_TRUE(rescued.ok()) << rescued.error().text();
+  EXPECT_EQ(rescued->candidates, 3u);
+  EXPECT_EQ(rescued->kept, 1u);
+  EXPECT_TRUE(service.find(TargetId(101))->find({segment(2), 0}));
+}
+
 TEST_F(WorkersTest, BadInputACopiedTargetIsRefusedByItsNode) {
   DiskSnapshot both = machine.disk().snapshot();
   auto again = world.run(Target::open(machine.env(), "/t1", {TargetId(101), ClusterId(1), 1, 0}));
