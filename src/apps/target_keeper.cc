@@ -137,11 +137,18 @@ Task<void> TargetKeeper::tend() {
     if (!slept) co_return;
     report(context_.found());
     report(io_.take_damage());
+    note_used();
     // Damage may be the first sign that a whole target is gone: nothing is repaired onto such a one.
     bool due = env_.clock.now() - looked_at_devices_ >= options_.superblocks;
     co_await look(due || !damage_.empty());
     co_await repair_some();
   }
+}
+
+// For whoever chooses targets by the room that they have.
+void TargetKeeper::note_used() {
+  for (const auto& [id, status] : context_.targets.statuses())
+    context_.partition_port.view().note_used(id, status.used);
 }
 
 Task<void> TargetKeeper::look(bool at_devices) {

@@ -119,6 +119,7 @@ class TargetKeeper {
     Nanos empty_since{};  // when a whole pass first found nothing left on it; zero: not yet
   };
   Task<void> tend();
+  void note_used();
   // Which of the targets that were asked for are not on their devices any more.
   struct Looked {
     std::set<TargetId> waiting;

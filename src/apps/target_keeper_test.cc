@@ -267,6 +267,40 @@ TEST_F(TargetKeeperTest, ALossThatCouldNotBeStoredIsStoredLater) {
   EXPECT_TRUE(world.run(client->shut_down()).ok());
 }
 
+TEST_F(TargetKeeperTest, NewFragmentsGoWhereThereIsRoom) {
+  targets = 8;
+  capacity = 64 * kMiB;
+  begin(0);
+  for (uint32_t number : {1u, 6u}) {
+    std::shared_ptr<Target> target = process->node->targets().find(info(number).id);
+    for (uint64_t i = 0; i < 58; ++i) {
+      FragmentWrite filler;
+      filler.target = target->id();
+      filler.segment = SegmentId(process->node->map().name_space, Slot(1), NamespaceEpoch(1), 1'000'000 + i);
+      filler.protection = {4, 2};
+      filler.segment_length = 4 * kMiB;
+      filler.payload = Buffer::zeroed(kMiB);
+      filler.crcs = block_crcs(filler.segment, 0, 0, filler.payload.view());
+      ASSERT_TRUE(world.run(target->write(std::move(filler))).ok()) << i;
+    }
+  }
+  world.run_for(seconds(2));
+  auto held = [&](uint32_t number) { return process->node->targets().find(info(number).id)->status().fragments; };
+  const uint64_t before = held(1) + held(6);
+  for (int i = 0; i < 40; ++i) {
+    std::string name = "f" + std::to_string(i);
+    written[name] = pattern(200'000, static_cast<uint64_t>(i));
+    write_file(*client, kRootFile, name, written[name]);
+  }
+  uint64_t fresh = 0;
+  for (uint32_t number : {0u, 2u, 3u, 4u, 5u, 7u}) fresh += held(number);
+  const uint64_t on_full = held(1) + held(6) - before;
+  EXPECT_GT(fresh, 200u);
+  EXPECT_LT(on_full, fresh / 12) << "of " << fresh;  // a third of that of the others by their number
+  expect_all("on eight");
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+}
+
 // One disk hangs for good, another one's flush fails: both are lost, and what they hold can be read.
 TEST_F(TargetKeeperTest, ADiskThatHangsIsLostAndHoldsUpNoOther) {
   targets = 8;

@@ -9,8 +9,16 @@ namespace headrace {
 
 void ClusterView::update(ClusterMap map) {
   if (map.version <= map_->version) return;
-  map_ = std::make_shared<const ClusterMap>(std::move(map));
+  map_ = std::make_shared<ClusterMap>(std::move(map));
+  for (TargetInfo& target : map_->targets)
+    if (auto at = used_.find(target.id); at != used_.end()) target.used = at->second;
   if (!changed_.empty()) Scheduler::current().wake_all(changed_);
+}
+
+void ClusterView::note_used(TargetId target, uint64_t bytes) {
+  used_[target] = bytes;
+  for (TargetInfo& one : map_->targets)
+    if (one.id == target) one.used = bytes;
 }
 
 Task<bool> ClusterView::wait_newer(Clock& clock, uint64_t version, Nanos deadline) {

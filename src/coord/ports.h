@@ -7,6 +7,7 @@
 // allows it: targets' messages and partitions' reads are idempotent; mutations are because they carry a Ticket.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +23,8 @@ class ClusterView {
   [[nodiscard]] std::shared_ptr<const ClusterMap> shared() const { return map_; }
   // Takes the map if it is newer; wakes whoever waits for one.
   void update(ClusterMap map);
+  // What a target of this process holds now: kept over newer maps, which know less of it.
+  void note_used(TargetId target, uint64_t bytes);
   // Until the map is newer than `version`. False at the deadline.
   [[nodiscard]] Task<bool> wait_newer(Clock& clock, uint64_t version, Nanos deadline);
   // A wish for a fresher map: whoever feeds the view (node or client) waits for it.
@@ -29,7 +32,8 @@ class ClusterView {
   [[nodiscard]] Event& wanted() { return wanted_; }
 
  private:
-  std::shared_ptr<const ClusterMap> map_ = std::make_shared<ClusterMap>();
+  std::shared_ptr<ClusterMap> map_ = std::make_shared<ClusterMap>();
+  std::map<TargetId, uint64_t> used_;
   WaitList changed_;
   Event wanted_;
 };
