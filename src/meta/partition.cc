@@ -81,12 +81,7 @@ Task<Result<void>> Partition::recover(std::optional<Origin> origin) {
     queue_record({}, false);  // the counters of the new epoch
   }
   if (from_origin && !origin_taken_) {
-    HR_CO_TRY(std::vector<RowChange> changes, co_await rows_of_origin(std::move(origin->locations)));
-    for (size_t i = 0; i < changes.size();) {
-      std::vector<RowChange> some;
-      for (; i < changes.size() && some.size() < 1000; ++i) some.push_back(std::move(changes[i]));
-      queue_record(std::move(some), false);
-    }
+    HR_CO_TRY(co_await take_locations(std::move(origin->locations)));
     // Behind all of them: a start that was cut short before it takes them again, a later one must not.
     OriginRow taken{context_.view.map().namespace_epoch};
     queue_record({{partition_row_key(first_slot(), kOriginRow), encode_durable(taken)}}, false);
@@ -181,56 +176,62 @@ Task<Result<void>> Partition::load_state() {
   co_return {};
 }
 
-Task<Result<ObjectRow*>> Partition::object_of_origin(ObjectRef ref, std::map<Key, ObjectRow>* objects) {
+Task<Result<ObjectRow*>> Partition::object_of_origin(ObjectRef ref, OriginObjects* objects) {
   constexpr uint64_t kObjectTail = 40;  // behind an object's index (docs/formats/object.md)
   Key key = object_key(first_slot(), ref.object);
-  auto there = objects->find(key);
-  if (there != objects->end()) co_return &there->second;
+  objects->touched.insert(key);
+  auto there = objects->rows.find(key);
+  if (there != objects->rows.end()) co_return &there->second;
   HR_CO_TRY(std::optional<RowValue> value, co_await store_->get(key));
   ObjectRow row;
   if (value) {
     HR_CO_TRY(row, decode_durable<ObjectRow>(*value));
   } else {
     row.bytes = ref.index_offset + ref.index_length + kObjectTail;
-    ++counters_.sums.objects;
-    counters_.sums.object_bytes += static_cast<int64_t>(row.bytes);
+    ++objects->sums.objects;
+    objects->sums.object_bytes += static_cast<int64_t>(row.bytes);
   }
-  co_return &((*objects)[key] = row);
+  co_return &(objects->rows[key] = row);
 }
 
 // Segments that came into objects after the manifest's cut was journaled: their locations, and the rows of those
-// objects, which no record of the cut has.
-Task<Result<std::vector<RowChange>>> Partition::rows_of_origin(std::vector<Location> locations) {
-  std::vector<RowChange> changes;
-  std::map<Key, ObjectRow> objects;
-  for (const Location& location : locations) {
-    HR_CO_TRY(std::optional<RowValue> before, co_await store_->get(segment_key(location.segment, Table::kLocation)));
-    if (!before) continue;  // it died before the manifest was published
-    HR_CO_TRY(LocationRow row, decode_durable<LocationRow>(*before));
-    if (row.object.object == location.object.object) continue;
-    if (row.object.object) {
-      HR_CO_TRY(ObjectRow * old, co_await object_of_origin(row.object, &objects));
-      old->live -= std::min(old->live, row.length);
-    } else {
-      counters_.sums.bucket_bytes += static_cast<int64_t>(row.length);
+// objects, which no record of the cut has. All that a location changes is in one record: a start that follows one that
+// was cut short between two passes over those that are taken.
+Task<Result<void>> Partition::take_locations(std::vector<Location> locations) {
+  constexpr size_t kRows = 500;  // of locations, in one record; as many more of objects at most
+  OriginObjects objects;
+  for (size_t i = 0; i < locations.size();) {
+    std::vector<RowChange> changes;
+    for (; i < locations.size() && changes.size() < kRows; ++i) {
+      const Location& location = locations[i];
+      HR_CO_TRY(std::optional<RowValue> before, co_await store_->get(segment_key(location.segment, Table::kLocation)));
+      if (!before) continue;  // it died before the manifest was published
+      HR_CO_TRY(LocationRow row, decode_durable<LocationRow>(*before));
+      if (row.object.object == location.object.object) continue;
+      if (row.object.object) {
+        HR_CO_TRY(ObjectRow * old, co_await object_of_origin(row.object, &objects));
+        old->live -= std::min(old->live, row.length);
+      } else {
+        objects.sums.bucket_bytes += static_cast<int64_t>(row.length);
+      }
+      HR_CO_TRY(ObjectRow * object, co_await object_of_origin(location.object, &objects));
+      object->live += row.length;
+      object->raw += row.length;
+      object->death = kNever;
+      row.bucket = location.bucket;
+      row.object = location.object;
+      changes.push_back({segment_key(location.segment, Table::kLocation), encode_durable(row)});
+      changes.push_back({segment_key(location.segment, Table::kUploadable), std::nullopt});
     }
-    HR_CO_TRY(ObjectRow * object, co_await object_of_origin(location.object, &objects));
-    object->live += row.length;
-    object->raw += row.length;
-    object->death = kNever;
-    row.bucket = location.bucket;
-    row.object = location.object;
-    changes.push_back({segment_key(location.segment, Table::kLocation), encode_durable(row)});
-    changes.push_back({segment_key(location.segment, Table::kUploadable), std::nullopt});
+    for (const Key& key : std::exchange(objects.touched, {})) {
+      ObjectRow& row = objects.rows[key];
+      if (row.live == 0) row.death = cut().next();
+      changes.push_back({key, encode_durable(row)});
+    }
+    counters_.sums.add(std::exchange(objects.sums, {}));
+    if (!changes.empty()) queue_record(std::move(changes), false);
   }
-  // Objects first: cut short between two records, the next start counts some bytes twice, and misses no object.
-  std::vector<RowChange> all;
-  for (auto& [key, row] : objects) {
-    if (row.live == 0) row.death = cut().next();
-    all.push_back({key, encode_durable(row)});
-  }
-  for (RowChange& change : changes) all.push_back(std::move(change));
-  co_return all;
+  co_return {};
 }
 
 Task<Result<void>> Partition::reset_for_new_epoch() {

@@ -237,8 +237,13 @@ class Partition {
   Task<Result<void>> replay(std::vector<JournalRecord> tail);
   Task<Result<void>> load_state();
   Task<Result<void>> reset_for_new_epoch();
-  [[nodiscard]] Task<Result<ObjectRow*>> object_of_origin(ObjectRef ref, std::map<Key, ObjectRow>* objects);
-  [[nodiscard]] Task<Result<std::vector<RowChange>>> rows_of_origin(std::vector<Location> locations);
+  struct OriginObjects {
+    std::map<Key, ObjectRow> rows;
+    std::set<Key> touched;  // since the last record
+    CountersDelta sums;     // since then
+  };
+  [[nodiscard]] Task<Result<ObjectRow*>> object_of_origin(ObjectRef ref, OriginObjects* objects);
+  [[nodiscard]] Task<Result<void>> take_locations(std::vector<Location> locations);
   Position queue_record(std::vector<RowChange> changes, bool is_cut);
   void list_session(Transaction& txn);
   void fail(std::string why);

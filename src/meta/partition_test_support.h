@@ -80,8 +80,9 @@ struct MemoryTargets final : FragmentPort {
   std::map<FragmentName, FragmentWrite> fragments;
   uint64_t freed = 0;
   uint64_t appends = 0;
-  uint64_t failing_appends = 0;  // so many fail from now on
-  std::set<TargetId> full;       // they take nothing
+  uint64_t failing_appends = 0;       // so many fail from now on
+  uint64_t last_append = UINT64_MAX;  // nothing is taken behind it
+  std::set<TargetId> full;            // they take nothing
 
   Task<Result<Empty>> trim(JournalTrim request) {
     for (RunId run : request.forget) runs.erase(run);
@@ -96,12 +97,12 @@ struct MemoryTargets final : FragmentPort {
     co_return reply;
   }
   Task<Result<Empty>> open(JournalOpen request) {
-    if (full.contains(request.target)) co_return Error(Code::kNoSpace, "injected");
+    if (full.contains(request.target) || appends >= last_append) co_return Error(Code::kNoSpace, "injected");
     runs[request.run].first = request.first;
     co_return Empty{};
   }
   Task<Result<Empty>> append(JournalAppend request) {
-    if (full.contains(request.target)) co_return Error(Code::kNoSpace, "injected");
+    if (full.contains(request.target) || appends >= last_append) co_return Error(Code::kNoSpace, "injected");
     if (failing_appends > 0) {
       --failing_appends;
       co_return Error(Code::kIo, "injected");
@@ -185,11 +186,14 @@ struct OnePartition {
     (void)world.run_until(hub.close());
   }
 
-  void start(bool clients = true) {
+  void make_partition() {
     PartitionContext context{env,    hub,      view, target_port, partition_port, coordinator,
                              stores, segments, {},   NodeId(1),   options};
     context.admit = [this](bool) { return admits; };
     partition = std::make_unique<Partition>(context, PartitionId(0));
+  }
+  void start(bool clients = true) {
+    make_partition();
     check(world.run(partition->start()));
     if (clients) partition->clients_may_come();
   }
@@ -197,6 +201,36 @@ struct OnePartition {
   void fail_over() {
     ASSERT_TRUE(world.run_until(partition->stop()));
     start();
+  }
+  // As re-hydrated from the cut, with those locations: nothing else of this cluster is left. start_again() begins.
+  void rehydrate(Cut cut, std::vector<Location> locations) {
+    TakeCutReply taken = must(ask(TakeCut{cut}));
+    origin = {};
+    origin.files.import = taken.store_import;
+    origin.files.files = taken.files;
+    auto bytes = std::make_shared<std::map<std::string, Buffer>>();
+    for (const StoreFile& file : taken.files)
+      (*bytes)[file.name] = must(world.run(partition->read_cut_file(cut, file.name, 0, file.size)));
+    origin.fetch = [bytes](StoreFile file, uint64_t offset, uint64_t length) {
+      return piece_of(bytes->at(file.name).slice(offset, length));
+    };
+    origin.locations = std::move(locations);
+    ASSERT_TRUE(world.run_until(partition->stop()));
+    targets.runs.clear();
+    PartitionRecord record;
+    record.last_slot = 65535;
+    record.checkpoint_at = taken.at;
+    coordinator.records[partition_key(0)] = {encode_durable(record), 1};
+    ClusterMap map = view.map();
+    ++map.version;
+    map.namespace_epoch = identity.namespace_epoch = NamespaceEpoch(2);
+    view.update(map);
+  }
+  static Task<Result<Buffer>> piece_of(Buffer bytes) { co_return bytes; }
+  Result<void> start_again() {
+    if (partition->serving()) HR_ASSERT(world.run_until(partition->stop()));
+    make_partition();
+    return world.run(partition->start_from(origin));
   }
   static void check(const Result<void>& result) {
     EXPECT_TRUE(result.ok()) << (result.ok() ? "" : result.error().text());
@@ -310,6 +344,7 @@ struct OnePartition {
   SegmentIo segments;
   MemoryStoreFactory stores;
   PartitionOptions options;
+  Partition::Origin origin;  // of rehydrate()
   std::unique_ptr<Partition> partition;
 };
 

@@ -23,6 +23,7 @@ struct CheckOp {
     std::map<FileId, int64_t> bytes;
     std::map<FileId, InodeRow> inodes;
     std::map<FileId, int64_t> xattrs;
+    std::map<ObjectId, int64_t> in_object;
     CountersDelta found;
     HR_CO_TRY(auto rows, co_await txn.scan("", Key(20, '\xff'), 10'000'000));
     std::map<Key, RowValue> by_key(rows.begin(), rows.end());
@@ -96,6 +97,7 @@ struct CheckOp {
             same("target row of " + to_string(id), by_key.contains(on_target_key(id, target)), true);
           if (placement.hot()) found.hot_bytes += static_cast<int64_t>(row.length);
           if (row.object.object) found.bucket_bytes += static_cast<int64_t>(row.length);
+          if (row.object.object) in_object[row.object.object] += static_cast<int64_t>(row.length);
           break;
         }
         case Table::kStaged: {
@@ -116,6 +118,12 @@ struct CheckOp {
         default:
           break;
       }
+    }
+    for (const auto& [key, value] : rows) {
+      if (static_cast<Table>(key[2]) != Table::kObject) continue;
+      HR_CO_TRY(ObjectRow row, decode_durable<ObjectRow>(value));
+      const ObjectId id(key_number(key, kKeyPrefix, 8));
+      same("live of object " + to_string(id), in_object[id], static_cast<int64_t>(row.live));
     }
     for (const auto& [id, change] : segments) same("pieces without row of " + to_string(id), change.pieces, 0);
     for (const auto& [key, pieces] : staged) same("pieces without staged row", pieces, 0);

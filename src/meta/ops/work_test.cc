@@ -105,6 +105,33 @@ TEST(Work, SegmentsThatMoveToAnotherObjectLeaveTheOldOne) {
   p.check_rows();
 }
 
+TEST(Work, AStartOnAManifestThatIsCutShortTakesNoBytesOffAnObjectTwice) {
+  for (uint64_t whole = 0;; ++whole) {
+    SCOPED_TRACE(whole);
+    Filled p(9, 601);
+    std::vector<SegmentId> segments = p.all();
+    p.must(p.ask(uploaded(1, segments)));
+    std::vector<Location> moved;
+    for (const SegmentId& id : segments) {
+      if (id == segments.back()) break;
+      Location& location = moved.emplace_back(p.must(p.ask(Locate{id})).location);
+      location.placement = {};
+      location.object = {object(2), 100, 20};
+    }
+    p.options.batch_bytes = 1;  // each record is an append of its own
+    p.rehydrate(Cut(NamespaceEpoch(1), 1), std::move(moved));
+    p.targets.last_append = p.targets.appends + whole;
+    const bool done = p.start_again().ok();
+    p.targets.last_append = UINT64_MAX;
+    OnePartition::check(p.start_again());
+    EXPECT_TRUE(p.must(p.ask(DeadObjects{Cut(NamespaceEpoch(9), 1)})).objects.empty()) << "one of it lives";
+    EXPECT_EQ(p.must(p.ask(SparseObjects{})).live, 601'000u);
+    EXPECT_EQ(p.must(p.ask(Locate{segments.front()})).location.object.object, object(2));
+    p.check_rows();
+    if (done || testing::Test::HasFailure()) break;
+  }
+}
+
 TEST(Work, ADeadSegmentIsUploadedOnlyForACutThatContainsIt) {
   Filled p(4, 1);
   std::vector<SegmentId> segments = p.all();
