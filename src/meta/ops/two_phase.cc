@@ -69,6 +69,9 @@ Task<void> tell(Partition& partition, TransactionId id, std::vector<PartitionId>
   }
   if (!commit) co_return;
   hold.reset();
+  // A participant may have finished behind a cut that this partition has not entered: that cut has what it prepared,
+  // and so must it have the decision.
+  partition.observe(partition.context().hub.identity().cut);
   while (partition.serving()) {
     Result<Empty> erased = co_await partition.change(EraseDecision{decision_key(partition, id)});
     if (erased.ok()) co_return;

@@ -47,6 +47,7 @@ struct Coordinator2 : OnePartition {
     const bool fresh = std::find(asked.begin(), asked.end(), request.transaction) == asked.end();
     if (fresh) asked.push_back(request.transaction);
     if (deaf && !may_hear.contains(request.transaction)) co_return Error(Code::kUnavailable, "not now");
+    identity.cut = std::max(identity.cut, cut_at_finish);
     if (auto move = moves.find(request.transaction); move != moves.end())
       parents[move->second.first] = move->second.second;
     co_return Empty{};
@@ -90,6 +91,7 @@ struct Coordinator2 : OnePartition {
   uint64_t next_there = 0;
   uint64_t prepares = 0;
   Cut cut_there;
+  Cut cut_at_finish;
   std::map<FileId, std::string> names;
   std::map<FileId, FileId> parents;                          // of the other partition's directories
   std::map<TransactionId, std::pair<FileId, FileId>> moves;  // that it prepared: who, to where
@@ -130,6 +132,17 @@ TEST(TwoPhase, TheDecisionIsInTheCutOfItsParticipants) {
   ASSERT_LT(before, p.cut_there);
   p.make_directory(true);
   EXPECT_EQ(p.partition->cut(), p.cut_there);
+}
+
+// One that enters a cut before it finishes has what it prepared in that cut, which needs the decision there.
+TEST(TwoPhase, ADecisionIsForgottenBehindTheCutsOfItsParticipants) {
+  Coordinator2 p(6);
+  p.cut_at_finish = Cut(NamespaceEpoch(1), 7);
+  ASSERT_LT(p.partition->cut(), p.cut_at_finish);
+  p.make_directory(true);
+  p.world.run_for(seconds(2));
+  EXPECT_EQ(p.must(p.world.run(leftover_rows(*p.partition))), std::vector<std::string>()) << "it is forgotten";
+  EXPECT_EQ(p.partition->cut(), p.cut_at_finish);
 }
 
 // Neither may the next one be refused for what was before.
