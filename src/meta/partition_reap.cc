@@ -87,9 +87,9 @@ struct ReapSegmentOp {
 Task<void> Partition::evict(SessionId id, std::string why) {
   Session* session = sessions_.find(id);
   if (session == nullptr) co_return;
-  std::vector<Key> keys;
-  if (session->journaled) keys.push_back(session_key(first_slot(), id));
-  for (const auto& [sequence, key] : session->results) keys.push_back(key);
+  std::vector<RowChange> gone;
+  if (session->journaled) gone.push_back({session_key(first_slot(), id), std::nullopt});
+  for (const auto& [sequence, key] : session->results) gone.push_back({key, std::nullopt});
   if (!why.empty()) {
     const std::string who = hex(session->client.value()) + " " + why;
     if (evicted_.size() < 1000) evicted_.push_back(who);
@@ -101,11 +101,12 @@ Task<void> Partition::evict(SessionId id, std::string why) {
   Scheduler::current().wake_all(lock_waiters_);
   lock_ended();
   reap_soon();
-  // Rows that stay behind because this partition stopped serving are found by the next leader's lease loop.
-  if (!keys.empty()) {
-    Result<Empty> erased = co_await change(EraseRows{std::move(keys)});
-    if (!erased.ok()) last_error_ = "ending a session: " + erased.error().text();
-  }
+  // Also where changes are refused: what it held is given to others at once, and a session that a new leader found
+  // again would claim it back. Without a leader here, the next one's lease loop ends it.
+  if (gone.empty() || !serving_) co_return;
+  Position at = queue_record(std::move(gone), false);
+  Result<void> erased = co_await wait_durable(at);
+  if (!erased.ok()) last_error_ = "ending a session: " + erased.error().text();
 }
 
 Task<void> Partition::reap_loop() {

@@ -82,6 +82,23 @@ TEST(SessionOps, WhoReadsGetsGrantsWhileChangesAreRefused) {
   EXPECT_EQ(p.ask(GrantAcquire{user.session, file, GrantKind::kWrite}).code(), Code::kReadOnly);
 }
 
+TEST(SessionOps, WhoIsEvictedWhileChangesAreRefusedDoesNotComeBack) {
+  OnePartition p(4);
+  User a = p.user();
+  FileId file = p.create(a, "f");
+  const ClientId client = p.partition->sessions().find(a.session)->client;
+  p.partition->set_read_only("the bucket does not answer", Code::kUnavailable);
+  ASSERT_TRUE(p.world.run_until(p.partition->evict(a.session, "did not answer a recall within its lease")));
+  p.partition->set_read_only("");
+  User b = p.user();
+  p.grant(b, file);
+  EXPECT_EQ(p.write(b, file, 0, 100), Code::kOk);
+  p.must(p.ask(SessionClose{b.session}));
+  p.fail_over();
+  EXPECT_EQ(p.partition->sessions().find(a.session), nullptr);
+  EXPECT_EQ(p.ask(SessionOpen{client, a.session, {a.grants[file]}}).code(), Code::kStale);
+}
+
 TEST(SessionOps, OnlyTheFirstGrantIsJournaled) {
   OnePartition p(2);
   User maker = p.user();
