@@ -553,7 +553,9 @@ Task<void> Partition::lease_loop() {
     Nanos now = env_.clock.now();
     for (SessionId id : sessions_.ids()) {
       Session* session = sessions_.find(id);
-      if (session != nullptr && session->lease_end < now && serving_ && read_only_.empty())
+      // Who has not come back is in the way of those who only read, too.
+      const bool may_end = session != nullptr && (read_only_.empty() || !session->claimed);
+      if (may_end && session->lease_end < now && serving_)
         co_await evict(id, session->claimed ? "did not renew its lease" : "did not come back after a leader change");
     }
     if (serving_ && pending_.empty() && journal_.may_widen()) queue_record({}, false);

@@ -99,6 +99,31 @@ TEST(SessionOps, WhoIsEvictedWhileChangesAreRefusedDoesNotComeBack) {
   EXPECT_EQ(p.ask(SessionOpen{client, a.session, {a.grants[file]}}).code(), Code::kStale);
 }
 
+struct Looking {
+  static Task<void> run(OnePartition& p, GetAttributes request, std::optional<Code>& code) {
+    Result<EntryReply> reply = co_await handle(*p.partition, std::move(request), CallInfo());
+    code = reply.code();
+  }
+};
+
+TEST(SessionOps, WhoDoesNotComeBackKeepsNobodyFromReadingWhileChangesAreRefused) {
+  std::optional<Code> seen;
+  OnePartition p(5);
+  User gone = p.user();
+  FileId file = p.create(gone, "f");
+  p.options.lease = seconds(10);
+  p.fail_over();
+  p.partition->set_read_only("the bucket does not answer", Code::kUnavailable);
+  User reader = p.user();
+  p.partition->scope().spawn(Looking::run(p, GetAttributes{reader.session, file, GrantKind::kNone}, seen));
+  p.world.run_for(seconds(5));
+  EXPECT_EQ(seen, std::nullopt) << "it may come back, with what it wrote";
+  p.world.run_for(seconds(10));
+  EXPECT_EQ(seen, Code::kOk);
+  EXPECT_EQ(p.partition->sessions().find(gone.session), nullptr);
+  EXPECT_NE(p.partition->sessions().find(reader.session), nullptr) << "who is here is not sent away meanwhile";
+}
+
 TEST(SessionOps, OnlyTheFirstGrantIsJournaled) {
   OnePartition p(2);
   User maker = p.user();
