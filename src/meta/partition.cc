@@ -162,7 +162,7 @@ Task<Result<void>> Partition::load_state() {
     session.claimed = false;
     session.journaled = true;
     session.lease_end = kNotYet;
-    claims_missing_ = true;
+    ++claims_missing_;
   }
   from = KeyBuilder(first_slot(), Table::kResult).take();
   HR_CO_TRY(auto results, co_await store_->scan(from, prefix_end(from), kManyRows));
@@ -266,6 +266,7 @@ void Partition::fail(std::string why) {
   scheduler.wake_all(durable_waiters_);
   scheduler.wake_all(applied_waiters_);
   scheduler.wake_all(lock_waiters_);
+  scheduler.wake_all(claim_waiters_);
   for (auto& [file, seekers] : lock_seekers_) scheduler.wake_all(seekers.waiting);
 }
 
@@ -567,13 +568,13 @@ Task<void> Partition::lease_loop() {
 }
 
 Task<void> Partition::wait_claims() {
-  if (mutant("claims_not_awaited")) claims_missing_ = false;
-  while (claims_missing_ && serving_) {
-    bool missing = false;
-    for (SessionId id : sessions_.ids()) missing |= !sessions_.find(id)->claimed;
-    if (!missing) claims_missing_ = false;  // eviction by the lease loop bounds the wait
-    if (missing) co_await env_.clock.sleep(milliseconds(20));
-  }
+  if (mutant("claims_not_awaited")) claims_missing_ = 0;
+  while (claims_missing_ > 0 && serving_) co_await ListWait(claim_waiters_);  // the lease loop bounds the wait
+}
+
+void Partition::claim_made(Session& session) {
+  if (std::exchange(session.claimed, true) || claims_missing_ == 0) return;
+  if (--claims_missing_ == 0) Scheduler::current().wake_all(claim_waiters_);
 }
 
 Task<void> Partition::flush_clients() {

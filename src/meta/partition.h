@@ -194,6 +194,7 @@ class Partition {
   // What clients had written when this was called is here when it returns: every writer is recalled to a reader.
   [[nodiscard]] Task<void> flush_clients();
   [[nodiscard]] Task<void> wait_claims();  // until every listed session came back or its lease has run out
+  void claim_made(Session& session);       // it has said what it holds
   void begin_closing() { closing_ = true; }
   // Journals that no client mutation is taken any more (or again), in this namespace epoch.
   [[nodiscard]] Task<Result<void>> set_closed(bool closed);
@@ -310,7 +311,8 @@ class Partition {
   Position applied_;
   uint64_t next_segment_ = 0;   // in memory; below segment_limit_
   uint64_t segment_limit_ = 0;  // a mark at or above it is durable
-  bool claims_missing_ = false;
+  size_t claims_missing_ = 0;   // listed sessions that have not come back
+  WaitList claim_waiters_;
   bool sessions_ended_ = true;  // files may still be marked open by sessions that are gone
   bool new_epoch_ = false;      // the rows are of an earlier namespace epoch
   bool origin_taken_ = false;   // what start_from() was given is in the rows

@@ -96,6 +96,7 @@ Task<void> Partition::evict(SessionId id, std::string why) {
     if (context_.on_evicted) context_.on_evicted(id_, who);
   }
   grants_.drop_session(id);
+  claim_made(*session);  // that it has none
   sessions_ended_ = true;
   sessions_.remove(id);  // its mutations under way find it gone before they commit; its reservations are orphans now
   Scheduler::current().wake_all(lock_waiters_);

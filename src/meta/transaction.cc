@@ -20,11 +20,11 @@ void Transaction::unpin() {
 }
 
 bool Transaction::may_share(FileId file) const {
-  return !partition_.claims_missing_ && !partition_.grants_.conflict(file, session_, GrantKind::kRead);
+  return partition_.claims_missing_ == 0 && !partition_.grants_.conflict(file, session_, GrantKind::kRead);
 }
 
 Task<void> Transaction::wait_for_grants(FileId file, GrantKind kind) {
-  if (!partition_.claims_missing_ && !partition_.grants_.conflict(file, session_, kind)) co_return;
+  if (partition_.claims_missing_ == 0 && !partition_.grants_.conflict(file, session_, kind)) co_return;
   // Others may take as long as they like: the overlay must not keep all their changes for us meanwhile, since what we
   // wait for may have to wait for a smaller one.
   unpin();

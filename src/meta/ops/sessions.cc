@@ -80,7 +80,7 @@ Task<Result<SessionOpenReply>> handle(Partition& partition, SessionOpen request,
       co_await partition.evict(request.again, "claimed a grant that another client holds");
       co_return Error(Code::kStale, "a grant of the session was given to another client");
     }
-    session->claimed = true;
+    partition.claim_made(*session);
     reply.session = session->id;
     co_return reply;
   }
