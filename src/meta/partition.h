@@ -382,7 +382,8 @@ template <class Op>
 Task<Result<typename Op::Reply>> Partition::mutate(Op op) {
   using Reply = typename Op::Reply;
   Ticket ticket = op.ticket();
-  HR_CO_TRY(may_mutate());
+  // What was done before is answered also where changes are refused now.
+  if (!serving_) HR_CO_TRY(may_mutate());
   std::shared_ptr<Event> mine;
   for (;;) {  // until nobody else runs this ticket
     Session* session = sessions_.find(ticket.session);

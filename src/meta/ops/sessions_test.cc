@@ -99,6 +99,26 @@ TEST(SessionOps, WhoIsEvictedWhileChangesAreRefusedDoesNotComeBack) {
   EXPECT_EQ(p.ask(SessionOpen{client, a.session, {a.grants[file]}}).code(), Code::kStale);
 }
 
+TEST(SessionOps, WhatWasDoneIsAnsweredAlsoWhereChangesAreRefusedSince) {
+  OnePartition p(6);
+  User user = p.user();
+  Make make;
+  make.ticket = user.next();
+  make.parent = kRootFile;
+  make.name = "f";
+  make.mode = 0644;
+  const FileId made = p.must(p.ask(make)).attributes.id;  // and the answer is lost
+  p.fail_over();
+  p.partition->set_read_only("the bucket does not answer", Code::kUnavailable);
+  p.claim(user);
+  Result<EntryReply> again = p.ask(make);
+  ASSERT_TRUE(again.ok()) << again.error().text();
+  EXPECT_EQ(again->attributes.id, made);
+  make.ticket = user.next();
+  make.name = "g";
+  EXPECT_EQ(p.ask(make).code(), Code::kUnavailable);
+}
+
 struct Looking {
   static Task<void> run(OnePartition& p, GetAttributes request, std::optional<Code>& code) {
     Result<EntryReply> reply = co_await handle(*p.partition, std::move(request), CallInfo());
