@@ -562,8 +562,9 @@ Task<void> Partition::lease_loop() {
     if (serving_ && pending_.empty() && journal_.may_widen()) queue_record({}, false);
     // A cut that nobody takes must not hold the store for ever.
     apply_wanted_.set();
-    std::erase_if(cuts_,
-                  [&](const KeptCut& k) { return !k.taken && now - k.since > context_.options.cut_patience * 2; });
+    std::erase_if(cuts_, [&](const KeptCut& k) {
+      return !k.taken && !k.in_work && now - k.since > context_.options.cut_patience * 2;
+    });
   }
 }
 

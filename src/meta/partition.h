@@ -229,6 +229,7 @@ class Partition {
     Position at;
     StoreFiles files;
     bool taken = false;
+    bool in_work = false;  // the store is being flushed at it
     Nanos since{};
     std::map<SegmentId, Location> locations;  // changed since
   };
@@ -258,6 +259,7 @@ class Partition {
   Task<Result<bool>> reap_round();
   Task<Result<void>> close_for_the_gone();
   Task<Result<void>> apply_up_to(Position at);
+  Task<Result<StoreFiles>> flush_at(Cut cut, Position at);
   Task<Result<void>> ship(StoreFiles files, uint64_t tag, Position at, Cut cut);
   Task<Result<StoreFileCopy>> ship_file(StoreFile file, uint64_t tag);
   Task<Result<Location>> write_mirrored(Buffer bytes, uint8_t parity);

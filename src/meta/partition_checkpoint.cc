@@ -278,6 +278,12 @@ Task<void> Partition::checkpoint_loop() {
 
 // ---- cuts ----
 
+Task<Result<StoreFiles>> Partition::flush_at(Cut cut, Position at) {
+  HR_CO_TRY(co_await apply_up_to(at));
+  if (applied_ != at) co_return Error(Code::kConflict, "the store is not at the cut");
+  co_return co_await store_->checkpoint(cut.packed());
+}
+
 Task<Result<TakeCutReply>> Partition::take_cut(Cut cut) {
   if (context_.options.cut_delay > Nanos{})
     co_await env_.clock.sleep(
@@ -299,12 +305,15 @@ Task<Result<TakeCutReply>> Partition::take_cut(Cut cut) {
     if (!find()->taken) {
       if (applied_ > at)
         co_return Error(Code::kConflict, "the store is past cut " + to_string(cut) + ": take a new one");
-      HR_CO_TRY(co_await apply_up_to(at));
-      if (applied_ != at) co_return Error(Code::kConflict, "the store is not at the cut");
-      Result<StoreFiles> files = co_await store_->checkpoint(cut.packed());
-      if (!files.ok()) co_return std::move(files).error();
+      find()->in_work = true;  // until this returns it is not given up for its age
+      Result<StoreFiles> files = co_await flush_at(cut, at);
       auto kept = find();
-      if (kept == cuts_.end()) co_return Error(Code::kConflict, "cut was given up");
+      if (kept != cuts_.end()) kept->in_work = false;
+      if (!files.ok()) co_return std::move(files).error();
+      if (kept == cuts_.end()) {
+        HR_CO_TRY(co_await store_->release(cut.packed()));
+        co_return Error(Code::kConflict, "cut was given up");
+      }
       kept->taken = true;
       kept->files = *std::move(files);
     }

@@ -157,7 +157,8 @@ struct OnePartition {
         target_port(hub, view),
         partition_port(env, hub, view),
         segments(env, targets),
-        stores(MemoryStoreLatency{&env.clock, &env.random, miss_percent}),
+        stores(MemoryStoreLatency{
+            .clock = &env.clock, .random = &env.random, .miss_percent = miss_percent, .checkpoint = &checkpoint_takes}),
         options(partition_options) {
     options.lease = seconds(100'000);  // nobody renews
     ClusterMap map;
@@ -330,6 +331,7 @@ struct OnePartition {
   }
 
   Result<uint32_t> admits = 64u;  // of what is reserved for clients
+  Nanos checkpoint_takes{};
   World world;
   Machine& machine;
   Env& env;

@@ -154,6 +154,37 @@ TEST(Work, ADeadSegmentIsUploadedOnlyForACutThatContainsIt) {
   p.check_rows();
 }
 
+struct TakingCut {
+  static Task<void> run(OnePartition& p, Cut cut, std::optional<Code>& code) {
+    Result<TakeCutReply> reply = co_await handle(*p.partition, TakeCut{cut}, CallInfo());
+    code = reply.code();
+  }
+};
+
+TEST(Work, ACutIsNotGivenUpWhileTheStoreIsFlushedAtIt) {
+  std::optional<Code> taken;
+  Filled p(11, 1);
+  const Cut cut(NamespaceEpoch(1), 1);
+  p.checkpoint_takes = seconds(70);
+  p.partition->scope().spawn(TakingCut::run(p, cut, taken));
+  p.world.run_for(seconds(80));
+  EXPECT_EQ(taken, Code::kOk);
+  p.must(p.ask(CutLocations{cut}));
+}
+
+TEST(Work, ACutThatIsReleasedWhileItIsTakenIsHeldByNobody) {
+  std::optional<Code> taken;
+  Filled p(12, 1);
+  const Cut cut(NamespaceEpoch(1), 1);
+  p.checkpoint_takes = seconds(10);
+  p.partition->scope().spawn(TakingCut::run(p, cut, taken));
+  p.world.run_for(seconds(5));
+  p.must(p.ask(ReleaseCut{cut, false}));
+  p.world.run_for(seconds(10));
+  EXPECT_EQ(taken, Code::kConflict);
+  EXPECT_TRUE(p.world.run(p.partition->store().checkpoint(cut.packed())).ok()) << "its files were let go";
+}
+
 TEST(Work, StagedPiecesArePackedWhereTheyStillStand) {
   OnePartition p(5);
   User u = p.user();

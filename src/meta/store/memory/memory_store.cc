@@ -94,6 +94,7 @@ class MemoryRows final : public Store {
     checkpoints_.emplace(tag, std::move(files));
     // Whatever the caller does next happens later than this, as it does with a real disk.
     co_await delay();
+    if (latency_.checkpoint != nullptr) co_await latency_.clock->sleep(*latency_.checkpoint);
     co_return out;
   }
 

@@ -19,6 +19,7 @@ struct MemoryStoreLatency {
   uint32_t miss_percent = 0;  // of get_now() of keys that were not lately fetched by get()
   Nanos min = microseconds(50);
   Nanos max = milliseconds(2);
+  const Nanos* checkpoint = nullptr;  // how long one takes; outlives the stores. Null: as long as a read
 };
 
 class MemoryStoreFactory final : public StoreFactory {
