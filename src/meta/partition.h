@@ -165,7 +165,7 @@ class Partition {
   [[nodiscard]] Task<Result<void>> release_cut(Cut cut, bool published);
   [[nodiscard]] bool cut_pending(Cut birth, Cut death) const;  // a taken, unreleased cut contains [birth, death)
   [[nodiscard]] Cut cut() const { return counters_.cut; }
-  [[nodiscard]] std::vector<Location> cut_locations(Cut cut) const;
+  [[nodiscard]] Result<std::vector<Location>> cut_locations(Cut cut) const;  // kConflict: the cut is not kept
   void location_changed(SegmentId segment, const LocationRow& row);
 
   // Local parts of FileIds for a client to give out: the first of `count` in a row. Durable, so that no id is ever

@@ -368,12 +368,14 @@ bool Partition::cut_pending(Cut birth, Cut death) const {
   return false;
 }
 
-std::vector<Location> Partition::cut_locations(Cut cut) const {
-  std::vector<Location> out;
-  for (const KeptCut& kept : cuts_)
-    if (kept.cut == cut)
-      for (const auto& [id, location] : kept.locations) out.push_back(location);
-  return out;
+Result<std::vector<Location>> Partition::cut_locations(Cut cut) const {
+  for (const KeptCut& kept : cuts_) {
+    if (kept.cut != cut) continue;
+    std::vector<Location> out;
+    for (const auto& [id, location] : kept.locations) out.push_back(location);
+    return out;
+  }
+  return Error(Code::kConflict, "cut " + to_string(cut) + " is not kept: take a new one");
 }
 
 void Partition::location_changed(SegmentId segment, const LocationRow& row) {

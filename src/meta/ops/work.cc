@@ -739,7 +739,7 @@ Task<Result<ClaimsReply>> handle(Partition& partition, Claims request, CallInfo)
 Task<Result<SegmentsReply>> handle(Partition& partition, CutLocations request, CallInfo) {
   if (!partition.serving()) co_return Error(Code::kNotLeader, partition.state());
   SegmentsReply reply;
-  reply.segments = partition.cut_locations(request.cut);
+  HR_CO_TRY(reply.segments, partition.cut_locations(request.cut));
   co_return reply;
 }
 

@@ -183,6 +183,7 @@ TEST(Work, ACutThatIsReleasedWhileItIsTakenIsHeldByNobody) {
   p.world.run_for(seconds(10));
   EXPECT_EQ(taken, Code::kConflict);
   EXPECT_TRUE(p.world.run(p.partition->store().checkpoint(cut.packed())).ok()) << "its files were let go";
+  EXPECT_EQ(p.ask(CutLocations{cut}).code(), Code::kConflict) << "an empty list would be a wrong one";
 }
 
 TEST(Work, StagedPiecesArePackedWhereTheyStillStand) {
