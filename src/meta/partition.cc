@@ -560,6 +560,7 @@ Task<void> Partition::lease_loop() {
         co_await evict(id, session->claimed ? "did not renew its lease" : "did not come back after a leader change");
     }
     if (serving_ && pending_.empty() && journal_.may_widen()) queue_record({}, false);
+    sessions_.forget_old(now);
     // A cut that nobody takes must not hold the store for ever.
     apply_wanted_.set();
     std::erase_if(cuts_, [&](const KeptCut& k) {

@@ -175,9 +175,9 @@ class Partition {
   // ---- segments ----
   [[nodiscard]] Task<Result<std::vector<SegmentId>>> new_segments(Slot home, uint32_t count);
   [[nodiscard]] Capability capability(SegmentId segment, uint64_t length, bool write);
-  // Their fragments, where they are recorded to be; nothing may name them any more. True when every target has freed
-  // them.
-  [[nodiscard]] Task<bool> free_segments(std::vector<Location> dead);
+  // Their fragments, where they are recorded to be; nothing may name them any more. Those of which a target was asked
+  // and may free one yet.
+  Task<std::set<SegmentId>> free_segments(std::vector<Location> dead);
   // Of a segment that the newest checkpoint is in: no row names those.
   [[nodiscard]] std::optional<Location> checkpoint_location(const SegmentId& segment) const;
   // Of those, what has a fragment on the target, behind `after`.

@@ -235,27 +235,35 @@ Task<Result<void>> Partition::ship(StoreFiles files, uint64_t tag, Position at, 
   co_return {};
 }
 
-Task<bool> Partition::free_segments(std::vector<Location> dead) {
+Task<std::set<SegmentId>> Partition::free_segments(std::vector<Location> dead) {
+  const ClusterMap& map = context_.view.map();
   std::map<TargetId, FragmentFree> requests;
   for (const Location& location : dead)
     for (size_t i = 0; i < location.placement.targets.size(); ++i) {
-      FragmentFree& request = requests[location.placement.targets[i]];
-      request.target = location.placement.targets[i];
+      const TargetInfo* info = map.target(location.placement.targets[i]);
+      // Nothing is on its way to one that is away. It keeps orphans; its inventory finds them, should it come back.
+      if (info == nullptr || !serves(info->state)) continue;
+      FragmentFree& request = requests[info->id];
+      request.target = info->id;
       request.fragments.push_back({location.segment, static_cast<uint8_t>(i)});
     }
   CallOptions options;
   options.partition = id_;
   options.partition_epoch = journal_.epoch();
+  std::vector<std::vector<FragmentName>> asked;
   std::vector<Task<Result<Empty>>> calls;
-  for (auto& [target, request] : requests) calls.push_back(context_.targets.call(std::move(request), options));
-  // A target that is away keeps orphans; its inventory finds them.
-  std::vector<Result<Empty>> replies = co_await when_all(std::move(calls));
-  bool freed = true;
-  for (const Result<Empty>& reply : replies) {
-    freed &= reply.ok();
-    if (reply.code() == Code::kDeposed) fail("deposed: " + reply.error().text());
+  for (auto& [target, request] : requests) {
+    asked.push_back(request.fragments);
+    calls.push_back(context_.targets.call(std::move(request), options));
   }
-  co_return freed;
+  std::vector<Result<Empty>> replies = co_await when_all(std::move(calls));
+  std::set<SegmentId> left;
+  for (size_t i = 0; i < replies.size(); ++i) {
+    if (replies[i].code() == Code::kDeposed) fail("deposed: " + replies[i].error().text());
+    if (replies[i].ok()) continue;
+    for (const FragmentName& fragment : asked[i]) left.insert(fragment.segment);
+  }
+  co_return left;
 }
 
 Task<void> Partition::checkpoint_loop() {

@@ -83,6 +83,7 @@ struct MemoryTargets final : FragmentPort {
   uint64_t failing_appends = 0;       // so many fail from now on
   uint64_t last_append = UINT64_MAX;  // nothing is taken behind it
   std::set<TargetId> full;            // they take nothing
+  std::set<TargetId> keeping;         // they free nothing
 
   Task<Result<Empty>> trim(JournalTrim request) {
     for (RunId run : request.forget) runs.erase(run);
@@ -119,6 +120,7 @@ struct MemoryTargets final : FragmentPort {
     co_return reply;
   }
   Task<Result<Empty>> free(FragmentFree request) {
+    if (keeping.contains(request.target)) co_return Error(Code::kTimeout, "injected");
     for (const FragmentName& name : request.fragments) {
       ++freed;
       fragments.erase(name);

@@ -75,10 +75,14 @@ class Sessions {
   void reserve_for_work(const SegmentId& segment, Nanos until) { for_work_[segment] = until; }
   [[nodiscard]] bool reserved_for_work(const SegmentId& segment) const { return for_work_.contains(segment); }
   // A dropped segment whose fragments are being freed: until every target has said so it gets no new ones, or they
-  // would be freed as well.
-  void freeing(const SegmentId& segment) { freeing_.insert(segment); }
+  // would be freed as well. False: it is being freed already.
+  [[nodiscard]] bool freeing(const SegmentId& segment) { return freeing_.emplace(segment, Nanos{INT64_MAX}).second; }
   void freed(const SegmentId& segment) { freeing_.erase(segment); }
+  void maybe_freeing(const SegmentId& segment, Nanos until) { freeing_[segment] = until; }  // no request outlasts that
   [[nodiscard]] bool is_freeing(const SegmentId& segment) const { return freeing_.contains(segment); }
+  void forget_old(Nanos now) {
+    std::erase_if(freeing_, [now](const auto& item) { return item.second < now; });
+  }
   void work_done(const SegmentId& segment) { for_work_.erase(segment); }
   [[nodiscard]] size_t work_reserved(Nanos now) {
     std::erase_if(for_work_, [now](const auto& item) { return item.second < now; });
@@ -100,7 +104,7 @@ class Sessions {
  private:
   std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
   std::map<SegmentId, Nanos> for_work_;
-  std::set<SegmentId> freeing_;
+  std::map<SegmentId, Nanos> freeing_;
 };
 
 }  // namespace headrace

@@ -517,14 +517,21 @@ Task<Result<Empty>> handle(Partition& partition, Drop request, CallInfo) {
     size_t to = std::min(request.segments.size(), from + kSegmentsPerRecord);
     op.segments.assign(request.segments.begin() + static_cast<ptrdiff_t>(from),
                        request.segments.begin() + static_cast<ptrdiff_t>(to));
-    std::vector<SegmentId> asked = op.segments;
-    for (SegmentId id : asked) partition.sessions().freeing(id);
+    Sessions& sessions = partition.sessions();
+    std::vector<SegmentId> marked;
+    for (SegmentId id : op.segments)
+      if (sessions.freeing(id)) marked.push_back(id);
     Result<std::vector<Location>> dropped = co_await partition.change(std::move(op));
-    bool freed = dropped.ok();
-    if (freed) freed = co_await partition.free_segments(*std::move(dropped));
-    // Otherwise they stay marked: a free that was sent may still arrive. (A new leader's writes outrank it.)
-    if (freed)
-      for (SegmentId id : asked) partition.sessions().freed(id);
+    std::set<SegmentId> left;
+    if (dropped.ok()) left = co_await partition.free_segments(*dropped);
+    // Those stay marked: a free that was sent may still arrive. (A new leader's writes outrank it.)
+    const Nanos until = partition.context().env.clock.now() + seconds(3600);
+    for (SegmentId id : marked) {
+      if (left.contains(id))
+        sessions.maybe_freeing(id, until);
+      else
+        sessions.freed(id);
+    }
     if (!dropped.ok()) co_return std::move(dropped).error();
   }
   co_return Empty{};

@@ -74,6 +74,31 @@ TEST(Work, ASegmentGoesFromUploadableToDroppableToTheBucketOnly) {
   p.check_rows();
 }
 
+TEST(Work, WhatIsDroppedFromALostTargetCanBeFetchedAgain) {
+  Filled p(10, 12);
+  std::vector<SegmentId> segments = p.all();
+  p.must(p.ask(uploaded(1, segments)));
+  const TargetId lost = OnePartition::kTarget;
+  const TargetId silent(lost.value() + 1);
+  std::map<SegmentId, TargetId> was;
+  for (const SegmentId& id : segments) was[id] = p.must(p.ask(Locate{id})).location.placement.targets.at(0);
+  ClusterMap map = p.view.map();
+  ++map.version;
+  for (TargetInfo& target : map.targets)
+    if (target.id == lost) target.state = TargetState::kLost;
+  p.view.update(map);
+  p.targets.keeping.insert(silent);
+  p.must(p.ask(Drop{segments}));
+  std::set<TargetId> met;
+  for (const SegmentId& id : segments) {
+    met.insert(was[id]);
+    EXPECT_EQ(p.ask(PlaceAgain{id}).code(), was[id] == silent ? Code::kBusy : Code::kOk) << to_string(id);
+  }
+  EXPECT_EQ(met.size(), 3u);
+  p.world.run_for(seconds(3'605));  // no request is still on its way
+  for (const SegmentId& id : segments) EXPECT_TRUE(p.ask(PlaceAgain{id}).ok());
+}
+
 TEST(Work, AnObjectDiesWithItsLastSegmentAndIsForgottenOnce) {
   Filled p(2, 2);
   p.must(p.ask(uploaded(1, p.all())));
