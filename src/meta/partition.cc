@@ -414,7 +414,9 @@ bool Partition::commit(Transaction& txn, Position& at) {
     if (grants_.conflict(file, txn.session_, GrantKind::kWrite)) return false;
   for (const SegmentId& segment : txn.reservations_) {
     const Session* session = sessions_.find(txn.session_);
-    if (session == nullptr || !session->reserved.contains(segment)) return false;
+    const bool held =
+        txn.session_ ? session != nullptr && session->reserved.contains(segment) : sessions_.reserved_for_work(segment);
+    if (!held) return false;
   }
   if (txn.lists_session_) list_session(txn);
   for (auto& action : txn.on_commit_) action();

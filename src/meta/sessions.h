@@ -72,7 +72,15 @@ class Sessions {
   }
   // Segments that this node's workers fill, until they are recorded or `until` (which outlasts any such work) has
   // passed.
-  void reserve_for_work(const SegmentId& segment, Nanos until) { for_work_[segment] = until; }
+  void reserve_for_work(const SegmentId& segment, Nanos until) {
+    auto [at, fresh] = for_work_.try_emplace(segment);
+    at->second = {until, !fresh};
+  }
+  // A worker gives up. One that was given out twice may be in another's work, and stays for its time.
+  void abandon_work(const SegmentId& segment) {
+    auto at = for_work_.find(segment);
+    if (at != for_work_.end() && !at->second.shared) for_work_.erase(at);
+  }
   [[nodiscard]] bool reserved_for_work(const SegmentId& segment) const { return for_work_.contains(segment); }
   // A dropped segment whose fragments are being freed: until every target has said so it gets no new ones, or they
   // would be freed as well. False: it is being freed already.
@@ -80,14 +88,13 @@ class Sessions {
   void freed(const SegmentId& segment) { freeing_.erase(segment); }
   void maybe_freeing(const SegmentId& segment, Nanos until) { freeing_[segment] = until; }  // no request outlasts that
   [[nodiscard]] bool is_freeing(const SegmentId& segment) const { return freeing_.contains(segment); }
+  // What is past its time.
   void forget_old(Nanos now) {
+    std::erase_if(for_work_, [now](const auto& item) { return item.second.until < now; });
     std::erase_if(freeing_, [now](const auto& item) { return item.second < now; });
   }
   void work_done(const SegmentId& segment) { for_work_.erase(segment); }
-  [[nodiscard]] size_t work_reserved(Nanos now) {
-    std::erase_if(for_work_, [now](const auto& item) { return item.second < now; });
-    return for_work_.size();
-  }
+  [[nodiscard]] size_t work_reserved() const { return for_work_.size(); }
   [[nodiscard]] size_t reservations() const {
     size_t n = for_work_.size();
     for (const auto& [id, session] : sessions_) n += session->reserved.size();
@@ -103,7 +110,11 @@ class Sessions {
 
  private:
   std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
-  std::map<SegmentId, Nanos> for_work_;
+  struct Work {
+    Nanos until;
+    bool shared = false;
+  };
+  std::map<SegmentId, Work> for_work_;
   std::map<SegmentId, Nanos> freeing_;
 };
 

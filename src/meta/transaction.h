@@ -82,7 +82,8 @@ class Transaction {
   // Its session is journaled with it, unless it was before; what commits waits for that.
   void lists_session() { lists_session_ = true; }
 
-  // The segment must still be reserved to the session when this commits; otherwise it runs again.
+  // The segment must still be reserved to the session (none: for this node's work) when this commits; otherwise it runs
+  // again.
   void needs_reservation(const SegmentId& segment) { reservations_.push_back(segment); }
 
   // Called when the operation failed or must run again, not in commit(): gives back what was done elsewhere for it.

@@ -25,15 +25,27 @@ Task<Result<void>> Fetcher::fetch_one(Location segment) {
   Result<PlaceAgainReply> place = co_await partitions_.call(home, PlaceAgain{segment.segment}, kBackground);
   if (place.code() == Code::kExists || place.code() == Code::kNotFound) co_return {};
   if (!place.ok()) co_return std::move(place).error();
-  HR_CO_TRY(ColdReadReply bytes, co_await cold_.read(ColdRead{place->location, 0, place->location.length}));
-  HR_CO_TRY(Placement placement, co_await segments_.write(segment.segment, std::move(bytes.payload), place->placement,
-                                                          place->spares, place->capability));
-  Result<Empty> recorded =
-      co_await partitions_.call(home, PlacedAgain{segment.segment, std::move(placement)}, kBackground);
-  if (!recorded.ok() && recorded.code() != Code::kExists && recorded.code() != Code::kNotFound)
-    co_return std::move(recorded).error();
+  Result<void> done = co_await fetch_to(home, *std::move(place));
+  if (!done.ok()) {
+    // Otherwise it would count as on its way for an hour. A leader that is away has forgotten it.
+    Reserve give_back;
+    give_back.slot = home;
+    give_back.count = 0;
+    give_back.abandoned.push_back(segment.segment);
+    (void)co_await partitions_.call(home, std::move(give_back), kBackground);
+    if (done.code() != Code::kExists && done.code() != Code::kNotFound) co_return done;
+  }
   if (fetched_.size() >= kMaxRemembered) fetched_.clear();
   fetched_.insert(segment.segment);
+  co_return {};
+}
+
+Task<Result<void>> Fetcher::fetch_to(Slot home, PlaceAgainReply place) {
+  const SegmentId segment = place.location.segment;
+  HR_CO_TRY(ColdReadReply bytes, co_await cold_.read(ColdRead{place.location, 0, place.location.length}));
+  HR_CO_TRY(Placement placement, co_await segments_.write(segment, std::move(bytes.payload), place.placement,
+                                                          place.spares, place.capability));
+  HR_CO_TRY(co_await partitions_.call(home, PlacedAgain{segment, std::move(placement)}, kBackground));
   co_return {};
 }
 

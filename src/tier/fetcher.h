@@ -49,6 +49,7 @@ class Fetcher {
 
  private:
   [[nodiscard]] Task<Result<void>> fetch_one(Location segment);
+  [[nodiscard]] Task<Result<void>> fetch_to(Slot home, PlaceAgainReply place);
   Task<void> fetch_counted(Location segment, std::shared_ptr<FetchProgress> into);
 
   Env env_;

@@ -1,8 +1,5 @@
 #include "tier/packer.h"
 
-#include "proto/meta.h"
-#include "proto/work.h"
-
 namespace headrace {
 
 Task<void> Packer::run(CancelToken& stop) {
@@ -45,10 +42,27 @@ Task<Result<bool>> Packer::pack(PartitionInfo partition, bool everything) {
   if (reserved.reservations.empty()) co_return Error(Code::kUnavailable, "no segment was reserved");
   Reservation reservation = std::move(reserved.reservations.front());
   packed.segment = reservation.segment;
+  Result<void> done = co_await fill(partition.id, std::move(packed), std::move(data), reservation);
+  if (!done.ok()) {
+    // Otherwise it would count as on its way for an hour.
+    Reserve give_back;
+    give_back.slot = reserve.slot;
+    give_back.count = 0;
+    give_back.abandoned.push_back(reservation.segment);
+    (void)co_await partitions_.call(partition.id, std::move(give_back), options);
+    co_return std::move(done).error();
+  }
+  co_return true;
+}
+
+Task<Result<void>> Packer::fill(PartitionId partition, Packed packed, Buffer data, Reservation reservation) {
   HR_CO_TRY(packed.placement, co_await segments_.write(reservation.segment, std::move(data), reservation.placement,
                                                        reservation.spares, reservation.capability));
-  HR_CO_TRY(co_await partitions_.call(partition.id, std::move(packed), options));
-  co_return true;
+  CallOptions options;
+  options.timeout = seconds(30);
+  options.level = ServiceLevel::kBackground;
+  HR_CO_TRY(co_await partitions_.call(partition, std::move(packed), options));
+  co_return {};
 }
 
 }  // namespace headrace

@@ -5,6 +5,8 @@
 #pragma once
 
 #include "coord/ports.h"
+#include "proto/meta.h"
+#include "proto/work.h"
 #include "runtime/scope.h"
 #include "stripe/segment_io.h"
 
@@ -27,6 +29,8 @@ class Packer {
   [[nodiscard]] const std::string& last_error() const { return last_error_; }
 
  private:
+  [[nodiscard]] Task<Result<void>> fill(PartitionId partition, Packed packed, Buffer data, Reservation reservation);
+
   Env env_;
   PartitionPort& partitions_;
   SegmentIo& segments_;

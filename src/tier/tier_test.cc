@@ -107,6 +107,64 @@ TEST_F(TierTest, OneLostSegmentDoesNotKeepTheOthersFromTheBucket) {
   EXPECT_EQ(rig.node.unplaced(), 0u);
 }
 
+// What partitions are asked on the way into the hot tier; no target takes anything.
+struct GivingBack {
+  explicit GivingBack(FakePartitions& node) {
+    node.handlers.on<PlaceAgain>([this](PlaceAgain r, CallInfo) { return place(r); });
+    node.handlers.on<Reserve>([this](Reserve r, CallInfo) { return reserve(std::move(r)); });
+    node.handlers.on<Packable>([](Packable, CallInfo) { return packable(); });
+  }
+  Task<Result<PlaceAgainReply>> place(PlaceAgain request) {
+    reserved.insert(request.segment);
+    PlaceAgainReply reply;
+    reply.location.segment = request.segment;
+    reply.location.length = 1000;  // and in no object
+    co_return reply;
+  }
+  Task<Result<ReserveReply>> reserve(Reserve request) {
+    ReserveReply reply;
+    for (const SegmentId& segment : request.abandoned) reserved.erase(segment);
+    if (request.count == 0) co_return reply;
+    Reservation& made = reply.reservations.emplace_back();
+    made.segment = SegmentId(FakePartitions::kNamespace, Slot(0), NamespaceEpoch(1), 9);
+    made.placement = {Protection{1, 0}, {TargetId(1)}};
+    reserved.insert(made.segment);
+    ++packs;
+    co_return reply;
+  }
+  static Task<Result<PackableReply>> packable() {
+    PackableReply reply;
+    PackItem& item = reply.items.emplace_back();
+    item.file = FileId(Slot(0), 5);
+    item.bytes = random_bytes(100, 1);
+    item.extent.length = 100;
+    co_return reply;
+  }
+  std::set<SegmentId> reserved;
+  int packs = 0;
+};
+
+TEST_F(TierTest, WhatCannotBeFetchedOrPackedIsGivenBack) {
+  Rig rig(world, bucket);
+  GivingBack partition(rig.node);
+  RpcFragmentPort fragments(rig.node.targets, ServiceLevel::kBackground);
+  SegmentIo segments(rig.node.env, fragments);
+  Fetcher fetcher(rig.node.env, rig.node.ports, segments, rig.cold_reader(), [] { return true; });
+  Location cold;
+  cold.segment = SegmentId(FakePartitions::kNamespace, Slot(0), NamespaceEpoch(1), 3);
+  cold.length = 1000;
+  auto progress = std::make_shared<FetchProgress>();
+  CancelToken stop;
+  ASSERT_TRUE(world.run(fetcher.fetch({cold}, progress, &stop)).ok());
+  EXPECT_EQ(progress->failed, 1u);
+  EXPECT_TRUE(partition.reserved.empty());
+
+  Packer packer(rig.node.env, rig.node.ports, segments);
+  EXPECT_FALSE(world.run(packer.pack(rig.node.view.map().partitions.front(), true)).ok());
+  EXPECT_EQ(partition.packs, 1);
+  EXPECT_TRUE(partition.reserved.empty());
+}
+
 TEST(Tier, BadInputFaultyBucketLosesNothingThatWasRecorded) {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     World world(seed);

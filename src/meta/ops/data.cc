@@ -548,10 +548,15 @@ Task<Result<bool>> remove_some(Partition& partition, FileId file) {
 }
 
 Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInfo info) {
+  bool worker = !request.session && info.header.client.value() == 0;
+  if (worker && partition.serving() && !request.abandoned.empty()) {
+    // What of them was written is an orphan now, and a record that names one is refused.
+    for (const SegmentId& segment : request.abandoned) partition.sessions().abandon_work(segment);
+    if (request.count == 0) co_return ReserveReply{};
+  }
   HR_CO_TRY(partition.may_mutate());
   if (!partition.owns(request.slot)) co_return Error(Code::kNotLeader, "the slot is not of this partition");
   if (request.count == 0) co_return Error(Code::kInvalid, "reserve at least one segment");
-  bool worker = !request.session && info.header.client.value() == 0;
   uint32_t admitted = 64;
   Nanos now = partition.context().env.clock.now();
   if (!worker) {
@@ -570,7 +575,7 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
     if (partition.context().admit) {
       HR_CO_TRY(admitted, partition.context().admit(request.crowded));
     }
-  } else if (partition.sessions().work_reserved(now) >= kMaxReserved) {
+  } else if (partition.sessions().work_reserved() >= kMaxReserved) {
     co_return Error(Code::kUnavailable, "too many segments are reserved for this node's work");
   }
   uint32_t count = std::min<uint32_t>({request.count, admitted, 64});

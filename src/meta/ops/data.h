@@ -14,7 +14,7 @@ inline constexpr uint64_t kMaxStageBytes = 64 * kKiB;
 inline constexpr const char* kTrim = "trim";
 
 // kRetryable where fewer than P + 1 targets are live. Not journaled: a new leader knows of none. A node's worker
-// reserves without session; what it got is void after an hour.
+// reserves without session; what it got is void after an hour, or when it abandons it (with `count` 0, nothing else).
 [[nodiscard]] Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInfo info);
 // Codes per file: kStale (grant or reservation has ended), kNotFound. Segments that no file took are given up.
 [[nodiscard]] Task<Result<CommitReply>> handle(Partition& partition, Commit request, CallInfo info);

@@ -175,6 +175,7 @@ struct PlacedAgainOp {
     Partition& partition = txn.partition();
     if (!partition.sessions().reserved_for_work(request.segment))
       co_return Error(Code::kConflict, "the segment is not being placed");
+    txn.needs_reservation(request.segment);
     Key key = segment_key(request.segment, Table::kLocation);
     HR_CO_TRY(std::optional<LocationRow> row, co_await txn.row<LocationRow>(key));
     if (!row) co_return Error(Code::kNotFound, "segment " + to_string(request.segment) + " is dead");
@@ -355,6 +356,7 @@ struct PackedOp {
     Partition& partition = txn.partition();
     if (!partition.sessions().reserved_for_work(request.segment))
       co_return Error(Code::kConflict, "the segment is not reserved");
+    txn.needs_reservation(request.segment);
     HR_CO_TRY(std::optional<RowValue> there, co_await txn.get(segment_key(request.segment)));
     if (there) co_return Error(Code::kConflict, "the segment is recorded already");
     std::map<FileId, std::vector<size_t>> files;
@@ -558,7 +560,7 @@ Task<Result<PlaceAgainReply>> handle(Partition& partition, PlaceAgain request, C
   Nanos now = partition.context().env.clock.now();
   if (partition.sessions().is_freeing(request.segment))
     co_return Error(Code::kBusy, "old fragments of the segment are being freed");
-  if (partition.sessions().work_reserved(now) >= kMaxPlacings)
+  if (partition.sessions().work_reserved() >= kMaxPlacings)
     co_return Error(Code::kUnavailable, "too many segments are reserved for this node's work");
   const ClusterMap& map = partition.context().view.map();
   HR_CO_TRY(Choice choice, choose_targets(map, map.protection, partition.context().env.random));

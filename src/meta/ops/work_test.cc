@@ -25,7 +25,8 @@ std::vector<SegmentId> ids(const SegmentsReply& reply) {
 }
 
 struct Filled : OnePartition {
-  explicit Filled(uint64_t seed, int segments) : OnePartition(seed), u(user()), file(create(u, "a")) {
+  explicit Filled(uint64_t seed, int segments, uint32_t miss_percent = 0)
+      : OnePartition(seed, miss_percent), u(user()), file(create(u, "a")) {
     for (int i = 0; i < segments; ++i) EXPECT_EQ(write(u, file, static_cast<uint64_t>(i) * 10'000, 1'000), Code::kOk);
   }
   std::vector<SegmentId> all() { return ids(must(ask(SegmentsOf{file, {}, 4096}))); }
@@ -97,6 +98,61 @@ TEST(Work, WhatIsDroppedFromALostTargetCanBeFetchedAgain) {
   EXPECT_EQ(met.size(), 3u);
   p.world.run_for(seconds(3'605));  // no request is still on its way
   for (const SegmentId& id : segments) EXPECT_TRUE(p.ask(PlaceAgain{id}).ok());
+}
+
+TEST(Work, WhatAWorkerGivesUpIsNoLongerReserved) {
+  Filled p(13, 65);
+  std::vector<SegmentId> segments = p.all();
+  p.must(p.ask(uploaded(1, segments)));
+  p.must(p.ask(Drop{segments}));
+  const Sessions& sessions = p.partition->sessions();
+  std::vector<PlaceAgainReply> places;
+  for (size_t i = 0; i < 64; ++i) places.push_back(p.must(p.ask(PlaceAgain{segments[i]})));
+  EXPECT_EQ(p.ask(PlaceAgain{segments[64]}).code(), Code::kUnavailable);
+  EXPECT_EQ(sessions.unwritten_reservations(), 64u);
+  p.partition->set_read_only("the bucket does not answer", Code::kUnavailable);
+  p.must(p.ask(Reserve{{}, Slot(0), 0, {segments[3]}}));  // also then
+  p.partition->set_read_only("");
+  EXPECT_EQ(sessions.unwritten_reservations(), 63u);
+  // What it may have written is nobody's; its own record comes too late.
+  EXPECT_EQ(p.must(p.ask(Claims{places[3].placement.targets.at(0), {segments[3]}, {0}})).claimed.at(0), 0);
+  EXPECT_EQ(p.ask(PlacedAgain{segments[3], places[3].placement}).code(), Code::kConflict);
+  // Who was given one that another had been given cannot give it up for both.
+  p.must(p.ask(PlaceAgain{segments[4]}));
+  p.must(p.ask(Reserve{{}, Slot(0), 0, {segments[4]}}));
+  p.must(p.ask(PlacedAgain{segments[4], places[4].placement}));
+  EXPECT_EQ(sessions.unwritten_reservations(), 62u);
+  EXPECT_TRUE(p.ask(PlaceAgain{segments[64]}).ok());
+  p.world.run_for(seconds(3'605));
+  EXPECT_EQ(sessions.unwritten_reservations(), 0u);
+  EXPECT_EQ(p.ask(Reserve{{}, Slot(0), 0, {}}).code(), Code::kInvalid);
+  p.check_rows();
+}
+
+struct Placing {
+  static Task<void> run(OnePartition& p, PlacedAgain request, std::optional<Code>& code) {
+    Result<Empty> reply = co_await handle(*p.partition, std::move(request), CallInfo());
+    code = reply.code();
+  }
+};
+
+TEST(Work, WhatIsGivenUpWhileItIsRecordedIsNotRecorded) {
+  std::optional<Code> code;
+  Filled p(15, 1);
+  const SegmentId segment = p.all().at(0);
+  p.must(p.ask(uploaded(1, {segment})));
+  p.must(p.ask(Drop{{segment}}));
+  PlaceAgainReply place = p.must(p.ask(PlaceAgain{segment}));
+  const TransactionId other{PartitionId(1), PartitionEpoch(1), 7};
+  p.partition->lock(segment_key(segment, Table::kLocation), other);
+  p.partition->scope().spawn(Placing::run(p, PlacedAgain{segment, place.placement}, code));
+  p.world.run_for(milliseconds(10));
+  EXPECT_EQ(code, std::nullopt) << "it waits for the row";
+  p.must(p.ask(Reserve{{}, Slot(0), 0, {segment}}));
+  p.partition->unlock(other);
+  p.world.run_for(seconds(1));
+  EXPECT_EQ(code, Code::kConflict) << "a sweep may have freed it meanwhile";
+  EXPECT_FALSE(p.must(p.ask(Locate{segment})).location.placement.hot());
 }
 
 TEST(Work, AnObjectDiesWithItsLastSegmentAndIsForgottenOnce) {
