@@ -77,8 +77,19 @@ Task<void> Grants::recall_one(SessionId session, Grant grant, GrantKind keep) {
   }
   auto mine = std::make_shared<Recalling>();
   recalling_[grant.id] = mine;
-  if (!mutant("recall_not_awaited")) co_await recall_(session, grant, keep);
-  recalling_.erase(grant.id);
+  struct Ran {  // also when the frame is destroyed: whoever waits for it asks again
+    std::map<GrantId, std::shared_ptr<Recalling>>& recalling;
+    GrantId id;
+    std::shared_ptr<Recalling> mine;
+    ~Ran() {
+      recalling.erase(id);
+      if (Scheduler::present()) mine->done.set();
+    }
+  };
+  {
+    const Ran ran{recalling_, grant.id, mine};
+    if (!mutant("recall_not_awaited")) co_await recall_(session, grant, keep);
+  }
   // The answer ended the grant down to `keep`.
   auto file = files_.find(grant.file);
   if (file != files_.end()) {
@@ -87,7 +98,6 @@ Task<void> Grants::recall_one(SessionId session, Grant grant, GrantKind keep) {
         holder.grant.kind = std::min(holder.grant.kind, keep);
     if (keep == GrantKind::kNone) release(session, grant.id);
   }
-  mine->done.set();
 }
 
 bool Grants::being_recalled(SessionId session, FileId file) const {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "runtime/sim/world.h"
 
 namespace headrace {
@@ -49,6 +51,18 @@ TEST_F(GrantsTest, AWriterTakesEverybodysGrantOnceEach) {
   run();
   EXPECT_EQ(recalled.size(), 2u) << "recalls of one grant are merged";
   EXPECT_EQ(grants.count(), 0u);
+}
+
+TEST_F(GrantsTest, WhoseRecallIsGivenUpIsAskedAgain) {
+  grants.give(kAnn, kFile, GrantKind::kWrite);
+  std::optional<Scope> given_up(std::in_place);
+  given_up->spawn(clear(kBob, GrantKind::kRead));
+  scope.spawn(clear(SessionId(3), GrantKind::kRead));  // waits for the first
+  world.run_for(milliseconds(2));
+  given_up.reset();
+  run();
+  EXPECT_EQ(recalled.size(), 1u);
+  EXPECT_FALSE(grants.conflict(kFile, kBob, GrantKind::kRead));
 }
 
 TEST_F(GrantsTest, AClaimThatConflictsIsRefused) {

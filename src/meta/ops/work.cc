@@ -211,41 +211,42 @@ struct SetPinOp {
   }
 };
 
-// Segments of a file behind `after`, ascending, at most `limit`.
-struct SegmentsOfOp {
-  using Reply = SegmentsReply;
-  SegmentsOf request;
-  Task<Result<SegmentsReply>> run(Transaction& txn) {
-    std::set<SegmentId> found;
-    size_t limit = page_of(request.limit);
-    Key from = extent_prefix(request.file);
-    Key to = prefix_end(from);
-    for (;;) {
-      HR_CO_TRY(auto rows, co_await txn.scan(from, to, kScan));
-      for (const auto& [key, value] : rows) {
-        Leaf leaf = leaf_of(key);
-        HR_CO_TRY(LeafValue decoded, decode_leaf(leaf.base(), leaf.span(), value));
-        for (const Extent& piece : decoded.pieces) {
-          if (piece.kind != ExtentKind::kSegment || piece.segment <= request.after) continue;
-          found.insert(piece.segment);
-          if (found.size() > limit + 1) found.erase(std::prev(found.end()));
-        }
+// Segments of a file behind `after`, ascending, at most `limit`. Some leaves at a time, and never again because the file
+// changed meanwhile: what is written to it then is seen, or not.
+Task<Result<SegmentsReply>> segments_of_file(Partition& partition, SegmentsOf request) {
+  std::set<SegmentId> found;
+  size_t limit = page_of(request.limit);
+  Key from = extent_prefix(request.file);
+  Key to = prefix_end(from);
+  for (bool more = true; more;) {
+    Transaction txn(partition, SessionId());
+    HR_CO_TRY(auto rows, co_await txn.scan(from, to, kScan));
+    HR_CO_TRY(co_await partition.wait_durable(txn.seen()));
+    for (const auto& [key, value] : rows) {
+      Leaf leaf = leaf_of(key);
+      HR_CO_TRY(LeafValue decoded, decode_leaf(leaf.base(), leaf.span(), value));
+      for (const Extent& piece : decoded.pieces) {
+        if (piece.kind != ExtentKind::kSegment || piece.segment <= request.after) continue;
+        found.insert(piece.segment);
+        if (found.size() > limit + 1) found.erase(std::prev(found.end()));
       }
-      if (rows.size() < kScan) break;
-      from = rows.back().first + '\0';
     }
-    SegmentsReply reply;
-    for (SegmentId id : found) {
-      if (reply.segments.size() == limit) {
-        reply.more = true;
-        break;
-      }
-      HR_CO_TRY(std::optional<LocationRow> row, co_await txn.row<LocationRow>(segment_key(id, Table::kLocation)));
-      if (row) reply.segments.push_back(location_of(txn.partition(), id, *row));
-    }
-    co_return reply;
+    more = rows.size() == kScan;
+    if (more) from = rows.back().first + '\0';
   }
-};
+  SegmentsReply reply;
+  reply.more = found.size() > limit;
+  if (reply.more) found.erase(std::prev(found.end()));
+  for (auto at = found.begin(); at != found.end();) {
+    Transaction txn(partition, SessionId());
+    for (size_t n = 0; n < kSegmentsPerRecord && at != found.end(); ++n, ++at) {
+      HR_CO_TRY(std::optional<LocationRow> row, co_await txn.row<LocationRow>(segment_key(*at, Table::kLocation)));
+      if (row) reply.segments.push_back(location_of(partition, *at, *row));
+    }
+    HR_CO_TRY(co_await partition.wait_durable(txn.seen()));
+  }
+  co_return reply;
+}
 
 // The rows of objects behind `after`, at most kScan; `last`: where to go on.
 Task<Result<std::vector<std::pair<ObjectId, ObjectRow>>>> objects_after(Transaction& txn, ObjectId after,
@@ -543,7 +544,7 @@ Task<Result<SegmentsReply>> handle(Partition& partition, SegmentsOf request, Cal
   if (!request.file)
     return list_segments(partition, Table::kLocation, after_key(request.after, Table::kLocation), request.limit,
                          [](const SegmentState&, const RowValue&) { return true; });
-  return partition.read(SegmentsOfOp{request});
+  return segments_of_file(partition, request);
 }
 
 Task<Result<PlaceAgainReply>> handle(Partition& partition, PlaceAgain request, CallInfo) {
