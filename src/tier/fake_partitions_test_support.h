@@ -76,7 +76,7 @@ class FakePartitions {
     handlers.on<ForgetObjects>([this](ForgetObjects r, CallInfo i) { return forget(std::move(r), std::move(i)); });
     handlers.on<Close>([this](Close r, CallInfo i) { return close(r, std::move(i)); });
     handlers.on<PartitionStatus>([this](PartitionStatus, CallInfo i) { return status(std::move(i)); });
-    handlers.on<Pins>([](Pins, CallInfo) { return no_pins(); });
+    handlers.on<Pins>([this](Pins, CallInfo i) { return pins_of(std::move(i)); });
     handlers.on<SparseObjects>([this](SparseObjects, CallInfo) { return sparse_objects(); });
     handlers.on<Locate>([this](Locate r, CallInfo) { return locate(r); });
     handlers.on<KnownObjects>([this](KnownObjects r, CallInfo i) { return known_objects(std::move(r), std::move(i)); });
@@ -146,6 +146,7 @@ class FakePartitions {
   uint64_t fail_fragment_reads = 0;
   std::set<SegmentId> lost;
   std::string lost_file;               // of the stores: cannot be read
+  std::vector<PinItem> pins;           // the first partition's
   SparseObjectsReply sparse;           // what every partition says
   Event uploads_go;                    // reset: whoever asks what is to be uploaded waits
   Event releases_go;                   // reset: whoever gives back a cut waits
@@ -154,7 +155,9 @@ class FakePartitions {
  private:
   Partition& of(const CallInfo& info) { return partitions[info.header.partition]; }
 
-  static Task<Result<PinsReply>> no_pins() { co_return PinsReply{}; }
+  Task<Result<PinsReply>> pins_of(CallInfo info) {
+    co_return info.header.partition == PartitionId(0) ? PinsReply{pins} : PinsReply{};
+  }
   Task<Result<SparseObjectsReply>> sparse_objects() { co_return sparse; }
   Task<Result<LocateReply>> locate(Locate r) {
     for (const auto& [id, partition] : partitions) {

@@ -83,13 +83,14 @@ Task<void> PinKeeper::loop() {
     last_error_ = done.ok() ? "" : done.error().text();
     if (scope_.token().cancelled()) co_return;
     const Nanos took = env_.clock.now() - began;
-    const Nanos pause = done.ok() ? std::max(options_.interval, took * 10) : seconds(5);
+    const Nanos pause = std::max(done.ok() ? options_.interval : seconds(5), took * 10);
     (void)co_await wanted_.wait_until(env_.clock, env_.clock.now() + pause);
     if (scope_.token().cancelled()) co_return;
   }
 }
 
-// Walks all pins first, so that what they cover is known, then fetches.
+// Walks all pins first, so that what they cover is known, then fetches. One that cannot be walked keeps what it
+// covered, and the others from nothing.
 Task<Result<void>> PinKeeper::round() {
   HR_CO_TRY(std::vector<PinItem> pins, co_await list());
   std::erase_if(pins_, [&](const auto& item) {
@@ -97,18 +98,27 @@ Task<Result<void>> PinKeeper::round() {
   });
   std::unordered_set<SegmentId> covered;
   std::vector<std::pair<std::shared_ptr<FetchProgress>, std::vector<Location>>> wishes;
+  Result<void> failed;
+  bool may_pass = false;  // a failure may: what that pin covers is worth waiting for
   for (PinItem& pin : pins) {
     const FileId file = pin.file;
     TreeSegments tree;
     Result<void> walked = co_await collect_tree(partitions_, file, &tree, &scope_.token());
+    if (walked.code() == Code::kCancelled) co_return walked;
     if (walked.code() == Code::kNotFound) {
       // What was pinned is gone: the wish goes with it.
-      HR_CO_TRY(co_await partitions_.call(file.slot(), SetPin{file, false, {}}, kBackground));
+      Result<Empty> erased = co_await partitions_.call(file.slot(), SetPin{file, false, {}}, kBackground);
+      if (!erased.ok()) failed = Error(erased.error()).within(pin.path);
       pins_.erase(file);
       continue;
     }
-    HR_CO_TRY(std::move(walked));
     Held& held = pins_[file];
+    if (!walked.ok()) {
+      failed = Error(walked.error()).within(pin.path);
+      may_pass |= walked.error().retry() != Retry::kFinal;
+      held.pin = std::move(pin);
+      continue;
+    }
     held.pin = std::move(pin);
     held.walked = true;
     held.files = tree.files;
@@ -121,11 +131,12 @@ Task<Result<void>> PinKeeper::round() {
     }
     wishes.emplace_back(held.progress, std::move(segments));
   }
+  if (!failed.ok()) covered.insert(segments_.begin(), segments_.end());
   segments_ = std::move(covered);
-  known_ = true;
+  known_ |= !may_pass;
   for (auto& [progress, segments] : wishes)
     HR_CO_TRY(co_await fetcher_.fetch(std::move(segments), progress, &scope_.token()));
-  co_return {};
+  co_return failed;
 }
 
 }  // namespace headrace

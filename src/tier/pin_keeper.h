@@ -40,7 +40,8 @@ class PinKeeper {
   [[nodiscard]] Task<Result<FileId>> pin(std::string path);
   // kNotFound when neither the path nor a pin of that name is there.
   [[nodiscard]] Task<Result<void>> release(std::string path);
-  // Whether covers() can be relied on: false until the pins of before the start were walked.
+  // Whether covers() can be relied on: false until the pins of before the start were walked. (One that will never be
+  // does not count.)
   [[nodiscard]] bool known() const { return known_; }
   [[nodiscard]] bool covers(const SegmentId& segment) const { return segments_.contains(segment); }
   [[nodiscard]] std::vector<PinState> states() const;

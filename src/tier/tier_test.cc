@@ -165,6 +165,46 @@ TEST_F(TierTest, WhatCannotBeFetchedOrPackedIsGivenBack) {
   EXPECT_TRUE(partition.reserved.empty());
 }
 
+struct Pinned {
+  Pinned(FakePartitions& node, SegmentId segment) : segment(segment) {
+    node.pins = {{kDamaged, "/damaged", 1}, {kWhole, "/whole", 1}};
+    node.handlers.on<GetAttributes>([this](GetAttributes r, CallInfo) { return attributes(r.file); });
+    node.handlers.on<SegmentsOf>([this](SegmentsOf, CallInfo) { return segments(); });
+  }
+  Task<Result<EntryReply>> attributes(FileId file) {
+    if (file == kDamaged) co_return Error(how, "injected");
+    EntryReply reply;
+    reply.attributes.id = file;
+    reply.attributes.type = FileType::kFile;
+    co_return reply;
+  }
+  Task<Result<SegmentsReply>> segments() {
+    SegmentsReply reply;
+    Location& location = reply.segments.emplace_back();
+    location.segment = segment;
+    location.placement = {Protection{1, 0}, {TargetId(1)}};
+    co_return reply;
+  }
+  static constexpr FileId kDamaged{Slot(0), 5};
+  static constexpr FileId kWhole{Slot(0), 6};
+  SegmentId segment;
+  Code how = Code::kBusy;
+};
+
+TEST_F(TierTest, OnePinThatCannotBeWalkedKeepsNoOtherFromBeingKnown) {
+  Rig rig(world, bucket);
+  const SegmentId segment(FakePartitions::kNamespace, Slot(0), NamespaceEpoch(1), 3);
+  Pinned pinned(rig.node, segment);
+  rig.start();
+  world.run_for(seconds(60));
+  EXPECT_TRUE(rig.tier.pins().covers(segment));
+  EXPECT_FALSE(rig.tier.pins().known()) << "what the other one covers may be seen yet";
+  EXPECT_NE(rig.tier.pins().last_error().find("/damaged"), std::string::npos) << rig.tier.pins().last_error();
+  pinned.how = Code::kCorrupt;
+  world.run_for(seconds(60));
+  EXPECT_TRUE(rig.tier.pins().known());
+}
+
 TEST(Tier, BadInputFaultyBucketLosesNothingThatWasRecorded) {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     World world(seed);

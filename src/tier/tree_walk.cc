@@ -8,10 +8,12 @@ namespace {
 
 const CallOptions kBackground{.timeout = seconds(30), .level = ServiceLevel::kBackground};
 constexpr uint32_t kPage = 512;
+constexpr uint32_t kSegmentsPage = 4096;  // for each all extents of the file are looked at
 
 Task<Result<void>> collect_file(PartitionPort* partitions, FileId file, TreeSegments* into) {
   SegmentsOf request;
   request.file = file;
+  request.limit = kSegmentsPage;
   for (;;) {
     HR_CO_TRY(SegmentsReply page, co_await partitions->call(file.slot(), request, kBackground));
     if (!page.segments.empty()) request.after = page.segments.back().segment;

@@ -211,14 +211,15 @@ struct SetPinOp {
   }
 };
 
-// Segments of a file behind `after`, ascending, at most `limit`. Some leaves at a time, and never again because the file
-// changed meanwhile: what is written to it then is seen, or not.
+// Segments of a file behind `after`, ascending, at most `limit`. Some leaves at a time, and never again because the
+// file changed meanwhile: what is written to it then is seen, or not.
 Task<Result<SegmentsReply>> segments_of_file(Partition& partition, SegmentsOf request) {
   std::set<SegmentId> found;
   size_t limit = page_of(request.limit);
   Key from = extent_prefix(request.file);
   Key to = prefix_end(from);
   for (bool more = true; more;) {
+    if (!partition.serving()) co_return Error(Code::kNotLeader, partition.state());
     Transaction txn(partition, SessionId());
     HR_CO_TRY(auto rows, co_await txn.scan(from, to, kScan));
     HR_CO_TRY(co_await partition.wait_durable(txn.seen()));

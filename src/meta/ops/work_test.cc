@@ -235,6 +235,49 @@ TEST(Work, ADeadSegmentIsUploadedOnlyForACutThatContainsIt) {
   p.check_rows();
 }
 
+struct Writing {
+  static Task<void> run(OnePartition& p, User& user, FileId file, const bool& stop, uint64_t& writes) {
+    while (!stop) {
+      Stage stage{user.next(), file, user.grants[file].id, {{0, std::string(10, 'x')}}, 0, 0};
+      Result<Empty> done = co_await handle(*p.partition, std::move(stage), CallInfo());
+      if (done.ok()) ++writes;
+      co_await p.env.clock.sleep(milliseconds(1));
+    }
+  }
+};
+struct Listing {
+  static Task<void> run(OnePartition& p, SegmentsOf request, std::optional<Result<SegmentsReply>>& out) {
+    out = co_await handle(*p.partition, std::move(request), CallInfo());
+  }
+};
+
+TEST(Work, TheSegmentsOfAFileAreListedWhileItIsWritten) {
+  constexpr uint64_t kLeaves = 3'000;
+  bool stop = false;
+  uint64_t writes = 0;
+  std::optional<Result<SegmentsReply>> listed;
+  OnePartition p(14, 100);
+  User u = p.user();
+  const FileId file = p.create(u, "a");
+  Reservation r = p.reserve(u);
+  for (uint64_t leaf = 0; leaf < kLeaves;) {
+    std::vector<Extent> extents;
+    for (int i = 0; i < 250 && leaf < kLeaves; ++i, ++leaf)
+      extents.push_back({.offset = leaf * 16 * kMiB, .length = 100});
+    r = p.reserve(u);
+    p.must(p.ask(p.commit_of(u, file, r, 100, std::move(extents))));
+  }
+  p.partition->scope().spawn(Writing::run(p, u, file, stop, writes));
+  p.partition->scope().spawn(Listing::run(p, SegmentsOf{file, {}, 4096}, listed));
+  p.world.run_for(seconds(10));
+  EXPECT_GT(writes, 1'000u);
+  stop = true;
+  ASSERT_TRUE(listed.has_value());
+  ASSERT_TRUE(listed->ok());
+  EXPECT_EQ((*listed)->segments.size(), kLeaves / 250);
+  p.world.run_for(seconds(1));
+}
+
 struct TakingCut {
   static Task<void> run(OnePartition& p, Cut cut, std::optional<Code>& code) {
     Result<TakeCutReply> reply = co_await handle(*p.partition, TakeCut{cut}, CallInfo());
