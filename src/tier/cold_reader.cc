@@ -89,7 +89,15 @@ Task<void> ColdReader::load_index_into(ObjectRef ref, std::shared_ptr<Once<Resul
   into->set(std::move(index));
 }
 
-Task<Result<ColdReader::Index>> ColdReader::index_of(ObjectRef ref) {
+template <class T>
+Task<Result<T>> ColdReader::by(Nanos deadline, Once<Result<T>>* flight) {
+  if (deadline == kPatient) co_return co_await flight->wait();
+  std::optional<Result<T>> landed = co_await flight->wait_until(env_.clock, deadline);
+  if (landed) co_return *std::move(landed);
+  co_return Error(Code::kUnavailable, store_.url() + " has not answered in time");
+}
+
+Task<Result<ColdReader::Index>> ColdReader::index_of(ObjectRef ref, Nanos deadline) {
   auto found = by_object_.find(ref.object);
   if (found != by_object_.end()) {
     indexes_.splice(indexes_.begin(), indexes_, found->second);
@@ -104,7 +112,7 @@ Task<Result<ColdReader::Index>> ColdReader::index_of(ObjectRef ref) {
       co_return Error(Code::kUnavailable, "this node stops");
     }
   }
-  co_return co_await flight->wait();
+  co_return co_await by(deadline, flight.get());
 }
 
 Task<Result<std::vector<Buffer>>> ColdReader::fetch_pieces(ObjectId object, Index index, const PackedSegment* segment,
@@ -170,7 +178,7 @@ Task<void> ColdReader::fetch(ObjectId object, Index index, const PackedSegment* 
   }
 }
 
-Task<Result<ColdReadReply>> ColdReader::read(ColdRead request) {
+Task<Result<ColdReadReply>> ColdReader::read(ColdRead request, Nanos deadline) {
   const Location& location = request.location;
   if (request.length == 0 || request.length > kMaxSegment || location.length > kMaxSegment ||
       request.offset > location.length || request.length > location.length - request.offset)
@@ -196,7 +204,7 @@ Task<Result<ColdReadReply>> ColdReader::read(ColdRead request) {
     }
   }
   if (missing) {
-    Result<Index> index = co_await index_of(location.object);
+    Result<Index> index = co_await index_of(location.object, deadline);
     if (!index.ok()) {
       counters_.last_error = index.error().text();
       co_return std::move(index).error();
@@ -234,7 +242,7 @@ Task<Result<ColdReadReply>> ColdReader::read(ColdRead request) {
     }
     for (size_t i = 0; i < pieces.size(); ++i) {
       if (waits[i] == nullptr) continue;
-      Result<Buffer> piece = co_await waits[i]->piece.wait();
+      Result<Buffer> piece = co_await by(deadline, &waits[i]->piece);
       if (piece.code() == Code::kCorrupt) {
         Result<Buffer> exact = co_await read_frames(*index, location.segment, request.offset, request.length);
         if (!exact.ok()) co_return std::move(piece).error();

@@ -41,12 +41,14 @@ struct ColdReadCounters {
 
 class ColdReader {
  public:
+  static constexpr Nanos kPatient{INT64_MAX};
   // All outlive this.
   ColdReader(Env env, ObjectStore& store, PieceCache& cache, ColdReaderOptions options = {});
 
   // kNoFragment: the object is gone, ask the home for the current location. kCorrupt: it does not
-  // verify, even when asked again. kInvalid: not a range of the segment.
-  [[nodiscard]] Task<Result<ColdReadReply>> read(ColdRead request);
+  // verify, even when asked again. kInvalid: not a range of the segment. kUnavailable: the bucket has not answered by
+  // `deadline`; what was asked of it goes on, for the next reader.
+  [[nodiscard]] Task<Result<ColdReadReply>> read(ColdRead request, Nanos deadline = kPatient);
   [[nodiscard]] Task<void> stop();
   void set_namespace(NamespaceId name_space) { name_space_ = name_space; }
   [[nodiscard]] const ColdReadCounters& counters() const { return counters_; }
@@ -61,7 +63,9 @@ class ColdReader {
   struct Flight {
     Once<Result<Buffer>> piece;
   };
-  [[nodiscard]] Task<Result<Index>> index_of(ObjectRef ref);
+  [[nodiscard]] Task<Result<Index>> index_of(ObjectRef ref, Nanos deadline);
+  template <class T>
+  [[nodiscard]] Task<Result<T>> by(Nanos deadline, Once<Result<T>>* flight);  // the caller holds it
   [[nodiscard]] Task<Result<Index>> load_index(ObjectRef ref);
   Task<void> load_index_into(ObjectRef ref, std::shared_ptr<Once<Result<Index>>> into);
   void keep(Index index);

@@ -7,6 +7,7 @@ namespace headrace {
 namespace {
 
 const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBackground};
+constexpr Nanos kReadPatience = seconds(30);    // whoever asked gives up then, and asks again
 constexpr Nanos kBucketPatience = seconds(20);  // with all attempts of one look at head
 
 }  // namespace
@@ -51,7 +52,7 @@ Task<Result<ColdReadReply>> TierService::cold_read(ColdRead request) {
       }
     }
   }
-  co_return co_await cold_.read(std::move(request));
+  co_return co_await cold_.read(std::move(request), env_.clock.now() + kReadPatience);
 }
 
 Task<void> TierService::look_at_head(std::shared_ptr<Once<Result<ObjectInfo>>> seen) {

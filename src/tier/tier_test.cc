@@ -165,6 +165,26 @@ TEST_F(TierTest, WhatCannotBeFetchedOrPackedIsGivenBack) {
   EXPECT_TRUE(partition.reserved.empty());
 }
 
+TEST_F(TierTest, AColdReadEndsWhenTheBucketDoesNot) {
+  Rig rig(world, bucket);
+  rig.tier.register_handlers(rig.node.handlers);
+  const SegmentId id = rig.node.add_segment(kP0, random_bytes(1000, 1));
+  rig.start();
+  ASSERT_TRUE(world.run(rig.tier.push()).ok());
+  rig.store.rates().slow = 1'000'000;
+  rig.store.rates().slow_for = seconds(100);
+  const Address node = rig.node.view.map().nodes.front().address;
+  const ColdRead request{rig.node[0].segments.at(id).location, 0, 1000};
+  const Nanos asked = rig.node.env.clock.now();
+  EXPECT_EQ(world.run(rig.node.hub.call(node, request, {.timeout = seconds(1000)})).code(), Code::kUnavailable);
+  EXPECT_LE(rig.node.env.clock.now() - asked, seconds(35));
+  // What was asked for the first reader is there for a later one.
+  world.run_for(seconds(300));
+  rig.store.rates().slow = 0;
+  EXPECT_TRUE(world.run(rig.node.hub.call(node, request, {.timeout = seconds(1000)})).ok());
+  EXPECT_EQ(rig.tier.status().cold.gets, 2u) << "the index once, and the piece";
+}
+
 struct Pinned {
   Pinned(FakePartitions& node, SegmentId segment) : segment(segment) {
     node.pins = {{kDamaged, "/damaged", 1}, {kWhole, "/whole", 1}};
