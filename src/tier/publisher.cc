@@ -454,12 +454,17 @@ Task<Result<void>> Publisher::collect_stray_objects() {
 
 Task<Result<void>> Publisher::collect_keys() {
   if (!previous_) co_return {};
-  uint64_t now = wall_seconds(env_.clock);
-  auto horizon = static_cast<uint64_t>(options_.horizon.count / 1'000'000'000);
+  const Nanos now = env_.clock.now();
+  std::map<std::string, Nanos> seen;
   std::vector<std::string> due;
-  for (const GarbageKey& garbage : previous_->garbage)
-    if (garbage.since_s + horizon <= now && !deleted_.contains(garbage.key) && due.size() < kMaxDeletesAtOnce)
+  for (const GarbageKey& garbage : previous_->garbage) {
+    auto before = garbage_seen_.find(garbage.key);
+    const Nanos since = before == garbage_seen_.end() ? now : before->second;
+    seen.emplace(garbage.key, since);
+    if (now - since >= options_.horizon && !deleted_.contains(garbage.key) && due.size() < kMaxDeletesAtOnce)
       due.push_back(garbage.key);
+  }
+  garbage_seen_ = std::move(seen);
   if (due.empty()) co_return {};
   std::vector<std::string> asked = due;
   HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));

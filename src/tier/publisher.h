@@ -4,12 +4,11 @@
 // Order: segments, store files and locations, manifest, head. A cut whose head swap did not surely
 // succeed is given up towards the partitions, and nothing that it wrote is deleted before a later
 // manifest is current without it. Deletion: a key that the current manifest does not name is
-// written into the next one as garbage, with the time, and deleted when the horizon has passed;
-// objects when partitions call them dead at a cut that was published a horizon ago. What a process left that did
-// not finish its upload or its publish is found by listing: it is deleted when nothing knows of it
-// in two looks a horizon apart, and no publish can make such a key any more. Only the holder of the
-// head deletes, and only after head named it as owner. Owner: TierService. One core; one publish at
-// a time.
+// written into the next one as garbage, and deleted when this process has seen it there for a horizon (by the boot
+// clock); objects when partitions call them dead at a cut that was published a horizon ago. What a process left that
+// did not finish its upload or its publish is found by listing: it is deleted when nothing knows of it in two looks a
+// horizon apart, and no publish can make such a key any more. Only the holder of the head deletes, and only after head
+// named it as owner. Owner: TierService. One core; one publish at a time.
 #pragma once
 
 #include <deque>
@@ -103,6 +102,7 @@ class Publisher {
   std::optional<ManifestRecord> previous_;
   std::set<std::string> strays_;               // keys put for manifests that did not become current (perhaps did)
   std::set<std::string> deleted_;              // garbage of previous_ that is gone already
+  std::map<std::string, Nanos> garbage_seen_;  // all of it, since when
   std::deque<Published> published_;            // oldest first; of those past the horizon the newest alone
   std::map<PartitionId, ObjectId> looked_to_;  // where the collection of its dead objects goes on
   std::map<ObjectId, Nanos> stray_objects_;    // since when no partition knows them

@@ -69,7 +69,7 @@ struct PartitionManifest {
   }
 };
 
-// A key that no manifest names since then: deleted when the horizon has passed.
+// A key that no manifest names since then (by the wall clock, for people): deleted when the horizon has passed.
 struct GarbageKey {
   std::string key;
   uint64_t since_s = 0;

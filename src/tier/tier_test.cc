@@ -311,6 +311,22 @@ TEST_F(TierTest, UnchangedFilesAreNotCopiedAgainAndReplacedOnesGoAfterTheHorizon
   EXPECT_TRUE(world.run(read_manifest(rig.node.env, rig.store, head->record)).ok());
 }
 
+TEST_F(TierTest, WhatIsReplacedDoesNotGoEarlierWhereTheWallClockJumps) {
+  Rig rig(world, bucket);
+  rig.start();
+  rig.node[0].files["1.sst"] = random_bytes(1000, 1);
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  rig.node[0].files.erase("1.sst");
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  rig.node.machine.jump_wall(seconds(7200));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(keys("m/"), 1u) << "readers elsewhere may still use it";
+  rig.node.machine.jump_wall(Nanos{} - seconds(14'400));
+  world.run_for(seconds(110));
+  ASSERT_TRUE(world.run(rig.tier.publish()).ok());
+  EXPECT_EQ(keys("m/"), 0u);
+}
+
 TEST_F(TierTest, DeadObjectsAreDeletedOnlyAfterTheHorizonAndThenForgotten) {
   Rig rig(world, bucket);
   rig.start();
