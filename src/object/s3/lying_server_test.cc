@@ -43,6 +43,19 @@ TEST_F(LyingServer, IsAskedAgainAfter503) {
   EXPECT_EQ(retrying.retries(), 2U);
 }
 
+TEST_F(LyingServer, IsAskedAgainAfter408) {
+  std::atomic<int> calls = 0;
+  HttpServer server([&](const httplib::Request&, httplib::Response& response) {
+    response.status = ++calls == 1 ? 408 : 200;  // a proxy's: no S3 error within
+    if (response.status == 200) response.set_content("a", "binary/octet-stream");
+  });
+  RetryingStore retrying(store(server.endpoint()), world_.clock, world_.random, {.first_pause = milliseconds(1)});
+  auto got = world_.run(retrying.get("k"));
+  ASSERT_OK(got);
+  EXPECT_EQ(got->text(), "a");
+  EXPECT_EQ(calls, 2);
+}
+
 TEST_F(LyingServer, NeverMakesAConditionalPutRepeatAnUnknownOutcome) {
   HttpServer server([&](const httplib::Request&, httplib::Response& response) {
     response.status = 500;

@@ -92,8 +92,8 @@ Error s3_reply_error(const S3Request& request, const BucketUrl& url, const HttpR
       error.code == "XAmzContentChecksumMismatch" || error.code == "IncompleteBody" || error.code == "RequestTimeout")
     return fail(Code::kUnavailable);
   if (status == 429 || status == 503 || error.code == "SlowDown") return fail(Code::kUnavailable);
-  // Any other failure inside the service may come after the effect.
-  if (status >= 500) return fail(request.conditional ? Code::kTimeout : Code::kUnavailable);
+  // Any other failure inside the service may come after the effect. (408: it gave up waiting for us, or for itself.)
+  if (status >= 500 || status == 408) return fail(request.conditional ? Code::kTimeout : Code::kUnavailable);
   return fail(Code::kInvalid);
 }
 
