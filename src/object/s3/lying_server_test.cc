@@ -56,6 +56,27 @@ TEST_F(LyingServer, IsAskedAgainAfter408) {
   EXPECT_EQ(calls, 2);
 }
 
+TEST_F(LyingServer, IsAskedAgainWithFreshCredentialsWhenItRefusesAHead) {
+  std::string token = "old";
+  std::atomic<int> calls = 0;
+  HttpServer server([&](const httplib::Request& request, httplib::Response& response) {
+    ++calls;
+    response.status = request.get_header_value("x-amz-security-token") == "new" ? 200 : 400;
+    response.set_header("ETag", "\"x\"");
+  });
+  BucketUrl url{.kind = BucketUrl::Kind::kS3, .bucket = "bucket", .endpoint = server.endpoint()};
+  S3Store store(url, world_.env(), S3Options{.environment = [&](const std::string& name) -> std::optional<std::string> {
+                  if (name == "AWS_ACCESS_KEY_ID" || name == "AWS_SECRET_ACCESS_KEY") return "text";
+                  if (name == "AWS_SESSION_TOKEN") return token;
+                  return std::nullopt;
+                }});
+  EXPECT_FALSE(world_.run(store.head("k")).ok());
+  EXPECT_EQ(calls, 2) << "once more, not for ever";
+  token = "new";
+  ASSERT_OK(world_.run(store.head("k")));
+  EXPECT_EQ(calls, 4);
+}
+
 TEST_F(LyingServer, NeverMakesAConditionalPutRepeatAnUnknownOutcome) {
   HttpServer server([&](const httplib::Request&, httplib::Response& response) {
     response.status = 500;

@@ -162,6 +162,9 @@ Result<HttpReply> S3Client::call_once(const S3Request& request, Nanos wall, bool
   if (reply->status >= 200 && reply->status < 300) return reply;
   const S3Error error = parse_s3_error(reply->body.text()).value_or(S3Error{});
   *expired = error.code == "ExpiredToken" || error.code == "TokenRefreshRequired";
+  // A HEAD's reply has no body to say so.
+  const bool refused = reply->status == 400 || reply->status == 401 || reply->status == 403;
+  if (request.method == "HEAD" && refused && !credentials.session_token.empty()) *expired = true;
   return s3_reply_error(request, url_, *reply, skew_of(reply->headers, wall));
 }
 
