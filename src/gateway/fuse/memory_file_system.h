@@ -60,6 +60,7 @@ class MemoryFileSystem final : public FileSystem {
   [[nodiscard]] uint64_t syncs() const { return syncs_; }
   [[nodiscard]] uint64_t inodes() const { return inodes_.size(); }
   [[nodiscard]] uint64_t open_files() const { return open_files_; }
+  [[nodiscard]] uint64_t size_of(FileId file) const { return inodes_.at(file)->attributes.size; }
   // As if another client had written it: the kernel is told by an invalidation, or not at all.
   // mtime_moves: as it must.
   Task<void> write_elsewhere(FileId parent, std::string name, std::string bytes, bool mtime_moves);

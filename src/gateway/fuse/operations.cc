@@ -874,49 +874,52 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCopyRange request) {
   }
   request.length = wanted;
   while (request.length > 0) {
-    Result<void> copied = co_await copy_some(from->file, *target, request);
+    Result<uint64_t> copied = co_await copy_some(from->file, *target, request);
     if (!copied.ok() && request.length == wanted) co_return failed(copied.error());
     if (!copied.ok()) break;  // what is copied is; the error comes again
+    if (*copied == 0) break;  // the source ends here now
+    request.from_offset += *copied;
+    request.to_offset += *copied;
+    request.length -= *copied;
   }
   FuseAnswer answer;
   answer.append(fuse_write_out{.size = static_cast<uint32_t>(wanted - request.length), .padding = 0});
   co_return answer;
 }
 
-// The next piece of data, or of a hole; `left` is what remains. Small ones are read and written: that waits for nothing
-// and is packed.
-Task<Result<void>> FuseSession::copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange& left) {
+// The next piece of data, or of a hole: its length. 0: the source has become shorter, and ends before it. Small ones
+// are read and written: that waits for nothing and is packed.
+Task<Result<uint64_t>> FuseSession::copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange left) {
   if (left.length >= kCopyByReference) {
     Result<uint64_t> copied = co_await files_.copy(from, left.from_offset, to, left.to_offset, left.length);
-    if (copied.ok() && *copied > 0) {
-      left.from_offset += *copied;
-      left.to_offset += *copied;
-      left.length -= *copied;
-      co_return Result<void>();
-    }
-    if (!copied.ok() && copied.code() != Code::kNotSupported) co_return std::move(copied).error();
+    if (copied.ok() ? *copied > 0 : copied.code() != Code::kNotSupported) co_return copied;
   }
+  uint64_t end = left.from_offset + left.length;
   Result<uint64_t> data = co_await files_.seek(from, left.from_offset, false);
   if (!data.ok() && data.code() != Code::kNotFound) co_return std::move(data).error();
-  const uint64_t end = left.from_offset + left.length;
-  const uint64_t next = data.ok() ? std::min(*data, end) : end;
-  uint64_t done = next - left.from_offset;
-  if (done > 0) {
-    HR_CO_TRY(co_await files_.punch(to, left.to_offset, done));
-    HR_CO_TRY(co_await files_.grow(to, left.to_offset + done));
-  } else {
-    HR_CO_TRY(uint64_t hole, co_await files_.seek(from, left.from_offset, true));
-    const uint64_t size = std::min({hole - left.from_offset, left.length, kCopyPiece});
-    HR_CO_TRY(std::vector<Buffer> pieces, co_await files_.read(from, left.from_offset, size));
-    for (const Buffer& piece : pieces) done += piece.size();
-    if (done == 0) co_return Error(Code::kIo, "the source became shorter");
-    HR_CO_TRY(uint64_t written, co_await files_.write(to, left.to_offset, joined(pieces, done)));
-    (void)written;
+  if (!data.ok()) {  // a hole to the end of the file, wherever that is now
+    HR_CO_TRY(Attributes source, co_await files_.get_attributes(from->id()));
+    end = std::min(end, source.size);
+    if (end <= left.from_offset) co_return uint64_t{0};
   }
-  left.from_offset += done;
-  left.to_offset += done;
-  left.length -= done;
-  co_return Result<void>();
+  const uint64_t next = data.ok() ? std::min(*data, end) : end;
+  const uint64_t empty = next - left.from_offset;
+  if (empty > 0) {
+    HR_CO_TRY(co_await files_.punch(to, left.to_offset, empty));
+    HR_CO_TRY(co_await files_.grow(to, left.to_offset + empty));
+    co_return empty;
+  }
+  Result<uint64_t> hole = co_await files_.seek(from, left.from_offset, true);
+  if (hole.code() == Code::kNotFound) co_return uint64_t{0};
+  if (!hole.ok()) co_return hole;
+  const uint64_t size = std::min({*hole - left.from_offset, left.length, kCopyPiece});
+  HR_CO_TRY(std::vector<Buffer> pieces, co_await files_.read(from, left.from_offset, size));
+  uint64_t done = 0;
+  for (const Buffer& piece : pieces) done += piece.size();
+  if (done == 0) co_return done;
+  HR_CO_TRY(uint64_t written, co_await files_.write(to, left.to_offset, joined(pieces, done)));
+  (void)written;
+  co_return done;
 }
 
 // --- Locks ---

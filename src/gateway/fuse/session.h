@@ -217,7 +217,7 @@ class FuseSession {
   [[nodiscard]] bool unsupported_xattr(std::string_view name) const;
   Task<Result<Attributes>> lookup_handle(FileId node, bool parent);
   Task<Result<OpenFileRef>> file_for(HandleRef handle, bool append);
-  Task<Result<void>> copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange& left);
+  Task<Result<uint64_t>> copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange left);
   Task<int> seek_lock(uint64_t unique, FileId file, FileLock lock);
 
   // One per operation.

@@ -491,6 +491,32 @@ TEST_F(FuseSessionTest, WaitsForAStuckInvalidationOnlySoLong) {
   play(does_not_wait_for_ever, {.patience = milliseconds(30)});
 }
 
+// The source is cut to its half while its first piece is read.
+Task<void> copies_what_shrinks(World& world) {
+  FileId from(co_await make_file(world, "from"));
+  FileId to(co_await make_file(world, "to"));
+  const std::string block(kMiB - 1, 'x');  // and a NUL
+  for (uint64_t i = 0; i < 2; ++i)
+    (void)co_await world.kernel.ask(FUSE_WRITE, from, fuse_write_in{.fh = 1, .offset = i * kMiB, .size = kMiB}, block);
+  world.files.hold_reads(true);
+  const uint64_t copy = world.kernel.send(
+      FUSE_COPY_FILE_RANGE, from,
+      fuse_copy_file_range_in{.fh_in = 1, .nodeid_out = to.packed(), .fh_out = 2, .len = 2 * kMiB});
+  for (int i = 0; i < 1000 && world.files.waiting_reads() == 0; ++i) co_await yield();
+  EXPECT_EQ(world.files.waiting_reads(), 1U);
+  (void)co_await world.kernel.ask(FUSE_SETATTR, from, fuse_setattr_in{.valid = FATTR_SIZE, .size = kMiB});
+  world.files.hold_reads(false);
+  PlayedKernel::Answer answer = co_await world.kernel.answer_to(copy);
+  fuse_write_out out{};
+  std::memcpy(&out, answer.bytes.data(), std::min(sizeof out, answer.bytes.size()));
+  EXPECT_EQ(out.size, kMiB);
+  EXPECT_EQ(world.files.size_of(to), kMiB) << "nothing behind the source's end was touched";
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, ACopyEndsWhereItsSourceEndsByThen) {
+  play(copies_what_shrinks);
+}
+
 Task<void> ends_in_time(World& world) {
   FileId id(co_await make_file(world, "f"));
   world.files.hold_reads(true);
