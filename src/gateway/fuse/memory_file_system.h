@@ -52,11 +52,14 @@ class MemoryFileSystem final : public FileSystem {
   Task<Result<void>> unlock_all(FileId file, uint64_t owner, bool whole) override;
   Task<Result<FileSystemStatistics>> statistics() override;
   Task<Result<void>> sync_all() override;
+  [[nodiscard]] Nanos name_valid(FileId, const std::string&, FileId) const override { return kept_; }
+  [[nodiscard]] Nanos attributes_valid(FileId) const override { return kept_; }
   void on_invalidate(Invalidate invalidate) override { invalidate_ = std::move(invalidate); }
   Event& closing() override { return closing_; }
   Task<Result<void>> shut_down() override;
 
   // For tests.
+  void keep(Nanos kept) { kept_ = kept; }  // names and attributes, by the kernel
   [[nodiscard]] uint64_t syncs() const { return syncs_; }
   [[nodiscard]] uint64_t inodes() const { return inodes_.size(); }
   [[nodiscard]] uint64_t open_files() const { return open_files_; }
@@ -114,6 +117,7 @@ class MemoryFileSystem final : public FileSystem {
   int64_t last_time_ = 0;
   uint64_t syncs_ = 0;
   uint64_t open_files_ = 0;
+  Nanos kept_{};
   Event reads_may_go_;
   uint64_t waiting_reads_ = 0;
   Invalidate invalidate_;

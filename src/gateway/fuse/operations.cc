@@ -530,12 +530,30 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRename request) {
   // RENAME_WHITEOUT is for the upper layer of an overlay, whose marks other clients would take for devices.
   if ((request.flags & ~(kRenameNoReplace | kRenameExchange)) != 0) co_return failed(EINVAL);
   FileSystem::RenameOptions options{.from_parent = header.node,
-                                    .from_name = std::move(request.from_name),
+                                    .from_name = request.from_name,
                                     .to_parent = request.to_parent,
-                                    .to_name = std::move(request.to_name),
+                                    .to_name = request.to_name,
                                     .no_replace = (request.flags & kRenameNoReplace) != 0,
                                     .exchange = (request.flags & kRenameExchange) != 0};
-  co_return outcome(co_await files_.rename(std::move(options)));
+  const bool exchange = options.exchange;
+  Result<void> renamed = co_await files_.rename(std::move(options));
+  if (renamed.ok()) {
+    expire_moved(header.node, request.from_name, request.to_parent, request.to_name);
+    if (exchange) expire_moved(request.to_parent, request.to_name, header.node, request.from_name);
+  }
+  co_return outcome(renamed);
+}
+
+// The kernel moves what it knows of the old name to the new one, and how long it may keep it, under which the new name
+// is no longer covered by anything. It does so before it lets go of the directories' locks, which this waits for.
+void FuseSession::expire_moved(FileId from, const std::string& from_name, FileId to, const std::string& to_name) {
+  auto node = nodes_.find(from);
+  if (node == nodes_.end() || node->second.names.empty()) return;
+  const bool expires = agreed(FUSE_HAS_EXPIRE_ONLY);
+  // Dropped is only what is no directory: those an older kernel does not keep.
+  auto is_it = [&from_name](const Node::Name& kept) { return kept.name == from_name; };
+  if (!expires && std::ranges::none_of(node->second.names, is_it)) return;
+  requests_.spawn(notify(FUSE_NOTIFY_INVAL_ENTRY, {entry_notification(to, to_name, expires)}, to));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLink request) {

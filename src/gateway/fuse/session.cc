@@ -489,12 +489,7 @@ Task<void> FuseSession::invalidate(FileSystem::Invalidation what) {
     for (const Node::Name& name : std::exchange(node.names, {})) {
       if (name.until < env_.clock.now()) continue;
       // A directory only expires: if it were dropped, getcwd(2) would fail below it until somebody looks it up.
-      fuse_notify_inval_entry_out out{.parent = what.file.packed(),
-                                      .namelen = static_cast<uint32_t>(name.name.size()),
-                                      .flags = name.directory ? uint32_t{FUSE_EXPIRE_ONLY} : 0};
-      std::string& body = entries.emplace_back(reinterpret_cast<const char*>(&out), sizeof out);
-      body += name.name;
-      body += '\0';
+      entries.push_back(entry_notification(what.file, name.name, name.directory));
     }
   }
   const bool pages = what.data && node.pages;
@@ -505,6 +500,16 @@ Task<void> FuseSession::invalidate(FileSystem::Invalidation what) {
     co_await notify_inode(what.file, pages);
   }
   if (!entries.empty()) co_await notify(FUSE_NOTIFY_INVAL_ENTRY, std::move(entries), what.file);
+}
+
+std::string FuseSession::entry_notification(FileId parent, const std::string& name, bool expires) {
+  const fuse_notify_inval_entry_out out{.parent = parent.packed(),
+                                        .namelen = static_cast<uint32_t>(name.size()),
+                                        .flags = expires ? uint32_t{FUSE_EXPIRE_ONLY} : 0};
+  std::string body(reinterpret_cast<const char*>(&out), sizeof out);
+  body += name;
+  body += '\0';
+  return body;
 }
 
 Task<void> FuseSession::notify_inode(FileId file, bool pages) {

@@ -184,6 +184,8 @@ class FuseSession {
   Task<void> invalidate(FileSystem::Invalidation what);
   // The kernel drops attributes, and with `pages` those as well.
   Task<void> notify_inode(FileId file, bool pages);
+  [[nodiscard]] static std::string entry_notification(FileId parent, const std::string& name, bool expires);
+  void expire_moved(FileId from, const std::string& from_name, FileId to, const std::string& to_name);
   // Bodies of notifications of one kind, for the kernel one after the other.
   Task<void> notify(int code, std::vector<std::string> bodies, FileId node);
   Task<void> send_notifications(int code, std::vector<std::string> bodies, FileId node,

@@ -38,6 +38,7 @@ class PlayedKernel final : public Transport {
   }
   Task<void> notify(int code, std::vector<std::string> bodies) override {
     for (size_t i = 0; i < bodies.size(); ++i) notified_.push_back(code);
+    for (std::string& body : bodies) bodies_.push_back(std::move(body));
     if (notify_hangs_) co_await released_.wait();
   }
 
@@ -71,6 +72,7 @@ class PlayedKernel final : public Transport {
 
   std::map<uint64_t, bool> gone_;  // callers that nobody will answer
   std::vector<int> notified_;
+  std::vector<std::string> bodies_;  // of them
   bool notify_hangs_ = false;
   Event released_;
 
@@ -364,6 +366,42 @@ TEST_F(FuseSessionTest, AListingEndsWhereItsDirectoryEndedWhenItBegan) {
   play(renames_what_it_lists);
 }
 
+Task<void> moves_what_is_kept(World& world) {
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+  (void)co_await make_file(world, "f");
+  auto moved = [&world](std::string from, std::string to, uint32_t flags) -> Task<int> {
+    world.kernel.bodies_.clear();
+    co_return (co_await world.kernel.ask(FUSE_RENAME2, kRootFile,
+                                         fuse_rename2_in{.newdir = kRootFile.packed(), .flags = flags}, std::move(from),
+                                         std::move(to)))
+        .error;
+  };
+  EXPECT_EQ(co_await moved("f", "g", 0), 0);
+  EXPECT_TRUE(world.kernel.bodies_.empty()) << "it keeps no name";
+  world.files.keep(seconds(5));
+  (void)co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, std::string("g"));
+  (void)co_await make_file(world, "e");
+  auto told_of = [&world](size_t i) {
+    const std::string& body = world.kernel.bodies_.at(i);
+    fuse_notify_inval_entry_out out{};
+    std::memcpy(&out, body.data(), sizeof out);
+    EXPECT_EQ(out.flags, uint32_t{FUSE_EXPIRE_ONLY});
+    return body.substr(sizeof out, out.namelen);
+  };
+  EXPECT_EQ(co_await moved("g", "h", 0), 0);
+  EXPECT_EQ(world.kernel.bodies_.size(), 1U);
+  EXPECT_EQ(told_of(0), "h");
+  EXPECT_EQ(co_await moved("h", "e", 2), 0);
+  EXPECT_EQ(world.kernel.bodies_.size(), 2U);
+  EXPECT_EQ(told_of(0) + told_of(1), "eh");
+  EXPECT_EQ(co_await moved("absent", "h", 0), ENOENT);
+  EXPECT_TRUE(world.kernel.bodies_.empty());
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, ANewNameIsNotKeptForAsLongAsTheOldOneMayBe) {
+  play(moves_what_is_kept);
+}
+
 Task<void> takes_back(World& world) {
   world.kernel.gone_[1] = true;
   (void)co_await make_file(world, "f");
@@ -499,9 +537,9 @@ Task<void> copies_what_shrinks(World& world) {
   for (uint64_t i = 0; i < 2; ++i)
     (void)co_await world.kernel.ask(FUSE_WRITE, from, fuse_write_in{.fh = 1, .offset = i * kMiB, .size = kMiB}, block);
   world.files.hold_reads(true);
-  const uint64_t copy = world.kernel.send(
-      FUSE_COPY_FILE_RANGE, from,
-      fuse_copy_file_range_in{.fh_in = 1, .nodeid_out = to.packed(), .fh_out = 2, .len = 2 * kMiB});
+  const uint64_t copy =
+      world.kernel.send(FUSE_COPY_FILE_RANGE, from,
+                        fuse_copy_file_range_in{.fh_in = 1, .nodeid_out = to.packed(), .fh_out = 2, .len = 2 * kMiB});
   for (int i = 0; i < 1000 && world.files.waiting_reads() == 0; ++i) co_await yield();
   EXPECT_EQ(world.files.waiting_reads(), 1U);
   (void)co_await world.kernel.ask(FUSE_SETATTR, from, fuse_setattr_in{.valid = FATTR_SIZE, .size = kMiB});
