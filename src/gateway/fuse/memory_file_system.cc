@@ -514,6 +514,13 @@ Task<Result<uint64_t>> MemoryFileSystem::seek(OpenFileRef file, uint64_t offset,
 // Coarser than POSIX: a change replaces the owner's overlapping locks whole.
 Task<Result<bool>> MemoryFileSystem::lock(FileId file, FileLock lock, Nanos wait) {
   Nanos until = clock_.now() + wait;
+  struct Count {
+    uint64_t& count;
+    explicit Count(uint64_t& c) : count(++c) {}
+    Count(const Count&) = delete;
+    Count& operator=(const Count&) = delete;
+    ~Count() { --count; }
+  } waiting(waiting_locks_);
   for (;;) {
     HR_CO_TRY(std::optional<FileLock> other, co_await find_lock(file, lock));
     if (!other) break;

@@ -63,6 +63,7 @@ class MemoryFileSystem final : public FileSystem {
   [[nodiscard]] uint64_t syncs() const { return syncs_; }
   [[nodiscard]] uint64_t inodes() const { return inodes_.size(); }
   [[nodiscard]] uint64_t open_files() const { return open_files_; }
+  [[nodiscard]] uint64_t waiting_locks() const { return waiting_locks_; }
   [[nodiscard]] uint64_t size_of(FileId file) const { return inodes_.at(file)->attributes.size; }
   // As if another client had written it: the kernel is told by an invalidation, or not at all.
   // mtime_moves: as it must.
@@ -120,6 +121,7 @@ class MemoryFileSystem final : public FileSystem {
   Nanos kept_{};
   Event reads_may_go_;
   uint64_t waiting_reads_ = 0;
+  uint64_t waiting_locks_ = 0;
   Invalidate invalidate_;
   Event closing_;
 };

@@ -993,12 +993,15 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLock request) {
 // Until it is granted, or its caller was signalled: whoever waits for a lock can always be killed.
 Task<int> FuseSession::seek_lock(uint64_t unique, FileId file, FileLock lock) {
   for (;;) {
+    co_await lock_calls_.acquire();
+    const Semaphore::Held turn(lock_calls_);
     Result<bool> granted = co_await files_.lock(file, lock, putting_aside_ ? Nanos() : kLockPatience);
     if (!granted.ok()) co_return FuseAnswer(granted.error()).error;
     if (*granted) co_return 0;
     auto active = active_.find(unique);
     if (active == active_.end() || active->second.interrupted || ended_.is_set()) co_return EINTR;
     if (putting_aside_) co_return kPutAside;
+    co_await yield();  // what it took room from is first
   }
 }
 

@@ -32,6 +32,7 @@
 #include "gateway/fuse/protocol.h"
 #include "gateway/fuse/transport.h"
 #include "runtime/scope.h"
+#include "runtime/sync.h"
 #include "runtime/timers.h"
 
 namespace headrace {
@@ -153,6 +154,8 @@ class FuseSession {
     uint64_t bytes = 0;   // as it will run
     uint64_t memory = 0;  // that it holds now
   };
+  // For locks, waiting at FileSystem: however many more seek one, others' calls have room.
+  static constexpr uint64_t kMaxLockCalls = 256;
   class Running;  // one request's share of the bounds
   struct Notification {
     Event done;
@@ -287,6 +290,7 @@ class FuseSession {
   size_t notifying_ = 0;
   std::unordered_map<FileId, uint32_t> unfinished_;  // notifications under way, by node
   size_t giving_back_ = 0;
+  Semaphore lock_calls_{kMaxLockCalls};
   bool in_hand_ = false;          // a request was taken and does not run yet
   bool putting_aside_ = false;    // who waits for a lock
   bool paused_ = false;           // nothing is taken

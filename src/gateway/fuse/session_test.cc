@@ -778,6 +778,31 @@ TEST_F(FuseSessionTest, BadInputMoreThanThisVersionKnowsIsNotTakenOver) {
   play(refuses_what_it_does_not_know);
 }
 
+Task<void> seeks_many_locks(World& world) {
+  co_await say_hello(world);
+  FileId id(co_await make_file(world, "f"));
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_SETLK, id, lock_of(1, 1))).error, 0);
+  std::vector<uint64_t> seekers;
+  for (uint64_t i = 0; i < 1100; ++i) seekers.push_back(world.kernel.send(FUSE_SETLKW, id, lock_of(1, 2 + i)));
+  for (int i = 0; i < 1000; ++i) co_await yield();
+  EXPECT_EQ(world.files.waiting_locks(), 256U);
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_SETLK, id, lock_of(1, 1, F_UNLCK))).error, 0);
+  size_t granted = 0;
+  while (granted == 0) {
+    co_await world.clock.sleep(milliseconds(10));
+    for (uint64_t unique : seekers) granted += world.kernel.answered(unique) ? 1 : 0;
+  }
+  EXPECT_EQ(granted, 1U);
+  for (uint64_t unique : seekers)
+    if (!world.kernel.answered(unique))
+      world.kernel.send(FUSE_INTERRUPT, FileId(), fuse_interrupt_in{.unique = unique});
+  for (uint64_t unique : seekers) (void)co_await world.kernel.answer_to(unique);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, HoweverManySeekALockOnlySoManyAsk) {
+  play(seeks_many_locks, {.interrupt_patience = milliseconds(5)});
+}
+
 // --- The record ---
 
 MountHandover some_handover() {
