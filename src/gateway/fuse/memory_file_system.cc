@@ -175,6 +175,10 @@ Task<Result<Attributes>> MemoryFileSystem::make(FileId parent, std::string name,
 Task<Result<FileSystem::Created>> MemoryFileSystem::create(FileId parent, std::string name, uint32_t mode,
                                                            OpenMode open, Credentials who) {
   co_await yield();
+  if (found_taken_ > 0) {
+    --found_taken_;
+    co_return Error(Code::kExists, "somebody's, who has removed it again");
+  }
   HR_CO_TRY(InodeRef made, add(parent, name, {.type = FileType::kFile, .mode = mode, .rdev = 0, .target = {}}, who));
   co_return Created{made->attributes, opened(made, open)};
 }

@@ -70,6 +70,8 @@ class MemoryFileSystem final : public FileSystem {
   Task<void> write_elsewhere(FileId parent, std::string name, std::string bytes, bool mtime_moves);
   // Who has it open is told by the next sync, once.
   void lose(FileId file) { ++inodes_.at(file)->lost; }
+  // So many creates find the name taken, by what is gone a moment later.
+  void take_names(uint64_t count) { found_taken_ = count; }
   // While set, reads wait: for tests of what happens meanwhile.
   void hold_reads(bool hold);
   [[nodiscard]] uint64_t waiting_reads() const { return waiting_reads_; }
@@ -122,6 +124,7 @@ class MemoryFileSystem final : public FileSystem {
   Event reads_may_go_;
   uint64_t waiting_reads_ = 0;
   uint64_t waiting_locks_ = 0;
+  uint64_t found_taken_ = 0;
   Invalidate invalidate_;
   Event closing_;
 };

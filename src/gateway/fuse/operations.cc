@@ -34,6 +34,7 @@ constexpr uint64_t kCopyPiece = kFuseMaxWrite;
 constexpr uint64_t kCopyByReference = 128 * kKiB;
 constexpr uint64_t kMaxCopy = 64 * kMiB;            // of one request: then its caller asks again
 constexpr Nanos kLockPatience = milliseconds(500);  // between looks whether the caller was interrupted
+constexpr int kMostCreates = 16;                    // of a name that comes and goes elsewhere
 constexpr int kPutAside = -1;                       // no errno: it is sought again later
 constexpr const char* kCapability = "security.capability";
 
@@ -706,16 +707,17 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseOpen request) {
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreate request) {
   if (int error = check_name(request.name)) co_return failed(error);
   OpenMode mode = open_mode(request.flags);
-  Result<FileSystem::Created> created =
-      co_await files_.create(header.node, request.name, request.mode & 07777, mode,
-                             {.uid = header.uid, .gid = header.gid, .umask = request.umask});
-  if (!created.ok()) {
-    // Made elsewhere since the kernel looked. ESTALE makes it look again, check permissions and
+  for (int attempt = 0;; ++attempt) {
+    Result<FileSystem::Created> created =
+        co_await files_.create(header.node, request.name, request.mode & 07777, mode,
+                               {.uid = header.uid, .gid = header.gid, .umask = request.umask});
+    if (created.ok()) co_return this->created(header.node, request.name, *std::move(created), mode);
+    if (created.code() != Code::kExists || (request.flags & O_EXCL) != 0) co_return failed(created.error());
+    // Made elsewhere since the kernel looked. ESTALE makes it look again, but only once, check permissions and
     // open; opening it here would skip them.
-    if (created.code() == Code::kExists && (request.flags & O_EXCL) == 0) co_return failed(ESTALE);
-    co_return failed(created.error());
+    Result<Attributes> there = co_await files_.lookup(header.node, request.name);
+    if (there.code() != Code::kNotFound || attempt == kMostCreates) co_return failed(ESTALE);
   }
-  co_return this->created(header.node, request.name, *std::move(created), mode);
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseCreateUnnamed request) {

@@ -402,6 +402,25 @@ TEST_F(FuseSessionTest, ANewNameIsNotKeptForAsLongAsTheOldOneMayBe) {
   play(moves_what_is_kept);
 }
 
+Task<void> creates_what_comes_and_goes(World& world) {
+  world.files.take_names(2);
+  (void)co_await make_file(world, "f");
+  auto created = [&world](std::string name, uint32_t flags) -> Task<int> {
+    co_return (co_await world.kernel.ask(FUSE_CREATE, kRootFile, fuse_create_in{.flags = flags, .mode = 0100644},
+                                         std::move(name)))
+        .error;
+  };
+  EXPECT_EQ(co_await created("f", O_RDWR | O_CREAT), ESTALE) << "it is there: the kernel looks";
+  world.files.take_names(1);
+  EXPECT_EQ(co_await created("g", O_RDWR | O_CREAT | O_EXCL), EEXIST);
+  world.files.take_names(1000);
+  EXPECT_EQ(co_await created("g", O_RDWR | O_CREAT), ESTALE) << "not for ever";
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, WhatIsGoneAgainIsCreated) {
+  play(creates_what_comes_and_goes);
+}
+
 Task<void> takes_back(World& world) {
   world.kernel.gone_[1] = true;
   (void)co_await make_file(world, "f");
