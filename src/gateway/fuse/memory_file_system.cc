@@ -318,6 +318,7 @@ Task<Result<Attributes>> MemoryFileSystem::get_attributes(FileId file) {
 Task<Result<Attributes>> MemoryFileSystem::set_attributes(FileId file, AttributeChange change) {
   constexpr int64_t kNow = std::numeric_limits<int64_t>::min();
   co_await yield();
+  if (hold_changes_) co_await reads_may_go_.wait();
   HR_CO_TRY(InodeRef found, inode(file));
   Attributes& attributes = found->attributes;
   if ((change.mask & kSetSize) != 0) {

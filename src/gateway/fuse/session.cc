@@ -58,6 +58,13 @@ FileId other_node(const FuseRequest& request) {
   return rename != nullptr && rename->to_parent != request.header.node ? rename->to_parent : FileId();
 }
 
+// What the request may change beside its node.
+FileId other_changed(const FuseRequest& request) {
+  if (const auto* copy = std::get_if<FuseCopyRange>(&request.body)) return copy->to;
+  if (const auto* link = std::get_if<FuseLink>(&request.body)) return link->file;
+  return other_node(request);
+}
+
 }  // namespace
 
 // Registers a request while it runs.
@@ -249,10 +256,16 @@ bool FuseSession::take_at_once(const FuseRequest& request) {
 Task<void> FuseSession::serve(FuseRequest request, std::unique_ptr<Running> running) {
   uint64_t unique = request.header.unique;
   const FuseHeader& header = request.header;
+  const FileId other = other_changed(request);
   Task<FuseAnswer> work = std::visit([&](auto& body) { return this->answer(header, std::move(body)); }, request.body);
   FuseAnswer answer = co_await std::move(work);
+  const bool let_go = active_.at(unique).answered;
   finish(unique, std::move(answer));
   running.reset();
+  if (!let_go) co_return;
+  // The kernel believes that nothing was done, and may have asked since for what it was before.
+  co_await invalidate({.file = header.node, .attributes = true, .data = true, .names = true});
+  if (other) co_await invalidate({.file = other, .attributes = true, .data = true, .names = true});
 }
 
 void FuseSession::finish(uint64_t unique, FuseAnswer answer) {

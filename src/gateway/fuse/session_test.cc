@@ -510,6 +510,28 @@ TEST_F(FuseSessionTest, AtTheBoundOfBytesCallersCanStillBeKilled) {
   play(interrupts_what_waits_for_room, {.max_bytes = 16384, .interrupt_patience = milliseconds(5)});
 }
 
+// Its caller was let go, and the kernel has asked since for the attributes from before.
+Task<void> changes_late(World& world) {
+  FileId id(co_await make_file(world, "f"));
+  world.files.keep(seconds(5));
+  world.files.hold_changes();
+  world.files.hold_reads(true);
+  const uint64_t change = world.kernel.send(FUSE_SETATTR, id, fuse_setattr_in{.valid = FATTR_MODE, .mode = 0600});
+  (void)co_await world.kernel.ask(FUSE_STATFS, kRootFile);
+  world.kernel.send(FUSE_INTERRUPT, FileId(), fuse_interrupt_in{.unique = change});
+  EXPECT_EQ((co_await world.kernel.answer_to(change)).error, EINTR);
+  EXPECT_EQ(co_await mode_of(world, id), 0644U);
+  EXPECT_TRUE(world.kernel.notified_.empty());
+  world.files.hold_reads(false);
+  for (int i = 0; i < 100; ++i) co_await yield();
+  EXPECT_FALSE(world.kernel.notified_.empty());
+  EXPECT_EQ(co_await mode_of(world, id), 0600U);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, AChangeThatComesAfterItsCallerWasLetGoIsToldToTheKernel) {
+  play(changes_late, {.interrupt_patience = milliseconds(5)});
+}
+
 Task<void> parks_so_many_bytes(World& world) {
   FileId id(co_await make_file(world, "f"));
   world.files.hold_reads(true);
