@@ -58,18 +58,17 @@ Task<Result<Attributes>> insert_entry(Transaction& txn, Step step) {
   if (old && !step.expect) co_return Error(Code::kExists, "the name exists");
   if ((old ? old->file : FileId()) != step.expect) co_return Error(Code::kBusy, "the name changed meanwhile");
   HR_CO_TRY(co_await txn.exclude(step.directory));
-  if (old) {
-    txn.erase(cookie_key(step.directory, old->cookie));
-    if (old->type == FileType::kDirectory) --directory.attributes.links;
-    --directory.entries;
-  }
+  if (old && old->type == FileType::kDirectory) --directory.attributes.links;
   if (step.type == FileType::kDirectory) {
     if (directory.attributes.links >= kMaxLinks) co_return Error(Code::kTooManyLinks, "too many subdirectories");
     ++directory.attributes.links;
   }
-  uint64_t cookie = directory.next_cookie;
-  if (!mutant("reuse_cookie")) ++directory.next_cookie;
-  ++directory.entries;
+  // A name that is given to another file stays where it is: a listing under way meets it once.
+  const uint64_t cookie = old ? old->cookie : directory.next_cookie;
+  if (!old) {
+    if (!mutant("reuse_cookie")) ++directory.next_cookie;
+    ++directory.entries;
+  }
   touch(directory.attributes, step.now, true);
   txn.put_row(dentry_key(step.directory, step.name), DentryRow{step.file, step.type, cookie});
   txn.put_row(cookie_key(step.directory, cookie), CookieRow{step.name, step.file, step.type});
