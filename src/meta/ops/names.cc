@@ -317,8 +317,11 @@ struct RenameOp {
       s.type = then.type;
       s.expect = now_there.file;
     };
+    // As for rename: a subdirectory goes before it comes.
+    const bool backwards = !between && b.type == FileType::kDirectory;
+    if (backwards) put(request.to_parent, request.to_name, b, a);
     put(request.from_parent, request.from_name, a, b);
-    put(request.to_parent, request.to_name, b, a);
+    if (!backwards) put(request.to_parent, request.to_name, b, a);
     HR_CO_TRY(std::vector<Attributes> done, co_await run_steps(txn, steps));
     if (moves(a)) {
       HR_CO_TRY(co_await check_ancestry(txn, a.file, request.to_parent));
@@ -381,8 +384,9 @@ struct RenameOp {
     remove.directory = request.from_parent;
     remove.name = request.from_name;
     remove.expect = moved.file;
-    steps.push_back(insert);
-    steps.push_back(remove);
+    // Within one directory it goes before it comes: of subdirectories the directory may have all it can.
+    steps.push_back(between ? insert : remove);
+    steps.push_back(between ? remove : insert);
     HR_CO_TRY(std::vector<Attributes> done, co_await run_steps(txn, steps));
     if (directory && between) {
       HR_CO_TRY(co_await check_ancestry(txn, moved.file, request.to_parent));
