@@ -1,5 +1,7 @@
 #include "meta/ops/locks.h"
 
+#include <algorithm>
+
 #include "meta/locks.h"
 #include "meta/ops/steps.h"
 
@@ -18,6 +20,14 @@ Task<Result<LockRow>> locks_of(Transaction& txn, FileId file) {
   co_return *std::move(row);
 }
 
+// As in Linux (flock_lock_inode in fs/locks.c) whoever asks for a flock lock of the other kind has given up his own
+// before he looks what is in the way: of two that both want theirs exclusive, one gets it.
+bool changes_kind(const std::vector<HeldLock>& locks, const HeldLock& wanted) {
+  return wanted.lock.whole && std::ranges::any_of(locks, [&wanted](const HeldLock& held) {
+           return held.session == wanted.session && held.lock.whole && held.lock.owner == wanted.lock.owner;
+         });
+}
+
 struct LockOp {
   using Reply = LockReply;
   Lock request;
@@ -29,9 +39,11 @@ struct LockOp {
     HR_CO_TRY(InodeRow inode, co_await inode_of(txn, request.file));
     HR_CO_TRY(LockRow row, co_await locks_of(txn, request.file));
     HeldLock wanted{request.ticket.session, request.lock};
-    if (conflicting_lock(row.locks, wanted)) {
+    const bool granted = !conflicting_lock(row.locks, wanted);
+    if (!granted) {
       if (deadlock) co_return Error(Code::kDeadlock, "who has the lock waits for one of its seeker's");
-      co_return LockReply{false};
+      if (!changes_kind(row.locks, wanted)) co_return LockReply{false};
+      wanted.lock.kind = LockKind::kUnlock;
     }
     row.locks = with_lock(std::move(row.locks), wanted);
     if (row.locks.size() > kMaxLocksOfFile) co_return Error(Code::kRange, "the file has too many locks");
@@ -40,9 +52,9 @@ struct LockOp {
     else
       txn.put_row(lock_key(request.file), row);
     // A shared lock in the place of an exclusive one lets others in as well.
-    if (request.lock.kind != LockKind::kExclusive)
+    if (wanted.lock.kind != LockKind::kExclusive)
       txn.on_commit([&p = txn.partition(), file = request.file] { p.lock_ended(file); });
-    co_return LockReply{true};
+    co_return LockReply{granted};
   }
 };
 
@@ -55,14 +67,19 @@ struct FindLockOp {
   }
 };
 
+struct InWay {
+  std::vector<HeldLock> locks;
+  bool changes_kind = false;
+};
 struct FindInWayOp {
-  using Reply = std::vector<HeldLock>;
+  using Reply = InWay;
   SessionId session;
   FileId file;
   FileLock lock;
-  Task<Result<std::vector<HeldLock>>> run(Transaction& txn) {
+  Task<Result<InWay>> run(Transaction& txn) {
     HR_CO_TRY(LockRow row, co_await locks_of(txn, file));
-    co_return conflicting_locks(row.locks, HeldLock{session, lock});
+    const HeldLock wanted{session, lock};
+    co_return InWay{conflicting_locks(row.locks, wanted), headrace::changes_kind(row.locks, wanted)};
   }
 };
 
@@ -102,12 +119,13 @@ Task<Result<LockReply>> handle(Partition& partition, Lock request, CallInfo info
     for (;;) {
       uint64_t ended = seekers->ended;
       FindInWayOp find{request.ticket.session, request.file, request.lock};
-      HR_CO_TRY(std::vector<HeldLock> in_way, co_await partition.read_as(request.ticket.session, std::move(find)));
-      if (in_way.empty() || clock.now() >= until || !partition.serving()) break;
+      HR_CO_TRY(InWay in_way, co_await partition.read_as(request.ticket.session, std::move(find)));
+      // Who gives up a lock does so at once, and asks again.
+      if (in_way.locks.empty() || in_way.changes_kind || clock.now() >= until || !partition.serving()) break;
       if (seekers->ended != ended) continue;
       const Session* session = partition.sessions().find(request.ticket.session);
       if (session == nullptr || request.ticket.sequence < session->answered) break;  // nobody waits; refused below
-      deadlock = !request.lock.whole && !partition.lock_waits().add(request, in_way);
+      deadlock = !request.lock.whole && !partition.lock_waits().add(request, in_way.locks);
       if (deadlock) break;
       KnownWait known{partition.lock_waits(), request};
       (void)co_await ListWait(seekers->waiting, clock, until);

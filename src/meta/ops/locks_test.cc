@@ -108,6 +108,33 @@ struct Seeker {
   }
 };
 
+// flock(2): to change the kind of a lock is to give it up and to take another.
+TEST(LockOps, OfTwoThatWantTheirFlockExclusiveOneGetsIt) {
+  OnePartition p(8);
+  User one = p.user();
+  User two = p.user();
+  FileId file = p.create(one, "f");
+  const Seeker a{p, one, 1, true};
+  const Seeker b{p, two, 1, true};
+  for (const Seeker* each : {&a, &b}) EXPECT_TRUE(p.must(p.ask(each->of(file, LockKind::kShared))).granted);
+  auto first = a.seeks(file);
+  EXPECT_EQ(first->answer(), "not granted") << "at once, and without the shared one";
+  first = a.seeks(file);
+  EXPECT_EQ(first->answer(), "waits");
+  EXPECT_TRUE(p.must(p.ask(b.of(file, LockKind::kExclusive))).granted);
+  b.unlocks(file);
+  p.world.run_for(milliseconds(100));
+  EXPECT_EQ(first->answer(), "granted");
+  // A refusal without waiting costs the shared lock as well, and asked again it answers the same.
+  a.unlocks(file);
+  for (const Seeker* each : {&a, &b}) EXPECT_TRUE(p.must(p.ask(each->of(file, LockKind::kShared))).granted);
+  const Lock wanted = a.of(file, LockKind::kExclusive);
+  EXPECT_FALSE(p.must(p.ask(wanted)).granted);
+  EXPECT_FALSE(p.must(p.ask(wanted)).granted);
+  b.takes(file);
+  EXPECT_FALSE(p.must(p.ask(a.of(file, LockKind::kShared))).granted);
+}
+
 TEST(LockOps, WhoeverWouldWaitForItselfIsToldSo) {
   OnePartition p(6);
   User one = p.user();
