@@ -153,7 +153,7 @@ Task<void> ChangeLog::sender(QueueRef queue) {
       batch.push_back(unsent);
     }
     ++counters_.messages;
-    Result<ChangeNamesReply> reply = co_await send(queue->session, std::move(request));
+    Result<ChangeNamesReply> reply = co_await send(queue, std::move(request));
     if (queue->lost) co_return;
     if (reply.ok() && reply->codes.size() != batch.size())
       reply = Error(Code::kIo, "changes of names were answered for others");
@@ -171,14 +171,16 @@ Task<void> ChangeLog::sender(QueueRef queue) {
   }
 }
 
-// Until it is known whether they took effect: the same ticket all the time.
-Task<Result<ChangeNamesReply>> ChangeLog::send(ClientSessionRef session, ChangeNames request) {
+// Until it is known whether they took effect: the same ticket all the time. Once they are given up they must not: the
+// ticket goes, and with it the partition refuses what of them is still under way.
+Task<Result<ChangeNamesReply>> ChangeLog::send(QueueRef queue, ChangeNames request) {
+  const ClientSessionRef session = queue->session;
   co_await session->free_tickets.acquire();
   Sequence sequence(session);
   request.ticket = sequence.ticket();
   for (Refusals refusals;;) {
     Result<ChangeNamesReply> reply = co_await sessions_.call(session->partition, request);
-    if (reply.ok() || session->lost || scope_.token().cancelled()) co_return reply;
+    if (reply.ok() || session->lost || queue->lost || scope_.token().cancelled()) co_return reply;
     if (reply.code() == Code::kStale) {
       // A new leader knows of no grant before it was claimed.
       bool alive = co_await sessions_.reopen(session);

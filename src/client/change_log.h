@@ -98,7 +98,7 @@ class ChangeLog {
   using QueueRef = std::shared_ptr<ChangeQueue>;
   [[nodiscard]] Task<void> sender(QueueRef queue);
   [[nodiscard]] bool due(const ChangeQueue& queue) const;
-  [[nodiscard]] Task<Result<ChangeNamesReply>> send(ClientSessionRef session, ChangeNames request);
+  [[nodiscard]] Task<Result<ChangeNamesReply>> send(QueueRef queue, ChangeNames request);
   [[nodiscard]] Task<Result<void>> flush_to(QueueRef queue, uint64_t number);
   void answered(UnsentChange& unsent, Code code);
   void forget(UnsentChange& unsent);

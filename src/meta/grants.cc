@@ -1,6 +1,7 @@
 #include "meta/grants.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/fault_point.h"
 #include "runtime/when_all.h"
@@ -17,6 +18,12 @@ Grant Grants::give(SessionId session, FileId file, GrantKind kind) {
   std::vector<Holder>& holders = files_[file];
   for (Holder& holder : holders) {
     if (holder.session != session) continue;
+    if (kind > holder.grant.kind && std::exchange(holder.lowered, false)) {
+      std::map<GrantId, FileId>& mine = sessions_[session];
+      mine.erase(holder.grant.id);
+      holder.grant.id = GrantId(env_.random.nonzero());
+      mine[holder.grant.id] = file;
+    }
     holder.grant.kind = std::max(holder.grant.kind, kind);
     return holder.grant;
   }
@@ -94,8 +101,10 @@ Task<void> Grants::recall_one(SessionId session, Grant grant, GrantKind keep) {
   auto file = files_.find(grant.file);
   if (file != files_.end()) {
     for (Holder& holder : file->second)
-      if (holder.session == session && holder.grant.id == grant.id)
+      if (holder.session == session && holder.grant.id == grant.id) {
+        holder.lowered = holder.lowered || keep < holder.grant.kind;
         holder.grant.kind = std::min(holder.grant.kind, keep);
+      }
     if (keep == GrantKind::kNone) release(session, grant.id);
   }
 }

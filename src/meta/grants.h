@@ -24,7 +24,8 @@ class Grants {
   using RecallCall = std::function<Task<void>(SessionId session, Grant grant, GrantKind keep)>;
   Grants(Env env, RecallCall recall) : env_(env), recall_(std::move(recall)) {}
 
-  // Gives a grant, raising one that the session holds. Caller made sure that there is no conflict.
+  // Gives a grant, raising one that the session holds: under a new id where a recall had lowered it. Caller made sure
+  // that there is no conflict.
   Grant give(SessionId session, FileId file, GrantKind kind);
   // The same under the id that the client chose: a file that it made under a directory write grant.
   void give_as(SessionId session, Grant grant);
@@ -47,6 +48,7 @@ class Grants {
   struct Holder {
     SessionId session;
     Grant grant;
+    bool lowered = false;  // by a recall: what was sent under more is void
   };
   struct Recalling {
     Event done;

@@ -65,6 +65,23 @@ TEST_F(GrantsTest, WhoseRecallIsGivenUpIsAskedAgain) {
   EXPECT_FALSE(grants.conflict(kFile, kBob, GrantKind::kRead));
 }
 
+TEST_F(GrantsTest, WhatWasLoweredIsRaisedUnderANewId) {
+  const Grant first = grants.give(kAnn, kFile, GrantKind::kWrite);
+  EXPECT_EQ(grants.give(kAnn, kFile, GrantKind::kRead).id, first.id);
+  scope.spawn(clear(kBob, GrantKind::kRead));
+  run();
+  EXPECT_EQ(grants.give(kAnn, kFile, GrantKind::kRead).id, first.id);
+  const Grant again = grants.give(kAnn, kFile, GrantKind::kWrite);
+  EXPECT_EQ(again.kind, GrantKind::kWrite);
+  EXPECT_NE(again.id, first.id) << "what was sent under the first must not pass for what is sent under this";
+  EXPECT_EQ(grants.held(kAnn, kFile)->id, again.id);
+  grants.release(kAnn, first.id);
+  EXPECT_EQ(grants.count(), 1u);
+  grants.release(kAnn, again.id);
+  EXPECT_EQ(grants.count(), 0u);
+  EXPECT_EQ(grants.held(kAnn, kFile), nullptr);
+}
+
 TEST_F(GrantsTest, AClaimThatConflictsIsRefused) {
   Grant write = grants.give(kAnn, kFile, GrantKind::kWrite);
   EXPECT_FALSE(grants.claim(kBob, Grant{kFile, GrantKind::kRead, GrantId(99)}));
