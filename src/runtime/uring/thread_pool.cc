@@ -8,16 +8,17 @@
 
 namespace headrace {
 
-ThreadPool::ThreadPool(Reactor& reactor, unsigned threads) : reactor_(reactor) {
-  HR_ASSERT(threads > 0);
+ThreadPool::ThreadPool(Reactor& reactor, unsigned most_threads) : reactor_(reactor), most_threads_(most_threads) {
+  HR_ASSERT(most_threads > 0);
+}
+
+void ThreadPool::start_thread() {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  for (unsigned i = 0; i < threads; ++i) {
-    threads_.emplace_back([this] { work(); });
-    pthread_setname_np(threads_.back().native_handle(), "hr-blocking");
-  }
+  threads_.emplace_back([this] { work(); });
+  pthread_setname_np(threads_.back().native_handle(), "hr-blocking");
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
@@ -33,11 +34,17 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::submit(std::shared_ptr<BlockingJob> job) {
+  bool lacks_one = false;
   {
     std::lock_guard lock(mutex_);
     queue_.push_back(std::move(job));
+    lacks_one = queue_.size() > free_;
   }
-  wake_.notify_one();
+  if (lacks_one && threads_.size() < most_threads_) {
+    start_thread();
+  } else {
+    wake_.notify_one();
+  }
 }
 
 void ThreadPool::work() {
@@ -45,7 +52,9 @@ void ThreadPool::work() {
     std::shared_ptr<BlockingJob> job;
     {
       std::unique_lock lock(mutex_);
+      ++free_;
       wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+      --free_;
       if (stopping_) return;
       job = std::move(queue_.front());
       queue_.pop_front();

@@ -1,4 +1,5 @@
-// ThreadPool: the real Blocking. A fixed number of threads takes jobs in order of submission.
+// ThreadPool: the real Blocking. Threads take jobs in order of submission; one more is started where none is free, up
+// to a number.
 //
 // The queue holds at most one job per waiting task: what bounds tasks bounds it. All signals are
 // blocked in the threads, so that signals go to whoever catches them. Destruction finishes jobs
@@ -20,18 +21,21 @@ class Reactor;
 
 class ThreadPool final : public Blocking {
  public:
-  ThreadPool(Reactor& reactor, unsigned threads);
+  ThreadPool(Reactor& reactor, unsigned most_threads);
   ~ThreadPool() override;
   void submit(std::shared_ptr<BlockingJob> job) override;
 
  private:
   void work();
+  void start_thread();
 
   Reactor& reactor_;
+  const unsigned most_threads_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::shared_ptr<BlockingJob>> queue_;
   bool stopping_ = false;
+  size_t free_ = 0;  // threads without a job
   std::vector<std::thread> threads_;
 };
 
