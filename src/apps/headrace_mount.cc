@@ -201,7 +201,12 @@ Task<void> begin_to_serve(const HandoverChannel& from, const Options& options) {
 
 // --- Both ---
 
-Task<Result<void>> run_mount(Reactor& reactor, ThreadPool& notifiers, const Options& options) {
+struct Pools {
+  ThreadPool* notifiers;
+  ThreadPool* quick;
+};
+
+Task<Result<void>> run_mount(Reactor& reactor, Pools pools, const Options& options) {
   Env env = reactor.env();
   ClientOptions client_options;
   client_options.nodes = {options.node};
@@ -223,8 +228,8 @@ Task<Result<void>> run_mount(Reactor& reactor, ThreadPool& notifiers, const Opti
   gateway_options.mount.access_times = gateway_options.session.access_times =
       !options.noatime && (!before || before->handover.access_times);
   FuseGateway gateway(
-      env, *client, [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, notifiers,
-      gateway_options);
+      env, *client, [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, *pools.notifiers,
+      *pools.quick, gateway_options);
   if (before) {
     Result<void> gone_on = co_await gateway.go_on(before->handover.directory, ::dup(before->fuse->fd()),
                                                   std::move(before->handover.session));
@@ -267,8 +272,8 @@ Task<Result<void>> run_mount(Reactor& reactor, ThreadPool& notifiers, const Opti
   co_return ended;
 }
 
-Task<void> run_main(Reactor* reactor, ThreadPool* notifiers, const Options* options, int* exit_code) {
-  Result<void> done = co_await run_mount(*reactor, *notifiers, *options);
+Task<void> run_main(Reactor* reactor, Pools pools, const Options* options, int* exit_code) {
+  Result<void> done = co_await run_mount(*reactor, pools, *options);
   if (done.ok()) co_return;
   tell(*options, "error: " + done.error().message());
   *exit_code = 1;
@@ -302,8 +307,9 @@ int run(int argc, char** argv) {
   }
   int exit_code = 0;
   {
-    ThreadPool notifiers(**reactor, 2);
-    (*reactor)->run(run_main(reactor->get(), &notifiers, &options, &exit_code));
+    ThreadPool notifiers(**reactor, FuseGateway::kNotifierThreads);
+    ThreadPool quick(**reactor, 1);
+    (*reactor)->run(run_main(reactor->get(), {&notifiers, &quick}, &options, &exit_code));
   }
   return exit_code;
 }

@@ -663,6 +663,24 @@ TEST_F(FuseMount, InvalidatesWhileAReadHoldsThePage) {
   EXPECT_EQ(read("f"), "new");
 }
 
+TEST_F(FuseMount, PagesThatAreReadForLongKeepNoOthersFromBeingDropped) {
+  write("g", "old old");
+  EXPECT_EQ(read("g"), "old old");
+  constexpr int kReaders = 5;
+  auto name = [](int i) { return "f" + std::to_string(i); };
+  for (int i = 0; i < kReaders; ++i) write(name(i), "old");
+  ASSERT_EQ(mount_->ask("hold reads"), "ok");
+  std::vector<std::thread> readers;
+  for (int i = 0; i < kReaders; ++i) readers.emplace_back([&, i] { (void)read(name(i)); });
+  while (mount_->ask("waiting reads") != std::to_string(kReaders)) std::this_thread::yield();
+  for (int i = 0; i < kReaders; ++i) EXPECT_EQ(mount_->ask("write " + name(i) + " new"), "ok");
+  EXPECT_EQ(mount_->ask("write silently g SILENT!"), "ok");
+  EXPECT_EQ(mount_->ask("late invalidations"), std::to_string(kReaders)) << "those of pages that are read, and no more";
+  ASSERT_EQ(mount_->ask("release reads"), "ok");
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(read("g"), "SILENT!");
+}
+
 TEST_F(FuseMount, ServesManyAtOnce) {
   constexpr int kThreads = 16;
   std::vector<std::thread> threads;

@@ -2,13 +2,18 @@
 
 namespace headrace {
 
-FuseGateway::FuseGateway(Env env, FileSystem& files, DevFuseTransport::Poll poll, Blocking& notifiers,
+FuseGateway::FuseGateway(Env env, FileSystem& files, DevFuseTransport::Poll poll, Blocking& notifiers, Blocking& quick,
                          FuseGatewayOptions options)
-    : env_(env), files_(files), poll_(std::move(poll)), notifiers_(notifiers), options_(std::move(options)) {}
+    : env_(env),
+      files_(files),
+      poll_(std::move(poll)),
+      notifiers_(notifiers),
+      quick_(quick),
+      options_(std::move(options)) {}
 
 void FuseGateway::begin(Mount mounted) {
   mount_ = std::make_shared<Mount>(std::move(mounted));
-  transport_.emplace(mount_->fd(), poll_, notifiers_);
+  transport_.emplace(mount_->fd(), poll_, notifiers_, quick_);
   session_.emplace(env_, files_, *transport_, options_.session);
 }
 

@@ -4,7 +4,8 @@
 // Lifecycle: mount(); serve() until it returns; unmount() at any time from another task makes it
 // return. The caller then calls FileSystem::shut_down(). Whoever kills the process instead leaves a
 // dead mount that the next mount() clears. Owner: the process's main. One core. `notifiers` is a
-// pool for this gateway alone (ThreadPool with 2 to 4 threads) that is destroyed after the gateway.
+// pool for this gateway alone (a ThreadPool with room for kNotifierThreads) that is destroyed after the gateway; so is
+// `quick`, of one thread.
 #pragma once
 
 #include <memory>
@@ -27,7 +28,9 @@ struct FuseGatewayOptions {
 
 class FuseGateway {
  public:
-  FuseGateway(Env env, FileSystem& files, DevFuseTransport::Poll poll, Blocking& notifiers,
+  // Each notification that waits for a request (a page that is read from cold storage: seconds) takes one.
+  static constexpr unsigned kNotifierThreads = 64;
+  FuseGateway(Env env, FileSystem& files, DevFuseTransport::Poll poll, Blocking& notifiers, Blocking& quick,
               FuseGatewayOptions options = {});
 
   // On return the directory is mounted; programs that use it wait for serve().
@@ -56,6 +59,7 @@ class FuseGateway {
   FileSystem& files_;
   DevFuseTransport::Poll poll_;
   Blocking& notifiers_;
+  Blocking& quick_;
   FuseGatewayOptions options_;
   std::shared_ptr<Mount> mount_;  // shared with system calls that still run in the pool
   std::optional<DevFuseTransport> transport_;

@@ -254,6 +254,8 @@ Nanos FuseSession::attributes_valid(FileId file) {
   if (valid.count <= 0) return {};
   Node& node = nodes_[file];
   node.attributes_until = std::max(node.attributes_until, env_.clock.now() + valid + kLateKernel);
+  if (clock_ms() - node.answered_ms >= kInPlaceMs) node.overwrites = false;
+  node.answered_ms = clock_ms();
   return valid;
 }
 
@@ -449,7 +451,7 @@ Task<void> FuseSession::tell_acl(FileId file, uint64_t invalidated) {
     node.acls = true;
     co_return;
   }
-  co_await notify_inode(file, false);
+  (void)co_await notify_inode(file, false);
 }
 
 Task<Result<bool>> FuseSession::clears_setgid(FuseHeader header, uint32_t setxattr_flags) {
@@ -554,12 +556,14 @@ void FuseSession::expire_moved(FileId from, const std::string& from_name, FileId
   // Dropped is only what is no directory: those an older kernel does not keep.
   auto is_it = [&from_name](const Node::Name& kept) { return kept.name == from_name; };
   if (!expires && std::ranges::none_of(node->second.names, is_it)) return;
-  requests_.spawn(notify(FUSE_NOTIFY_INVAL_ENTRY, {entry_notification(to, to_name, expires)}, to));
+  requests_.spawn(drop_names({entry_notification(to, to_name, expires)}, to));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLink request) {
   if (int error = check_name(request.name)) co_return failed(error);
-  co_return entry(header.node, request.name, co_await files_.link(request.file, header.node, request.name));
+  FuseAnswer answer = entry(header.node, request.name, co_await files_.link(request.file, header.node, request.name));
+  if (auto node = nodes_.find(request.file); node != nodes_.end()) node->second.overwrites = true;
+  co_return answer;
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseReadLink) {
@@ -616,7 +620,9 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSetAttributes reques
   }
   AttributeChange change = change_of(request.in);
   if (change.mask == 0) co_return attributes(co_await files_.get_attributes(header.node));
-  co_return attributes(co_await files_.set_attributes(header.node, change));
+  FuseAnswer answer = attributes(co_await files_.set_attributes(header.node, change));
+  nodes_[header.node].overwrites = true;
+  co_return answer;
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseStatFileSystem) {
@@ -751,7 +757,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRead request) {
     Node& node = nodes_[header.node];
     node.pages = true;  // again: an invalidation may have passed meanwhile
     // Then what was read may be older than what that was for: the pages that it becomes go as well.
-    if (node.invalidated != invalidated) requests_.spawn(notify_inode(header.node, true));
+    if (node.invalidated != invalidated) requests_.spawn(drop_pages(header.node));
   }
   if (!pieces.ok()) co_return failed(pieces.error());
   size_t size = 0;

@@ -90,6 +90,7 @@ class ServedMount {
     std::unique_ptr<Reactor> reactor;
     MemoryFileSystem files;
     ThreadPool notifiers;
+    ThreadPool quick;
     FuseGatewayOptions options;
     std::vector<std::unique_ptr<FuseGateway>> former;
     std::unique_ptr<FuseGateway> gateway;
@@ -100,14 +101,15 @@ class ServedMount {
     Server(std::unique_ptr<Reactor> r, int fd, FuseGatewayOptions o)
         : reactor(std::move(r)),
           files(*reactor),
-          notifiers(*reactor, 2),
+          notifiers(*reactor, FuseGateway::kNotifierThreads),
+          quick(*reactor, 1),
           options(std::move(o)),
           gateway(new_gateway()),
           control(fd) {}
     std::unique_ptr<FuseGateway> new_gateway() {
       return std::make_unique<FuseGateway>(
           reactor->env(), files, [this](int poll_fd, unsigned events) { return reactor->poll(poll_fd, events); },
-          notifiers, options);
+          notifiers, quick, options);
     }
     void say(const std::string& text) const { (void)!send(control, text.data(), text.size(), MSG_NOSIGNAL); }
   };

@@ -11,9 +11,10 @@ namespace headrace {
 
 namespace {
 
-constexpr uint32_t kReceiveBurst = 32;      // requests taken before others of this core get a turn
-constexpr uint32_t kForgetsOfATurn = 32;    // that count as one: a kernel short of memory sends millions
-constexpr size_t kMaxNotifications = 1024;  // waiting for the kernel
+constexpr uint32_t kReceiveBurst = 32;           // requests taken before others of this core get a turn
+constexpr uint32_t kForgetsOfATurn = 32;         // that count as one: a kernel short of memory sends millions
+constexpr size_t kMaxNotifications = 1024;       // waiting for the kernel, before others are slowed down
+constexpr Nanos kNotKnownYet = milliseconds(1);  // then it is told again
 constexpr Nanos kNotifySlice = milliseconds(20);
 constexpr Nanos kAsidePatience = milliseconds(700);  // who waits for a lock looks up more often
 
@@ -470,7 +471,7 @@ Task<Result<void>> FuseSession::go_on(FuseHandover from) {
     nodes_[node.id].acls = agreed(FUSE_POSIX_ACL);  // it keeps them for as long as it knows the inode
   }
   for (const FuseHandover::Node& node : from.nodes)
-    if (node.outdated) requests_.spawn(notify_inode(node.id, true));
+    if (node.outdated) requests_.spawn(drop_pages(node.id));
   for (const FuseHandover::Waiter& waiter : from.waiters) {
     const FuseLock lock{.fh = waiter.handle,
                         .owner = waiter.owner,
@@ -510,9 +511,19 @@ Task<void> FuseSession::invalidate(FileSystem::Invalidation what) {
     if (pages) node.pages = false;
     node.attributes_until = {};
     node.acls = false;
-    co_await notify_inode(what.file, pages);
+    const uint32_t answered = node.answered_ms;
+    const bool overwrites = node.overwrites;
+    // Pages may have to wait until others are dropped; attributes need not.
+    if (pages && notifying_ > 0) (void)co_await notify_inode(what.file, false);
+    bool known = co_await notify_inode(what.file, pages);
+    // An answer that is on its way is put in place after it was to be dropped: by who does not know the inode yet, or
+    // does not compare (SETATTR, LINK).
+    while ((!known || overwrites) && clock_ms() - answered < kInPlaceMs && !paused_) {
+      co_await env_.clock.sleep(known ? milliseconds(kInPlaceMs) : kNotKnownYet);
+      known = co_await notify_inode(what.file, false);
+    }
   }
-  if (!entries.empty()) co_await notify(FUSE_NOTIFY_INVAL_ENTRY, std::move(entries), what.file);
+  if (!entries.empty()) co_await drop_names(std::move(entries), what.file);
 }
 
 std::string FuseSession::entry_notification(FileId parent, const std::string& name, bool expires) {
@@ -525,36 +536,44 @@ std::string FuseSession::entry_notification(FileId parent, const std::string& na
   return body;
 }
 
-Task<void> FuseSession::notify_inode(FileId file, bool pages) {
+Task<bool> FuseSession::notify_inode(FileId file, bool pages) {
   fuse_notify_inval_inode_out out{.ino = file.packed(), .off = pages ? 0 : -1, .len = 0};
   std::string body(reinterpret_cast<const char*>(&out), sizeof out);
-  co_await notify(FUSE_NOTIFY_INVAL_INODE, {std::move(body)}, file);
+  co_return co_await notify(FUSE_NOTIFY_INVAL_INODE, {std::move(body)}, file);
+}
+
+Task<void> FuseSession::drop_pages(FileId file) {
+  (void)co_await notify_inode(file, true);
+}
+
+Task<void> FuseSession::drop_names(std::vector<std::string> bodies, FileId node) {
+  (void)co_await notify(FUSE_NOTIFY_INVAL_ENTRY, std::move(bodies), node);
+}
+
+uint32_t FuseSession::clock_ms() const {
+  return static_cast<uint32_t>(env_.clock.now().count / 1'000'000);
 }
 
 // The kernel may need a page or directory that a request holds which waits, in the end, for whoever
 // waits here. So it is not waited for long while there is such a request; the notification itself
 // stays with the kernel and is done next.
-Task<void> FuseSession::notify(int code, std::vector<std::string> bodies, FileId node) {
+Task<bool> FuseSession::notify(int code, std::vector<std::string> bodies, FileId node) {
   statistics_.invalidations += bodies.size();
   auto notification = std::make_shared<Notification>();
   Nanos start = env_.clock.now();
-  while (notifying_ >= kMaxNotifications && !paused_) {
-    if (env_.clock.now() - start > options_.patience) {
-      ++statistics_.late_invalidations;
-      co_return;
-    }
+  // None is left out, however long it takes: the kernel may use what it has until then.
+  while (notifying_ >= kMaxNotifications && !paused_ && env_.clock.now() - start <= options_.patience)
     co_await env_.clock.sleep(kNotifySlice);
-  }
   requests_.spawn(send_notifications(code, std::move(bodies), node, notification));
-  if (kernel_is_stuck_) co_return;
+  if (kernel_is_stuck_) co_return true;
   for (;;) {
     bool done = co_await notification->done.wait_until(env_.clock, env_.clock.now() + kNotifySlice);
-    if (done) co_return;
+    if (done) co_return notification->known;
     if (!busy(node) && !paused_ && env_.clock.now() - start < options_.patience) continue;
     // Paused: the kernel waits for a request that nobody takes now.
     if (paused_) kernel_is_stuck_ = true;
     ++statistics_.late_invalidations;
-    co_return;
+    co_return true;
   }
 }
 
@@ -575,7 +594,7 @@ Task<void> FuseSession::send_notifications(int code, std::vector<std::string> bo
       session.check_idle();
     }
   } count(*this, node);
-  co_await transport_.notify(code, std::move(bodies));
+  notification->known = co_await transport_.notify(code, std::move(bodies));
   notification->done.set();
 }
 

@@ -128,7 +128,9 @@ class FuseSession {
     enum : uint8_t { kUnknown, kNone, kSome } capability = kUnknown;  // security.capability
     bool acls = false;                                                // the kernel may hold ACLs of it
     bool ages = false;                                                // it is in aging_
-    std::unique_ptr<Attributes> directory;                            // of one, as they were answered last
+    bool overwrites = false;                // then, by an answer that the kernel compares with nothing
+    uint32_t answered_ms = 0;               // clock_ms() when it last got attributes to keep
+    std::unique_ptr<Attributes> directory;  // of one, as they were answered last
   };
   struct Handle {
     FileId id;
@@ -156,9 +158,12 @@ class FuseSession {
   };
   // For locks, waiting at FileSystem: however many more seek one, others' calls have room.
   static constexpr uint64_t kMaxLockCalls = 256;
+  // From when an answer is written the kernel has put its attributes in place by then.
+  static constexpr uint32_t kInPlaceMs = 10;
   class Running;  // one request's share of the bounds
   struct Notification {
     Event done;
+    bool known = true;
   };
 
   Task<void> receive_all();
@@ -185,12 +190,15 @@ class FuseSession {
   Task<void> give_back(FileId file, FileLock lock);
 
   Task<void> invalidate(FileSystem::Invalidation what);
-  // The kernel drops attributes, and with `pages` those as well.
-  Task<void> notify_inode(FileId file, bool pages);
+  // The kernel drops attributes, and with `pages` those as well. False: it does not know the inode.
+  Task<bool> notify_inode(FileId file, bool pages);
+  Task<void> drop_pages(FileId file);
+  Task<void> drop_names(std::vector<std::string> bodies, FileId node);
+  [[nodiscard]] uint32_t clock_ms() const;
   [[nodiscard]] static std::string entry_notification(FileId parent, const std::string& name, bool expires);
   void expire_moved(FileId from, const std::string& from_name, FileId to, const std::string& to_name);
-  // Bodies of notifications of one kind, for the kernel one after the other.
-  Task<void> notify(int code, std::vector<std::string> bodies, FileId node);
+  // Bodies of notifications of one kind, for the kernel one after the other. False: it does not know one of them.
+  Task<bool> notify(int code, std::vector<std::string> bodies, FileId node);
   Task<void> send_notifications(int code, std::vector<std::string> bodies, FileId node,
                                 std::shared_ptr<Notification> notification);
 

@@ -8,6 +8,7 @@
 #include <array>
 #include <deque>
 #include <map>
+#include <set>
 
 #include "base/posix_acl.h"
 #include "gateway/fuse/memory_file_system.h"
@@ -36,10 +37,13 @@ class PlayedKernel final : public Transport {
     if (gone_.contains(unique)) return Error(Code::kNotFound, "gone");
     return {};
   }
-  Task<void> notify(int code, std::vector<std::string> bodies) override {
+  Task<bool> notify(int code, std::vector<std::string> bodies) override {
+    const bool known = unknown_ == 0;
+    if (!known) --unknown_;
     for (size_t i = 0; i < bodies.size(); ++i) notified_.push_back(code);
     for (std::string& body : bodies) bodies_.push_back(std::move(body));
     if (notify_hangs_) co_await released_.wait();
+    co_return known;
   }
 
   template <class... Parts>
@@ -74,6 +78,7 @@ class PlayedKernel final : public Transport {
   std::vector<int> notified_;
   std::vector<std::string> bodies_;  // of them
   bool notify_hangs_ = false;
+  int unknown_ = 0;  // so many notifications find nothing
   Event released_;
 
  private:
@@ -553,6 +558,64 @@ Task<void> parks_so_many_bytes(World& world) {
 }
 TEST_F(FuseSessionTest, ParksNoMoreBytesThanItsBound) {
   play(parks_so_many_bytes, {.max_requests = 1, .max_parked = 8});
+}
+
+// The kernel has an answer in hand, and does not know the inode before it has put it in place.
+Task<void> tells_again_of_what_comes_in(World& world) {
+  world.files.keep(seconds(5));
+  (void)co_await make_file(world, "f");
+  world.kernel.unknown_ = 2;
+  co_await world.files.write_elsewhere(kRootFile, "f", "y", true);
+  EXPECT_EQ(world.kernel.notified_.size(), 3U);
+  // SETATTR's are put in place without a look.
+  world.kernel.notified_.clear();
+  PlayedKernel::Answer found = co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, std::string("f"));
+  fuse_entry_out entry{};
+  std::memcpy(&entry, found.bytes.data(), sizeof entry);
+  const FileId id(entry.nodeid);
+  co_await world.files.write_elsewhere(kRootFile, "f", "z", true);
+  EXPECT_EQ(world.kernel.notified_.size(), 1U);
+  (void)co_await world.kernel.ask(FUSE_SETATTR, id, fuse_setattr_in{.valid = FATTR_MODE, .mode = 0600});
+  const Nanos begun = world.clock.now();
+  co_await world.files.write_elsewhere(kRootFile, "f", "y", true);
+  EXPECT_EQ(world.kernel.notified_.size(), 3U);
+  EXPECT_GE(world.clock.now() - begun, milliseconds(10));
+  // Later it has.
+  (void)co_await world.kernel.ask(FUSE_SETATTR, id, fuse_setattr_in{.valid = FATTR_MODE, .mode = 0644});
+  co_await world.clock.sleep(milliseconds(20));
+  world.kernel.unknown_ = 1;
+  co_await world.files.write_elsewhere(kRootFile, "f", "x", true);
+  EXPECT_EQ(world.kernel.notified_.size(), 4U);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, AttributesThatTheKernelIsAboutToPutInPlaceAreDroppedToo) {
+  play(tells_again_of_what_comes_in);
+}
+
+// However many the kernel is slow with, attributes go at once, and nothing is left out.
+Task<void> leaves_none_out(World& world) {
+  std::vector<FileId> files;
+  for (int i = 0; i < 1100; ++i) files.push_back(FileId(co_await make_file(world, "f" + std::to_string(i))));
+  for (size_t i = 0; i < files.size(); ++i)
+    (void)co_await world.kernel.ask(FUSE_READ, files[i], fuse_read_in{.fh = i + 1, .size = 1});
+  world.kernel.notify_hangs_ = true;
+  Scope scope;
+  for (size_t i = 0; i < files.size(); ++i)
+    scope.spawn(world.files.write_elsewhere(kRootFile, "f" + std::to_string(i), "y", true));
+  co_await world.clock.sleep(milliseconds(300));
+  std::set<uint64_t> told;
+  for (const std::string& body : world.kernel.bodies_) {
+    fuse_notify_inval_inode_out out{};
+    std::memcpy(&out, body.data(), sizeof out);
+    told.insert(out.ino);
+  }
+  EXPECT_EQ(told.size(), files.size());
+  world.kernel.released_.set();
+  co_await scope.join();
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, NoInvalidationIsLeftOut) {
+  play(leaves_none_out, {.patience = milliseconds(30)});
 }
 
 Task<void> does_not_wait_for_ever(World& world) {

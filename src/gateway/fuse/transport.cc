@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -21,18 +22,30 @@ Error device_error(int error, const char* doing) {
   return Error(Code::kIo, std::string("fuse: ") + doing + ": " + std::strerror(error));
 }
 
-// It fails where there is nothing to drop: the kernel does not know it (any more), or is unmounted.
-void write_notification(int fd, const std::string& message) {
-  while (::write(fd, message.data(), message.size()) < 0 && errno == EINTR) {
+// It fails where there is nothing to drop, or the kernel is unmounted. False: the kernel does not know it.
+bool write_notification(int fd, const std::string& message) {
+  while (::write(fd, message.data(), message.size()) < 0) {
+    if (errno != EINTR) return errno != ENOENT;
   }
+  return true;
+}
+
+bool waits(int code, const std::vector<std::string>& bodies) {
+  fuse_notify_inval_inode_out out{};
+  if (code != FUSE_NOTIFY_INVAL_INODE) return true;
+  return std::ranges::any_of(bodies, [&out](const std::string& body) {
+    std::memcpy(&out, body.data(), sizeof out);
+    return out.off >= 0;
+  });
 }
 
 }  // namespace
 
-DevFuseTransport::DevFuseTransport(int fd, Poll poll, Blocking& notifiers)
+DevFuseTransport::DevFuseTransport(int fd, Poll poll, Blocking& notifiers, Blocking& quick)
     : fd_(fd),
       poll_(std::move(poll)),
       notifiers_(notifiers),
+      quick_(quick),
       receive_(Buffer::allocate(kReceiveOffset + kReceiveSize)) {}
 
 Task<Result<Buffer>> DevFuseTransport::receive() {
@@ -96,7 +109,8 @@ Result<void> DevFuseTransport::reply(uint64_t unique, int error, ByteView head, 
   }
 }
 
-Task<void> DevFuseTransport::notify(int code, std::vector<std::string> bodies) {
+Task<bool> DevFuseTransport::notify(int code, std::vector<std::string> bodies) {
+  Blocking& pool = waits(code, bodies) ? notifiers_ : quick_;
   for (std::string& body : bodies) {
     fuse_out_header out{
         .len = static_cast<uint32_t>(sizeof(fuse_out_header) + body.size()), .error = code, .unique = 0};
@@ -108,9 +122,12 @@ Task<void> DevFuseTransport::notify(int code, std::vector<std::string> bodies) {
     if (*owned >= 0) ::close(*owned);
     delete owned;
   });
-  co_await notifiers_.run([fd = std::move(fd), messages = std::move(bodies)] {
-    for (const std::string& message : messages) write_notification(*fd, message);
+  bool known = co_await pool.run([fd = std::move(fd), messages = std::move(bodies)] {
+    bool all = true;
+    for (const std::string& message : messages) all = write_notification(*fd, message) && all;
+    return all;
   });
+  co_return known;
 }
 
 }  // namespace headrace

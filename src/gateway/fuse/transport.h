@@ -29,23 +29,25 @@ class Transport {
   [[nodiscard]] virtual Result<void> reply(uint64_t unique, int error, ByteView head, std::span<const Buffer> bulk) = 0;
   // Unasked: FUSE_NOTIFY_…, one for each body. Returns when the kernel has acted, which may be only
   // after requests that it holds were answered: never await it where such an answer depends on it.
-  // What the kernel does not know needs no action.
-  [[nodiscard]] virtual Task<void> notify(int code, std::vector<std::string> bodies) = 0;
+  // One of attributes alone (INVAL_INODE with a negative offset) waits for no request, nor behind others.
+  // False: the kernel does not know one of them. It needs no action, unless an answer that tells of it is on its way.
+  [[nodiscard]] virtual Task<bool> notify(int code, std::vector<std::string> bodies) = 0;
 };
 
 // Through a descriptor of /dev/fuse (O_NONBLOCK) that the caller owns and keeps open.
 //
 // Reads and writes of the device never wait, except those of notifications: they run on
 // `notifiers`, a pool of their own, because one that waits for a lock which a request holds must
-// not keep others from that request's answer.
+// not keep others from that request's answer. Each that waits takes a thread of it. Those that wait for nothing run
+// on `quick`, so that they need not wait for one.
 class DevFuseTransport final : public Transport {
  public:
   using Poll = std::function<Task<int>(int fd, unsigned events)>;  // Reactor::poll
-  DevFuseTransport(int fd, Poll poll, Blocking& notifiers);
+  DevFuseTransport(int fd, Poll poll, Blocking& notifiers, Blocking& quick);
 
   [[nodiscard]] Task<Result<Buffer>> receive() override;
   [[nodiscard]] Result<void> reply(uint64_t unique, int error, ByteView head, std::span<const Buffer> bulk) override;
-  [[nodiscard]] Task<void> notify(int code, std::vector<std::string> bodies) override;
+  [[nodiscard]] Task<bool> notify(int code, std::vector<std::string> bodies) override;
 
  private:
   // Too long to copy: the request keeps the receive buffer, and another is allocated.
@@ -55,6 +57,7 @@ class DevFuseTransport final : public Transport {
   int fd_;
   Poll poll_;
   Blocking& notifiers_;
+  Blocking& quick_;
   Buffer receive_;  // requests are read to kFuseWriteHead before its second block
 };
 
