@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <filesystem>
+#include <utility>
 
 #include "apps/handover_socket.h"
 #include "apps/process.h"
@@ -30,12 +31,13 @@ struct Options {
   int ready_fd = -1;
 };
 
-void tell(const Options& options, const std::string& line) {
+// Whoever started it is told once; what there is to say afterwards is said on standard error.
+void tell(Options& options, const std::string& line) {
   std::string text = line + "\n";
-  int fd = options.ready_fd >= 0 ? options.ready_fd : 2;
-  ssize_t written = ::write(fd, text.data(), text.size());
+  const int fd = std::exchange(options.ready_fd, -1);
+  ssize_t written = ::write(fd >= 0 ? fd : 2, text.data(), text.size());
   (void)written;  // nobody listens any more
-  if (options.ready_fd >= 0) ::close(options.ready_fd);
+  if (fd >= 0) ::close(fd);
 }
 
 constexpr Nanos kUnmountGrace = seconds(20);
@@ -43,7 +45,7 @@ constexpr Nanos kUnmountGrace = seconds(20);
 // What serves, and what may end that. One at a time: `ending` is held by whoever unmounts or hands over.
 struct Serving {
   Reactor& reactor;
-  const Options& options;
+  Options& options;
   const ClientOptions& client_options;
   Client& client;
   FuseGateway& gateway;
@@ -166,7 +168,7 @@ Task<void> hand_over_when_asked(Serving* serving) {
 // --- Taking over: the new process ---
 
 // Until it serves it must not end like one that does, which would close sessions and unmount.
-[[noreturn]] void give_up(const HandoverChannel& from, const Options& options, const Error& error) {
+[[noreturn]] void give_up(const HandoverChannel& from, Options& options, const Error& error) {
   from.send("no: " + error.message());
   remove_mount_file(options.state, ::getpid());
   tell(options, "error: " + error.message());
@@ -179,7 +181,7 @@ struct Predecessor {
   DescriptorRef fuse;
 };
 
-Task<Result<Predecessor>> ask_for_the_mount(Reactor& reactor, const Options& options) {
+Task<Result<Predecessor>> ask_for_the_mount(Reactor& reactor, Options& options) {
   HR_CO_TRY(HandoverChannel channel, HandoverChannel::connect(reactor, options.state, options.take_over));
   channel.send("take over " + std::to_string(MountHandover::kFormat));
   Result<HandoverChannel::Message> state = co_await channel.receive(kFlush);
@@ -192,7 +194,7 @@ Task<Result<Predecessor>> ask_for_the_mount(Reactor& reactor, const Options& opt
   co_return Predecessor{std::move(channel), *std::move(handover), std::move(state->descriptors[0])};
 }
 
-Task<void> begin_to_serve(const HandoverChannel& from, const Options& options) {
+Task<void> begin_to_serve(const HandoverChannel& from, Options& options) {
   from.send("ready");
   Result<HandoverChannel::Message> go = co_await from.receive(kTakeOver);
   if (!go.ok() && go.code() != Code::kDisconnected) give_up(from, options, go.error());
@@ -206,7 +208,7 @@ struct Pools {
   ThreadPool* quick;
 };
 
-Task<Result<void>> run_mount(Reactor& reactor, Pools pools, const Options& options) {
+Task<Result<void>> run_mount(Reactor& reactor, Pools pools, Options& options) {
   Env env = reactor.env();
   ClientOptions client_options;
   client_options.nodes = {options.node};
@@ -272,7 +274,7 @@ Task<Result<void>> run_mount(Reactor& reactor, Pools pools, const Options& optio
   co_return ended;
 }
 
-Task<void> run_main(Reactor* reactor, Pools pools, const Options* options, int* exit_code) {
+Task<void> run_main(Reactor* reactor, Pools pools, Options* options, int* exit_code) {
   Result<void> done = co_await run_mount(*reactor, pools, *options);
   if (done.ok()) co_return;
   tell(*options, "error: " + done.error().message());
