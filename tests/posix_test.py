@@ -258,6 +258,22 @@ def renaming_what_is_listed_ends(box):
         check(found == 3000, f"{found} entries were met")
 
 
+def replacing_what_is_listed_hides_nothing(box):
+    _, a, b = two_mounts(box)
+    os.mkdir(f"{a}/many")
+    for i in range(2000):
+        put(f"{a}/many/{i}", b"old")
+    for mount, other in ((a, a), (a, b)):
+        met = []
+        with os.scandir(f"{mount}/many") as entries:
+            met.append(next(entries).name)
+            for i in range(2000):
+                put(f"{other}/new", b"new")
+                os.rename(f"{other}/new", f"{other}/many/{i}")
+            met += [entry.name for entry in entries]
+        check(sorted(met, key=int) == [str(i) for i in range(2000)], f"{len(met)} names were met, {len(set(met))} of them once")
+
+
 def a_removed_directory_may_still_be_looked_at(box):
     _, a, b = two_mounts(box)
     put(f"{a}/replacing", b"")
@@ -399,6 +415,26 @@ def locks_hold_among_mounts_and_end_with_their_owner(box):
     finally:
         for locker in (one, two, three):
             locker.end()
+
+
+def of_two_that_raise_their_flock_one_gets_on(box):
+    _, a, b = two_mounts(box)
+    put(f"{a}/f", b"")
+    for paths in ((f"{a}/f", f"{a}/f"), (f"{a}/f", f"{b}/f")):
+        lockers = [Locker(path) for path in paths]
+        try:
+            for each in lockers:
+                check(each.ask("flock-sh") == "ok", "a shared lock each")
+            for each in lockers:
+                each.send("flock-ex")
+            ready, _, _ = select.select([each.process.stdout for each in lockers], [], [], 10)
+            check(len(ready) == 1, f"{len(ready)} have it within 10 s")
+            first, last = lockers if ready[0] is lockers[0].process.stdout else reversed(lockers)
+            check(line(first.process) == "ok", "one gets it")
+            check(first.ask("flock-un") == "ok" and line(last.process) == "ok", "and after it the other")
+        finally:
+            for each in lockers:
+                each.end()
 
 
 def who_would_wait_for_itself_gets_edeadlk(box):
@@ -575,6 +611,17 @@ def umount_and_sigterm_flush(box):
     for i in range(200):
         for how in ("umount", "sigterm"):
             check(get(f"{a}/by-{how}-{i}") == str(i).encode() * 1000, f"what {how} flushed is there: {i}")
+
+
+def long_run_what_an_unmount_could_not_write_is_said_in_the_log(box):
+    cluster, a, _ = two_mounts(box)
+    put(f"{a}/f", b"never synced")
+    pid = cluster.mount_pid(a)
+    cluster.kill_node()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not alive(pid), 300, "the mount ends without a node")
+    with open(os.path.join(cluster.state, "log", "mount.log"), errors="replace") as log:
+        check("error: " in log.read(), "what is lost is said")
 
 
 def no_process_becomes_unkillable(box):
@@ -1338,6 +1385,35 @@ def names_and_attributes_that_a_kernel_keeps_are_never_stale(box):
             check(os.readlink(f"/proc/self/fd/{here}") == f"{b}/sub/deep", f"who is in a directory stays there: {os.readlink(f'/proc/self/fd/{here}')}")
         os.close(here)
     check(not wrong, f"{len(wrong)} of 600 were stale: {wrong[:10]}")
+
+
+def a_name_that_was_moved_is_not_kept(box):
+    """What a kernel kept of the old name must not answer for the new one, once another mount has changed that."""
+    _, a, b = two_mounts(box)
+    for i in range(100):
+        to = "." if i % 2 == 0 else "other"
+        os.makedirs(f"{a}/d{i}/other")
+        here, there = f"{a}/d{i}", f"{b}/d{i}"
+        put(f"{here}/x", b"x"), put(f"{here}/z", b"z"), os.mkdir(f"{here}/dir")
+        z = os.stat(f"{there}/z").st_ino
+        os.stat(f"{here}/x"), os.stat(f"{here}/dir")
+        os.rename(f"{here}/x", f"{here}/{to}/y")
+        os.rename(f"{there}/z", f"{there}/{to}/y")
+        check(os.stat(f"{here}/{to}/y").st_ino == z, f"{i}: the name means what the other mount has put there")
+        os.rename(f"{there}/{to}/y", f"{there}/{to}/away")
+        fails(errno.ENOENT, os.stat, f"{here}/{to}/y")
+        os.rename(f"{here}/dir", f"{here}/{to}/moved")
+        os.rename(f"{there}/{to}/moved", f"{there}/{to}/gone")
+        fails(errno.ENOENT, os.stat, f"{here}/{to}/moved")
+        put(f"{here}/p", b"p"), put(f"{here}/{to}/q", b"q")
+        q = os.stat(f"{here}/{to}/q").st_ino
+        os.stat(f"{here}/p")
+        renameat2(f"{here}/p", f"{here}/{to}/q", RENAME_EXCHANGE)
+        os.unlink(f"{there}/p")
+        fails(errno.ENOENT, os.stat, f"{here}/p")
+        check(os.stat(f"{there}/{to}/q").st_ino != q, f"{i}: they changed places")
+        os.unlink(f"{there}/{to}/q")
+        fails(errno.ENOENT, os.stat, f"{here}/{to}/q")
 
 
 def shared_mappings_are_coherent_after_msync(box):
