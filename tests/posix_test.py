@@ -614,7 +614,9 @@ def umount_and_sigterm_flush(box):
 
 
 def long_run_what_an_unmount_could_not_write_is_said_in_the_log(box):
-    cluster, a, _ = two_mounts(box)
+    cluster = box.cluster()
+    cluster.up()
+    a = cluster.mount_dir
     put(f"{a}/f", b"never synced")
     pid = cluster.mount_pid(a)
     cluster.kill_node()
