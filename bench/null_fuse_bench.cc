@@ -120,8 +120,9 @@ int server(const std::string& directory, int ready) {
   Reactor& reactor = **made;
   NullFileSystem files;
   ThreadPool notifiers(reactor, 1);
+  ThreadPool quick(reactor, 1);
   FuseGateway gateway(
-      reactor.env(), files, [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, notifiers);
+      reactor.env(), files, [&reactor](int fd, unsigned events) { return reactor.poll(fd, events); }, notifiers, quick);
   bool failed = false;
   reactor.run(serve(gateway, directory, ready, failed));
   return failed ? 1 : 0;

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "admin/admin_server.h"
 #include "apps/device_copies.h"
@@ -51,13 +52,14 @@ struct Options {
   uint32_t restarts = 0;  // how often it has begun anew of its own, without being ready since
 };
 
-// Tells whoever started us: a line "ready" or "error: …".
-void tell(const Options& options, const std::string& line) {
+// Whoever started it is told once, a line "ready" or "error: …"; what there is to say afterwards is said on standard
+// error.
+void tell(Options& options, const std::string& line) {
   std::string text = line + "\n";
-  int fd = options.ready_fd >= 0 ? options.ready_fd : 2;
-  ssize_t written = ::write(fd, text.data(), text.size());
+  const int fd = std::exchange(options.ready_fd, -1);
+  ssize_t written = ::write(fd >= 0 ? fd : 2, text.data(), text.size());
   (void)written;  // nobody listens any more
-  if (options.ready_fd >= 0) ::close(options.ready_fd);
+  if (fd >= 0) ::close(fd);
 }
 
 Task<Result<std::string>> serve_status(Node* node, const EmbeddedCoordinator* coordinator) {
@@ -255,7 +257,7 @@ Task<Result<void>> guard_places(Env env, TargetGuards& guards, const BootstrapOp
 }
 
 // Ok: it was told to stop.
-Task<Result<void>> run_node(Reactor& reactor, const Options& options, const EventLog& log, Ends& ends) {
+Task<Result<void>> run_node(Reactor& reactor, Options& options, const EventLog& log, Ends& ends) {
   Env env = reactor.env();
   TargetDeviceCopies device_copies(env);
   EmbeddedCoordinator coordinator(env, options.state + "/coord", options.state + "/targets", &device_copies);
@@ -425,7 +427,7 @@ Task<Result<void>> run_node(Reactor& reactor, const Options& options, const Even
   co_return Result<void>();
 }
 
-Task<void> run_main(Reactor* reactor, const Options* options, const EventLog* log, int* exit_code) {
+Task<void> run_main(Reactor* reactor, Options* options, const EventLog* log, int* exit_code) {
   Ends ends;
   Scope watching;
   watching.spawn(watch_signal(reactor, &ends));
