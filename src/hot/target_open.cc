@@ -170,11 +170,13 @@ Task<Result<void>> Target::recover() {
   prewritten_ = std::min(prewritten_, superblock_.capacity);
   reserved_ = prewritten_;  // what is only reserved of it has room all the same
   if (Result<void> loaded = co_await load_table(); !loaded) {
+    HR_CO_TRY(usable());  // a device that does not answer has lost nothing
     lose_log(loaded.error().message());
     co_return Result<void>();
   }
   Result<std::vector<LogRecord>> last = co_await replay_log();
   if (!last) {
+    HR_CO_TRY(usable());
     lose_log(last.error().message());
     co_return Result<void>();
   }

@@ -712,6 +712,38 @@ TEST_F(TargetTest, ADeviceThatDoesNotAnswerFencesTheTargetForGood) {
   expect_held(before);
 }
 
+// Nothing of it is taken for damage, of which journals would be the price.
+TEST_F(TargetTest, ADeviceThatDoesNotAnswerAtAnOpenHasLostNothing) {
+  make();
+  FragmentWrite before = fragment(1, 1);
+  ASSERT_TRUE(write(before).ok());
+  RunId run(7);
+  ASSERT_TRUE(open_run(run, 1, 1).ok());
+  ASSERT_TRUE(append(batch(run, 1, 1, 100), 1).ok());
+  int hung = 0;
+  for (int answered = 0; answered < 16; ++answered) {
+    ASSERT_TRUE(world.run_until(target->close()));
+    DiskOptions& disk = machine.disk().options;
+    disk.slow_factor = 1e9;
+    disk.longest = seconds(60);
+    disk.slow = [left = answered](const std::string&) mutable { return left-- <= 0; };
+    Result<void> opened = reopen();
+    disk.slow_factor = 1;
+    disk.slow = {};
+    world.run_for(seconds(61));  // as a process ends: nothing of it is on its way any more
+    if (!opened.ok()) ++hung;
+    EXPECT_TRUE(opened.ok() ? !target->scannable() : opened.code() != Code::kCorrupt) << answered;
+    ASSERT_TRUE(reopen().ok()) << answered;
+    ASSERT_FALSE(target->fenced()) << target->status().reason;
+    expect_held(before);
+    Result<JournalSealReply> sealed = seal(1);
+    ASSERT_TRUE(sealed.ok()) << answered;
+    ASSERT_EQ(sealed->runs.size(), 1u) << answered;
+    EXPECT_EQ(sealed->runs[0].last, Position(1)) << answered;
+  }
+  EXPECT_GT(hung, 4);
+}
+
 TEST_F(TargetTest, ATargetWhoseDeviceDoesNotAnswerCanBeClosed) {
   make();
   world.run_for(seconds(1));
