@@ -51,6 +51,8 @@ ClusterShape ClusterShape::draw(Random& random) {
   shape.client.idle_grant = seconds(random.chance(1, 3) ? 2 : 60);
   shape.client.directory_write_grants = random.chance(1, 2);
   shape.client.max_unsent = random.chance(1, 3) ? 3 : 1'000;
+  // Disks that hang, all of them sometimes, are fenced then.
+  if (random.chance(1, 3)) shape.device_patience = milliseconds(static_cast<int64_t>(random.between(1'500, 8'000)));
   return shape;
 }
 
@@ -90,6 +92,12 @@ Task<void> NodeProcess::run() {
 void NodeProcess::tell(const NodeEvent& event) {
   cluster_.world.probe("node." + event.name);
   if (event.name != "target_lost") return;
+  for (const auto& [field, value] : event.fields) {
+    if (field == "why" && value.contains("has not answered")) {
+      a_device_hung_ = true;  // no fault of what is on it: it serves again after a start
+      return;
+    }
+  }
   for (const auto& [field, value] : event.fields)
     if (field == "target" && std::stoul(value.substr(1)) >= cluster_.shape.bad_targets && cluster_.on_good_target_lost)
       cluster_.on_good_target_lost(value);
@@ -115,6 +123,7 @@ Task<Result<void>> NodeProcess::serve() {
   targets.prewrite_chunk = 256 * kKiB;
   targets.large_fragment = 16 * kKiB;
   targets.reserve_ahead = 128 * kKiB;
+  targets.patience = cluster_.shape.device_patience;
   std::optional<HeadVersion> held;
   if (map.version == 0) {
     BootstrapOptions bootstrap;
@@ -234,6 +243,9 @@ Task<void> Cluster::supervise() {
       start_node();
     } else if (NodeProcess* process = node(); process != nullptr && !process->partitions_serve()) {
       world.faults().note("node.partition_failed");
+      node_machine_->crash(CrashKind::kProcess);
+    } else if (process != nullptr && process->a_device_hung() && node_machine_->disk().options.slow_factor == 1) {
+      world.faults().note("node.restarted_for_a_device");
       node_machine_->crash(CrashKind::kProcess);
     }
     if (!work_of) continue;

@@ -29,6 +29,7 @@ struct ClusterShape {
   uint32_t targets = 6;
   uint32_t bad_targets = 0;  // t0 … that disk faults may touch; at most the parity
   uint64_t target_capacity = 24 * kMiB;
+  Nanos device_patience = TargetOptions().patience;
   PartitionOptions partitions;
   TierOptions tier;
   uint64_t cache_bytes = kMiB;
@@ -49,6 +50,7 @@ class NodeProcess final : public Process {
   [[nodiscard]] bool serving() const { return serving_; }
   [[nodiscard]] Node& node() { return *node_; }
   [[nodiscard]] bool partitions_serve();
+  [[nodiscard]] bool a_device_hung() const { return a_device_hung_; }  // its target serves no more in this process
   [[nodiscard]] FaultyStore& bucket() { return *faulty_; }
   // Work of this process, which dies with it.
   void spawn(Task<void> work) { scope_.spawn(std::move(work)); }
@@ -67,6 +69,7 @@ class NodeProcess final : public Process {
   std::unique_ptr<ObjectStore> store_;
   std::unique_ptr<Node> node_;
   bool serving_ = false;
+  bool a_device_hung_ = false;
   Event never_;
   Scope scope_;  // last
 };

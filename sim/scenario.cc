@@ -451,7 +451,7 @@ Task<void> Scenario::replace_a_target() {
   NodeProcess* process = cluster_.node();
   if (process == nullptr) co_return;
   for (const TargetInfo& target : process->node().map().targets) {
-    if (target.state != TargetState::kLost) continue;
+    if (target.state != TargetState::kLost || target.number >= cluster_.shape.bad_targets) continue;
     // In a frame of the node's process: it dies with it.
     uint32_t number = target.number;
     world_.faults().note("target.replaced");
@@ -884,6 +884,7 @@ const std::vector<std::string>& required_counts() {
       "fault.disk.full",
       "fault.disk.hangs",
       "fault.disk.one_hangs",
+      "fault.node.restarted_for_a_device",
       "fault.node.frozen",
       "fault.target.replaced",
       "fault.net.duplicate",
