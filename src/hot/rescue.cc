@@ -64,11 +64,4 @@ Task<Result<Rescued>> find_claimed(std::shared_ptr<Target> target, WorkPort& wor
   co_return rescued;
 }
 
-Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted) {
-  HR_CO_TRY(Rescued rescued, co_await find_claimed(target, work, still_wanted));
-  if (!still_wanted()) co_return Error(Code::kCancelled, "the target is not wanted any more");
-  HR_CO_TRY(co_await target->adopt(std::move(rescued.confirmed), std::move(rescued.promises)));
-  co_return rescued.report;
-}
-
 }  // namespace headrace

@@ -33,8 +33,5 @@ struct Rescued {
 // A fragment that is claimed in two cuts is not confirmed in either.
 [[nodiscard]] Task<Result<Rescued>> find_claimed(std::shared_ptr<Target> target, WorkPort& work,
                                                  std::function<bool()> still_wanted);
-// Both steps; `still_wanted` is asked after the last await before it takes effect, too.
-[[nodiscard]] Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work,
-                                                std::function<bool()> still_wanted);
 
 }  // namespace headrace

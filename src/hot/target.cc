@@ -171,13 +171,7 @@ Task<Result<void>> Target::write_fragment(std::shared_ptr<Writing> writing) {
     co_return Error(Code::kIo, name() + " is fenced: " + *fenced_);
   }
   auto operation = std::make_shared<Commit>();
-  LogRecord record;
-  record.kind = RecordKind::kFragmentAdded;
-  record.fragment = entry.name;
-  record.protection = entry.protection;
-  record.segment_length = static_cast<uint32_t>(entry.segment_length);
-  record.block = entry.block;
-  encode_record(record, operation->records);
+  encode_record(added(entry), operation->records);
   entry.birth = now_ticks();
   operation->apply = [this, entry] {
     bool fresh = table_.insert(entry);

@@ -198,6 +198,7 @@ class Target {
   [[nodiscard]] static uint32_t extent_blocks(const FragmentEntry& entry);
 
   // target_commit.cc
+  [[nodiscard]] static LogRecord added(const FragmentEntry& entry);
   [[nodiscard]] Task<Result<void>> commit(std::shared_ptr<Commit> operation);
   void enqueue(std::shared_ptr<Commit> operation);
   [[nodiscard]] Task<Result<void>> wait(std::shared_ptr<Commit> operation);

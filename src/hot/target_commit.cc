@@ -161,6 +161,16 @@ Task<Result<void>> Target::write_superblocks(Superblock next) {
   co_return Result<void>();
 }
 
+LogRecord Target::added(const FragmentEntry& entry) {
+  LogRecord record;
+  record.kind = RecordKind::kFragmentAdded;
+  record.fragment = entry.name;
+  record.protection = entry.protection;
+  record.segment_length = static_cast<uint32_t>(entry.segment_length);
+  record.block = entry.block;
+  return record;
+}
+
 // Returns the number of batches. The commit loop alone calls it, and it alone changes the table of fragments: that one
 // is taken shard by shard, each when those before it are written. Runs and promises are what they are at the call.
 Task<Result<uint64_t>> Target::write_table(uint8_t area, uint64_t generation) {
@@ -197,24 +207,11 @@ Task<Result<uint64_t>> Target::write_table(uint8_t area, uint64_t generation) {
   uint64_t offset = 0;
   uint64_t count = 0;
   for (size_t shard = 0; shard < FragmentTable::kShards; ++shard) {
-    table_.for_each_of(shard, [&](const FragmentEntry& entry) {
-      LogRecord record;
-      record.kind = RecordKind::kFragmentAdded;
-      record.fragment = entry.name;
-      record.protection = entry.protection;
-      record.segment_length = static_cast<uint32_t>(entry.segment_length);
-      record.block = entry.block;
-      add(record);
-    });
+    table_.for_each_of(shard, [&](const FragmentEntry& entry) { add(added(entry)); });
     const bool last = shard + 1 == FragmentTable::kShards;
-    std::vector<std::string> full = std::move(batches);
-    batches.assign(1, std::string());
-    if (!last) {
-      batches[0] = std::move(full.back());
-      full.pop_back();
-    }
-    for (const std::string& records : full) {
-      Buffer batch = encode_batch({BatchKind::kTable, id(), generation, ++count}, records);
+    const size_t full = batches.size() - (last ? 0 : 1);
+    for (size_t i = 0; i < full; ++i) {
+      Buffer batch = encode_batch({BatchKind::kTable, id(), generation, ++count}, batches[i]);
       if (offset + batch.size() > superblock_.table_bytes)
         co_return Error(Code::kNoSpace, name() + ": the table does not fit its area");
       const uint64_t size = batch.size();
@@ -222,6 +219,7 @@ Task<Result<uint64_t>> Target::write_table(uint8_t area, uint64_t generation) {
       HR_CO_TRY(co_await file_->write(superblock_.table_offset(area) + offset, std::move(pieces)));
       offset += size;
     }
+    batches.erase(batches.begin(), batches.begin() + static_cast<ptrdiff_t>(full));
   }
   table_prewritten_ = std::max(table_prewritten_, offset);
   co_return count;

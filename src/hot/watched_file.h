@@ -34,7 +34,6 @@ class WatchedFile final : public File, public WriteThrough {
   [[nodiscard]] bool can_write_through() const { return through_ != nullptr; }
   // For how long nothing that it was asked has been answered; zero where nothing waits.
   [[nodiscard]] Nanos silent() const;
-  [[nodiscard]] size_t waiting() const { return waiting_; }
 
  private:
   template <class T>

@@ -99,6 +99,13 @@ TEST_F(WorkersTest, OrphansAreFreedWhenOldAndUnclaimed) {
   EXPECT_EQ(io.counters().degraded_reads, 0u);
 }
 
+// As the keeper does it: what is found is adopted.
+Task<Result<RescueReport>> rescue(std::shared_ptr<Target> target, WorkPort& work, std::function<bool()> still_wanted) {
+  HR_CO_TRY(Rescued rescued, co_await find_claimed(target, work, std::move(still_wanted)));
+  HR_CO_TRY(co_await target->adopt(std::move(rescued.confirmed), std::move(rescued.promises)));
+  co_return rescued.report;
+}
+
 TEST_F(WorkersTest, BadInputATargetWithALostLogGetsBackWhatItsHomesClaim) {
   write_segments(30, {4, 2});
   const uint64_t held = service.find(TargetId(101))->status().fragments;
