@@ -609,15 +609,13 @@ Task<Result<void>> Node::start(std::optional<HeadVersion> held) {
   identity_.namespace_epoch = map.namespace_epoch;
   Nanos began = env_.clock.now();
   HR_CO_TRY(co_await open_targets(map));
-  const auto statuses = targets_.statuses();
   for (const TargetInfo& info : map.targets) {
     if (info.state != TargetState::kLost) continue;
-    const auto status = std::ranges::find(statuses, info.id, [](const auto& one) { return one.first; });
     tell({true,
           "target_lost",
           {{"target", "t" + std::to_string(info.number)},
            {"id", to_string(info.id)},
-           {"why", status == statuses.end() ? "it is not on this node" : status->second.reason}}});
+           {"why", targets_.why_out(info.id).value_or("it is not on this node")}}});
   }
   times_.targets = (env_.clock.now() - began).seconds();
   HR_CO_TRY(address_, co_await hub_.serve(options_.listen));

@@ -157,15 +157,10 @@ Task<void> TargetKeeper::look(bool at_devices) {
   std::vector<TargetInfo> serving;
   for (const TargetInfo& info : all) {
     if (info.node != context_.self || !serves(info.state)) continue;
-    std::shared_ptr<Target> target = context_.targets.find(info.id);
-    if (target == nullptr) {  // the map does not say so yet: it could not be stored
-      std::optional<std::string> why = context_.targets.why_failed(info.id);
-      if (why) co_await lose(info, *std::move(why));
-      continue;
-    }
-    if (target->fenced())
-      co_await lose(info, target->status().reason);
-    else
+    // The map does not say so yet: it is new, or could not be stored.
+    if (std::optional<std::string> why = context_.targets.why_out(info.id))
+      co_await lose(info, *std::move(why));
+    else if (context_.targets.find(info.id) != nullptr)
       serving.push_back(info);
   }
   if (!at_devices) co_return;

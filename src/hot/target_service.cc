@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/counting.h"
 #include "stripe/fragment.h"
 
 namespace headrace {
@@ -64,7 +65,8 @@ std::shared_ptr<Target> TargetService::find(TargetId id) const {
   return at == targets_.end() ? nullptr : at->second;
 }
 
-std::optional<std::string> TargetService::why_failed(TargetId id) const {
+std::optional<std::string> TargetService::why_out(TargetId id) const {
+  if (auto target = find(id)) return target->fenced() ? std::optional(target->status().reason) : std::nullopt;
   auto at = failed_.find(id);
   return at == failed_.end() ? std::nullopt : std::optional<std::string>(at->second.reason);
 }
@@ -120,7 +122,7 @@ Task<Result<Empty>> TargetService::fragment_write(FragmentWrite request, CallInf
   HR_CO_TRY(std::shared_ptr<Target> target, serving(request.target));
   HR_CO_TRY(allow(call, request.segment, 0, request.segment_length, Right::kWrite));
   HR_CO_TRY(may_wait(*target));
-  Waiting waiting(waiting_[target->id()]);
+  Counting waiting(waiting_[target->id()]);
   co_return empty(co_await target->write(std::move(request)));
 }
 
@@ -136,7 +138,7 @@ Task<Result<FragmentReadReply>> TargetService::fragment_read(FragmentRead reques
     HR_CO_TRY(allow(call, request.segment, range.first, range.second, Right::kRead));
   }
   HR_CO_TRY(may_wait(*target));
-  Waiting waiting(waiting_[target->id()]);
+  Counting waiting(waiting_[target->id()]);
   co_return co_await target->read(std::move(request));
 }
 

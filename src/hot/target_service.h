@@ -34,8 +34,8 @@ class TargetService {
 
   [[nodiscard]] std::shared_ptr<Target> find(TargetId id) const;
   [[nodiscard]] std::vector<std::shared_ptr<Target>> targets() const;
-  // Why it is not in service; nothing where it is, or is not known.
-  [[nodiscard]] std::optional<std::string> why_failed(TargetId id) const;
+  // Why it serves nothing: it failed to open, or is fenced. Nothing where it serves, or is not known.
+  [[nodiscard]] std::optional<std::string> why_out(TargetId id) const;
   // Of every target, those that failed included.
   [[nodiscard]] std::vector<std::pair<TargetId, TargetStatusReply>> statuses() const;
   [[nodiscard]] Task<void> close();  // all of them, at once
@@ -46,17 +46,6 @@ class TargetService {
     std::string reason;
   };
   [[nodiscard]] Result<std::shared_ptr<Target>> serving(TargetId id) const;
-  // Counts a call that waits for a target.
-  class Waiting {
-   public:
-    explicit Waiting(size_t& calls) : calls_(calls) { ++calls_; }
-    Waiting(const Waiting&) = delete;
-    Waiting& operator=(const Waiting&) = delete;
-    ~Waiting() { --calls_; }
-
-   private:
-    size_t& calls_;
-  };
   // kUnavailable where too many wait for it already.
   [[nodiscard]] Result<void> may_wait(const Target& target);
   [[nodiscard]] Result<void> allow(const CallInfo& call, SegmentId segment, uint64_t begin, uint64_t end, Right right);

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "runtime/counting.h"
+
 namespace headrace {
 
 namespace {
@@ -12,18 +14,6 @@ namespace {
 std::string type_text(MessageType type) {
   return "message " + std::to_string(static_cast<unsigned>(type));
 }
-
-// Holds one unit of a count for as long as a frame lives.
-class Counted {
- public:
-  explicit Counted(size_t& count) : count_(count) { ++count_; }
-  Counted(const Counted&) = delete;
-  Counted& operator=(const Counted&) = delete;
-  ~Counted() { --count_; }
-
- private:
-  size_t& count_;
-};
 
 // These tell an outdated peer what is current, so it must be able to ask.
 bool asks_what_is_current(MessageType type) {
@@ -210,7 +200,7 @@ size_t Hub::most_in_progress(MessageType type) {
 }
 
 Task<void> Hub::handle(std::shared_ptr<Channel> channel, const Handlers::Entry& entry, Head head, Frame frame) {
-  Counted handling(in_progress(*channel, head.header.type));
+  Counting handling(in_progress(*channel, head.header.type));
   Frame reply = co_await entry.serve(std::move(frame), head.body, CallInfo{head.header, channel}, identity_);
   if (channel->broken()) co_return;
   Result<void> sent = co_await channel->connection_->send(std::move(reply));
@@ -286,7 +276,7 @@ Result<void> Hub::send(const std::shared_ptr<Channel>& channel, Frame frame) {
 }
 
 Task<void> Hub::send_now(std::shared_ptr<Channel> channel, Frame frame) {
-  Counted sending(channel->sending_);
+  Counting sending(channel->sending_);
   Result<void> sent = co_await channel->connection_->send(std::move(frame));
   if (!sent.ok()) channel->close();
 }
