@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tier/abandon.h"
+
 namespace headrace {
 namespace {
 
@@ -27,12 +29,7 @@ Task<Result<void>> Fetcher::fetch_one(Location segment) {
   if (!place.ok()) co_return std::move(place).error();
   Result<void> done = co_await fetch_to(home, *std::move(place));
   if (!done.ok()) {
-    // Otherwise it would count as on its way for an hour. A leader that is away has forgotten it.
-    Reserve give_back;
-    give_back.slot = home;
-    give_back.count = 0;
-    give_back.abandoned.push_back(segment.segment);
-    (void)co_await partitions_.call(home, std::move(give_back), kBackground);
+    co_await abandon_work(partitions_, segment.segment, kBackground);
     if (done.code() != Code::kExists && done.code() != Code::kNotFound) co_return done;
   }
   if (fetched_.size() >= kMaxRemembered) fetched_.clear();

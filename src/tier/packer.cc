@@ -1,6 +1,13 @@
 #include "tier/packer.h"
 
+#include "tier/abandon.h"
+
 namespace headrace {
+namespace {
+
+const CallOptions kBackground{.timeout = seconds(30), .level = ServiceLevel::kBackground};
+
+}  // namespace
 
 Task<void> Packer::run(CancelToken& stop) {
   Nanos last_whole = env_.clock.now();
@@ -19,10 +26,7 @@ Task<void> Packer::run(CancelToken& stop) {
 }
 
 Task<Result<bool>> Packer::pack(PartitionInfo partition, bool everything) {
-  CallOptions options;
-  options.timeout = seconds(30);
-  options.level = ServiceLevel::kBackground;
-  HR_CO_TRY(PackableReply found, co_await partitions_.call(partition.id, Packable{}, options));
+  HR_CO_TRY(PackableReply found, co_await partitions_.call(partition.id, Packable{}, kBackground));
   uint64_t length = 0;
   for (const PackItem& item : found.items) length += item.bytes.size();
   if (length == 0 || (!everything && length < options_.least_bytes)) co_return false;
@@ -38,18 +42,13 @@ Task<Result<bool>> Packer::pack(PartitionInfo partition, bool everything) {
   packed.items = std::move(found.items);
   Reserve reserve;
   reserve.slot = packed.items.front().file.slot();
-  HR_CO_TRY(ReserveReply reserved, co_await partitions_.call(partition.id, reserve, options));
+  HR_CO_TRY(ReserveReply reserved, co_await partitions_.call(partition.id, reserve, kBackground));
   if (reserved.reservations.empty()) co_return Error(Code::kUnavailable, "no segment was reserved");
   Reservation reservation = std::move(reserved.reservations.front());
   packed.segment = reservation.segment;
   Result<void> done = co_await fill(partition.id, std::move(packed), std::move(data), reservation);
   if (!done.ok()) {
-    // Otherwise it would count as on its way for an hour.
-    Reserve give_back;
-    give_back.slot = reserve.slot;
-    give_back.count = 0;
-    give_back.abandoned.push_back(reservation.segment);
-    (void)co_await partitions_.call(partition.id, std::move(give_back), options);
+    co_await abandon_work(partitions_, reservation.segment, kBackground);
     co_return std::move(done).error();
   }
   co_return true;
@@ -58,10 +57,7 @@ Task<Result<bool>> Packer::pack(PartitionInfo partition, bool everything) {
 Task<Result<void>> Packer::fill(PartitionId partition, Packed packed, Buffer data, Reservation reservation) {
   HR_CO_TRY(packed.placement, co_await segments_.write(reservation.segment, std::move(data), reservation.placement,
                                                        reservation.spares, reservation.capability));
-  CallOptions options;
-  options.timeout = seconds(30);
-  options.level = ServiceLevel::kBackground;
-  HR_CO_TRY(co_await partitions_.call(partition, std::move(packed), options));
+  HR_CO_TRY(co_await partitions_.call(partition, std::move(packed), kBackground));
   co_return {};
 }
 

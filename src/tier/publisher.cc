@@ -379,7 +379,7 @@ Task<Result<void>> Publisher::collect_stray_keys() {
   for (const GarbageKey& garbage : previous_->garbage) wanted.insert(garbage.key);
   wanted.insert(strays_.begin(), strays_.end());
   const Nanos now = env_.clock.now();
-  std::map<std::string, Nanos> seen;
+  stray_keys_.begin();
   std::vector<std::string> due;
   for (const char* prefix : kPublishedPrefixes) {
     std::string continuation;
@@ -387,15 +387,13 @@ Task<Result<void>> Publisher::collect_stray_keys() {
       HR_CO_TRY(Listing page, co_await store_.list(prefix, continuation, kListPage));
       continuation = page.continuation;
       for (const ObjectInfo& info : page.objects) {
-        if (wanted.contains(info.key) || !surely_over(info.key) || seen.size() == kMaxStrayKeys) continue;
-        auto before = stray_keys_.find(info.key);
-        const Nanos since = before == stray_keys_.end() ? now : before->second;
-        seen.emplace(info.key, since);
+        if (wanted.contains(info.key) || !surely_over(info.key) || stray_keys_.met() == kMaxStrayKeys) continue;
+        const Nanos since = stray_keys_.meet(info.key, now);
         if (now - since >= options_.horizon && due.size() < kMaxDeletesAtOnce) due.push_back(info.key);
       }
     } while (!continuation.empty());
   }
-  stray_keys_ = std::move(seen);
+  stray_keys_.end();
   if (due.empty()) co_return {};
   HR_CO_TRY(co_await ownership_.check());
   if (ownership_.record().manifest != previous_key_) co_return {};
@@ -403,7 +401,7 @@ Task<Result<void>> Publisher::collect_stray_keys() {
   HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));
   for (const std::string& key : asked) {
     if (std::any_of(left.begin(), left.end(), [&](const RemoveFailure& f) { return f.key == key; })) continue;
-    stray_keys_.erase(key);
+    stray_keys_.forget(key);
     ++progress_.strays_deleted;
   }
   co_return {};
@@ -412,7 +410,7 @@ Task<Result<void>> Publisher::collect_stray_keys() {
 // Objects that nobody records: an upload was interrupted between its put and its record. A listing only says which ones
 // to ask for: one that no partition knows, in two looks a horizon apart, is deleted.
 Task<Result<void>> Publisher::collect_stray_objects() {
-  std::map<ObjectId, Nanos> seen;
+  stray_objects_.begin();
   std::vector<std::string> due;
   std::string continuation;
   do {
@@ -434,16 +432,14 @@ Task<Result<void>> Publisher::collect_stray_objects() {
         co_return Error(Code::kCorrupt, "a partition does not answer for each object");
       for (size_t i = 0; i < objects.size(); ++i) {
         if (reply.known[i] != 0) continue;
-        auto before = stray_objects_.find(objects[i]);
-        Nanos since = before == stray_objects_.end() ? env_.clock.now() : before->second;
-        if (env_.clock.now() - since >= options_.horizon && due.size() < kMaxDeletesAtOnce)
-          due.push_back(object_key(objects[i]));
-        else
-          seen[objects[i]] = since;
+        const Nanos since = stray_objects_.meet(objects[i], env_.clock.now());
+        if (env_.clock.now() - since < options_.horizon || due.size() == kMaxDeletesAtOnce) continue;
+        due.push_back(object_key(objects[i]));
+        stray_objects_.unmeet(objects[i]);
       }
     }
   } while (!continuation.empty());
-  stray_objects_ = std::move(seen);
+  stray_objects_.end();
   if (due.empty()) co_return {};
   HR_CO_TRY(co_await ownership_.check());
   const uint64_t count = due.size();
@@ -455,16 +451,14 @@ Task<Result<void>> Publisher::collect_stray_objects() {
 Task<Result<void>> Publisher::collect_keys() {
   if (!previous_) co_return {};
   const Nanos now = env_.clock.now();
-  std::map<std::string, Nanos> seen;
+  garbage_seen_.begin();
   std::vector<std::string> due;
   for (const GarbageKey& garbage : previous_->garbage) {
-    auto before = garbage_seen_.find(garbage.key);
-    const Nanos since = before == garbage_seen_.end() ? now : before->second;
-    seen.emplace(garbage.key, since);
+    const Nanos since = garbage_seen_.meet(garbage.key, now);
     if (now - since >= options_.horizon && !deleted_.contains(garbage.key) && due.size() < kMaxDeletesAtOnce)
       due.push_back(garbage.key);
   }
-  garbage_seen_ = std::move(seen);
+  garbage_seen_.end();
   if (due.empty()) co_return {};
   std::vector<std::string> asked = due;
   HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));

@@ -20,6 +20,7 @@
 
 #include "coord/coordinator.h"
 #include "coord/ports.h"
+#include "tier/first_seen.h"
 #include "tier/head.h"
 #include "tier/uploader.h"
 
@@ -102,11 +103,11 @@ class Publisher {
   std::optional<ManifestRecord> previous_;
   std::set<std::string> strays_;               // keys put for manifests that did not become current (perhaps did)
   std::set<std::string> deleted_;              // garbage of previous_ that is gone already
-  std::map<std::string, Nanos> garbage_seen_;  // all of it, since when
+  FirstSeen<std::string> garbage_seen_;        // all of it
   std::deque<Published> published_;            // oldest first; of those past the horizon the newest alone
   std::map<PartitionId, ObjectId> looked_to_;  // where the collection of its dead objects goes on
-  std::map<ObjectId, Nanos> stray_objects_;    // since when no partition knows them
-  std::map<std::string, Nanos> stray_keys_;    // since when nothing names them
+  FirstSeen<ObjectId> stray_objects_;          // that no partition knows
+  FirstSeen<std::string> stray_keys_;          // that nothing names
   Nanos next_stray_look_{};
   Semaphore copying_;
   Mutex mutex_;
