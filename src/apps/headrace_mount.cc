@@ -7,7 +7,6 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <filesystem>
-#include <utility>
 
 #include "apps/handover_socket.h"
 #include "apps/process.h"
@@ -30,15 +29,6 @@ struct Options {
   int take_over = 0;  // pid
   int ready_fd = -1;
 };
-
-// Whoever started it is told once; what there is to say afterwards is said on standard error.
-void tell(Options& options, const std::string& line) {
-  std::string text = line + "\n";
-  const int fd = std::exchange(options.ready_fd, -1);
-  ssize_t written = ::write(fd >= 0 ? fd : 2, text.data(), text.size());
-  (void)written;  // nobody listens any more
-  if (fd >= 0) ::close(fd);
-}
 
 constexpr Nanos kUnmountGrace = seconds(20);
 
@@ -171,7 +161,7 @@ Task<void> hand_over_when_asked(Serving* serving) {
 [[noreturn]] void give_up(const HandoverChannel& from, Options& options, const Error& error) {
   from.send("no: " + error.message());
   remove_mount_file(options.state, ::getpid());
-  tell(options, "error: " + error.message());
+  tell_starter(options.ready_fd, "error: " + error.message());
   ::_exit(1);
 }
 
@@ -259,7 +249,7 @@ Task<Result<void>> run_mount(Reactor& reactor, Pools pools, Options& options) {
       if (opened.ok()) serving.listener = *std::move(opened);
       if (!opened.ok()) std::fprintf(stderr, "headrace-mount: %s\n", opened.error().message().c_str());
     }
-    tell(options, "ready");
+    tell_starter(options.ready_fd, "ready");
     Scope scope;
     scope.spawn(unmount_on_signal(&serving));
     scope.spawn(unmount_on_closing(&serving));
@@ -277,7 +267,7 @@ Task<Result<void>> run_mount(Reactor& reactor, Pools pools, Options& options) {
 Task<void> run_main(Reactor* reactor, Pools pools, Options* options, int* exit_code) {
   Result<void> done = co_await run_mount(*reactor, pools, *options);
   if (done.ok()) co_return;
-  tell(*options, "error: " + done.error().message());
+  tell_starter(options->ready_fd, "error: " + done.error().message());
   *exit_code = 1;
 }
 
@@ -304,7 +294,7 @@ int run(int argc, char** argv) {
   Result<std::unique_ptr<Reactor>> reactor = Reactor::create({.spin = kSpin});
   Result<void> caught = reactor.ok() ? (*reactor)->catch_signals({SIGTERM, SIGINT}) : Result<void>(reactor.error());
   if (!caught.ok()) {
-    tell(options, "error: " + caught.error().message());
+    tell_starter(options.ready_fd, "error: " + caught.error().message());
     return 1;
   }
   int exit_code = 0;

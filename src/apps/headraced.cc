@@ -13,7 +13,6 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <utility>
 
 #include "admin/admin_server.h"
 #include "apps/device_copies.h"
@@ -51,16 +50,6 @@ struct Options {
   int ready_fd = -1;
   uint32_t restarts = 0;  // how often it has begun anew of its own, without being ready since
 };
-
-// Whoever started it is told once, a line "ready" or "error: …"; what there is to say afterwards is said on standard
-// error.
-void tell(Options& options, const std::string& line) {
-  std::string text = line + "\n";
-  const int fd = std::exchange(options.ready_fd, -1);
-  ssize_t written = ::write(fd >= 0 ? fd : 2, text.data(), text.size());
-  (void)written;  // nobody listens any more
-  if (fd >= 0) ::close(fd);
-}
 
 Task<Result<std::string>> serve_status(Node* node, const EmbeddedCoordinator* coordinator) {
   co_return status_json(*node, *coordinator);
@@ -411,13 +400,10 @@ Task<Result<void>> run_node(Reactor& reactor, Options& options, const EventLog& 
                        {"partitions_s", std::to_string(times.partitions)},
                        {"bucket_s", std::to_string(times.bucket)},
                        {"new", fresh ? "yes" : "no"}});
-  tell(options, "ready");
+  tell_starter(options.ready_fd, "ready");
+  options.restarts = 0;
   co_await ends.any.wait();
-  if (!ends.signal.is_set()) {
-    Options again = options;
-    again.restarts = 0;
-    co_await begin_anew(reactor, again, log, ends, ends.partition.value());
-  }
+  if (!ends.signal.is_set()) co_await begin_anew(reactor, options, log, ends, ends.partition.value());
   log.info("stopping", {{"signal", std::to_string(co_await ends.signal.wait())}});
   admin.stop();
   remove_node_file(options.state);
@@ -439,7 +425,7 @@ Task<void> run_main(Reactor* reactor, Options* options, const EventLog* log, int
   log->warning("ended", {{"error", done.error().text()}});
   std::string why = done.error().message();
   if (done.code() == Code::kNoSpace && why.find("free") == std::string::npos) why += "; free some space there";
-  tell(*options, "error: " + why);
+  tell_starter(options->ready_fd, "error: " + why);
   *exit_code = 1;
 }
 
@@ -467,33 +453,33 @@ int run(int argc, char** argv) {
   std::error_code error;
   options.state = std::filesystem::absolute(options.state).string();
   if (Result<void> named = check_state_path(options.state); !named.ok()) {
-    tell(options, "error: " + named.error().message());
+    tell_starter(options.ready_fd, "error: " + named.error().message());
     return 1;
   }
   std::filesystem::create_directories(options.state, error);
   int lock = ::open((options.state + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (lock < 0 || ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
-    tell(options,
-         "error: " + options.state +
-             (lock < 0 ? " cannot be written"
-                       : " is in use by another node: stop it with `headrace stop --state " + options.state + "`"));
+    tell_starter(options.ready_fd, "error: " + options.state +
+                                       (lock < 0 ? " cannot be written"
+                                                 : " is in use by another node: stop it with `headrace stop --state " +
+                                                       options.state + "`"));
     return 1;
   }
   // Memory of what comes and goes is kept instead of being given back page by page.
   mallopt(M_TRIM_THRESHOLD, 256 << 20);
   Result<std::unique_ptr<Reactor>> reactor = Reactor::create();
   if (!reactor.ok()) {
-    tell(options, "error: " + reactor.error().message());
+    tell_starter(options.ready_fd, "error: " + reactor.error().message());
     return 1;
   }
   Result<void> caught = (*reactor)->catch_signals({SIGTERM, SIGINT});
   if (!caught.ok()) {
-    tell(options, "error: " + caught.error().message());
+    tell_starter(options.ready_fd, "error: " + caught.error().message());
     return 1;
   }
   Result<EventLog> log = EventLog::open(options.state);
   if (!log.ok()) {
-    tell(options, "error: " + log.error().message());
+    tell_starter(options.ready_fd, "error: " + log.error().message());
     return 1;
   }
   int exit_code = 0;

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "apps/state.h"
 
@@ -82,6 +83,14 @@ Result<int> start_daemon(const std::string& program, std::vector<std::string> ar
     return Error(Code::kUnavailable, message);
   }
   return Error(Code::kUnavailable, program + " ended before it was ready: see " + log);
+}
+
+void tell_starter(int& ready_fd, const std::string& line) {
+  const std::string text = line + "\n";
+  const int fd = std::exchange(ready_fd, -1);
+  ssize_t written = ::write(fd >= 0 ? fd : 2, text.data(), text.size());
+  (void)written;  // nobody listens any more
+  if (fd >= 0) ::close(fd);
 }
 
 std::optional<int> holder_of_lock(const std::string& path) {

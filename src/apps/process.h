@@ -1,4 +1,4 @@
-// Starting daemons and waiting for them, for the command line.
+// Starting daemons and waiting for them, for the command line; what a daemon says to whoever started it.
 #pragma once
 
 #include <optional>
@@ -13,6 +13,9 @@ namespace headrace {
 // `--ready-fd N` added, and waits until it says that it is ready. The error is the one that it told.
 [[nodiscard]] Result<int> start_daemon(const std::string& program, std::vector<std::string> arguments,
                                        const std::string& log);
+// Whoever started this process is told once, a line "ready" or "error: …", on the descriptor that it gave; what there
+// is to say afterwards, `ready_fd` being -1 from then on, is said on standard error.
+void tell_starter(int& ready_fd, const std::string& line);
 // SIGTERM, then waits; false when it still lives after that many seconds.
 [[nodiscard]] bool end_process(int pid, int seconds);
 // The process that has the flock of this file; none where nobody has, or it cannot be told.
