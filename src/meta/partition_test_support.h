@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -248,6 +249,16 @@ struct OnePartition {
   template <class Req>
   Result<typename Req::Reply> ask(Req request) {
     return world.run(handle(*partition, std::move(request), CallInfo()));
+  }
+  // Asked in the partition's scope, while the test goes on; `code`, which outlives this, is set when it is answered.
+  template <class Req>
+  void begin(Req request, std::optional<Code>& code) {
+    partition->scope().spawn(note_code(*partition, std::move(request), code));
+  }
+  template <class Req>
+  static Task<void> note_code(Partition& asked, Req request, std::optional<Code>& code) {
+    Result<typename Req::Reply> reply = co_await handle(asked, std::move(request), CallInfo());
+    code = reply.code();
   }
 
   // ---- as a client ----

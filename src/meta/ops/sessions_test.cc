@@ -119,13 +119,6 @@ TEST(SessionOps, WhatWasDoneIsAnsweredAlsoWhereChangesAreRefusedSince) {
   EXPECT_EQ(p.ask(make).code(), Code::kUnavailable);
 }
 
-struct Looking {
-  static Task<void> run(OnePartition& p, GetAttributes request, std::optional<Code>& code) {
-    Result<EntryReply> reply = co_await handle(*p.partition, std::move(request), CallInfo());
-    code = reply.code();
-  }
-};
-
 TEST(SessionOps, WhoDoesNotComeBackKeepsNobodyFromReadingWhileChangesAreRefused) {
   std::optional<Code> seen;
   OnePartition p(5);
@@ -135,7 +128,7 @@ TEST(SessionOps, WhoDoesNotComeBackKeepsNobodyFromReadingWhileChangesAreRefused)
   p.fail_over();
   p.partition->set_read_only("the bucket does not answer", Code::kUnavailable);
   User reader = p.user();
-  p.partition->scope().spawn(Looking::run(p, GetAttributes{reader.session, file, GrantKind::kNone}, seen));
+  p.begin(GetAttributes{reader.session, file, GrantKind::kNone}, seen);
   p.world.run_for(seconds(5));
   EXPECT_EQ(seen, std::nullopt) << "it may come back, with what it wrote";
   p.world.run_for(seconds(10));

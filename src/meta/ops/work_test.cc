@@ -129,13 +129,6 @@ TEST(Work, WhatAWorkerGivesUpIsNoLongerReserved) {
   p.check_rows();
 }
 
-struct Placing {
-  static Task<void> run(OnePartition& p, PlacedAgain request, std::optional<Code>& code) {
-    Result<Empty> reply = co_await handle(*p.partition, std::move(request), CallInfo());
-    code = reply.code();
-  }
-};
-
 TEST(Work, WhatIsGivenUpWhileItIsRecordedIsNotRecorded) {
   std::optional<Code> code;
   Filled p(15, 1);
@@ -145,7 +138,7 @@ TEST(Work, WhatIsGivenUpWhileItIsRecordedIsNotRecorded) {
   PlaceAgainReply place = p.must(p.ask(PlaceAgain{segment}));
   const TransactionId other{PartitionId(1), PartitionEpoch(1), 7};
   p.partition->lock(segment_key(segment, Table::kLocation), other);
-  p.partition->scope().spawn(Placing::run(p, PlacedAgain{segment, place.placement}, code));
+  p.begin(PlacedAgain{segment, place.placement}, code);
   p.world.run_for(milliseconds(10));
   EXPECT_EQ(code, std::nullopt) << "it waits for the row";
   p.must(p.ask(Reserve{{}, Slot(0), 0, {segment}}));
@@ -278,19 +271,12 @@ TEST(Work, TheSegmentsOfAFileAreListedWhileItIsWritten) {
   p.world.run_for(seconds(1));
 }
 
-struct TakingCut {
-  static Task<void> run(OnePartition& p, Cut cut, std::optional<Code>& code) {
-    Result<TakeCutReply> reply = co_await handle(*p.partition, TakeCut{cut}, CallInfo());
-    code = reply.code();
-  }
-};
-
 TEST(Work, ACutIsNotGivenUpWhileTheStoreIsFlushedAtIt) {
   std::optional<Code> taken;
   Filled p(11, 1);
   const Cut cut(NamespaceEpoch(1), 1);
   p.checkpoint_takes = seconds(70);
-  p.partition->scope().spawn(TakingCut::run(p, cut, taken));
+  p.begin(TakeCut{cut}, taken);
   p.world.run_for(seconds(80));
   EXPECT_EQ(taken, Code::kOk);
   p.must(p.ask(CutLocations{cut}));
@@ -301,7 +287,7 @@ TEST(Work, ACutThatIsReleasedWhileItIsTakenIsHeldByNobody) {
   Filled p(12, 1);
   const Cut cut(NamespaceEpoch(1), 1);
   p.checkpoint_takes = seconds(10);
-  p.partition->scope().spawn(TakingCut::run(p, cut, taken));
+  p.begin(TakeCut{cut}, taken);
   p.world.run_for(seconds(5));
   p.must(p.ask(ReleaseCut{cut, false}));
   p.world.run_for(seconds(10));
