@@ -2,6 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <map>
+#include <string>
+
 #include "object/retrying_store.h"
 
 namespace headrace::sim {
@@ -92,15 +95,14 @@ Task<void> NodeProcess::run() {
 void NodeProcess::tell(const NodeEvent& event) {
   cluster_.world.probe("node." + event.name);
   if (event.name != "target_lost") return;
-  for (const auto& [field, value] : event.fields) {
-    if (field == "why" && value.contains("has not answered")) {
-      a_device_hung_ = true;  // no fault of what is on it: it serves again after a start
-      return;
-    }
+  std::map<std::string, std::string> about(event.fields.begin(), event.fields.end());
+  if (about["why"].contains("has not answered")) {
+    a_device_hung_ = true;  // no fault of what is on it: it serves again after a start
+    return;
   }
-  for (const auto& [field, value] : event.fields)
-    if (field == "target" && std::stoul(value.substr(1)) >= cluster_.shape.bad_targets && cluster_.on_good_target_lost)
-      cluster_.on_good_target_lost(value);
+  const std::string& target = about["target"];
+  if (std::stoul(target.substr(1)) >= cluster_.shape.bad_targets && cluster_.on_good_target_lost)
+    cluster_.on_good_target_lost(target);
 }
 
 bool NodeProcess::partitions_serve() {
