@@ -147,8 +147,9 @@ Nanos Client::kernel_may_keep(const FileState& file) const {
 }
 
 ClientStatistics Client::counters() const {
-  return {write_back_.counters(), reader_.counters(),        segments_.counters(), files_.counters(),
-          changes_.counters(),    write_back_.dirty_bytes(), changes_.unsent(),    files_.size()};
+  return {write_back_.counters(),     reader_.counters(),  segments_.counters(),
+          files_.counters(),          changes_.counters(), write_back_.dirty_bytes(),
+          write_back_.dirty_memory(), changes_.unsent(),   files_.size()};
 }
 
 Result<void> Client::writable() const {

@@ -56,6 +56,7 @@ struct ClientStatistics {
   FileTable::Counters grants;
   ChangeLog::Counters changes;
   uint64_t dirty_bytes = 0;
+  uint64_t dirty_memory = 0;    // what they hold
   uint64_t unsent_changes = 0;  // of names, under directory write grants
   uint64_t files = 0;           // known of
 };

@@ -90,6 +90,7 @@ TEST(Client, ReadsItsOwnWritesBeforeAndAfterSync) {
   EXPECT_EQ(s.read(f, 5000, data.size()), data);
   EXPECT_EQ(s.read(f, 0, 200'000).size(), 105'000u);
   EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.client().counters().dirty_memory, 0u);
 }
 
 TEST(Client, SyncOfFewBytesIsOneMessage) {
@@ -126,6 +127,7 @@ TEST(Client, SendsDirtyDataWithinFiveSeconds) {
   ASSERT_TRUE(s.write(f, 0, pattern(100'000, 1)).ok());
   s.world.run_for(milliseconds(5500));
   EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.client().counters().dirty_memory, 0u);
   EXPECT_EQ(s.disk.inodes[f->id()].attributes.size, 100'000u);
 }
 
@@ -167,6 +169,29 @@ TEST(Client, SmallWritesFarApartAreNotKeptWithoutBound) {
   EXPECT_LE(s.client().counters().dirty_bytes, 1100u);
   ASSERT_TRUE(s.sync(f->id()).ok());
   for (uint64_t i = 0; i < 3000; i += 101) EXPECT_EQ(s.read(f, i * 2 * kBlock, 1), "x") << i;
+}
+
+// A file's memory is what its bytes hold, which a job changes as it takes them.
+TEST(Client, WhatWasWrittenHoldsNoMemory) {
+  Steps s(11);
+  auto f = s.create("stream");
+  const std::string piece = pattern(100'000, 1);  // jobs end within one
+  for (uint64_t i = 0; i < 400; ++i) ASSERT_TRUE(s.write(f, i * piece.size(), piece).ok());
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.client().counters().dirty_memory, 0u);
+  ASSERT_TRUE(s.write(f, 400 * piece.size(), "more").ok());
+}
+
+TEST(Client, ManyFilesOfFewWritesDoNotUseUpWhatMayBeDirty) {
+  Steps s(12, 1, {.dirty_limit = 2 * kMiB});
+  const std::string piece = pattern(10'240, 1);  // they grow into each other, with room for more
+  for (int i = 0; i < 100; ++i) {
+    auto f = s.create("f" + std::to_string(i));
+    for (uint64_t j = 0; j < 10; ++j) ASSERT_TRUE(s.write(f, j * piece.size(), piece).ok()) << i;
+    ASSERT_TRUE(s.sync(f->id()).ok());
+    ASSERT_EQ(s.client().counters().dirty_memory, 0u) << i;
+  }
 }
 
 // However much may be dirty in all: the stream waits for what it has sent, and its segments stay whole.
@@ -404,6 +429,7 @@ TEST(Client, OSyncIsDurableOnReturn) {
   ASSERT_TRUE(s.write(f, 0, "durable").ok());
   EXPECT_EQ(s.disk.inodes[f->id()].attributes.size, 7u);
   EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.client().counters().dirty_memory, 0u);
 }
 
 TEST(Client, AFailedFragmentWriteGoesToASpareOrAFreshReservation) {
@@ -442,6 +468,7 @@ TEST(Client, AFullDiskIsToldAndNothingIsLostBadInput) {
   s.faults.no_space = false;
   s.world.run_for(seconds(10));
   EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.client().counters().dirty_memory, 0u);
   EXPECT_TRUE(s.write(f, 300'000, "more").ok());
 }
 
@@ -781,6 +808,7 @@ TEST(Client, ATemporaryFileIsNeverWritten) {
   s.world.run_for(seconds(20));
   EXPECT_EQ(s.node().counts.commits, 0u);
   EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.client().counters().dirty_memory, 0u);
 }
 
 TEST(Client, DirectoriesSymlinksLinksAndRenames) {
@@ -1152,6 +1180,7 @@ TEST(DirectoryWriteGrant, WhatIsMadeAndRemovedCostsNothingButTheDirectorysTimes)
     ASSERT_TRUE(s.unlink("t" + std::to_string(i)).ok());
   }
   EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.client().counters().dirty_memory, 0u);
   const int64_t mtime = s.stat(s.id).mtime;
   s.world.run_for(seconds(20));
   EXPECT_EQ(s.node().counts.changes, s.before.changes + 1);
@@ -1290,6 +1319,7 @@ TEST(DirectoryWriteGrant, AnEvictedClientSaysStaleNotSuccess) {
   EXPECT_EQ(s.world.run(s.client().sync_all()).code(), Code::kStale);
   EXPECT_FALSE(s.sees("a", 0));
   EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.client().counters().dirty_memory, 0u);
   // And on it goes.
   (void)s.make("a");
   ASSERT_TRUE(s.sync(s.id).ok());
@@ -1535,6 +1565,7 @@ TEST(ClientHandover, TheNextClientGoesOnWithLocksAndUnlinkedFilesAndUnsyncedData
   ASSERT_TRUE(handover.ok()) << handover.error().text();
   EXPECT_EQ(s.node().grants(), 0u);
   EXPECT_EQ(s.client().counters().dirty_bytes, 0u);
+  EXPECT_EQ(s.client().counters().dirty_memory, 0u);
   s.go_on(2, *handover);
   s.machines[0]->crash(CrashKind::kProcess);
   EXPECT_EQ(s.node().sessions(), sessions);

@@ -139,7 +139,8 @@ WriteBack::JobRef WriteBack::new_job(const FileState& file) const {
 bool WriteBack::take_into(Job& job, const FileRef& file, uint64_t max_bytes) {
   if (file->dirty.free_bytes() == 0 || file->session != job.session || job.pieces >= kJobPieces) return false;
   const uint64_t flush = next_flush_++;
-  std::vector<DirtyPiece> pieces = file->dirty.take(flush, max_bytes, kJobPieces - job.pieces);
+  std::vector<DirtyPiece> pieces =
+      account(*file, [&] { return file->dirty.take(flush, max_bytes, kJobPieces - job.pieces); });
   if (pieces.empty()) return false;
   if (file->dirty.free_bytes() == 0) file->dirty_since = env_.clock.now();  // of what comes next
   Part& part = job.parts.emplace_back(file, flush);
@@ -152,7 +153,7 @@ bool WriteBack::take_into(Job& job, const FileRef& file, uint64_t max_bytes) {
 bool WriteBack::take_runs_into(Job& job, const FileRef& file) {
   if (file->session != job.session) return false;
   const uint64_t flush = next_flush_++;
-  std::vector<DirtyPiece> pieces = file->dirty.take_runs(flush, kSegment, job_bytes());
+  std::vector<DirtyPiece> pieces = account(*file, [&] { return file->dirty.take_runs(flush, kSegment, job_bytes()); });
   if (pieces.empty()) return false;
   Part& part = job.parts.emplace_back(file, flush);
   for (const DirtyPiece& piece : pieces) job.bytes += piece.bytes.size();
@@ -404,8 +405,10 @@ void WriteBack::put_back(Part& part, Error error) {
   part.error = std::move(error);
   ++counters_.put_back;
   ++file.put_backs;
-  if (mutant("failed_not_put_back")) file.dirty.finished(part.flush);
-  file.dirty.put_back(part.flush);
+  account(file, [&] {
+    if (mutant("failed_not_put_back")) file.dirty.finished(part.flush);
+    file.dirty.put_back(part.flush);
+  });
   enqueue(part.file);
 }
 

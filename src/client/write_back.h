@@ -96,6 +96,7 @@ class WriteBack {
   };
   [[nodiscard]] const Counters& counters() const { return counters_; }
   [[nodiscard]] uint64_t dirty_bytes() const { return dirty_bytes_; }
+  [[nodiscard]] uint64_t dirty_memory() const { return dirty_memory_; }
 
  private:
   struct Part {
@@ -129,6 +130,7 @@ class WriteBack {
     uint64_t filled = 0;
   };
 
+  // Every change of a file's DirtyMap: taking, too, changes what it holds.
   template <class F>
   auto account(FileState& file, F change);
   void enqueue(const FileRef& file);
