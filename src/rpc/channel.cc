@@ -21,6 +21,7 @@ void Channel::fail_all(const Error& why) {
     if (call != nullptr && !call->done()) call->fail(why);
   }
   Scheduler::current().wake_all(full_);
+  Scheduler::current().wake_all(storage_line_);
 }
 
 PendingCall::PendingCall(std::shared_ptr<Channel> channel) : channel_(std::move(channel)) {
@@ -54,6 +55,38 @@ void PendingCall::answer(Frame frame, size_t body) {
 void PendingCall::fail(Error error) {
   error_ = std::move(error);
   Scheduler::current().wake_one(waiting_);
+}
+
+StorageTurn::~StorageTurn() {
+  if (!had_) return;
+  Waiter* next = Scheduler::present() ? channel_->storage_line_.at(0) : nullptr;
+  if (next == nullptr) {
+    --channel_->storage_turns_;
+    return;
+  }
+  static_cast<StorageTurn*>(next)->had_ = true;
+  Scheduler::current().wake(*next);
+}
+
+bool StorageTurn::await_ready() {
+  had_ = channel_->storage_turns_ < kMaxStorageCalls;
+  if (had_) ++channel_->storage_turns_;
+  return had_;
+}
+
+void StorageTurn::await_suspend(std::coroutine_handle<> h) {
+  handle = h;
+  channel_->storage_line_.push(*this);
+  clock_.arm(*this, deadline_);
+}
+
+bool StorageTurn::await_resume() {
+  disarm();
+  return had_;
+}
+
+void StorageTurn::fire() {
+  if (linked_in(channel_->storage_line_)) Scheduler::current().wake(*this);
 }
 
 }  // namespace headrace

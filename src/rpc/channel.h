@@ -13,12 +13,23 @@
 
 #include "rpc/head.h"
 #include "runtime/scheduler.h"
+#include "runtime/timers.h"
 
 namespace headrace {
 
 inline constexpr size_t kMaxInFlight = 1024;  // calls per channel and direction
 
+// These wait for a disk or a bucket, which may hang: they must not keep others from being served.
+constexpr bool waits_for_storage(MessageType type) {
+  return type == MessageType::kFragmentRead || type == MessageType::kFragmentWrite || type == MessageType::kColdRead;
+}
+inline constexpr size_t kMaxStorageHandlers = kMaxInFlight / 2;  // for them; others beyond are refused
+// Calls of this kind that are in flight. Fewer than that: the peer counts those that were given up, and those whose
+// replies are on their way, as well.
+inline constexpr size_t kMaxStorageCalls = kMaxStorageHandlers / 4 * 3;
+
 class PendingCall;
+class StorageTurn;
 
 class Channel {
  public:
@@ -33,6 +44,7 @@ class Channel {
  private:
   friend class Hub;
   friend class PendingCall;
+  friend class StorageTurn;
 
   [[nodiscard]] bool has_slot() const { return !free_.empty() || slots_.size() < kMaxInFlight; }
   [[nodiscard]] PendingCall* pending(uint64_t request) const;
@@ -51,6 +63,8 @@ class Channel {
   std::vector<PendingCall*> slots_;
   std::vector<uint16_t> free_;
   WaitList full_;  // callers without a slot
+  size_t storage_turns_ = 0;
+  WaitList storage_line_;
 };
 
 class PendingCall {
@@ -78,6 +92,26 @@ class PendingCall {
   size_t body_ = 0;
   std::optional<Error> error_;
   WaitList waiting_;
+};
+
+// co_await turn: one of the kMaxStorageCalls, in the order of asking; false where the deadline came first, or the
+// channel broke. Had until its destruction, which passes it on to the first in line: nobody overtakes.
+class StorageTurn final : private Waiter, private TimerNode {
+ public:
+  StorageTurn(std::shared_ptr<Channel> channel, Clock& clock, Nanos deadline)
+      : channel_(std::move(channel)), clock_(clock), deadline_(deadline) {}
+  ~StorageTurn();
+  [[nodiscard]] bool await_ready();
+  void await_suspend(std::coroutine_handle<> h);
+  bool await_resume();
+
+ private:
+  void fire() override;
+
+  std::shared_ptr<Channel> channel_;
+  Clock& clock_;
+  const Nanos deadline_;
+  bool had_ = false;
 };
 
 }  // namespace headrace

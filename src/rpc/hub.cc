@@ -20,11 +20,6 @@ bool asks_what_is_current(MessageType type) {
   return type == MessageType::kGetMap || type == MessageType::kJoin || type == MessageType::kNodeStatus;
 }
 
-// These wait for a disk or a bucket, which may hang: they must not keep others from being served.
-bool waits_for_storage(MessageType type) {
-  return type == MessageType::kFragmentRead || type == MessageType::kFragmentWrite || type == MessageType::kColdRead;
-}
-
 }  // namespace
 
 Header Handlers::reply_header(const Header& asked, const Identity& identity) {
@@ -194,7 +189,7 @@ size_t& Hub::in_progress(Channel& channel, MessageType type) {
 }
 
 size_t Hub::most_in_progress(MessageType type) {
-  if (waits_for_storage(type)) return kMaxInFlight / 2;
+  if (waits_for_storage(type)) return kMaxStorageHandlers;
   // Whatever else is stuck: a peer that is heard of has not gone away.
   return type == MessageType::kSessionRenew ? kMaxInFlight + kMaxInFlight / 4 : kMaxInFlight;
 }
@@ -247,6 +242,12 @@ Task<Result<void>> Hub::wait_for_slot(std::shared_ptr<Channel> channel, Nanos de
       co_return Error(Code::kUnavailable,
                       channel->peer() + ": " + std::to_string(kMaxInFlight) + " calls in flight until the deadline");
   }
+}
+
+Error Hub::no_turn(const Channel& channel) {
+  if (channel.broken()) return Error(Code::kUnavailable, "connection to " + channel.peer() + " is closed");
+  return Error(Code::kUnavailable, channel.peer() + ": " + std::to_string(kMaxStorageCalls) +
+                                       " calls for storage in flight until the deadline");
 }
 
 Task<void> Hub::dial(Address address, std::shared_ptr<Dial> dial) {

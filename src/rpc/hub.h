@@ -2,9 +2,10 @@
 // without encoding them.
 //
 // A handler is `Task<Result<Req::Reply>>(Req, CallInfo)`; it runs in a Scope of the hub and is never cancelled by its
-// caller. At most kMaxInFlight calls per channel and direction: further callers wait. Handlers may outlive their
-// callers, so they are bounded too, and what is above is answered kUnavailable: those that wait for a disk or a bucket
-// apart from the others, and a session is renewed whatever is stuck. A call ends at its deadline with kTimeout (outcome
+// caller. At most kMaxInFlight calls per channel and direction, kMaxStorageCalls of them for a disk or a bucket:
+// further callers wait. Handlers may outlive their callers, so they are bounded too, and what is above is answered
+// kUnavailable: those that wait for a disk or a bucket apart from the others, and a session is renewed whatever is
+// stuck. A call ends at its deadline with kTimeout (outcome
 // unknown), with kDisconnected when the connection breaks after sending, with kUnavailable before. Retrying is the
 // caller's business. Every frame carries, and every hub remembers, the highest cut seen. Requests of an older namespace
 // epoch than ours are answered kStale here (those that ask what is current excepted). Both ends of a channel may call:
@@ -95,6 +96,7 @@ class Hub {
   [[nodiscard]] std::shared_ptr<Channel> ready_channel(const Address& address) const;
   [[nodiscard]] Task<Result<std::shared_ptr<Channel>>> reach(Address address, Nanos deadline);
   [[nodiscard]] Task<Result<void>> wait_for_slot(std::shared_ptr<Channel> channel, Nanos deadline);
+  [[nodiscard]] static Error no_turn(const Channel& channel);
   [[nodiscard]] Task<void> dial(Address address, std::shared_ptr<Dial> dial);
   [[nodiscard]] Task<void> accept_from(Listener& listener);
   [[nodiscard]] std::shared_ptr<Channel> open(Address address, std::unique_ptr<Connection> connection);
@@ -156,6 +158,12 @@ Task<Result<typename Req::Reply>> Hub::call(std::shared_ptr<Channel> channel, Re
 template <class Req>
 Task<Result<typename Req::Reply>> Hub::exchange(std::shared_ptr<Channel> channel, Req request, CallOptions options,
                                                 Nanos deadline) {
+  std::optional<StorageTurn> turn;
+  if constexpr (waits_for_storage(Req::kType)) {
+    const bool come = co_await turn.emplace(channel, env_.clock, deadline);
+    if (!come) co_return no_turn(*channel);
+    if (channel->broken() || !channel->has_slot()) HR_CO_TRY(co_await wait_for_slot(channel, deadline));
+  }
   PendingCall pending(channel);
   Header header = request_header(Req::kType, options, deadline);
   header.request = pending.request();

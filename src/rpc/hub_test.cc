@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,7 +49,10 @@ struct Node : Process {
   }
   static Task<Result<Empty>> renew() { co_return Empty{}; }
   Task<Result<FragmentReadReply>> read(FragmentRead request) {
+    most_reads = std::max(most_reads, ++reads);
     if (disk_hangs) co_await stop.wait();
+    if (delay > Nanos{}) co_await env.clock.sleep(delay);
+    --reads;
     FragmentReadReply reply;
     reply.crcs = {1, 2, 3};
     reply.payload = Buffer::zeroed(request.length);
@@ -76,7 +80,7 @@ struct Node : Process {
   Nanos delay{};
   Header seen;
   bool disk_hangs = false;
-  size_t started = 0, finished = 0, running = 0, most = 0;
+  size_t started = 0, finished = 0, running = 0, most = 0, reads = 0, most_reads = 0;
   Buffer written;
   SessionId recalled;
   Event stop;
@@ -203,6 +207,57 @@ TEST(Hub, ConcurrentCallsShareOneConnectionAndAreBounded) {
   EXPECT_EQ(pair.node(pair.a).hub.channels(), 1u);
   EXPECT_EQ(pair.node(pair.b).hub.channels(), 1u);
   EXPECT_EQ(pair.node(pair.b).most, kMaxInFlight);
+}
+
+Task<void> read_one(Hub& hub, Nanos timeout, std::map<Code, size_t>& ended) {
+  const auto reply = co_await hub.call(Address("sim:b"), FragmentRead{.length = 512}, {.timeout = timeout});
+  ++ended[reply.code()];
+}
+
+// A node that is well refuses none of them.
+TEST(Hub, CallsForStorageWaitForThoseBeforeThem) {
+  Pair pair;
+  pair.node(pair.b).delay = milliseconds(100);
+  std::map<Code, size_t> ended;
+  Scope scope;
+  for (int i = 0; i < 2000; ++i) scope.spawn(read_one(pair.node(pair.a).hub, seconds(10), ended));
+  pair.world.run_for(milliseconds(50));
+  EXPECT_TRUE(pair.world.run(pair.node(pair.a).hub.call(Address("sim:b"), SessionRenew{})).ok()) << "others overtake";
+  EXPECT_TRUE(pair.world.run_until(scope.join()));
+  EXPECT_EQ(ended, (std::map<Code, size_t>{{Code::kOk, 2000}}));
+  EXPECT_EQ(pair.node(pair.b).most_reads, kMaxStorageCalls);
+}
+
+TEST(Hub, ACallForStorageInLineEndsAtItsDeadlineAndKeepsNobodyWaitingWhenItGoesAway) {
+  Pair pair;
+  pair.node(pair.b).delay = milliseconds(100);
+  std::map<Code, size_t> ended;
+  Scope scope;
+  {
+    Scope gone;
+    for (int i = 0; i < 1000; ++i) gone.spawn(read_one(pair.node(pair.a).hub, seconds(10), ended));
+    pair.world.run_for(milliseconds(50));
+    for (int i = 0; i < 10; ++i) scope.spawn(read_one(pair.node(pair.a).hub, milliseconds(40), ended));
+    pair.world.run_for(milliseconds(45));
+    EXPECT_EQ(ended, (std::map<Code, size_t>{{Code::kUnavailable, 10}}));
+    for (int i = 0; i < 100; ++i) scope.spawn(read_one(pair.node(pair.a).hub, seconds(10), ended));
+    pair.world.run_for(milliseconds(1));
+  }
+  EXPECT_TRUE(pair.world.run_until(scope.join()));
+  EXPECT_EQ(ended, (std::map<Code, size_t>{{Code::kOk, 100}, {Code::kUnavailable, 10}}));
+}
+
+TEST(Hub, CallsForStorageInLineEndWithTheConnection) {
+  Pair pair;
+  pair.node(pair.b).disk_hangs = true;
+  std::map<Code, size_t> ended;
+  Scope scope;
+  for (int i = 0; i < 500; ++i) scope.spawn(read_one(pair.node(pair.a).hub, seconds(1000), ended));
+  pair.world.run_for(milliseconds(50));
+  pair.b.crash(CrashKind::kProcess);
+  pair.world.run_for(seconds(1));
+  EXPECT_EQ(ended[Code::kDisconnected], kMaxStorageCalls);
+  EXPECT_EQ(ended[Code::kUnavailable], 500 - kMaxStorageCalls);
 }
 
 // Callers give up and ask again; what they had asked for stays.
