@@ -489,8 +489,12 @@ Task<void> Partition::commit_loop() {
   }
 }
 
+// What the store does not take is in the journal only, and the next leader replays that. Nothing may follow into the
+// store behind it: serving ends.
 Task<Result<void>> Partition::apply_up_to(Position at) {
   while (!to_apply_.empty() && to_apply_.front().record.position <= at) {
+    if (!serving_) co_return Error(Code::kNotLeader, state_);
+    HR_ASSERT(to_apply_.front().record.position == Position(applied_.value() + 1));
     std::vector<RowChange> changes;
     Position last;
     while (!to_apply_.empty() && to_apply_.front().record.position <= at && changes.size() < 1024) {
@@ -499,7 +503,11 @@ Task<Result<void>> Partition::apply_up_to(Position at) {
       to_apply_.pop_front();
     }
     unapplied_rows_ -= changes.size();
-    HR_CO_TRY(co_await store_->apply(std::move(changes), last));
+    Result<void> done = co_await store_->apply(std::move(changes), last);
+    if (!done.ok()) {
+      fail("store: " + done.error().text());
+      co_return done;
+    }
     applied_ = last;
     overlay_.applied(last);
     Scheduler::current().wake_all(applied_waiters_);
@@ -519,10 +527,7 @@ Task<void> Partition::apply_loop() {
     for (KeptCut& kept : cuts_)
       if (!kept.taken && now - kept.since < context_.options.cut_patience) until = std::min(until, kept.at);
     Result<void> done = co_await apply_up_to(until);
-    if (!done.ok()) {
-      fail("store: " + done.error().text());
-      co_return;
-    }
+    if (!done.ok()) co_return;
   }
 }
 

@@ -1,7 +1,7 @@
 // Partition: a range of slots with one leader, one journal, one store: a single-threaded state machine on one core.
 //
-// Life: start() takes leadership and recovers; then serve; a failure of the journal or a higher epoch ends serving for
-// good (state() says why): the node starts a new Partition object.
+// Life: start() takes leadership and recovers; then serve; a failure of the journal or of the store or a higher epoch
+// ends serving for good (state() says why): the node starts a new Partition object.
 // A change is: gathered and run in a Transaction → commit(): into the overlay and the pending batch → journaled on all
 // copies → durable: replies go out → applied to the store → in a later checkpoint.
 // Invariants: (1) no reply, reads included, leaves before the newest change it saw is durable; (2) the store never

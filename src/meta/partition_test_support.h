@@ -160,8 +160,11 @@ struct OnePartition {
         target_port(hub, view),
         partition_port(env, hub, view),
         segments(env, targets),
-        stores(MemoryStoreLatency{
-            .clock = &env.clock, .random = &env.random, .miss_percent = miss_percent, .checkpoint = &checkpoint_takes}),
+        stores(MemoryStoreLatency{.clock = &env.clock,
+                                  .random = &env.random,
+                                  .miss_percent = miss_percent,
+                                  .checkpoint = &checkpoint_takes,
+                                  .faults = &store_faults}),
         options(partition_options) {
     options.lease = seconds(100'000);  // nobody renews
     ClusterMap map;
@@ -345,6 +348,7 @@ struct OnePartition {
 
   Result<uint32_t> admits = 64u;  // of what is reserved for clients
   Nanos checkpoint_takes{};
+  MemoryStoreFaults store_faults;
   World world;
   Machine& machine;
   Env& env;

@@ -296,6 +296,57 @@ TEST(Work, ACutThatIsReleasedWhileItIsTakenIsHeldByNobody) {
   EXPECT_EQ(p.ask(CutLocations{cut}).code(), Code::kConflict) << "an empty list would be a wrong one";
 }
 
+struct Named {
+  static Make make(User& user, std::string name) {
+    Make make;
+    make.ticket = user.next();
+    make.parent = kRootFile;
+    make.name = std::move(name);
+    make.mode = 0644;
+    return make;
+  }
+};
+
+// What a store did not take is in the journal only: nothing is served, and no checkpoint made, without it.
+TEST(Work, AStoreThatFailsWhileACutIsTakenEndsTheServing) {
+  std::optional<Code> made;
+  std::optional<Code> taken;
+  OnePartition p(15);
+  User u = p.user();
+  p.world.run_for(seconds(1));
+  p.store_faults.next_applies = 1;
+  p.begin(Named::make(u, "first"), made);
+  p.begin(TakeCut{Cut(NamespaceEpoch(1), 1)}, taken);
+  p.world.run_for(seconds(1));
+  EXPECT_EQ(made, Code::kOk);
+  EXPECT_EQ(taken, Code::kIo);
+  EXPECT_EQ(p.store_faults.failed_applies, 1u);
+  EXPECT_EQ(p.ask(Named::make(u, "second")).code(), Code::kNotLeader);
+  p.world.run_for(seconds(1));
+  EXPECT_FALSE(p.world.run(p.partition->checkpoint_now()).ok());
+  p.fail_over();
+  p.claim(u);
+  p.must(p.ask(Lookup{u.session, kRootFile, "first"}));
+  p.check_rows();
+}
+
+TEST(Work, NothingFollowsIntoAStoreWhatItDidNotTake) {
+  std::optional<Code> made;
+  std::optional<Code> taken;
+  OnePartition p(16);
+  User u = p.user();
+  p.world.run_for(seconds(1));
+  p.store_faults.next_applies = 1;
+  p.begin(Named::make(u, "first"), made);
+  while (p.store_faults.failed_applies == 0) p.world.run_for(microseconds(1));
+  const Position before = p.partition->store().applied();
+  p.begin(TakeCut{Cut(NamespaceEpoch(1), 1)}, taken);  // waits for the store, which is about to fail
+  p.world.run_for(seconds(1));
+  EXPECT_EQ(made, Code::kOk);
+  EXPECT_EQ(taken, Code::kNotLeader);
+  EXPECT_EQ(p.partition->store().applied(), before);
+}
+
 TEST(Work, StagedPiecesArePackedWhereTheyStillStand) {
   OnePartition p(5);
   User u = p.user();

@@ -56,6 +56,10 @@ class MemoryRows final : public Store {
 
   Task<Result<void>> apply(std::vector<RowChange> changes, Position at) override {
     HR_ASSERT(at >= applied_);
+    if (apply_fails()) {
+      co_await delay();
+      co_return Error(Code::kIo, "injected: write to store");
+    }
     for (RowChange& change : changes) {
       HR_ASSERT(!change.key.starts_with(kStoreReservedPrefix));
       if (change.value) {
@@ -122,6 +126,17 @@ class MemoryRows final : public Store {
   bool misses() {
     return latency_.clock != nullptr && latency_.miss_percent > 0 &&
            latency_.random->chance(latency_.miss_percent, 100);
+  }
+
+  bool apply_fails() {
+    MemoryStoreFaults* faults = latency_.faults;
+    if (faults == nullptr) return false;
+    const bool next = faults->next_applies > 0;
+    if (next) --faults->next_applies;
+    if (!next && (faults->applies_per_million == 0 || !latency_.random->chance(faults->applies_per_million, 1'000'000)))
+      return false;
+    ++faults->failed_applies;
+    return true;
   }
 
   Task<void> delay() {

@@ -12,6 +12,13 @@
 
 namespace headrace {
 
+// Applies that fail and change nothing, as on a disk that is full or broken. May be changed at any time.
+struct MemoryStoreFaults {
+  uint64_t next_applies = 0;         // so many fail from now on
+  uint32_t applies_per_million = 0;  // of the others; wants a Random
+  uint64_t failed_applies = 0;       // so many have
+};
+
 // Makes reads miss, so that gather-then-run restarts are exercised.
 struct MemoryStoreLatency {
   Clock* clock = nullptr;  // null: nothing ever misses; both outlive the stores
@@ -19,7 +26,8 @@ struct MemoryStoreLatency {
   uint32_t miss_percent = 0;  // of get_now() of keys that were not lately fetched by get()
   Nanos min = microseconds(50);
   Nanos max = milliseconds(2);
-  const Nanos* checkpoint = nullptr;  // how long one takes; outlives the stores. Null: as long as a read
+  const Nanos* checkpoint = nullptr;    // how long one takes; outlives the stores. Null: as long as a read
+  MemoryStoreFaults* faults = nullptr;  // outlives the stores. Null: nothing ever fails
 };
 
 class MemoryStoreFactory final : public StoreFactory {
