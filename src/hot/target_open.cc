@@ -187,6 +187,7 @@ Task<Result<void>> Target::recover() {
     bool whole = co_await fragment_is_whole(record.fragment);
     if (!whole) table_.erase(record.fragment);
   }
+  HR_CO_TRY(usable());  // nor has it torn anything
   if (Result<void> taken = take_space(); !taken) {
     lose_log(taken.error().message());
     co_return Result<void>();

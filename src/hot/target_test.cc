@@ -744,6 +744,37 @@ TEST_F(TargetTest, ADeviceThatDoesNotAnswerAtAnOpenHasLostNothing) {
   EXPECT_GT(hung, 4);
 }
 
+// Both tries at a fragment of the last batch run out of patience, and the device answers again: it was never torn.
+TEST_F(TargetTest, ADeviceThatHangsUnderTheLastFragmentAtAnOpenHasLostNothing) {
+  make();
+  FragmentWrite last = fragment(1, 3);
+  ASSERT_TRUE(write(last).ok());
+  const int reads = 2;  // of the fragment
+  int hung = 0;
+  for (int answered = 0; answered < 16; ++answered) {
+    ASSERT_TRUE(world.run_until(target->close()));
+    DiskOptions& disk = machine.disk().options;
+    disk.slow_factor = 1e9;
+    disk.longest = seconds(60);
+    disk.slow = [asked = 0, answered](const std::string&) mutable {
+      const int now = asked++;
+      return now >= answered && now < answered + reads;
+    };
+    Result<void> opened = reopen();
+    disk.slow_factor = 1;
+    disk.slow = {};
+    world.run_for(seconds(61));
+    if (!opened.ok()) ++hung;
+    ASSERT_TRUE(reopen().ok()) << answered;
+    ASSERT_FALSE(target->fenced()) << target->status().reason;
+    expect_held(last);
+    // The last batch of the log again, for the next round.
+    ASSERT_TRUE(world.run(target->free(free_of(last), kPartition, PartitionEpoch(1))).ok());
+    ASSERT_TRUE(write(last).ok());
+  }
+  EXPECT_GT(hung, 4);
+}
+
 TEST_F(TargetTest, ATargetWhoseDeviceDoesNotAnswerCanBeClosed) {
   make();
   world.run_for(seconds(1));

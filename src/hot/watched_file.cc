@@ -1,6 +1,5 @@
 #include "hot/watched_file.h"
 
-#include <optional>
 #include <utility>
 
 namespace headrace {
@@ -32,6 +31,7 @@ Task<void> WatchedFile::ask(Task<Result<T>> request, std::shared_ptr<Once<Result
 
 template <class T>
 Task<Result<T>> WatchedFile::watched(Task<Result<T>> request) {
+  if (hung_) co_return *hung_;
   if (waiting_ == 0) heard_ = clock_.now();
   ++waiting_;
   auto answer = std::make_shared<Once<Result<T>>>();
@@ -41,9 +41,11 @@ Task<Result<T>> WatchedFile::watched(Task<Result<T>> request) {
   for (int slice = 0; slice < kSlices && !got; ++slice)
     got = co_await answer->wait_until(clock_, clock_.now() + patience_ / kSlices);
   if (got) co_return *std::move(got);
+  if (hung_) co_return *hung_;
   std::string why = "its device has not answered for " + std::to_string(patience_.count / seconds(1).count) + " s";
-  Error error(Code::kIo, why);
-  if (auto tell = std::exchange(hangs_, nullptr)) tell(std::move(why));
+  hung_ = Error(Code::kIo, why);
+  Error error = *hung_;
+  hangs_(std::move(why));
   co_return error;
 }
 

@@ -1,5 +1,6 @@
 // WatchedFile: a target's file that never waits for its device for ever. What takes longer than `patience` answers kIo
-// and tells so, once; the request itself stays with the file, since the kernel may still carry it out.
+// and tells so, once; the request itself stays with the file, since the kernel may still carry it out. From then on
+// everything is refused at once, whatever the device answers later.
 //
 // Patience runs out while this process runs: in slices of which one that stood still for an hour misses one. Owner: the
 // Target. One core.
@@ -7,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +48,7 @@ class WatchedFile final : public File, public WriteThrough {
   WriteThrough* through_;  // of file_; may be null
   Nanos patience_;
   std::function<void(std::string)> hangs_;
+  std::optional<Error> hung_;
   size_t waiting_ = 0;
   Nanos heard_{};  // the last answer, or the first request after a time without any
   Scope scope_;    // last
