@@ -9,23 +9,67 @@ namespace {
 constexpr size_t kFormer = 64;              // versions remembered for stale reads
 constexpr size_t kFormerBytes = 64 * kKiB;  // of at most this size
 
-// Faults at the end of an upload; the parts themselves go through.
+Buffer flip_bit(const Buffer& body, Random& random) {
+  Buffer copy = Buffer::copy_of(body.view());
+  const uint64_t bit = random.below(copy.size() * 8);
+  copy.data()[bit / 8] ^= std::byte{static_cast<unsigned char>(1U << (bit % 8))};
+  return copy;
+}
+
+// Answers as if it had been stored. The condition is kept: nobody wins a swap that another has won.
+Task<Result<ObjectInfo>> store_nothing(ObjectStore* store, std::string key, uint64_t size, PutCondition condition) {
+  Result<ObjectInfo> there = co_await store->head(key);
+  if (!there.ok() && there.code() != Code::kNotFound) co_return std::move(there).error();
+  const bool refused = (condition.kind == PutCondition::kIfAbsent && there.ok()) ||
+                       (condition.kind == PutCondition::kIfMatch && (!there.ok() || there->etag != condition.etag));
+  if (refused) co_return Error(Code::kConflict, fmt::format("put {}: the condition failed", key));
+  co_return ObjectInfo{std::move(key), size, "\"stored nothing\"", false};
+}
+
+struct UploadFaults {
+  bool timeout_after = false;
+  bool confirms = true;  // a checksum
+  StoredAs as = StoredAs::kGiven;
+};
+
+// Faults of the whole: a part itself never fails.
 class FaultyUpload final : public Upload {
  public:
-  FaultyUpload(std::unique_ptr<Upload> inner, Error* fault) : inner_(std::move(inner)) {
-    if (fault != nullptr) fault_ = std::make_unique<Error>(std::move(*fault));
+  FaultyUpload(ObjectStore& store, Random& random, std::string key, std::unique_ptr<Upload> inner, UploadFaults faults)
+      : store_(store), random_(random), key_(std::move(key)), inner_(std::move(inner)), faults_(faults) {}
+
+  Task<Result<void>> part(Buffer bytes) override {
+    const bool first = size_ == 0;
+    size_ += bytes.size();
+    if (first && faults_.as == StoredAs::kFlipped) bytes = flip_bit(bytes, random_);
+    if (faults_.as == StoredAs::kCut) {
+      if (!first) co_return {};
+      if (bytes.size() > 1) bytes = bytes.slice(0, random_.between(1, bytes.size() - 1));
+    }
+    co_return co_await inner_->part(std::move(bytes));
   }
-  Task<Result<void>> part(Buffer bytes) override { return inner_->part(std::move(bytes)); }
+
   Task<Result<ObjectInfo>> finish(PutCondition condition) override {
+    if (faults_.as == StoredAs::kNothing) {
+      co_await inner_->abort();
+      co_return co_await store_nothing(&store_, key_, size_, std::move(condition));
+    }
     Result<ObjectInfo> done = co_await inner_->finish(std::move(condition));
-    if (done.ok() && fault_ != nullptr) co_return std::move(*fault_);
+    if (done.ok() && faults_.timeout_after)
+      co_return Error(Code::kTimeout, "no answer in time (injected, it happened)");
+    if (done.ok() && !faults_.confirms) done->verified = false;
     co_return done;
   }
+
   Task<void> abort() override { return inner_->abort(); }
 
  private:
+  ObjectStore& store_;
+  Random& random_;
+  std::string key_;
   std::unique_ptr<Upload> inner_;
-  std::unique_ptr<Error> fault_;
+  UploadFaults faults_;
+  uint64_t size_ = 0;
 };
 
 }  // namespace
@@ -66,10 +110,14 @@ Task<Result<void>> FaultyStore::after() {
 }
 
 Buffer FaultyStore::flipped(const Buffer& body) {
-  Buffer copy = Buffer::copy_of(body.view());
-  const uint64_t bit = random_.below(copy.size() * 8);
-  copy.data()[bit / 8] ^= std::byte{static_cast<unsigned char>(1U << (bit % 8))};
-  return copy;
+  return flip_bit(body, random_);
+}
+
+StoredAs FaultyStore::stored_as(PutCondition::Kind kind) {
+  const bool swap = kind == PutCondition::kIfMatch;
+  const bool other =
+      swap ? roll(rates_.swapped_other, "bucket_swapped_other") : roll(rates_.stored_other, "bucket_stored_other");
+  return other ? static_cast<StoredAs>(random_.between(1, 3)) : StoredAs::kGiven;
 }
 
 Task<Result<ObjectInfo>> FaultyStore::put(std::string key, Buffer body, PutCondition condition) {
@@ -78,7 +126,15 @@ Task<Result<ObjectInfo>> FaultyStore::put(std::string key, Buffer body, PutCondi
     Result<Got> now = co_await inner_->get_with_etag(key);
     if (now.ok() && now->body.size() <= kFormerBytes) former_[key] = *std::move(now);
   }
+  const bool confirms = (condition.kind == PutCondition::kIfMatch ? rates_.swapped_other : rates_.stored_other) == 0;
+  const StoredAs as = body.empty() ? StoredAs::kGiven : stored_as(condition.kind);
+  if (as == StoredAs::kNothing)
+    co_return co_await store_nothing(inner_.get(), std::move(key), body.size(), std::move(condition));
+  if (as == StoredAs::kCut) body = body.slice(0, random_.below(body.size()));
+  if (as == StoredAs::kFlipped) body = flipped(body);
   Result<ObjectInfo> done = co_await inner_->put(std::move(key), std::move(body), std::move(condition));
+  if (done.ok() && !confirms) done->verified = false;
+  if (as != StoredAs::kGiven) co_return done;  // acknowledged, whatever else might have gone wrong
   HR_CO_TRY(co_await after());
   if (done.ok() && roll(rates_.wrong_etag, "bucket_wrong_etag")) done->etag += "-wrong";
   co_return done;
@@ -130,10 +186,13 @@ Task<Result<Listing>> FaultyStore::list(std::string prefix, std::string continua
 
 Task<Result<std::unique_ptr<Upload>>> FaultyStore::begin_upload(std::string key) {
   HR_CO_TRY(co_await before());
-  HR_CO_TRY(std::unique_ptr<Upload> upload, co_await inner_->begin_upload(std::move(key)));
-  Error fault(Code::kTimeout, "no answer in time (injected, it happened)");
-  const bool faulty = roll(rates_.timeout_after, "bucket_timeout_after");
-  co_return std::unique_ptr<Upload>(std::make_unique<FaultyUpload>(std::move(upload), faulty ? &fault : nullptr));
+  HR_CO_TRY(std::unique_ptr<Upload> upload, co_await inner_->begin_upload(key));
+  UploadFaults faults;
+  faults.confirms = rates_.stored_other == 0;
+  faults.as = stored_as(PutCondition::kNone);
+  faults.timeout_after = faults.as == StoredAs::kGiven && roll(rates_.timeout_after, "bucket_timeout_after");
+  co_return std::unique_ptr<Upload>(
+      std::make_unique<FaultyUpload>(*inner_, random_, std::move(key), std::move(upload), faults));
 }
 
 }  // namespace headrace

@@ -1,8 +1,9 @@
 // FaultyStore: a bucket that misbehaves by dice, for tests and the simulator.
 //
 // Every fault is one that a real service shows: refusals, time-outs before and after the effect,
-// cut and flipped bodies, old versions, slowness. Bodies are changed without an error, as a lying
-// service would: whoever decodes them must find out (get_range keeps its promise of the length).
+// cut and flipped bodies, old versions, slowness, puts that are acknowledged and stored otherwise.
+// Bodies are changed without an error, as a lying service would: whoever decodes them must find out
+// (get_range keeps its promise of the length).
 #pragma once
 
 #include <cstdint>
@@ -29,11 +30,18 @@ struct FaultRates {
   Nanos timeout = seconds(5);  // how long a time-out takes
   uint32_t wrong_etag = 0;     // a read or a write says another ETag than the object has
   uint32_t expired = 0;        // kDenied: the credentials ran out just now
+  // An acknowledged put that stored nothing (what was there stays), a shorter body, or one with one bit flipped. One
+  // rate for puts under kIfMatch (head), one for all others and uploads in parts. While a rate is not 0, none of its
+  // puts is `verified`, the honest ones neither: such a service confirms no checksum.
+  uint32_t stored_other = 0;
+  uint32_t swapped_other = 0;
 
   [[nodiscard]] static FaultRates all(uint32_t per_million) {
     return {per_million, per_million, per_million, per_million, per_million, per_million, per_million};
   }
 };
+
+enum class StoredAs : uint8_t { kGiven, kNothing, kCut, kFlipped };
 
 // How often each fault fired, by name; shared, so that it survives the machines that caused them.
 using FaultCounts = std::map<std::string, uint64_t>;
@@ -64,6 +72,7 @@ class FaultyStore final : public ObjectStore {
   [[nodiscard]] Task<Result<void>> before();
   [[nodiscard]] Task<Result<void>> after();
   [[nodiscard]] Buffer flipped(const Buffer& body);
+  [[nodiscard]] StoredAs stored_as(PutCondition::Kind kind);
 
   std::unique_ptr<ObjectStore> inner_;
   Clock& clock_;

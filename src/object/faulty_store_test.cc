@@ -47,6 +47,42 @@ TEST_F(FaultyStoreTest, ShowsTheVersionBefore) {
   EXPECT_EQ((*counts_)["bucket_stale"], 1U);
 }
 
+TEST_F(FaultyStoreTest, AcknowledgesWhatItDoesNotStore) {
+  FaultyStore store = faulty({.stored_other = 500'000, .swapped_other = 500'000});
+  const std::string body(100, 'b');
+  auto look = [&](const std::string& key, const std::string& former) -> std::string {
+    Result<MemoryBucket::Object> there = bucket_->get(key);
+    if (!there.ok() || there->body.text() == former) return "nothing";
+    if (there->body.text() == body) return "given";
+    return there->body.size() < body.size() ? "cut" : "flipped";
+  };
+  std::map<std::string, int> puts, uploads, swaps;
+  for (int i = 0; i < 100; ++i) {
+    const std::string key = std::to_string(i);
+    Result<ObjectInfo> put = world_.run(store.put(key, text(body), PutCondition::if_absent()));
+    ASSERT_OK(put);
+    EXPECT_FALSE(put->verified);
+    ++puts[look(key, "")];
+    std::unique_ptr<Upload> upload = *world_.run(store.begin_upload("u" + key));
+    for (int part = 0; part < 4; ++part) ASSERT_OK(world_.run(upload->part(text(body.substr(0, 25)))));
+    ASSERT_OK(world_.run(upload->finish(PutCondition::if_absent())));
+    ++uploads[look("u" + key, "")];
+    ASSERT_OK(bucket_->put("s" + key, text("before"), {}));
+    const std::string etag = bucket_->get("s" + key)->etag;
+    Result<ObjectInfo> swap = world_.run(store.put("s" + key, text(body), PutCondition::if_match(etag)));
+    ASSERT_OK(swap);
+    EXPECT_FALSE(swap->verified);
+    ++swaps[look("s" + key, "before")];
+    // Nobody wins what another has won.
+    EXPECT_EQ(world_.run(store.put("s" + key, text(body), PutCondition::if_match("other"))).code(), Code::kConflict);
+    EXPECT_EQ(world_.run(store.put("s" + key, text(body), PutCondition::if_absent())).code(), Code::kConflict);
+  }
+  for (const char* as : {"given", "nothing", "cut", "flipped"})
+    for (auto* seen : {&puts, &uploads, &swaps}) EXPECT_GT((*seen)[as], 5) << as;
+  EXPECT_GT((*counts_)["bucket_stored_other"], 50U);
+  EXPECT_GT((*counts_)["bucket_swapped_other"], 25U);
+}
+
 TEST_F(FaultyStoreTest, GoesDownAndComesBack) {
   FaultyStore store = faulty({});
   store.down(true);
