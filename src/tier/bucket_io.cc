@@ -106,7 +106,12 @@ Task<Result<void>> put_verified_pieces(Env env, ObjectStore& store, std::string 
       if (last.code() == Code::kUnavailable) continue;  // surely nothing happened
       if (last.code() != Code::kConflict && !may_pass(last.code())) co_return std::move(last).within(key);
     }
+    const bool surely_there = put.ok() || last.code() == Code::kConflict;
     Result<bool> there = co_await has_bytes(&store, key, size, crc);
+    if (there.code() == Code::kCorrupt && surely_there) {  // a service that lies once may tell the truth the next time
+      there = co_await has_bytes(&store, key, size, crc);
+      if (there.code() == Code::kCorrupt) co_return Error(Code::kExists, key + " holds other bytes than were put");
+    }
     if (there.ok() && *there) co_return {};
     if (there.code() == Code::kExists) co_return std::move(there).error();
     if (!there.ok()) last = std::move(there).error();

@@ -99,14 +99,17 @@ Task<Result<HeadVersion>> BucketHead::write(HeadRecord record, std::optional<Hea
     if (!kept.ok()) co_return std::move(kept).error().within("before head is written");
   }
   Error last(Code::kUnavailable, "head was not written");
+  std::optional<std::string> replaces;  // the ETag
+  if (expected) replaces = expected->etag;
+  std::vector<std::string> acknowledged;  // of puts of ours that are not what was read back
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    PutCondition condition = expected ? PutCondition::if_match(expected->etag) : PutCondition::if_absent();
+    PutCondition condition = replaces ? PutCondition::if_match(*replaces) : PutCondition::if_absent();
     Result<ObjectInfo> put = co_await store_.put(kHeadKey, body, condition);
-    if (put.ok()) co_return HeadVersion{std::move(record), put->etag};
-    last = std::move(put).error();
+    if (put.ok() && put->verified) co_return HeadVersion{std::move(record), put->etag};
+    last = put.ok() ? Error(Code::kCorrupt, "head is not what was written") : std::move(put).error();
     if (last.code() != Code::kConflict && !may_pass(last.code()))
       co_return std::move(last).within(store_.url() + ": head");
-    // Refused or unknown: what is there decides. An answer of ours may have been lost, so that even
+    // Unconfirmed, refused or unknown: what is there decides. An answer of ours may have been lost, so that even
     // a refusal can be success.
     if (last.code() != Code::kUnavailable) {
       Result<HeadVersion> there = co_await read();
@@ -120,6 +123,11 @@ Task<Result<HeadVersion>> BucketHead::write(HeadRecord record, std::optional<Hea
                           store_.url() + ": the namespace has another owner: " + describe(there->record));
       } else if (there.code() == Code::kNotFound && expected) {
         co_return Error(Code::kIo, store_.url() + ": head is gone: someone deleted it");
+      } else if (there.code() == Code::kCorrupt) {
+        if (put.ok()) acknowledged.push_back(std::move(put->etag));
+        Result<ObjectInfo> damaged = co_await store_.head(kHeadKey);
+        if (damaged.ok() && std::ranges::find(acknowledged, damaged->etag) != acknowledged.end())
+          replaces = std::move(damaged->etag);  // it is what we put, and nobody else's
       }
     }
     if (attempt + 1 < kAttempts) co_await env_.clock.sleep(retry_pause(env_.random, attempt));

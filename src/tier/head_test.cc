@@ -187,6 +187,25 @@ TEST_F(HeadTest, AnOldAnswerIsNoReasonToGiveHeadUp) {
   EXPECT_TRUE(ownership.held());
 }
 
+TEST_F(HeadTest, BadInputASwapThatIsAcknowledgedAndNotStoredIsDoneAgain) {
+  FaultyStore faulty(std::make_unique<MemoryStore>(bucket), env.clock, env.random, {.swapped_other = 600'000});
+  BucketHead through(env, faulty);
+  auto held = world.run(through.create(record_of(1)));
+  ASSERT_TRUE(held.ok()) << held.error().text();
+  for (uint16_t epoch = 2; epoch < 60; ++epoch) {
+    held = world.run(through.swap(*held, record_of(1, epoch)));
+    ASSERT_TRUE(held.ok()) << held.error().text();
+    auto there = world.run(head.read());
+    ASSERT_TRUE(there.ok()) << there.error().text();
+    EXPECT_EQ(there->record.epoch, NamespaceEpoch(epoch));
+    EXPECT_EQ(there->etag, held->etag);
+  }
+  // What another put there meanwhile is not overwritten by doing it again.
+  ASSERT_TRUE(world.run(head.swap(*held, record_of(2, 100))).ok());
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(world.run(through.swap(*held, record_of(1, 101))).code(), Code::kDeposed);
+  EXPECT_EQ(world.run(head.read())->record.owner, 2u);
+}
+
 TEST_F(HeadTest, BadInputDamagedHeadIsAnErrorAndNeverOverwritten) {
   auto made = world.run(head.create(record_of(1)));
   ASSERT_TRUE(made.ok());

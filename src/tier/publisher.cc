@@ -15,6 +15,7 @@ namespace {
 const CallOptions kBackground{.timeout = seconds(60), .level = ServiceLevel::kBackground};
 constexpr uint64_t kReadPiece = 8 * kMiB;
 constexpr int kUploadRounds = 20;
+constexpr int kKeyAttempts = 8;  // of a store file
 constexpr size_t kMaxGarbage = 100'000;
 constexpr size_t kMaxDeletesAtOnce = 1000;
 constexpr Nanos kCollectFor = seconds(5);  // a publish deletes for so long; the next one goes on
@@ -128,20 +129,27 @@ Task<Result<Buffer>> Publisher::read_piece(PartitionId partition, Cut cut, std::
 Task<Result<ManifestFile>> Publisher::copy_file(PartitionInfo partition, Cut cut, StoreFile file) {
   co_await copying_.acquire();
   const Semaphore::Held held(copying_);
-  ManifestFile out{file, store_file_key(cut.epoch(), partition.id, partition.epoch, file)};
-  strays_.insert(out.key);
+  ManifestFile out{file, {}};
+  const std::string key = store_file_key(cut.epoch(), partition.id, partition.epoch, file);
   ReadPiece read = [this, id = partition.id, cut, name = file.name](uint64_t offset, uint64_t length) {
     return read_piece(id, cut, name, offset, length);
   };
-  if (file.size <= kMultipartAbove) {
-    HR_CO_TRY(Buffer whole, co_await read(0, file.size));
-    if (crc32c(whole.view()) != file.crc)
-      co_return Error(Code::kCorrupt, "store file " + file.name + " does not verify");
-    HR_CO_TRY(co_await put_verified(env_, store_, out.key, std::move(whole)));
-  } else {
-    Result<void> put = co_await put_verified_pieces(env_, store_, out.key, file.size, file.crc, std::move(read));
-    if (!put.ok()) co_return std::move(put).error().within("store file " + file.name);
+  // A key that holds other bytes, by a service that stored something else, is left behind: nothing is overwritten.
+  Result<void> put(Code::kExists, "no free key");
+  for (int attempt = 0; attempt < kKeyAttempts && put.code() == Code::kExists; ++attempt) {
+    out.key = attempt == 0 ? key : key + "-" + std::to_string(attempt);
+    strays_.insert(out.key);
+    if (file.size <= kMultipartAbove) {
+      HR_CO_TRY(Buffer whole, co_await read(0, file.size));
+      if (crc32c(whole.view()) != file.crc)
+        co_return Error(Code::kCorrupt, "store file " + file.name + " does not verify");
+      put = co_await put_verified(env_, store_, out.key, std::move(whole));
+    } else {
+      put = co_await put_verified_pieces(env_, store_, out.key, file.size, file.crc, read);
+      if (!put.ok() && put.code() != Code::kExists) put = std::move(put).error().within("store file " + file.name);
+    }
   }
+  if (!put.ok()) co_return std::move(put).error();
   ++progress_.files_copied;
   progress_.bytes_copied += file.size;
   co_return out;
@@ -331,7 +339,8 @@ Task<Result<Cut>> Publisher::publish(std::optional<HeadState> state, GoOn go_on)
     }
     last = std::move(published).error();
     progress_.last_error = last.text();
-    if (last.code() != Code::kConflict) break;  // the cut had passed: another one
+    // The cut had passed, or a key with its number holds other bytes: another one.
+    if (last.code() != Code::kConflict && last.code() != Code::kExists) break;
   }
   co_return std::move(last).within("publish");
 }

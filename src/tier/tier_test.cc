@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "object/faulty_store.h"
+#include "tier/bucket_io.h"
 #include "tier/fake_partitions_test_support.h"
 #include "tier/tier_service.h"
 
@@ -249,6 +250,86 @@ TEST(Tier, BadInputFaultyBucketLosesNothingThatWasRecorded) {
         EXPECT_TRUE(*back == segment.data.text());
       }
   }
+}
+
+// Invariant 5: an acknowledgement that confirms no checksum is not trusted, of data and of what names it.
+TEST(Tier, BadInputWhatTheBucketAcknowledgesAndDoesNotStoreIsNotRecorded) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    World world(seed);
+    auto bucket = std::make_shared<MemoryBucket>();
+    Rig rig(world, bucket);
+    rig.start();
+    rig.store.rates().stored_other = rig.store.rates().swapped_other = 300'000;
+    for (uint64_t i = 0; i < 20; ++i) rig.node.add_segment(i % 2 ? kP0 : kP1, random_bytes(1 + i * 10'000, i, true));
+    rig.node[0].files["large.sst"] = random_bytes(kMultipartAbove + 1000, 1);
+    for (int i = 0; i < 10; ++i) rig.node[1].files[std::to_string(i) + ".sst"] = random_bytes(1000, 10 + i);
+    for (int round = 0; round < 3; ++round) {
+      auto cut = world.run(rig.tier.publish());
+      ASSERT_TRUE(cut.ok()) << "seed " << seed << ": " << cut.error().text();
+      MemoryStore honest(bucket);
+      auto head = world.run(BucketHead(rig.node.env, honest).read());
+      ASSERT_TRUE(head.ok()) << "seed " << seed << ": " << head.error().text();
+      EXPECT_EQ(head->record.cut, *cut);
+      auto manifest = world.run(read_manifest(rig.node.env, honest, head->record));
+      ASSERT_TRUE(manifest.ok()) << "seed " << seed << ": " << manifest.error().text();
+      for (const PartitionManifest& partition : manifest->partitions) {
+        for (const ManifestFile& file : partition.files) {
+          Result<MemoryBucket::Object> there = bucket->get(file.key);
+          ASSERT_TRUE(there.ok()) << "seed " << seed << ": " << file.key;
+          EXPECT_EQ(crc32c(there->body.view()), file.file.crc) << "seed " << seed << ": " << file.key;
+          EXPECT_TRUE(parse_published_key(file.key)) << file.key;
+        }
+        if (partition.locations.empty()) continue;
+        Result<MemoryBucket::Object> there = bucket->get(partition.locations);
+        ASSERT_TRUE(there.ok()) << "seed " << seed << ": " << partition.locations;
+        EXPECT_EQ(crc32c(there->body.view()), partition.locations_crc) << "seed " << seed;
+      }
+      EXPECT_EQ(rig.node.unplaced(), 0u);
+      for (auto& [p, partition] : rig.node.partitions)
+        for (auto& [id, segment] : partition.segments) {
+          auto back = rig.cold(p, id, 0, segment.data.size());
+          ASSERT_TRUE(back.ok()) << "seed " << seed << ": " << back.error().text();
+          EXPECT_TRUE(*back == segment.data.text());
+        }
+      rig.node.add_segment(kP0, random_bytes(5'000, 100 + round));
+      rig.node[0].files["more" + std::to_string(round)] = random_bytes(1000, 200 + round);
+    }
+    EXPECT_TRUE(rig.winner.empty()) << rig.winner;
+  }
+}
+
+TEST_F(TierTest, BadInputAPutInPiecesThatIsAcknowledgedAndNotStoredIsFound) {
+  Env& env = world.add_machine("m").env();
+  FaultyStore store(std::make_unique<MemoryStore>(bucket), env.clock, env.random, {.stored_other = 700'000});
+  const Buffer body = random_bytes(8 * kMiB + 100, 1);  // two parts
+  int stored = 0, refused = 0;
+  for (int i = 0; i < 40; ++i) {
+    ReadPiece read = [&body](uint64_t offset, uint64_t length) -> Task<Result<Buffer>> {
+      return [](Buffer piece) -> Task<Result<Buffer>> { co_return piece; }(body.slice(offset, length));
+    };
+    const std::string key = std::to_string(i);
+    Result<void> put =
+        world.run(put_verified_pieces(env, store, key, body.size(), crc32c(body.view()), std::move(read)));
+    if (!put.ok()) EXPECT_EQ(put.code(), Code::kExists) << put.error().text();
+    if (put.ok()) EXPECT_TRUE(bucket->get(key).ok() && bucket->get(key)->body.text() == body.text()) << key;
+    ++(put.ok() ? stored : refused);
+    bucket->clear();
+  }
+  EXPECT_GT(stored, 10);
+  EXPECT_GT(refused, 10);
+}
+
+TEST_F(TierTest, BadInputWhatTheBucketNeverStoresStaysHot) {
+  Rig rig(world, bucket);
+  rig.node.add_segment(kP0, random_bytes(5000, 1));
+  rig.start();
+  rig.store.rates().stored_other = 1'000'000;
+  auto pushed = world.run(rig.tier.push());
+  ASSERT_FALSE(pushed.ok());
+  EXPECT_EQ(rig.node.unplaced(), 1u);
+  rig.store.rates().stored_other = 0;
+  EXPECT_TRUE(world.run(rig.tier.push()).ok());
+  EXPECT_EQ(rig.node.unplaced(), 0u);
 }
 
 TEST_F(TierTest, PublishedManifestNamesFilesAndLocationsOfTheCut) {

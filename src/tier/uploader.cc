@@ -282,6 +282,7 @@ Task<Result<void>> Uploader::upload(PartitionId partition, std::vector<Location>
     in_flight_.insert(id);
     record.object_bytes = object.body.size();
     put = co_await put_verified(env_, store_, object_key(id), std::move(object.body));
+    if (put.code() == Code::kExists) in_flight_.erase(id);  // whatever is there, this upload never records it
   }
   if (!put.ok()) co_return put;  // its id stays in flight: whether it is there is not known
   const ObjectId made = record.object.object;
