@@ -526,6 +526,111 @@ def a_dead_mounts_locks_end_with_its_lease(box):
         pass  # its mount is gone
 
 
+LEASE_S = 10  # of a client: after that, a partition takes back what one that does not answer holds
+CALL_S = 10   # who waited for that asks once more by then
+MARGIN_S = 5  # of a busy machine
+
+
+def sync(path):
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def leave_unsent(mount, folder):
+    """A file and a name in a folder that nobody else has looked into are there, and others are only this mount's yet."""
+    os.mkdir(f"{mount}/{folder}")
+    put(f"{mount}/{folder}/synced", b"synced")
+    sync(f"{mount}/{folder}/synced"), sync(f"{mount}/{folder}")
+    put(f"{mount}/{folder}/synced", b"unsent")
+    put(f"{mount}/{folder}/unsent", b"unsent")
+
+
+def a_mount_that_stood_still_past_its_lease_says_estale_and_never_success(box):
+    """What it had not sent is gone when another takes the file over, and whoever wrote it is told at the next fsync."""
+    cluster, a, b = two_mounts(box)
+    leave_unsent(b, "d")
+    opened = {name: os.open(f"{b}/{name}", os.O_RDONLY) for name in ("d/synced", "d/unsent", "d")}
+    mount = cluster.mount_pid(b)
+    os.kill(mount, signal.SIGSTOP)
+    try:
+        check(sorted(os.listdir(f"{a}/d")) == ["synced"], f"what was never sent is nowhere: {os.listdir(f'{a}/d')}")
+        put(f"{a}/d/synced", b"taken over")
+        sync(f"{a}/d/synced")
+    finally:
+        os.kill(mount, signal.SIGCONT)
+    for name, fd in opened.items():
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            check(error.errno == errno.ESTALE, f"fsync of {name}: {error}")
+        else:
+            raise Failed(f"fsync of {name} is a false success")
+    for fd in opened.values():
+        os.close(fd)
+    for where in (a, b):
+        check(get(f"{where}/d/synced") == b"taken over" and os.listdir(f"{where}/d") == ["synced"], f"what {where} shows")
+    # It was told; what it writes from here on is as good as ever.
+    put(f"{b}/d/synced", b"once more")
+    sync(f"{b}/d/synced")
+    check(get(f"{a}/d/synced") == b"once more", "and the mount goes on")
+
+
+def a_dead_mount_delays_others_by_its_lease(box):
+    """Killed or standing still, with files and names under its write grants: all of it is free when its lease has ended."""
+    cluster, a, b = two_mounts(box)
+    for how, most_s in ((signal.SIGSTOP, LEASE_S + CALL_S + MARGIN_S), (signal.SIGKILL, LEASE_S + MARGIN_S)):
+        folders = [f"{how.name}-{i}" for i in range(4)]  # of several partitions
+        for folder in folders:
+            leave_unsent(b, folder)
+        mount = cluster.mount_pid(b)
+        os.kill(mount, how)
+        began = time.monotonic()
+        try:
+            for folder in folders:
+                os.stat(f"{a}/{folder}/synced"), os.listdir(f"{a}/{folder}")
+                os.rename(f"{a}/{folder}/synced", f"{a}/{folder}/moved")
+                put(f"{a}/{folder}/moved", b"mine now"), put(f"{a}/{folder}/unsent", b"mine too")
+                sync(f"{a}/{folder}/moved"), sync(f"{a}/{folder}")
+            took = time.monotonic() - began
+        finally:
+            if how == signal.SIGSTOP:
+                os.kill(mount, signal.SIGCONT)
+        print(f"  {how.name}: everything is free after {took:.1f} s")
+        check(took > 1, "nobody had to wait: the dead mount held nothing")
+        check(took < most_s, f"{how.name}: a dead mount delays others by {took:.1f} s, more than {most_s} s")
+        for folder in folders:
+            check(get(f"{a}/{folder}/moved") == b"mine now" and get(f"{a}/{folder}/unsent") == b"mine too", f"in {folder}")
+
+
+def recalls_take_milliseconds(box):
+    """Two mounts take turns: each has what the other holds recalled, which no timeout may be part of."""
+    _, *mounts = two_mounts(box)
+    os.mkdir(f"{mounts[0]}/d")
+    put(f"{mounts[0]}/d/f", b"")
+    files = [os.open(f"{mount}/d/f", os.O_RDWR) for mount in mounts]
+    turns = {"writing": [], "reading": [], "naming": []}
+    for i in range(300):
+        me, it = i % 2, 1 - i % 2
+        text = f"{i:06}".encode()
+        times = [time.monotonic()]
+        os.pwrite(files[me], text, 0)
+        times.append(time.monotonic())
+        check(os.pread(files[it], 6, 0) == text, f"what one wrote in turn {i} is read by the other")
+        times.append(time.monotonic())
+        os.mknod(f"{mounts[me]}/d/{i}")
+        check(i == 0 or os.path.exists(f"{mounts[me]}/d/{i - 1}"), f"what the other made in turn {i - 1} is found")
+        times.append(time.monotonic())
+        for what, begun, done in zip(turns, times, times[1:]):
+            turns[what].append(done - begun)
+    for what, took in turns.items():
+        middle, worst = sorted(took)[len(took) // 2], max(took)
+        print(f"  {what}: {middle * 1e3:.1f} ms a turn, {worst * 1e3:.1f} ms at worst")
+        check(middle < 0.05, f"{what}: {middle * 1e3:.1f} ms a turn is no recall's, but a timeout's")
+    for fd in files:
+        os.close(fd)
+
+
 def open_unlinked_files_live_through_restarts(box):
     cluster, a, b = two_mounts(box)
     names = [f"f{i}" for i in range(5)]
