@@ -5,6 +5,7 @@ fsync(directory) is there with equal bytes once the mend is done."""
 import errno
 import hashlib
 import json
+import mmap
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import bad_bucket
 from box import (BIN, Failed, S3Server, Skipped, alive, check, check_equal, drop_caches, facts, is_mounted, main,
@@ -93,6 +95,19 @@ def check_log(cluster, log, when, directory=None):
         except OSError as error:
             raise Failed(f"{when}: {name}: {error}")
         check(got == data, f"{when}: {name} has other bytes ({len(got)} of {len(data)})")
+
+
+def read_directly(path):
+    """Its bytes, or its errno: asked for in a few large pieces, since each waits a minute for what is gone to come back."""
+    buffer = mmap.mmap(-1, 4 << 20)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            return buffer[:os.preadv(fd, [buffer], 0)]
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return error.errno
 
 
 def again(cluster, mount=True):
@@ -691,6 +706,31 @@ def _readable(cluster, log):
     return True
 
 
+def bad_input_an_object_that_somebody_removed_is_named_and_is_eio_on_its_files_alone(box):
+    cluster = small(box)
+    gone = fill(cluster, files=7, name="gone")
+    cluster.push()
+    kept = fill(cluster, files=7, name="kept", seed=2)
+    bucket = box.path("s.bucket", "d")
+
+    def objects():
+        return {os.path.join(d, f) for d, _, fs in os.walk(bucket) for f in fs}
+    removed, = objects()
+    cluster.spin_down()
+    check(len(objects()) > 1, "what came later is in another object")
+    os.rename(removed, box.path("removed"))
+    other = box.cluster("other", bucket=cluster.bucket, capacity_mib=64, targets=3)
+    other.rehydrate()
+    check_log(other, kept, "without an object of other files")
+    done = headrace("tier", "fetch", os.path.join(other.mount_dir, "gone"), "--state", other.state)
+    check_refused(done, "could not be fetched", "object " + os.path.basename(removed) + " is not in the bucket")
+    got = read_directly(os.path.join(other.mount_dir, "gone/f6"))
+    check(got == errno.EIO, f"a file without its object: {got if isinstance(got, int) else len(got)}")
+    os.rename(box.path("removed"), removed)
+    other.run("tier", "fetch", other.mount_dir)
+    check_log(other, gone | kept, "with the object back")
+
+
 def bad_input_a_damaged_store_file_in_the_bucket(box):
     cluster = small(box)
     log = fill(cluster)
@@ -1239,6 +1279,41 @@ def bad_input_a_destroyed_target_is_replaced_rebuilt_and_survives_two_more(box):
         cluster.run("target", "replace", f"t{number}", "--state", cluster.state)
     again(cluster)
     check_log(cluster, log, "with all replaced, after a restart")
+
+
+def bad_input_more_targets_lost_than_parity_are_errors_until_they_are_back(box):
+    cluster = small(box, targets=5)
+    log = fill(cluster)
+    places = [(os.path.join(cluster.state, "targets", name), box.path(name)) for name in ("t0", "t1")]
+    for place, elsewhere in places:
+        os.rename(place, elsewhere)
+    wait_until(lambda: all(target(cluster, name)["state"] == "lost" for name in ("t0", "t1")), 60, "both are noticed")
+    shown = cluster.run("status", "--state", cluster.state).stdout
+    for text in ("target t0 is lost", "headrace target replace t0", "target t1 is lost", "headrace target replace t1"):
+        check(text in shown, f"the status names {text!r}: {shown}")
+    # By a mount that has read none of it: right bytes or EIO. What is written now needs none of the lost.
+    second = cluster.mount(box.path("second"))
+    with ThreadPoolExecutor(len(log)) as readers:
+        got = dict(zip(log, readers.map(lambda name: read_directly(os.path.join(second, name)), log)))
+    wrong = [name for name in log if got[name] not in (errno.EIO, log[name])]
+    check(not wrong, f"neither right bytes nor EIO: {[(n, got[n] if isinstance(got[n], int) else len(got[n])) for n in wrong]}")
+    lost = [name for name in log if got[name] == errno.EIO]
+    check(0 < len(lost) < len(log), f"{len(lost)} of {len(log)} files are EIO: some, not all")
+    check(sorted(os.listdir(os.path.join(second, "d"))) == sorted(os.path.basename(name) for name in log), "all names are there")
+    log |= fill(cluster, files=7, name="meanwhile", seed=2)
+    # A start without them says so, whether it can serve the rest or not.
+    cluster.stop()
+    done = cluster.up(mount=False, ok=False)
+    if done.returncode != 0:
+        check_refused(done, "no copy of journal run", "bring one target back")
+    else:
+        check("target t0 is lost" in done.stdout and "target t1 is lost" in done.stdout, f"{done.stdout!r}")
+    cluster.stop()
+    for place, elsewhere in places:
+        os.rename(elsewhere, place)
+    said = cluster.up()
+    check("is lost" not in said.stdout, f"{said.stdout!r}")
+    check_log(cluster, log, "with both back")
 
 
 # --- SIGKILL
