@@ -428,9 +428,8 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   HR_CO_TRY(CachedName moved, co_await resolve(from, options.from_name));
   Result<CachedName> there = co_await resolve(to, options.to_name);
   if (!there.ok() && there.code() != Code::kNotFound) co_return std::move(there).error();
-  if (there.ok() && options.no_replace) co_return Error(Code::kExists, "the new name exists");
   if (!there.ok() && options.exchange) co_return std::move(there).error();
-  if (there.ok() && there->file == moved.file) co_return Result<void>();  // two names of one file: nothing happens
+  // One was looked at after the other: whether both are there at one time, and are the same file, the partition says.
   FileRef file = files_.get(moved.file);
   // What the new name has now: it goes, or changes places.
   FileRef met = there.ok() ? files_.get(there->file) : nullptr;
