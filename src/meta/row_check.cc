@@ -1,5 +1,6 @@
 #include "meta/row_check.h"
 
+#include <algorithm>
 #include <map>
 
 #include "base/posix_acl.h"
@@ -24,6 +25,8 @@ struct CheckOp {
     std::map<FileId, InodeRow> inodes;
     std::map<FileId, int64_t> xattrs;
     std::map<ObjectId, int64_t> in_object;
+    std::map<FileId, int64_t> names;
+    std::map<FileId, int64_t> cookies;
     CountersDelta found;
     HR_CO_TRY(auto rows, co_await txn.scan("", Key(20, '\xff'), 10'000'000));
     std::map<Key, RowValue> by_key(rows.begin(), rows.end());
@@ -34,6 +37,19 @@ struct CheckOp {
         ++found.inodes;
       }
       if (static_cast<Table>(key[2]) == Table::kXattr) ++xattrs[FileId(slot_of(key), key_number(key, kKeyPrefix, 6))];
+      if (static_cast<Table>(key[2]) == Table::kDentry) {
+        const FileId directory(slot_of(key), key_number(key, kKeyPrefix, 6));
+        const std::string name = key.substr(kKeyPrefix + 8);
+        HR_CO_TRY(DentryRow row, decode_durable<DentryRow>(value));
+        auto at = by_key.find(cookie_key(directory, row.cookie));
+        ++names[directory];
+        same("cookie of " + name + " in " + to_string(directory), at != by_key.end(), true);
+        if (at == by_key.end()) continue;
+        HR_CO_TRY(CookieRow cookie, decode_durable<CookieRow>(at->second));
+        same("what the cookie of " + name + " in " + to_string(directory) + " says",
+             cookie.name == name && cookie.file == row.file && cookie.type == row.type, true);
+      }
+      if (static_cast<Table>(key[2]) == Table::kCookie) ++cookies[FileId(slot_of(key), key_number(key, kKeyPrefix, 6))];
       if (static_cast<Table>(key[2]) != Table::kExtent) continue;
       Leaf leaf = leaf_of(key);
       HR_CO_TRY(LeafValue decoded, decode_leaf(leaf.base(), leaf.span(), value));
@@ -51,6 +67,10 @@ struct CheckOp {
       same("bytes of " + to_string(file), bytes[file], static_cast<int64_t>(inode.attributes.bytes));
       bytes.erase(file);
       if (by_key.contains(removal_key(file))) continue;  // they go in steps
+      same("names in " + to_string(file), names[file], static_cast<int64_t>(inode.entries));
+      same("cookies in " + to_string(file), cookies[file], names[file]);
+      names.erase(file);
+      cookies.erase(file);
       same("xattrs of " + to_string(file), xattrs[file], inode.xattrs);
       xattrs.erase(file);
       for (std::string_view name : {kAccessAcl, kDefaultAcl}) {
@@ -68,6 +88,8 @@ struct CheckOp {
         }
       }
     }
+    for (const auto& [file, rows_left] : names) same("names in no directory, " + to_string(file), rows_left, 0);
+    for (const auto& [file, rows_left] : cookies) same("cookies in no directory, " + to_string(file), rows_left, 0);
     for (const auto& [file, rows_left] : xattrs)
       same("xattrs without inode of " + to_string(file), by_key.contains(removal_key(file)), true);
     NamespaceId ns = txn.partition().context().view.map().name_space;
@@ -98,6 +120,17 @@ struct CheckOp {
           if (placement.hot()) found.hot_bytes += static_cast<int64_t>(row.length);
           if (row.object.object) found.bucket_bytes += static_cast<int64_t>(row.length);
           if (row.object.object) in_object[row.object.object] += static_cast<int64_t>(row.length);
+          break;
+        }
+        case Table::kOnTarget: {
+          const TargetId target(key_number(key, kKeyPrefix, 8));
+          const SegmentId id = segment_of(key, ns, kKeyPrefix + 8);
+          auto at = by_key.find(segment_key(id, Table::kLocation));
+          same("location of " + to_string(id) + ", which is on a target", at != by_key.end(), true);
+          if (at == by_key.end()) break;
+          HR_CO_TRY(LocationRow row, decode_durable<LocationRow>(at->second));
+          same("placement of " + to_string(id) + " on a target that has a row for it",
+               std::ranges::find(row.placement.targets, target) != row.placement.targets.end(), true);
           break;
         }
         case Table::kStaged: {
