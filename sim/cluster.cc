@@ -9,27 +9,32 @@
 
 namespace headrace::sim {
 
-ClusterShape ClusterShape::draw(Random& random) {
-  ClusterShape shape;
+void ClusterShape::draw_protection(Random& random) {
   switch (random.below(5)) {
     case 0:
     case 1:
-      break;  // 4+2 on six
+      protection = {4, 2};
+      targets = 6;
+      break;
     case 2:
-      shape.protection = {1, 2};
-      shape.targets = 5;
+      protection = {1, 2};
+      targets = 5;
       break;
     case 3:
-      shape.protection = {2, 1};
-      shape.targets = 4;
+      protection = {2, 1};
+      targets = 4;
       break;
     case 4:  // no target to spare: while one is away, segments are cut into fewer fragments
-      shape.protection = {3, 1};
-      shape.targets = 4;
+      protection = {3, 1};
+      targets = 4;
       break;
   }
-  shape.bad_targets =
-      random.chance(1, 2) ? shape.protection.parity : static_cast<uint32_t>(random.between(0, shape.protection.parity));
+  bad_targets = random.chance(1, 2) ? protection.parity : static_cast<uint32_t>(random.between(0, protection.parity));
+}
+
+ClusterShape ClusterShape::draw(Random& random) {
+  ClusterShape shape;
+  shape.draw_protection(random);
   shape.partitions.checkpoint_bytes = random.chance(1, 2) ? 16 * kKiB : 256 * kKiB;
   shape.partitions.checkpoint_interval = milliseconds(static_cast<int64_t>(random.between(500, 10'000)));
   if (random.chance(1, 4))
@@ -42,6 +47,7 @@ ClusterShape ClusterShape::draw(Random& random) {
   shape.tier.upload.min_age = milliseconds(static_cast<int64_t>(random.between(100, 5'000)));
   shape.tier.upload.interval = seconds(1);
   shape.tier.publish.horizon = seconds(random.chance(1, 2) ? 5 : 60);
+  shape.tier.publish.stray_interval = seconds(5);
   shape.tier.description = "sim";
   shape.miss_percent = random.chance(1, 2) ? 0 : 15;
   shape.cache_bytes = random.chance(1, 2) ? 64 * kKiB : 4 * kMiB;
@@ -54,6 +60,10 @@ ClusterShape ClusterShape::draw(Random& random) {
   shape.client.idle_grant = seconds(random.chance(1, 3) ? 2 : 60);
   shape.client.directory_write_grants = random.chance(1, 2);
   shape.client.max_unsent = random.chance(1, 3) ? 3 : 1'000;
+  if (random.chance(1, 20)) {
+    shape.large_files = true;
+    shape.target_capacity = 512 * kMiB;
+  }
   // Disks that hang, all of them sometimes, are fenced then.
   if (random.chance(1, 3)) shape.device_patience = milliseconds(static_cast<int64_t>(random.between(1'500, 8'000)));
   return shape;
@@ -68,8 +78,10 @@ NodeProcess::NodeProcess(Cluster& cluster, Env& env, std::string address, bool r
       rehydrate_(rehydrate),
       take_over_(take_over),
       coordinator_(env, "/state/coord", "/state/targets"),
-      stores_(
-          MemoryStoreLatency{.clock = &env.clock, .random = &env.random, .miss_percent = cluster.shape.miss_percent}) {
+      stores_(MemoryStoreLatency{.clock = &env.clock,
+                                 .random = &env.random,
+                                 .miss_percent = cluster.shape.miss_percent,
+                                 .faults = &cluster.store_faults}) {
   auto memory = std::make_unique<MemoryStore>(cluster.bucket, &env.clock, milliseconds(4));
   auto faulty = std::make_unique<FaultyStore>(std::move(memory), env.clock, cluster.bucket_random, cluster.bucket_rates,
                                               cluster.bucket_faults);
@@ -159,6 +171,10 @@ Task<Result<void>> NodeProcess::serve() {
   options.keeper.scrub.pass = seconds(20);
   options.keeper.scrub.save = seconds(3);
   options.keeper.scrub.work.stripes = 2;
+  // Longer than a lease and the requests of whoever lost it: nobody writes what was reserved for him before.
+  options.keeper.orphans.min_age_ms = 40'000;
+  options.keeper.first_sweep = seconds(10);
+  options.keeper.sweep = seconds(10);
   node_ = std::make_unique<Node>(env_, coordinator_, stores_, *store_, options);
   co_return co_await node_->start(std::move(held));
 }
@@ -174,15 +190,23 @@ Task<void> ClientProcess::run() {
     }
     co_await env_.clock.sleep(milliseconds(500));
   }
-  working_ = true;
   {
     // As a mount does: once the node asks everybody to leave, no more work, and out.
     Scope scope;
+    scope_ = &scope;
+    working_ = true;
     scope.spawn(work_(*client_));
-    co_await client_->closing().wait();
+    scope.spawn(leave_when_asked());
+    co_await leave_.wait();
+    working_ = false;
+    scope_ = nullptr;
   }
-  working_ = false;
   (void)co_await client_->shut_down();
+}
+
+Task<void> ClientProcess::leave_when_asked() {
+  co_await client_->closing().wait();
+  leave_.set();
 }
 
 // ---- Cluster ----

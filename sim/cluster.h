@@ -29,6 +29,7 @@ struct ClusterShape {
   uint32_t targets = 6;
   uint32_t bad_targets = 0;  // t0 … that disk faults may touch; at most the parity
   uint64_t target_capacity = 24 * kMiB;
+  bool large_files = false;  // of several leaves of extents, and segments
   Nanos device_patience = TargetOptions().patience;
   PartitionOptions partitions;
   TierOptions tier;
@@ -38,6 +39,8 @@ struct ClusterShape {
   // answered.
   ClientOptions client;
   [[nodiscard]] static ClusterShape draw(Random& random);
+  // How segments are cut, over how many targets, and which of those disk faults may touch: once more for another place.
+  void draw_protection(Random& random);
 };
 
 class Cluster;
@@ -74,7 +77,7 @@ class NodeProcess final : public Process {
   Scope scope_;  // last
 };
 
-// A client that starts, does its work over and over, and leaves when the node asks everybody to.
+// A client that starts, does its work over and over, and leaves when the node asks everybody to, or leave() does.
 class ClientProcess final : public Process {
  public:
   using Work = std::function<Task<void>(Client&)>;
@@ -82,13 +85,19 @@ class ClientProcess final : public Process {
   Task<void> run() override;
   [[nodiscard]] Client* client() { return client_.get(); }
   [[nodiscard]] bool working() const { return working_; }
+  // Work of this process, which dies with it, or when it is to leave.
+  void spawn(Task<void> work) { scope_->spawn(std::move(work)); }
+  void leave() { leave_.set(); }
 
  private:
+  Task<void> leave_when_asked();
   Cluster& cluster_;
   Env env_;
   Work work_;
   bool working_ = false;
   std::unique_ptr<Client> client_;
+  Event leave_;
+  Scope* scope_ = nullptr;  // while it works
 };
 
 class Cluster {
@@ -100,6 +109,7 @@ class Cluster {
   std::shared_ptr<MemoryBucket> bucket = std::make_shared<MemoryBucket>();
   std::shared_ptr<FaultCounts> bucket_faults = std::make_shared<FaultCounts>();
   FaultRates bucket_rates{0, 0, 0, 0, 0, 0, 0};
+  MemoryStoreFaults store_faults;  // of every process
   Nanos bucket_down_until{};
   SeededRandom bucket_random;
 

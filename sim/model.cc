@@ -704,7 +704,7 @@ void Model::resolve(const SeenTree& tree) {
         break;
       }
       case Mutation::kLink:
-        happened = find(m->to_directory, m->to_name) == m->inode->id;
+        happened = m->inode->id && find(m->to_directory, m->to_name) == m->inode->id;
         break;
       case Mutation::kSetXattr:
       case Mutation::kSetMode:
@@ -726,6 +726,7 @@ void Model::compare(const SeenTree& tree) {
       violation(fmt::format("directory {} ({:x}) is gone", directory->name(), directory->id.packed()));
       continue;
     }
+    if (directory->arena) continue;
     std::map<std::string, std::pair<FileId, FileType>> expected;
     for (const auto& [name, at] : directory->entries)
       if (at.inode) {

@@ -123,6 +123,7 @@ struct Inode {
   int home_of = -1;     // the client that works in it, or with it, mostly alone
   uint32_t claims = 0;  // of entries, and what is unsure about them
   bool frozen = false;  // being removed
+  bool arena = false;   // what is in it is not the model's
   // Files.
   int maker = -1;    // the client that made it may know of it alone,
   bool met = false;  // until another one has found it by its name
@@ -186,6 +187,7 @@ struct Unsent {
 // A namespace as a client saw it.
 struct SeenDirectory {
   std::map<std::string, std::pair<FileId, FileType>> entries;
+  bool twice = false;  // a name came twice
 };
 using SeenTree = std::map<FileId, SeenDirectory>;
 

@@ -5,6 +5,7 @@
 #include "hot/target_format.h"
 #include "meta/row_check.h"
 #include "sim/cluster.h"
+#include "sim/leftovers.h"
 #include "sim/model.h"
 #include "sim/workload.h"
 
@@ -32,14 +33,10 @@ class Scenario {
     cluster_.on_client_crash = [this](int client) { work_.client_crashed(client); };
     cluster_.work_of = [this](int client) { return [this, client](Client& fs) { return work_.run(client, fs); }; };
     work_.directory_write_grants = cluster_.shape.client.directory_write_grants;
+    work_.large_files = cluster_.shape.large_files;
     disk_faults_ = cluster_.shape.bad_targets > 0 && random_.chance(2, 3);
     world.network().options.unordered = random_.chance(1, 2);
-    uint32_t bad = cluster_.shape.bad_targets;
-    cluster_.node_machine().disk().options.eligible = [bad](const std::string& path) {
-      for (uint32_t i = 0; i < bad; ++i)
-        if (path == target_path(i)) return true;
-      return false;
-    };
+    choose_bad_targets();
   }
 
   Task<void> run();
@@ -58,6 +55,8 @@ class Scenario {
   Task<void> verify(std::string when);
   // Invariants of all rows; and once nothing is under way, nothing is left over.
   Task<void> check(std::string when);
+  // Clients leave as they should: nothing is held for anybody.
+  Task<void> everybody_leaves();
   Task<void> check_once(std::vector<std::string>* wrong, std::vector<std::string>* left, bool* done);
   Task<void> move();
   Task<void> lagging_take_over();
@@ -66,6 +65,7 @@ class Scenario {
   Task<void> crash_client_with_unsent_changes();
   Task<void> lose_power_at_a_superblock();
   void lose_target(uint32_t number);
+  void choose_bad_targets();  // of the node that is there
   Task<bool> push_all();
   Task<bool> spin_down();
   Task<bool> undone_spin_down();
@@ -103,6 +103,7 @@ class Scenario {
   bool disk_faults_ = false;
   bool one_hangs_ = false;
   bool long_round_ = false;
+  bool everybody_left_ = false;
   Event storm_begins_;
 };
 
@@ -124,6 +125,7 @@ void Scenario::set_bucket_rates(uint32_t per_million) {
   FaultRates rates = FaultRates::all(per_million);
   rates.wrong_etag = per_million / 8;
   rates.expired = per_million / 8;
+  rates.stored_other = per_million / 8;
   rates.timeout = seconds(2);
   rates.slow_for = seconds(1);
   cluster_.bucket_rates = rates;
@@ -195,7 +197,7 @@ Task<void> Scenario::fault() {
     world_.faults().note("disk.full");
     node.disk().options.capacity = 1;
     const Nanos duration = outage_ms(100, 9'000);
-    work_.full_until = world_.now() + duration + seconds(600);  // a sync may tell late of what found no room
+    work_.may_be_full = true;  // until the next calm: a sync may tell late of what found no room
     co_await world_.clock().sleep(duration);
     node.disk().options.capacity = 64 * kGiB;
   } else if (dice < 67) {
@@ -222,7 +224,7 @@ Task<void> Scenario::fault() {
   } else if (dice < 76) {
     int client = any_client();
     bool on_node = random_.chance(1, 2);
-    Nanos delta = between_ms(10, 2'000'000);
+    Nanos delta = random_.chance(1, 4) ? between_ms(2'000'000, 3'600'000) : between_ms(10, 2'000'000);
     if (random_.chance(1, 2)) delta = Nanos{} - delta;
     (on_node ? node : cluster_.client_machine(client)).jump_wall(delta);
   } else if (dice < 80) {
@@ -281,8 +283,11 @@ Task<void> Scenario::round(int number) {
   work_.pause = milliseconds(long_round_ ? 900 : 90);
   work_.start();
   storm_ = random_.chance(9, 10);
+  const bool crash_unsent = work_.directory_write_grants && random_.chance(1, 2);
+  work_.undisturbed = !storm_ && !crash_unsent;
   if (storm_) {
     set_disk_faults(true);
+    cluster_.store_faults.applies_per_million = random_.chance(1, 3) ? 300 : 0;
     world_.faults().set("net.cut", 0.0005);
     world_.faults().set("net.delay_burst", 0.001);
     world_.faults().set("net.refuse", 0.02);
@@ -291,7 +296,7 @@ Task<void> Scenario::round(int number) {
     storm_begins_.set();
   }
   co_await world_.clock().sleep(long_round_ ? between_ms(60'000, 200'000) : between_ms(4'000, 16'000));
-  if (work_.directory_write_grants && random_.chance(1, 2)) co_await crash_client_with_unsent_changes();
+  if (crash_unsent) co_await crash_client_with_unsent_changes();
   while (one_hangs_) co_await world_.clock().sleep(milliseconds(100));
   storm_ = false;
   storm_begins_.reset();
@@ -304,6 +309,7 @@ Task<void> Scenario::calm() {
   work_.stop();
   set_disk_faults(false);
   set_bucket_rates(0);
+  cluster_.store_faults.applies_per_million = 0;
   for (const char* point : {"net.cut", "net.delay_burst", "net.refuse", "net.duplicate", "net.reorder"})
     world_.faults().set(point, 0);
   world_.network().heal();
@@ -331,6 +337,18 @@ Task<void> Scenario::calm() {
     if (process == nullptr || process->client() == nullptr) continue;
     work_.counts["probe.client.unsent_changes"] += process->client()->counters().changes.changes;
     co_await work_.sync_calm(i, *process->client());
+  }
+  work_.judge_arena();
+  if (work_.undisturbed) ++work_.counts["stage.undisturbed"];
+  work_.undisturbed = false;
+  work_.may_be_full = false;
+  // Whoever lived through it can work again, and holds nothing back.
+  for (int i = 0; i < kClients && !model_.failed(); ++i) {
+    bool works = false;
+    ClientProcess* process = cluster_.client(i);
+    if (process == nullptr || process->client() == nullptr) continue;
+    process->spawn(work_.prove_working(i, *process->client(), works));
+    (void)co_await wait(fmt::format("client {} to work again", i), [&works] { return works; }, seconds(150));
   }
   // What crashed clients had on its way arrives or is refused; their sessions end.
   co_await world_.clock().sleep(seconds(25));
@@ -371,6 +389,15 @@ Task<void> Scenario::verify(std::string when) {
   stage_ = "verify " + when;
   log(stage_);
   co_await let_observer([this, when](Client& fs) { return work_.verify(fs, when); }, "verification " + when);
+}
+
+void Scenario::choose_bad_targets() {
+  const uint32_t bad = cluster_.shape.bad_targets;
+  cluster_.node_machine().disk().options.eligible = [bad](const std::string& path) {
+    for (uint32_t i = 0; i < bad; ++i)
+      if (path == target_path(i)) return true;
+    return false;
+  };
 }
 
 void Scenario::lose_target(uint32_t number) {
@@ -477,9 +504,15 @@ Task<void> Scenario::check_once(std::vector<std::string>* wrong, std::vector<std
       left->push_back(fmt::format("partition {}: a journal short of copies", id.value()));
     if (!partition->checkpoint_whole())
       left->push_back(fmt::format("partition {}: a checkpoint short of copies", id.value()));
-    if (status.sessions > kClients)
+    if (status.sessions > (everybody_left_ ? 0 : kClients))
       left->push_back(fmt::format("partition {}: {} sessions", id.value(), status.sessions));
+    if (everybody_left_ && status.grants + status.reservations > 0)
+      left->push_back(
+          fmt::format("partition {}: {} grants, {} reservations", id.value(), status.grants, status.reservations));
   }
+  Result<std::vector<std::string>> stored = co_await leftover_storage(node, *cluster_.bucket);
+  if (!stored.ok()) stored = std::vector<std::string>{stored.error().text()};
+  for (std::string& line : *stored) left->push_back(std::move(line));
   *done = true;
 }
 
@@ -487,7 +520,7 @@ Task<void> Scenario::check(std::string when) {
   if (model_.failed()) co_return;
   stage_ = "check " + when;
   log(stage_);
-  Nanos deadline = world_.now() + seconds(120);
+  const Nanos deadline = world_.now() + kPatience;
   for (;;) {
     bool on = co_await wait("a serving node", [this] { return cluster_.node() != nullptr; });
     if (!on) co_return;
@@ -512,6 +545,23 @@ Task<void> Scenario::check(std::string when) {
     co_await world_.clock().sleep(seconds(1));
   }
   ++work_.counts["verify.rows"];
+}
+
+Task<void> Scenario::everybody_leaves() {
+  if (model_.failed()) co_return;
+  stage_ = "everybody leaves";
+  log(stage_);
+  cluster_.work_of = nullptr;
+  for (int i = 0; i < kClients; ++i)
+    if (ClientProcess* process = cluster_.client(i)) process->leave();
+  (void)co_await wait("clients that have left", [this] {
+    for (int i = 0; i < kClients; ++i)
+      if (cluster_.client_machine(i).running()) return false;
+    return true;
+  });
+  everybody_left_ = true;
+  co_await check("after everybody has left");
+  ++work_.counts["stage.everybody_left"];
 }
 
 Task<std::optional<Result<void>>> Scenario::ask(NodeProcess* process, Task<void> (*what)(Node&, Answer)) {
@@ -669,8 +719,8 @@ Task<void> Scenario::move() {
   cluster_.supervised = true;
   cluster_.released = false;
   cluster_.node_error.clear();
+  cluster_.shape.draw_protection(random_);  // another place has other disks
   cluster_.move_to("node2", take_over);
-  cluster_.node_machine().disk().options.eligible = [](const std::string&) { return false; };
   int crashes = random_.chance(1, 3) ? 1 + static_cast<int>(random_.below(3)) : 0;
   for (int i = 0; i < crashes; ++i) {
     co_await world_.clock().sleep(between_ms(1, 1'500));
@@ -689,6 +739,7 @@ Task<void> Scenario::move() {
     co_await world_.clock().sleep(seconds(20));
     ClientProcess* old = cluster_.client(0);
     if (old != nullptr && old->client() != nullptr) {
+      ++work_.counts["verify.deposed"];
       MakeOptions options;
       options.type = FileType::kFile;
       Result<Attributes> made = co_await old->client()->make(kRootFile, "too-late", options, {});
@@ -765,11 +816,14 @@ Task<void> Scenario::run() {
   // And it can be worked on, and survives that too.
   cluster_.work_of = [this](int client) { return [this, client](Client& fs) { return work_.run(client, fs); }; };
   if (random_.chance(1, 3)) {
-    disk_faults_ = false;
+    disk_faults_ = cluster_.shape.bad_targets > 0 && random_.chance(2, 3);
+    choose_bad_targets();
     co_await round(rounds);
     co_await calm();
     co_await verify("after work in the new place");
+    co_await check("after work in the new place");
   }
+  co_await everybody_leaves();
 }
 
 Task<void> run_and_tell(Scenario& scenario) {
@@ -796,6 +850,7 @@ ScenarioResult run_scenario(const ScenarioOptions& options) {
     for (const FaultPoint& point : world.faults().all()) result.counts["fault." + point.name] += point.fired;
     for (const auto& [name, count] : *scenario->cluster().bucket_faults) result.counts["fault." + name] += count;
     for (const auto& [name, count] : world.probes().all()) result.counts["probe." + name] += count;
+    result.counts["fault.store.apply_fails"] += scenario->cluster().store_faults.failed_applies;
     result.counts["node.failed_starts"] += scenario->cluster().failed_starts;
     result.simulated_s = world.now().seconds();
     result.trace_hash = world.trace_hash();
@@ -812,6 +867,7 @@ const std::vector<std::string>& required_counts() {
       "op.mknod",
       "op.racing_make",
       "op.create",
+      "op.create_unnamed",
       "op.unlink",
       "op.rmdir",
       "op.rename",
@@ -832,6 +888,7 @@ const std::vector<std::string>& required_counts() {
       "op.unlink_open",
       "op.lookup",
       "op.append",
+      "op.arena",
       "op.read_log",
       "op.lock",
       "op.lock_refused",
@@ -840,10 +897,14 @@ const std::vector<std::string>& required_counts() {
       "op.readdir",
       "verify.trees",
       "verify.files",
+      "verify.large_files",
       "verify.acls",
       "verify.unknown",
       "verify.rows",
+      "verify.arena",
       "verify.chains",
+      "verify.deposed",
+      "verify.worked_again",
       "verify.unsent_kept",
       "verify.unsent_lost",
       "op.burst",
@@ -854,6 +915,8 @@ const std::vector<std::string>& required_counts() {
       "stage.moved",
       "stage.long_round",
       "stage.undo",
+      "stage.undisturbed",
+      "stage.everybody_left",
       "fault.crash.process",
       "fault.crash.power",
       "fault.crash.everything",
@@ -901,11 +964,19 @@ const std::vector<std::string>& required_counts() {
       "fault.bucket_truncated",
       "fault.bucket_corrupt",
       "fault.bucket_slow",
+      "probe.node.client_evicted",
+      "probe.node.fragments_repaired",
+      "probe.node.orphans_freed",
+      "probe.node.rebuilt",
       "probe.node.scrubbed",
+      "probe.node.taken_over",
+      "probe.node.target_rescued",
       "fault.bucket_stale",
       "fault.bucket_wrong_etag",
       "fault.bucket_expired",
       "fault.bucket_down",
+      "fault.bucket_stored_other",
+      "fault.store.apply_fails",
   };
   return kRequired;
 }

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/posix_acl.h"
 #include "client/client.h"
@@ -14,7 +15,9 @@ namespace {
 
 constexpr int kLanes = 3;
 constexpr uint64_t kCellSizes[] = {100, 1'000, 1'000, 4'096, 5'000, 30'000, 90'000};
+constexpr uint64_t kLargeCell = kMiB + 4'000;
 constexpr uint64_t kMaxCells = 24;
+constexpr uint64_t kMaxWrite = 8 * kMiB;
 constexpr size_t kMaxInodes = 60;
 
 bool is_operating(Code code) {
@@ -118,6 +121,12 @@ void Workload::disturb(int client, Nanos until) {
   Nanos& at = disturbed_until_[static_cast<size_t>(client)];
   at = std::max(at, until);
   model_.may_lose(client);
+  cut_arena();
+}
+
+void Workload::client_crashed(int client) {
+  model_.client_lost(client);
+  cut_arena();
 }
 
 Lenient Workload::lenient() const {
@@ -144,10 +153,12 @@ Task<void> Workload::lane(int client, Client& fs) {
 
 Task<void> Workload::one(int client, Client& fs) {
   if (model_.failed()) co_return;
+  if (arena_.open() && chance(world_.now() < fight_until_ ? 60 : 2)) co_return co_await fight(client, fs);
   if (chance(4)) co_return co_await lock(client, fs);
   if (chance(5)) co_return co_await append(client, fs);
   uint64_t dice = below(100);
   if (dice < 9) co_return co_await make(client, fs);
+  if (dice < 11) co_return co_await create_unnamed(client, fs);
   if (dice < 20) co_return co_await create(client, fs);
   if (dice < 34) co_return co_await write_some(client, fs);
   if (dice < 37) co_return co_await truncate(client, fs);
@@ -173,7 +184,7 @@ Task<void> Workload::one(int client, Client& fs) {
 InodeRef Workload::pick_directory() {
   for (int i = 0; i < 8; ++i) {
     const InodeRef& inode = model_.inodes[below(model_.inodes.size())];
-    if (inode->home_of >= 0 && !chance(2)) continue;
+    if (inode->arena || (inode->home_of >= 0 && !chance(2))) continue;
     if (inode->type == FileType::kDirectory && inode->usable()) return inode;
   }
   return model_.root;
@@ -221,6 +232,11 @@ Task<bool> Workload::meet(int client, Client& fs, InodeRef inode) {
   co_return false;
 }
 
+uint64_t Workload::pick_cell_size() {
+  if (large_files && chance(15)) return kLargeCell;
+  return kCellSizes[below(std::size(kCellSizes))];
+}
+
 std::string Workload::pick_name() {
   uint64_t n = below(10);
   if (n == 9) return "a rather longer name, with spaces and \xc3\xbc, number " + std::to_string(below(3));
@@ -234,14 +250,15 @@ bool Workload::pick_entry(InodeRef& directory, std::string& name) {
     auto at = directory->entries.begin();
     std::advance(at, static_cast<int64_t>(below(directory->entries.size())));
     name = at->first;
-    if (at->second.inode ? !at->second.inode->log : chance(5)) return true;
+    const InodeRef& inode = at->second.inode;
+    if (inode ? !inode->log && !inode->arena : chance(5)) return true;
   }
   return false;
 }
 
 bool Workload::operating_error(const char* what, Code code) {
-  const bool full = code == Code::kNoSpace && world_.now() <= full_until;
-  if (!is_operating(code) && !full) return false;
+  const bool full = code == Code::kNoSpace && may_be_full;
+  if (undisturbed || (!is_operating(code) && !full)) return false;
   ++counts[std::string("error.") + what + "." + code_text(code)];
   return true;
 }
@@ -301,7 +318,7 @@ Task<void> Workload::make(int client, Client& fs) {
   m.inode->mode = type == FileType::kSymlink ? 0777 : 0600 + static_cast<uint32_t>(below(64));
   if (type == FileType::kSymlink) m.inode->target = "to/" + std::to_string(below(1'000'000));
   want_what_rivals_want(m);
-  m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
+  m.inode->contents.cell_bytes = pick_cell_size();
   MutationRef mutation = model_.begin(std::move(m));
   MakeOptions options;
   options.type = type;
@@ -335,7 +352,7 @@ Task<void> Workload::create(int client, Client& fs) {
   m.inode->maker = client;
   m.inode->mode = 0640;
   want_what_rivals_want(m);
-  m.inode->contents.cell_bytes = kCellSizes[below(std::size(kCellSizes))];
+  m.inode->contents.cell_bytes = pick_cell_size();
   OpenMode mode;
   mode.write = true;
   mode.sync = chance(15);
@@ -368,6 +385,54 @@ Task<void> Workload::create(int client, Client& fs) {
     }
   }
   (void)co_await fs.close(open);
+}
+
+// One that is written first and named afterwards.
+Task<void> Workload::create_unnamed(int client, Client& fs) {
+  InodeRef directory = pick_directory();
+  std::string name = pick_name();
+  if (!model_.claimable(directory, name, false) || model_.inodes.size() > kMaxInodes) co_return;
+  const bool there = directory->entries[name].inode != nullptr;
+  Mutation m;
+  m.kind = Mutation::kLink;
+  m.client = client;
+  m.to_directory = directory;
+  m.to_name = name;
+  m.inode = model_.new_inode(FileType::kFile);
+  m.inode->maker = client;
+  m.inode->mode = 0640;
+  m.inode->contents.cell_bytes = pick_cell_size();
+  m.harmless = there;
+  MutationRef mutation = model_.begin(std::move(m));
+  InodeRef inode = mutation->inode;
+  const Nanos began_at = world_.now();
+  OpenMode mode;
+  mode.write = true;
+  ++counts["op.create_unnamed"];
+  Result<FileSystem::Created> made = co_await fs.create_unnamed(directory->id, inode->mode, mode, {});
+  if (!made.ok()) {
+    if (!operating_error("create_unnamed", made.code()))
+      model_.violation(fmt::format("{}: a file without a name: {}", mutation->text(), message_of(made)));
+    model_.finish(mutation, false);
+    co_return;
+  }
+  inode->id = made->attributes.id;
+  {
+    Pin pin(inode);
+    Writing writing(inode);
+    co_await write(client, fs, inode, made->file, below(3));
+    if (chance(30)) co_await sync(client, fs, inode);
+    if (chance(80)) {
+      Result<Attributes> named = co_await fs.link(inode->id, directory->id, name);
+      std::vector<Code> expected{there ? Code::kExists : Code::kOk};
+      // It goes with its client's session.
+      if (disturbed_until_[static_cast<size_t>(client)] >= began_at) expected.push_back(Code::kNotFound);
+      (void)decide(mutation, named.code(), message_of(named), expected);
+    } else {
+      model_.finish(mutation, false);  // it goes with its last close
+    }
+  }
+  (void)co_await fs.close(made->file);
 }
 
 // Names that come and go in a directory where hardly anybody else is, one after the other: what is not sent yet when
@@ -809,6 +874,142 @@ Task<void> Workload::verify_unlocked(Client& fs, InodeRef inode) {
   }
 }
 
+// ---- the arena ----
+
+Arena::Answer Workload::arena_answer(const Arena::Operation& operation, Code code, const std::string& message) {
+  if (code == Code::kOk) return Arena::Answer::kOk;
+  if (code == Code::kNotFound) return Arena::Answer::kNotFound;
+  if (code == Code::kExists) return Arena::Answer::kExists;
+  if (!operating_error("arena", code)) model_.violation("arena: " + operation.text() + ": " + message);
+  return Arena::Answer::kNone;
+}
+
+Task<void> Workload::fight_for_a_name(Client& fs, FileId arena, Arena::Operation operation) {
+  using Kind = Arena::Kind;
+  const std::string name = fmt::format("a{}", operation.of);
+  const uint64_t history = arena_.history();
+  const size_t index = arena_.begin(operation);
+  Code code = Code::kOk;
+  std::string message = "ok";
+  Arena::Value value = 0;
+  switch (operation.kind) {
+    case Kind::kMake:
+    case Kind::kLookup: {
+      MakeOptions options;
+      options.type = FileType::kFile;
+      options.mode = 0600;
+      Result<Attributes> found =
+          operation.kind == Kind::kMake ? co_await fs.make(arena, name, options, {}) : co_await fs.lookup(arena, name);
+      code = found.code();
+      message = message_of(found);
+      if (found.ok()) value = found->id.packed();
+      break;
+    }
+    case Kind::kUnlink: {
+      Result<void> done = co_await fs.unlink(arena, name);
+      code = done.code();
+      message = message_of(done);
+      break;
+    }
+    default: {
+      FileSystem::RenameOptions options;
+      options.from_parent = options.to_parent = arena;
+      options.from_name = name;
+      options.to_name = fmt::format("a{}", operation.to);
+      options.no_replace = operation.kind == Kind::kRenameNoReplace;
+      options.exchange = operation.kind == Kind::kExchange;
+      Result<void> done = co_await fs.rename(options);
+      code = done.code();
+      message = message_of(done);
+      break;
+    }
+  }
+  const Arena::Answer answer = arena_answer(operation, code, message);
+  if (answer != Arena::Answer::kNone) arena_.end(history, index, answer, value);
+}
+
+Task<void> Workload::fight_for_a_register(Client& fs, FileId arena, Arena::Operation operation) {
+  constexpr size_t kWords = 64;
+  const std::string name = fmt::format("r{}", operation.of);
+  Result<Attributes> found = co_await fs.lookup(arena, name);
+  if (found.code() == Code::kNotFound) {
+    MakeOptions options;
+    options.type = FileType::kFile;
+    options.mode = 0600;
+    found = co_await fs.make(arena, name, options, {});
+  }
+  if (!found.ok()) co_return;  // another has just made it, or nobody can
+  const bool write = operation.kind == Arena::Kind::kWrite;
+  OpenMode mode;
+  mode.write = write;
+  Result<OpenFileRef> open = co_await fs.open(found->id, mode);
+  if (!open.ok()) co_return;
+  const uint64_t history = arena_.history();
+  const size_t index = arena_.begin(operation);
+  if (write) {
+    Buffer bytes = Buffer::allocate(kWords * sizeof operation.value);
+    for (size_t i = 0; i < kWords; ++i)
+      std::memcpy(bytes.data() + i * sizeof operation.value, &operation.value, sizeof operation.value);
+    Result<uint64_t> written = co_await fs.write(*open, 0, std::move(bytes));
+    const Arena::Answer answer = arena_answer(operation, written.code(), message_of(written));
+    if (answer == Arena::Answer::kOk) arena_.end(history, index, answer, operation.value);
+  } else {
+    Result<std::vector<Buffer>> got = co_await fs.read(*open, 0, 2 * kWords * sizeof operation.value);
+    const Arena::Answer answer = arena_answer(operation, got.code(), message_of(got));
+    if (answer == Arena::Answer::kOk) {
+      std::vector<Arena::Value> words;
+      for (const Buffer& piece : *got)
+        for (size_t at = 0; at + sizeof(Arena::Value) <= piece.size(); at += sizeof(Arena::Value))
+          std::memcpy(&words.emplace_back(), piece.data() + at, sizeof(Arena::Value));
+      if (words.empty()) words.push_back(Arena::kEmpty);
+      if (words.size() != 1 && (words.size() != kWords || std::ranges::count(words, words[0]) != kWords))
+        model_.violation("arena: " + operation.text() + ": parts of several writes");
+      arena_.end(history, index, answer, words[0]);
+    }
+  }
+  (void)co_await fs.close(*open);
+}
+
+Task<void> Workload::fight(int client, Client& fs) {
+  InodeRef inode = model_.root->entries["arena"].inode;
+  if (!inode)
+    co_return co_await make_in_root(client, fs, "arena", FileType::kDirectory,
+                                    [](Inode& made, int) { made.arena = true; });
+  if (!inode->usable() || disturbed(client)) co_return;
+  if (fight_until_ < world_.now()) fight_until_ = world_.now() + milliseconds(400);
+  for (int i = 0; i < 6 && arena_.open() && inode->usable() && !disturbed(client); ++i) {
+    ++counts["op.arena"];
+    Arena::Operation operation;
+    operation.client = client;
+    if (chance(25)) {
+      operation.kind = chance(50) ? Arena::Kind::kWrite : Arena::Kind::kRead;
+      operation.of = below(Arena::kRegisters);
+      if (operation.kind == Arena::Kind::kWrite) operation.value = Arena::kLeast + model_.next_stamp();
+      co_await fight_for_a_register(fs, inode->id, operation);
+      continue;
+    }
+    static constexpr Arena::Kind kKinds[] = {
+        Arena::Kind::kMake,   Arena::Kind::kMake,   Arena::Kind::kUnlink,          Arena::Kind::kLookup,
+        Arena::Kind::kLookup, Arena::Kind::kRename, Arena::Kind::kRenameNoReplace, Arena::Kind::kExchange};
+    operation.kind = kKinds[below(std::size(kKinds))];
+    operation.of = below(Arena::kNames);
+    operation.to = (operation.of + 1 + below(Arena::kNames - 1)) % Arena::kNames;
+    co_await fight_for_a_name(fs, inode->id, operation);
+  }
+}
+
+void Workload::cut_arena() {
+  const std::string wrong = arena_.judge();
+  if (!wrong.empty()) model_.violation("arena: no order explains the answers: " + wrong);
+  arena_.close();
+}
+
+void Workload::judge_arena() {
+  cut_arena();
+  counts["verify.arena"] = arena_.judged();
+  arena_.begin_anew();
+}
+
 // ---- data ----
 
 // Null: not now, and why is noted.
@@ -830,6 +1031,7 @@ Task<void> Workload::write(int client, Client& fs, InodeRef inode, OpenFileRef o
     uint64_t end = contents.cells();
     op.from = chance(50) ? std::min(end, kMaxCells - 1) : below(kMaxCells);
     op.to = std::min(kMaxCells, op.from + 1 + below(chance(70) ? 4 : kMaxCells));
+    op.to = std::min(op.to, op.from + std::max<uint64_t>(1, kMaxWrite / contents.cell_bytes));
     op.stamp = model_.next_stamp();
     op.begun = model_.tick();
     op.begun_at = world_.now();
@@ -943,6 +1145,65 @@ Task<void> Workload::sync_calm(int client, Client& fs) {
   }
   Result<void> done = co_await sync_everything(client, fs);
   if (!done.ok()) ++counts["error.calm_sync_all." + code_text(done.code())];
+}
+
+Task<Result<void>> Workload::work_once(int client, Client& fs) {
+  const std::string name = fmt::format("works{}", client);
+  constexpr uint64_t kBytes = 150'000;
+  OpenMode mode;
+  mode.write = true;
+  HR_CO_TRY(FileSystem::Created made, co_await fs.create(kRootFile, name, 0600, mode, {}));
+  const FileId file = made.attributes.id;
+  const Stamp stamp = model_.next_stamp();
+  Result<uint64_t> written = uint64_t{0};
+  for (uint64_t at = 0; at < kBytes;) {
+    Buffer bytes = Buffer::allocate(std::min<uint64_t>(10'240, kBytes - at));
+    fill_bytes(stamp, at, bytes.span());
+    written = co_await fs.write(made.file, at, std::move(bytes));
+    if (!written.ok()) break;
+    at += *written;
+  }
+  Result<void> synced;
+  if (written.ok()) synced = co_await fs.sync(made.file);
+  Result<std::vector<Buffer>> got = std::vector<Buffer>{};
+  if (synced.ok()) got = co_await fs.read(made.file, 0, 2 * kBytes);
+  (void)co_await fs.close(made.file);
+  FileLock lock;
+  lock.owner = next_owner_++;
+  lock.kind = LockKind::kExclusive;
+  lock.end = kLockEnd;
+  Result<bool> locked = co_await fs.lock(file, lock, {});
+  Result<void> unlocked = co_await fs.unlock_all(file, lock.owner, false);
+  HR_CO_TRY(co_await fs.unlink(kRootFile, name));
+  if (!written.ok()) co_return std::move(written).error();
+  if (!synced.ok()) co_return synced;
+  if (!got.ok()) co_return std::move(got).error();
+  if (!locked.ok()) co_return std::move(locked).error();
+  if (!unlocked.ok()) co_return unlocked;
+  std::vector<std::byte> expected(kBytes);
+  fill_bytes(stamp, 0, expected);
+  std::vector<std::byte> found;
+  for (const Buffer& piece : *got) found.insert(found.end(), piece.data(), piece.data() + piece.size());
+  if (found != expected || !*locked)
+    model_.violation(
+        fmt::format("client {}: a file of its own reads otherwise than it was written, or is locked", client));
+  co_return co_await fs.sync_all();
+}
+
+Task<void> Workload::prove_working(int client, Client& fs, bool& works) {
+  for (;;) {
+    Result<void> done = co_await work_once(client, fs);
+    if (model_.told()) model_.tell(fmt::format("client {}: works again: {}", client, message_of(done)));
+    if (done.ok()) break;
+    ++counts["error.works." + code_text(done.code())];
+    co_await world_.clock().sleep(seconds(1));
+    (void)co_await fs.unlink(kRootFile, fmt::format("works{}", client));  // what an earlier attempt left
+  }
+  const ClientStatistics now = fs.counters();
+  if (now.dirty_bytes != 0)
+    model_.violation(fmt::format("client {}: {} bytes are dirty when all is synced", client, now.dirty_bytes));
+  ++counts["verify.worked_again"];
+  works = true;
 }
 
 Task<void> Workload::truncate(int client, Client& fs) {
@@ -1254,7 +1515,7 @@ Task<Result<SeenDirectory>> Workload::list_all(Client& fs, FileId directory, uin
       }
       after = entry.cookie;
       if (!out.entries.emplace(entry.name, std::pair(entry.id, entry.type)).second)
-        ++counts["seen.name_twice"];  // renamed away and back between two pages
+        out.twice = true;  // renamed away and back between two pages
     }
     if (reply.end || reply.entries.empty()) co_return out;
   }
@@ -1295,11 +1556,33 @@ Task<Result<SeenTree>> Workload::walk(Client& fs) {
     queue.pop_back();
     if (tree.contains(directory)) continue;
     HR_CO_TRY(SeenDirectory seen, co_await list_all(fs, directory, 1'000));
+    if (seen.twice) model_.violation(fmt::format("walk: {:x} lists a name twice", directory.packed()));
     for (const auto& [name, what] : seen.entries)
       if (what.second == FileType::kDirectory) queue.push_back(what.first);
     tree[directory] = std::move(seen);
   }
   co_return tree;
+}
+
+// What a listing says is what is found by name.
+Task<Result<void>> Workload::look_up_all(Client& fs, const SeenTree& tree) {
+  for (const auto& [directory, seen] : tree) {
+    for (const auto& [name, what] : seen.entries) {
+      HR_CO_TRY(Attributes found, co_await fs.lookup(directory, std::string(name)));
+      if (found.id != what.first || found.type != what.second)
+        model_.violation(fmt::format("lookup {:x}/{}: {:x}, and listed is {:x}", directory.packed(), name,
+                                     found.id.packed(), what.first.packed()));
+    }
+    for (int i = 0; i < 3; ++i) {
+      const std::string name = pick_name();
+      if (seen.entries.contains(name)) continue;
+      Result<Attributes> found = co_await fs.lookup(directory, name);
+      if (found.code() != Code::kNotFound)
+        model_.violation(fmt::format("lookup {:x}/{}: {}, and it is not listed", directory.packed(), name,
+                                     found.ok() ? fmt::format("{:x}", found->id.packed()) : found.error().text()));
+    }
+  }
+  co_return {};
 }
 
 Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
@@ -1376,6 +1659,7 @@ Task<void> Workload::verify_inode(Client& fs, InodeRef inode) {
   inode->contents.settle(view, *got);
   inode->poisoned = false;
   ++counts["verify.files"];
+  if (size > 16 * kMiB) ++counts["verify.large_files"];
   counts["verify.bytes"] += size;
 }
 
@@ -1422,6 +1706,8 @@ Task<void> Workload::verify(Client& fs, std::string when) {
   }
   model_.forget_unsent();
   model_.compare(*tree);
+  Result<void> found = co_await look_up_all(fs, *tree);
+  if (!found.ok()) model_.violation(when + ": looking up what is listed: " + message_of(found));
   std::vector<InodeRef> all = model_.inodes;
   for (const InodeRef& inode : all) {
     if (inode->links > 0 && inode->id) co_await verify_inode(fs, inode);

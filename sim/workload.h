@@ -16,6 +16,7 @@
 #include "client/file_system.h"
 #include "runtime/random.h"
 #include "runtime/sim/world.h"
+#include "sim/arena.h"
 #include "sim/model.h"
 
 namespace headrace {
@@ -40,15 +41,21 @@ class Workload {
     go_.reset();
   }
   [[nodiscard]] uint32_t under_way() const { return under_way_; }
-  void client_crashed(int client) { model_.client_lost(client); }
+  void client_crashed(int client);
   // From now until then the client may lose its sessions, and with them what it has not synced.
   void disturb(int client, Nanos until);
-  Nanos full_until{};                   // until then there may be no room for what is written
+  bool may_be_full = false;             // there may be no room for what is written, or was
+  bool large_files = false;             // some are
+  bool undisturbed = false;             // nothing fails: no operating error is right
   bool directory_write_grants = false;  // clients answer changes of names before they are sent
   Nanos pause = milliseconds(90);       // between two operations of one lane, at most twice that
 
   // Syncs all of a client's when all is calm: errors only where something was disturbed.
   Task<void> sync_calm(int client, Client& fs);
+  // When nothing is under way: the arena's history is judged, and the next one may begin.
+  void judge_arena();
+  // A file of its own, made, written, synced, read, locked and removed: sets `works` once all of it went well.
+  Task<void> prove_working(int client, Client& fs, bool& works);
   // The whole tree; nothing is under way, all faults are off. Decides what was unknown.
   Task<void> verify(Client& fs, std::string when);
 
@@ -76,6 +83,7 @@ class Workload {
 
   Task<void> make(int client, Client& fs);
   Task<void> create(int client, Client& fs);
+  Task<void> create_unnamed(int client, Client& fs);
   Task<void> burst(int client, Client& fs);
   Task<void> make_in_root(int client, Client& fs, std::string name, FileType type, void (*as)(Inode&, int));
   [[nodiscard]] Task<OpenFileRef> opened(Client& fs, InodeRef inode, OpenMode mode);
@@ -89,6 +97,7 @@ class Workload {
   Task<void> sync_directory(int client, Client& fs);
   Task<void> sync_all(int client, Client& fs);
   [[nodiscard]] Task<Result<void>> sync_everything(int client, Client& fs);
+  [[nodiscard]] Task<Result<void>> work_once(int client, Client& fs);
   Task<void> read(int client, Client& fs, InodeRef inode, OpenFileRef open, bool whole);
   Task<void> read_some(int client, Client& fs);
   Task<void> unlink(int client, Client& fs);
@@ -107,7 +116,14 @@ class Workload {
   // Nobody has any lock on it any more.
   Task<void> verify_unlocked(Client& fs, InodeRef inode);
 
+  Task<void> fight(int client, Client& fs);
+  Task<void> fight_for_a_name(Client& fs, FileId arena, Arena::Operation operation);
+  Task<void> fight_for_a_register(Client& fs, FileId arena, Arena::Operation operation);
+  // An answer of an operation of the arena; none where it is an operating error.
+  [[nodiscard]] Arena::Answer arena_answer(const Arena::Operation& operation, Code code, const std::string& message);
+  void cut_arena();
   [[nodiscard]] Task<Result<SeenTree>> walk(Client& fs);
+  [[nodiscard]] Task<Result<void>> look_up_all(Client& fs, const SeenTree& tree);
   [[nodiscard]] Task<Result<SeenDirectory>> list_all(Client& fs, FileId directory, uint32_t page);
   Task<void> verify_inode(Client& fs, InodeRef inode);
 
@@ -126,6 +142,7 @@ class Workload {
   [[nodiscard]] Task<InodeRef> pick_met_file(int client, Client& fs);
   [[nodiscard]] Task<bool> meet(int client, Client& fs, InodeRef inode);
   [[nodiscard]] std::string pick_name();
+  [[nodiscard]] uint64_t pick_cell_size();
   // An entry that is there (mostly), with its directory.
   [[nodiscard]] bool pick_entry(InodeRef& directory, std::string& name);
   void check_attributes(const char* what, const InodeRef& inode, const Attributes& seen, uint64_t began);
@@ -145,6 +162,8 @@ class Workload {
   std::set<uint64_t> locked_;    // inodes that ever were, by number
   uint64_t next_owner_ = 1;
   std::array<Nanos, kMaxClients> disturbed_until_{};
+  Arena arena_;
+  Nanos fight_until_{};
 };
 
 }  // namespace headrace::sim
