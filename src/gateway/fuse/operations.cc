@@ -978,14 +978,13 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLock request) {
     answer.append(out);
     co_return answer;
   }
-  int error = 0;
-  if (header.opcode == FUSE_SETLKW && lock.kind != LockKind::kUnlock) {
+  // A free one is granted at once, however many wait for others.
+  Result<bool> granted = co_await files_.lock(header.node, lock, {});
+  int error = !granted.ok() ? FuseAnswer(granted.error()).error : *granted ? 0 : EAGAIN;
+  if (granted.ok() && !*granted && header.opcode == FUSE_SETLKW) {
     set(active_.at(header.unique), &Active::seeks_lock, true);
     error = co_await seek_lock(header.unique, header.node, lock);
     set(active_.at(header.unique), &Active::seeks_lock, false);
-  } else {
-    Result<bool> granted = co_await files_.lock(header.node, lock, {});
-    error = !granted.ok() ? FuseAnswer(granted.error()).error : *granted ? 0 : EAGAIN;
   }
   if (error == kPutAside) {
     answer.put_aside = true;
@@ -1000,15 +999,22 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLock request) {
 
 // Until it is granted, or its caller was signalled: whoever waits for a lock can always be killed.
 Task<int> FuseSession::seek_lock(uint64_t unique, FileId file, FileLock lock) {
+  auto reason_to_stop = [this, unique] {
+    if (active_.at(unique).interrupted || ended_.is_set()) return EINTR;
+    return putting_aside_ ? kPutAside : 0;
+  };
   for (;;) {
+    if (const int reason = reason_to_stop(); reason != 0) co_return reason;
+    active_.at(unique).in_line = true;
     co_await lock_calls_.acquire();
-    const Semaphore::Held turn(lock_calls_);
-    Result<bool> granted = co_await files_.lock(file, lock, putting_aside_ ? Nanos() : kLockPatience);
-    if (!granted.ok()) co_return FuseAnswer(granted.error()).error;
-    if (*granted) co_return 0;
-    auto active = active_.find(unique);
-    if (active == active_.end() || active->second.interrupted || ended_.is_set()) co_return EINTR;
-    if (putting_aside_) co_return kPutAside;
+    active_.at(unique).in_line = false;
+    {
+      const Semaphore::Held turn(lock_calls_);
+      if (const int reason = reason_to_stop(); reason != 0) co_return reason;
+      Result<bool> granted = co_await files_.lock(file, lock, kLockPatience);
+      if (!granted.ok()) co_return FuseAnswer(granted.error()).error;
+      if (*granted) co_return 0;
+    }
     co_await yield();  // what it took room from is first
   }
 }

@@ -370,11 +370,11 @@ void FuseSession::interrupt(uint64_t unique) {
   }
   if (active->second.interrupted) return;
   active->second.interrupted = true;
-  requests_.spawn(answer_interrupted(unique));
+  requests_.spawn(answer_interrupted(unique, active->second.in_line ? Nanos() : options_.interrupt_patience));
 }
 
-Task<void> FuseSession::answer_interrupted(uint64_t unique) {
-  bool slept = co_await requests_.token().sleep(env_.clock, options_.interrupt_patience);
+Task<void> FuseSession::answer_interrupted(uint64_t unique, Nanos patience) {
+  bool slept = co_await requests_.token().sleep(env_.clock, patience);
   auto active = active_.find(unique);
   if (!slept || active == active_.end() || active->second.answered) co_return;
   ++let_go_;

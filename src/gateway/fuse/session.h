@@ -149,6 +149,7 @@ class FuseSession {
     bool answered = false;
     bool interrupted = false;
     bool seeks_lock = false;  // it waits for one: however many do, others have room
+    bool in_line = false;     // then, for its turn to ask: nothing is under way
     [[nodiscard]] bool takes_room() const { return !answered && !seeks_lock; }
   };
   struct Parked {
@@ -186,7 +187,7 @@ class FuseSession {
   void initialise(const FuseHeader& header, const FuseInit& init);
   [[nodiscard]] bool agreed(uint64_t flag) const { return (agreed_ & flag) != 0; }
   void interrupt(uint64_t unique);
-  Task<void> answer_interrupted(uint64_t unique);
+  Task<void> answer_interrupted(uint64_t unique, Nanos patience);
   Task<void> give_back(FileId file, FileLock lock);
 
   Task<void> invalidate(FileSystem::Invalidation what);

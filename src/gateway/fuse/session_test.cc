@@ -907,6 +907,29 @@ TEST_F(FuseSessionTest, HoweverManySeekALockOnlySoManyAsk) {
   play(seeks_many_locks, {.interrupt_patience = milliseconds(5)});
 }
 
+Task<void> stands_in_line(World& world) {
+  co_await say_hello(world);
+  FileId id(co_await make_file(world, "f"));
+  FileId other(co_await make_file(world, "g"));
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_SETLK, id, lock_of(1, 1))).error, 0);
+  std::vector<uint64_t> seekers;
+  for (uint64_t i = 0; i < 2000; ++i) seekers.push_back(world.kernel.send(FUSE_SETLKW, id, lock_of(1, 2 + i)));
+  while (world.files.waiting_locks() < 256) co_await yield();
+  const Nanos start = world.clock.now();
+  EXPECT_EQ((co_await world.kernel.ask(FUSE_SETLKW, other, lock_of(2, 1))).error, 0);
+  world.kernel.send(FUSE_INTERRUPT, FileId(), fuse_interrupt_in{.unique = seekers.back()});
+  EXPECT_EQ((co_await world.kernel.answer_to(seekers.back())).error, EINTR);
+  EXPECT_LT(world.clock.now() - start, milliseconds(400)) << "less than one turn";
+  seekers.pop_back();
+  for (uint64_t unique : seekers) world.kernel.send(FUSE_INTERRUPT, FileId(), fuse_interrupt_in{.unique = unique});
+  for (uint64_t unique : seekers) EXPECT_EQ((co_await world.kernel.answer_to(unique)).error, EINTR);
+  EXPECT_LT(world.clock.now() - start, seconds(2)) << "who was signalled takes no turn";
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, AFreeLockIsNotBehindWhoWaitsForAnotherAndWhoIsInLineCanBeKilled) {
+  play(stands_in_line);
+}
+
 // --- The record ---
 
 MountHandover some_handover() {
