@@ -216,6 +216,7 @@ Task<Result<void>> MemoryFileSystem::remove_directory(FileId parent, std::string
 
 Task<Result<void>> MemoryFileSystem::rename(RenameOptions options) {
   co_await yield();
+  if (hold_changes_) co_await reads_may_go_.wait();
   HR_CO_TRY(InodeRef from, directory(options.from_parent));
   HR_CO_TRY(InodeRef to, directory(options.to_parent));
   HR_CO_TRY(InodeRef moved, child(*from, options.from_name));
@@ -591,6 +592,10 @@ void MemoryFileSystem::hold_reads(bool hold) {
   } else {
     reads_may_go_.set();
   }
+}
+
+Task<void> MemoryFileSystem::recall_names(FileId directory) {
+  if (invalidate_) co_await invalidate_({.file = directory, .attributes = true, .names = true});
 }
 
 Task<void> MemoryFileSystem::write_elsewhere(FileId parent, std::string name, std::string bytes, bool mtime_moves) {

@@ -72,8 +72,10 @@ class MemoryFileSystem final : public FileSystem {
   void lose(FileId file) { ++inodes_.at(file)->lost; }
   // So many creates find the name taken, by what is gone a moment later.
   void take_names(uint64_t count) { found_taken_ = count; }
-  // While set, reads wait: for tests of what happens meanwhile. Changes of attributes as well, where those are held
-  // too.
+  // As if another client had made, removed or moved a name in it.
+  Task<void> recall_names(FileId directory);
+  // While set, reads wait: for tests of what happens meanwhile. Changes of attributes and renames as well, where those
+  // are held too.
   void hold_reads(bool hold);
   void hold_changes() { hold_changes_ = true; }
   [[nodiscard]] uint64_t waiting_reads() const { return waiting_reads_; }

@@ -539,24 +539,30 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRename request) {
                                     .no_replace = (request.flags & kRenameNoReplace) != 0,
                                     .exchange = (request.flags & kRenameExchange) != 0};
   const bool exchange = options.exchange;
+  // A recall meanwhile lets go of the names, which the kernel cannot drop before this is answered.
+  const bool kept = may_keep(header.node, request.from_name);
+  const bool other_kept = exchange && may_keep(request.to_parent, request.to_name);
   Result<void> renamed = co_await files_.rename(std::move(options));
   if (renamed.ok()) {
-    expire_moved(header.node, request.from_name, request.to_parent, request.to_name);
-    if (exchange) expire_moved(request.to_parent, request.to_name, header.node, request.from_name);
+    if (kept || may_keep(header.node, request.from_name)) expire_moved(request.to_parent, request.to_name);
+    if (exchange && (other_kept || may_keep(request.to_parent, request.to_name)))
+      expire_moved(header.node, request.from_name);
   }
   co_return outcome(renamed);
 }
 
+bool FuseSession::may_keep(FileId directory, const std::string& name) const {
+  auto node = nodes_.find(directory);
+  if (node == nodes_.end() || node->second.names.empty()) return false;
+  // Without FUSE_EXPIRE_ONLY a name is dropped, and must be none of a directory: those are not kept then.
+  return agreed(FUSE_HAS_EXPIRE_ONLY) ||
+         std::ranges::any_of(node->second.names, [&name](const Node::Name& kept) { return kept.name == name; });
+}
+
 // The kernel moves what it knows of the old name to the new one, and how long it may keep it, under which the new name
 // is no longer covered by anything. It does so before it lets go of the directories' locks, which this waits for.
-void FuseSession::expire_moved(FileId from, const std::string& from_name, FileId to, const std::string& to_name) {
-  auto node = nodes_.find(from);
-  if (node == nodes_.end() || node->second.names.empty()) return;
-  const bool expires = agreed(FUSE_HAS_EXPIRE_ONLY);
-  // Dropped is only what is no directory: those an older kernel does not keep.
-  auto is_it = [&from_name](const Node::Name& kept) { return kept.name == from_name; };
-  if (!expires && std::ranges::none_of(node->second.names, is_it)) return;
-  requests_.spawn(drop_names({entry_notification(to, to_name, expires)}, to));
+void FuseSession::expire_moved(FileId to, const std::string& to_name) {
+  requests_.spawn(drop_names({entry_notification(to, to_name, agreed(FUSE_HAS_EXPIRE_ONLY))}, to));
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseLink request) {

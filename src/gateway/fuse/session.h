@@ -197,7 +197,8 @@ class FuseSession {
   Task<void> drop_names(std::vector<std::string> bodies, FileId node);
   [[nodiscard]] uint32_t clock_ms() const;
   [[nodiscard]] static std::string entry_notification(FileId parent, const std::string& name, bool expires);
-  void expire_moved(FileId from, const std::string& from_name, FileId to, const std::string& to_name);
+  [[nodiscard]] bool may_keep(FileId directory, const std::string& name) const;  // the kernel
+  void expire_moved(FileId to, const std::string& to_name);
   // Bodies of notifications of one kind, for the kernel one after the other. False: it does not know one of them.
   Task<bool> notify(int code, std::vector<std::string> bodies, FileId node);
   Task<void> send_notifications(int code, std::vector<std::string> bodies, FileId node,

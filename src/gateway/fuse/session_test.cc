@@ -407,6 +407,28 @@ TEST_F(FuseSessionTest, ANewNameIsNotKeptForAsLongAsTheOldOneMayBe) {
   play(moves_what_is_kept);
 }
 
+// The kernel holds the directory for the rename, so that it drops no name of it before the answer.
+Task<void> moves_what_is_recalled(World& world) {
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+  world.files.keep(seconds(5));
+  (void)co_await make_file(world, "f");
+  world.files.hold_changes();
+  world.files.hold_reads(true);
+  const uint64_t rename = world.kernel.send(FUSE_RENAME2, kRootFile, fuse_rename2_in{.newdir = kRootFile.packed()},
+                                            std::string("f"), std::string("g"));
+  for (int i = 0; i < 100; ++i) co_await yield();
+  co_await world.files.recall_names(kRootFile);
+  world.kernel.bodies_.clear();
+  world.files.hold_reads(false);
+  EXPECT_EQ((co_await world.kernel.answer_to(rename)).error, 0);
+  EXPECT_EQ(world.kernel.bodies_.size(), 1U);
+  EXPECT_NE(world.kernel.bodies_.at(0).find('g'), std::string::npos);
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, ANameThatIsRecalledWhileItIsMovedIsNotKept) {
+  play(moves_what_is_recalled);
+}
+
 Task<void> creates_what_comes_and_goes(World& world) {
   world.files.take_names(2);
   (void)co_await make_file(world, "f");
