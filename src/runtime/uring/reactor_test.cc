@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -275,6 +276,54 @@ TEST_F(ReactorTest, AbandonedBlockingWorkFinishesWithoutItsTask) {
   run(abandon_blocking(&env().blocking, reactor_.get(), steps));
   reactor_.reset();
   EXPECT_EQ(*steps, 2);
+}
+
+// Root has as many threads as it likes.
+void limit_threads(bool few) {
+  if (geteuid() == 0) HR_ASSERT(setresuid(54'321, 54'321, 54'321) == 0);
+  rlimit limit{};
+  HR_ASSERT(getrlimit(RLIMIT_NPROC, &limit) == 0);
+  limit.rlim_cur = few ? 1 : limit.rlim_max;
+  HR_ASSERT(setrlimit(RLIMIT_NPROC, &limit) == 0);
+}
+
+Task<void> block_until(Blocking* blocking, std::shared_ptr<std::atomic<bool>> free) {
+  co_await blocking->run([free] {
+    while (!*free) std::this_thread::yield();
+  });
+}
+
+Task<void> waits_for_a_thread(Reactor* reactor) {
+  Blocking& blocking = reactor->env().blocking;
+  // None yet.
+  limit_threads(true);
+  auto free = std::make_shared<std::atomic<bool>>(false);
+  Scope scope;
+  scope.spawn(block_until(&blocking, free));
+  scope.spawn(block_until(&blocking, free));
+  co_await reactor->sleep(milliseconds(50));
+  HR_ASSERT(scope.running() == 2);
+  limit_threads(false);
+  *free = true;
+  co_await scope.join();
+  // One, which is busy.
+  limit_threads(true);
+  *free = false;
+  Scope more;
+  for (int i = 0; i < 3; ++i) more.spawn(block_until(&blocking, free));
+  *free = true;
+  co_await more.join();
+}
+
+[[noreturn]] void run_out_of_threads() {
+  auto reactor = *Reactor::create();
+  reactor->run(waits_for_a_thread(reactor.get()));
+  reactor.reset();
+  std::_Exit(0);
+}
+
+TEST(ThreadPool, JobsWaitForAThreadWhereTheSystemHasNoneToGive) {
+  EXPECT_EXIT(run_out_of_threads(), testing::ExitedWithCode(0), "");
 }
 
 TEST_F(ReactorTest, ServesOneLoopPerThread) {

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <csignal>
+#include <system_error>
 
 #include "runtime/uring/reactor.h"
 
@@ -12,14 +13,25 @@ ThreadPool::ThreadPool(Reactor& reactor, unsigned most_threads) : reactor_(react
   HR_ASSERT(most_threads > 0);
 }
 
-void ThreadPool::start_thread() {
+// False: there is none to be had at present (a limit of the process or its user, or of memory).
+bool ThreadPool::start_thread() {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  threads_.emplace_back([this] { work(); });
-  pthread_setname_np(threads_.back().native_handle(), "hr-blocking");
+  bool started = true;
+  try {
+    threads_.emplace_back([this] { work(); });
+    pthread_setname_np(threads_.back().native_handle(), "hr-blocking");
+  } catch (const std::system_error&) {
+    started = false;
+  }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return started;
+}
+
+void ThreadPool::try_again() {
+  if (threads_.empty() && !start_thread()) reactor_.arm(again_, reactor_.now() + kAgain);
 }
 
 ThreadPool::~ThreadPool() {
@@ -40,10 +52,11 @@ void ThreadPool::submit(std::shared_ptr<BlockingJob> job) {
     queue_.push_back(std::move(job));
     lacks_one = queue_.size() > free_;
   }
-  if (lacks_one && threads_.size() < most_threads_) {
-    start_thread();
-  } else {
+  if (lacks_one && threads_.size() < most_threads_ && start_thread()) return;
+  if (!threads_.empty()) {
     wake_.notify_one();
+  } else if (!again_.armed()) {
+    reactor_.arm(again_, reactor_.now() + kAgain);
   }
 }
 

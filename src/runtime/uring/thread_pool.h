@@ -1,5 +1,5 @@
 // ThreadPool: the real Blocking. Threads take jobs in order of submission; one more is started where none is free, up
-// to a number.
+// to a number. Where the system has no thread to give, jobs wait for those there are, or for the first.
 //
 // The queue holds at most one job per waiting task: what bounds tasks bounds it. All signals are
 // blocked in the threads, so that signals go to whoever catches them. Destruction finishes jobs
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "runtime/blocking.h"
+#include "runtime/timers.h"
 
 namespace headrace {
 
@@ -26,8 +27,16 @@ class ThreadPool final : public Blocking {
   void submit(std::shared_ptr<BlockingJob> job) override;
 
  private:
+  static constexpr Nanos kAgain = milliseconds(10);
+  struct Again final : TimerNode {
+    explicit Again(ThreadPool& p) : pool(p) {}
+    void fire() override { pool.try_again(); }
+    ThreadPool& pool;
+  };
+
   void work();
-  void start_thread();
+  [[nodiscard]] bool start_thread();
+  void try_again();
 
   Reactor& reactor_;
   const unsigned most_threads_;
@@ -37,6 +46,7 @@ class ThreadPool final : public Blocking {
   bool stopping_ = false;
   size_t free_ = 0;  // threads without a job
   std::vector<std::thread> threads_;
+  Again again_{*this};
 };
 
 }  // namespace headrace
