@@ -62,6 +62,7 @@ Task<Result<std::optional<RowValue>>> Transaction::get(Key key) {
 }
 
 Task<Result<std::vector<std::pair<Key, RowValue>>>> Transaction::scan(Key from, Key to, size_t limit) {
+  const size_t range = ranges_.size();
   ranges_.emplace_back(from, to);
   // Rows of the overlay hide those of the store, so the store is asked for as many more as the overlay may hide. Behind
   // `limit` of them that are there nothing is of interest.
@@ -91,6 +92,8 @@ Task<Result<std::vector<std::pair<Key, RowValue>>>> Transaction::scan(Key from, 
     if (rows.size() >= limit) break;
     if (value) rows.emplace_back(key, std::move(*value));
   }
+  // What is behind them was not asked for.
+  if (!rows.empty() && rows.size() == limit) ranges_[range].second = rows.back().first + '\0';
   co_return rows;
 }
 

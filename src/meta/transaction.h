@@ -41,7 +41,8 @@ class Transaction {
     if (!row.ok()) co_return std::move(row).error().within("metadata row");
     co_return std::optional<Row>(*std::move(row));
   }
-  // Rows in [from, to), ascending, at most limit; own puts are seen. A change in the range by another is a conflict.
+  // Rows in [from, to), ascending, at most limit; own puts are seen. A change in the range by another is a conflict;
+  // where `limit` ends it, up to the last row that it gives.
   [[nodiscard]] Task<Result<std::vector<std::pair<Key, RowValue>>>> scan(Key from, Key to, size_t limit);
 
   void put(Key key, RowValue value);

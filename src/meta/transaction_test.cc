@@ -120,6 +120,51 @@ TEST(Transaction, AScanGivesTheFirstRowsOfStoreOverlayAndItsOwn) {
   }
 }
 
+// The first row of two, which waits before it commits.
+struct FirstOf {
+  using Reply = RowValue;
+  Event* between;
+  Event* go_on;
+  int* runs;
+  Task<Result<RowValue>> run(Transaction& txn) {
+    ++*runs;
+    HR_CO_TRY(auto rows, co_await txn.scan(row("a"), prefix_end(row("")), 1));
+    between->set();
+    co_await go_on->wait();
+    txn.put(row("answer"), rows.at(0).second);
+    co_return rows.at(0).second;
+  }
+};
+
+Task<void> first_of(Partition& partition, FirstOf op, std::optional<RowValue>& first) {
+  Result<RowValue> done = co_await partition.change(std::move(op));
+  if (done.ok()) first = *done;
+}
+
+TEST(Transaction, WhatChangesBehindTheRowsThatAScanGaveIsNoConflict) {
+  OnePartition p(1);
+  std::map<Key, std::optional<RowValue>> rows{{row("b"), "1"}, {row("z"), "1"}};
+  OnePartition::must(p.world.run(p.partition->change(PutOp{&rows})));
+  auto runs_when = [&](const char* name, const char* value, const char* want) {
+    Event between, go_on;
+    int runs = 0;
+    std::optional<RowValue> first;
+    p.partition->scope().spawn(first_of(*p.partition, {&between, &go_on, &runs}, first));
+    EXPECT_TRUE(p.world.run_until([&] { return between.is_set(); }, seconds(10)));
+    rows = {{row(name), value}};
+    OnePartition::must(p.world.run(p.partition->change(PutOp{&rows})));
+    go_on.set();
+    EXPECT_TRUE(p.world.run_until([&] { return first.has_value(); }, seconds(10)));
+    EXPECT_EQ(first, want);
+    rows = {{row("answer"), std::nullopt}};
+    OnePartition::must(p.world.run(p.partition->change(PutOp{&rows})));
+    return runs;
+  };
+  EXPECT_EQ(runs_when("z", "2", "1"), 1);
+  EXPECT_EQ(runs_when("b", "2", "2"), 2);
+  EXPECT_EQ(runs_when("aa", "3", "3"), 2) << "it comes before the one that was there";
+}
+
 // Seed 4778 of the simulator: a commit met a segment that another had just let die, by extents from before that.
 TEST(Transaction, AnErrorFromRowsOfTwoPointsInTimeIsNoAnswer) {
   OnePartition p(1);
