@@ -88,9 +88,11 @@ class ChangeBatch {
     inode.changed = true;
   }
   void insert(Inode& directory, const std::string& name, FileId file, FileType type, int64_t time) {
-    const FileId id = directory.row.attributes.id;
-    const uint64_t cookie = directory.row.next_cookie++;
     ++directory.row.entries;
+    put(directory, name, file, type, directory.row.next_cookie++, time);
+  }
+  void put(Inode& directory, const std::string& name, FileId file, FileType type, uint64_t cookie, int64_t time) {
+    const FileId id = directory.row.attributes.id;
     touch(directory, time, true);
     txn_.put_row(dentry_key(id, name), DentryRow{file, type, cookie});
     txn_.put_row(cookie_key(id, cookie), CookieRow{name, file, type});
@@ -191,11 +193,13 @@ class ChangeBatch {
     HR_CO_TRY(Inode * file, co_await this->file(change.file));
     if (to) {
       HR_CO_TRY(Inode * replaced, co_await this->file(change.replaced));
-      remove(*directory, change.to_name, to->cookie, change.time);
       drop_link(*replaced, change.time);
+      // Where it is: a listing under way meets the name once.
+      put(*directory, change.to_name, change.file, from->type, to->cookie, change.time);
+    } else {
+      insert(*directory, change.to_name, change.file, from->type, change.time);
     }
     remove(*directory, change.name, from->cookie, change.time);
-    insert(*directory, change.to_name, change.file, from->type, change.time);
     touch(*file, change.time, false);
     co_return {};
   }
