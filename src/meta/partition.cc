@@ -235,8 +235,9 @@ Task<Result<void>> Partition::take_locations(std::vector<Location> locations) {
 }
 
 Task<Result<void>> Partition::reset_for_new_epoch() {
-  // Sessions and results are void. (Files kept open by them are found by the reaper.)
-  for (Table table : {Table::kSession, Table::kResult}) {
+  // Sessions and results are void. (Files kept open by them are found by the reaper.) A start that is cut short between
+  // the records leaves sessions, which end with their leases; results without a session would stay.
+  for (Table table : {Table::kResult, Table::kSession}) {
     Key from = KeyBuilder(first_slot(), table).take();
     HR_CO_TRY(auto rows, co_await store_->scan(from, prefix_end(from), kManyRows));
     for (size_t i = 0; i < rows.size();) {

@@ -206,6 +206,28 @@ TEST(Work, AStartOnAManifestThatIsCutShortTakesNoBytesOffAnObjectTwice) {
   }
 }
 
+TEST(Work, AStartOnAManifestThatIsCutShortLeavesNoResultsWithoutASession) {
+  for (uint64_t whole = 0;; ++whole) {
+    SCOPED_TRACE(whole);
+    Filled p(17, 1);
+    p.options.batch_bytes = 1;  // each record is an append of its own
+    p.options.lease = seconds(10);
+    p.rehydrate(Cut(NamespaceEpoch(1), 1), {});
+    p.targets.last_append = p.targets.appends + whole;
+    const bool done = p.start_again().ok();
+    p.world.run_for(seconds(1));
+    p.targets.last_append = UINT64_MAX;
+    OnePartition::check(p.start_again());
+    p.partition->clients_may_come();
+    p.world.run_for(seconds(60));
+    for (Table table : {Table::kSession, Table::kResult}) {
+      const Key from = KeyBuilder(Slot(0), table).take();
+      EXPECT_TRUE(p.must(p.world.run(p.partition->store().scan(from, prefix_end(from), 10))).empty());
+    }
+    if ((done && whole > 4) || testing::Test::HasFailure()) break;
+  }
+}
+
 TEST(Work, ADeadSegmentIsUploadedOnlyForACutThatContainsIt) {
   Filled p(4, 1);
   std::vector<SegmentId> segments = p.all();
