@@ -70,16 +70,18 @@ class Sessions {
       if (session->reserved.contains(segment)) return true;
     return for_work_.contains(segment);
   }
-  // Segments that this node's workers fill, until they are recorded or `until` (which outlasts any such work) has
-  // passed.
-  void reserve_for_work(const SegmentId& segment, Nanos until) {
-    auto [at, fresh] = for_work_.try_emplace(segment);
-    at->second = {until, !fresh};
+  // Segments that nodes' workers fill, until they are recorded or `until` (which outlasts any such work) has passed.
+  // `by` tells one node from another (its channel, none within this process): each has at most one worker at a segment,
+  // whose second request is the first one's repetition.
+  void reserve_for_work(const SegmentId& segment, Nanos until, const void* by) {
+    Work& work = for_work_[segment];
+    work.until = until;
+    work.by.insert(by);
   }
-  // A worker gives up. One that was given out twice may be in another's work, and stays for its time.
-  void abandon_work(const SegmentId& segment) {
+  // A worker gives up. What another has as well stays that one's.
+  void abandon_work(const SegmentId& segment, const void* by) {
     auto at = for_work_.find(segment);
-    if (at != for_work_.end() && !at->second.shared) for_work_.erase(at);
+    if (at != for_work_.end() && at->second.by.erase(by) > 0 && at->second.by.empty()) for_work_.erase(at);
   }
   [[nodiscard]] bool reserved_for_work(const SegmentId& segment) const { return for_work_.contains(segment); }
   // A dropped segment whose fragments are being freed: until every target has said so it gets no new ones, or they
@@ -111,8 +113,8 @@ class Sessions {
  private:
   std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
   struct Work {
-    Nanos until;
-    bool shared = false;
+    Nanos until{};
+    std::set<const void*> by;
   };
   std::map<SegmentId, Work> for_work_;
   std::map<SegmentId, Nanos> freeing_;

@@ -23,6 +23,21 @@ Fetcher::Fetcher(Env env, PartitionPort& partitions, SegmentIo& segments, ColdRe
       at_once_(kAtOnce) {}
 
 Task<Result<void>> Fetcher::fetch_one(Location segment) {
+  struct UnderWay {  // also when the frame is destroyed
+    Fetcher* fetcher;
+    SegmentId segment;
+    ~UnderWay() {
+      fetcher->under_way_.erase(segment);
+      if (Scheduler::present()) Scheduler::current().wake_all(fetcher->ended_);
+    }
+  };
+  while (under_way_.contains(segment.segment)) co_await ListWait(ended_);
+  under_way_.insert(segment.segment);
+  const UnderWay under_way{this, segment.segment};
+  co_return co_await fetch_alone(std::move(segment));
+}
+
+Task<Result<void>> Fetcher::fetch_alone(Location segment) {
   const Slot home = segment.segment.home();
   Result<PlaceAgainReply> place = co_await partitions_.call(home, PlaceAgain{segment.segment}, kBackground);
   if (place.code() == Code::kExists || place.code() == Code::kNotFound) co_return {};

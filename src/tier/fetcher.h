@@ -2,7 +2,8 @@
 //
 // A segment gets targets from its home (PlaceAgain), its bytes from the bucket, verified; its fragments are written,
 // then recorded (PlacedAgain). Interrupted anywhere, the segment is in the bucket as before, and what was written is an
-// orphan. Owner: TierService. One core. Bounded: kAtOnce segments.
+// orphan. Two wishes never place the same segment at once: who gives it up would give it up for the other, too.
+// Owner: TierService. One core. Bounded: kAtOnce segments.
 #pragma once
 
 #include <functional>
@@ -50,6 +51,7 @@ class Fetcher {
  private:
   [[nodiscard]] Task<Result<void>> fetch_one(Location segment);
   [[nodiscard]] Task<Result<void>> fetch_to(Slot home, PlaceAgainReply place);
+  [[nodiscard]] Task<Result<void>> fetch_alone(Location segment);
   Task<void> fetch_counted(Location segment, std::shared_ptr<FetchProgress> into);
 
   Env env_;
@@ -58,6 +60,8 @@ class Fetcher {
   ColdReader& cold_;
   std::function<bool()> has_room_;
   std::unordered_set<SegmentId> fetched_;
+  std::unordered_set<SegmentId> under_way_;
+  WaitList ended_;  // one that was under way
   Semaphore at_once_;
 };
 

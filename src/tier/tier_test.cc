@@ -4,6 +4,7 @@
 
 #include "object/faulty_store.h"
 #include "tier/bucket_io.h"
+#include "runtime/when_all.h"
 #include "tier/fake_partitions_test_support.h"
 #include "tier/tier_service.h"
 
@@ -116,10 +117,12 @@ struct GivingBack {
     node.handlers.on<Packable>([](Packable, CallInfo) { return packable(); });
   }
   Task<Result<PlaceAgainReply>> place(PlaceAgain request) {
-    reserved.insert(request.segment);
+    shared |= !reserved.insert(request.segment).second;
     PlaceAgainReply reply;
     reply.location.segment = request.segment;
-    reply.location.length = 1000;  // and in no object
+    reply.location.length = 1000;
+    reply.location.bucket = FakePartitions::kNamespace;
+    reply.location.object = object;
     co_return reply;
   }
   Task<Result<ReserveReply>> reserve(Reserve request) {
@@ -142,6 +145,8 @@ struct GivingBack {
     co_return reply;
   }
   std::set<SegmentId> reserved;
+  bool shared = false;  // one that was reserved was asked for again
+  ObjectRef object;     // none: what is placed again is in no object
   int packs = 0;
 };
 
@@ -163,6 +168,34 @@ TEST_F(TierTest, WhatCannotBeFetchedOrPackedIsGivenBack) {
   Packer packer(rig.node.env, rig.node.ports, segments);
   EXPECT_FALSE(world.run(packer.pack(rig.node.view.map().partitions.front(), true)).ok());
   EXPECT_EQ(partition.packs, 1);
+  EXPECT_TRUE(partition.reserved.empty());
+}
+
+struct FetchTwice {
+  static Task<void> run(Fetcher& fetcher, Location cold, std::shared_ptr<FetchProgress> progress, CancelToken* stop) {
+    std::vector<Task<Result<void>>> calls;
+    for (int i = 0; i < 2; ++i) calls.push_back(fetcher.fetch(std::vector(1, cold), progress, stop));
+    (void)co_await when_all(std::move(calls));
+  }
+};
+
+TEST_F(TierTest, ASegmentIsPlacedOnceAtATime) {
+  Rig rig(world, bucket);
+  GivingBack partition(rig.node);
+  RpcFragmentPort fragments(rig.node.targets, ServiceLevel::kBackground);
+  SegmentIo segments(rig.node.env, fragments);
+  Fetcher fetcher(rig.node.env, rig.node.ports, segments, rig.cold_reader(), [] { return true; });
+  Location cold;
+  cold.segment = SegmentId(FakePartitions::kNamespace, Slot(0), NamespaceEpoch(1), 3);
+  cold.length = 1000;
+  partition.object = {ObjectId(NamespaceEpoch(1), kP0, 1), 100, 100};  // which is gone
+  rig.store.rates().slow = 1'000'000;
+  rig.store.rates().slow_for = seconds(1);
+  auto progress = std::make_shared<FetchProgress>();
+  CancelToken stop;
+  ASSERT_TRUE(world.run_until(FetchTwice::run(fetcher, cold, progress, &stop)));
+  EXPECT_EQ(progress->failed, 2u);
+  EXPECT_FALSE(partition.shared);
   EXPECT_TRUE(partition.reserved.empty());
 }
 

@@ -551,7 +551,7 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
   bool worker = !request.session && info.header.client.value() == 0;
   if (worker && partition.serving() && !request.abandoned.empty()) {
     // What of them was written is an orphan now, and a record that names one is refused.
-    for (const SegmentId& segment : request.abandoned) partition.sessions().abandon_work(segment);
+    for (const SegmentId& segment : request.abandoned) partition.sessions().abandon_work(segment, info.channel.get());
     if (request.count == 0) co_return ReserveReply{};
   }
   HR_CO_TRY(partition.may_mutate());
@@ -592,7 +592,7 @@ Task<Result<ReserveReply>> handle(Partition& partition, Reserve request, CallInf
   if (!worker && session == nullptr) co_return Error(Code::kStale, "the session has ended");
   for (const Reservation& reservation : made) {
     if (worker) {
-      partition.sessions().reserve_for_work(reservation.segment, now + seconds(3600));
+      partition.sessions().reserve_for_work(reservation.segment, now + seconds(3600), info.channel.get());
     } else {
       session->reserved[reservation.segment] = reservation.placement;
     }

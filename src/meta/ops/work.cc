@@ -548,7 +548,7 @@ Task<Result<SegmentsReply>> handle(Partition& partition, SegmentsOf request, Cal
   return segments_of_file(partition, request);
 }
 
-Task<Result<PlaceAgainReply>> handle(Partition& partition, PlaceAgain request, CallInfo) {
+Task<Result<PlaceAgainReply>> handle(Partition& partition, PlaceAgain request, CallInfo info) {
   HR_CO_TRY(partition.may_mutate());
   if (!partition.owns(request.segment.home())) co_return Error(Code::kNotLeader, "the segment's home is not here");
   StateOp op;
@@ -566,7 +566,7 @@ Task<Result<PlaceAgainReply>> handle(Partition& partition, PlaceAgain request, C
     co_return Error(Code::kUnavailable, "too many segments are reserved for this node's work");
   const ClusterMap& map = partition.context().view.map();
   HR_CO_TRY(Choice choice, choose_targets(map, map.protection, partition.context().env.random));
-  partition.sessions().reserve_for_work(request.segment, now + seconds(3600));
+  partition.sessions().reserve_for_work(request.segment, now + seconds(3600), info.channel.get());
   co_return PlaceAgainReply{state.location, std::move(choice.placement), std::move(choice.spares),
                             partition.capability(request.segment, kMaxSegment, true)};
 }

@@ -117,11 +117,18 @@ TEST(Work, WhatAWorkerGivesUpIsNoLongerReserved) {
   // What it may have written is nobody's; its own record comes too late.
   EXPECT_EQ(p.must(p.ask(Claims{places[3].placement.targets.at(0), {segments[3]}, {0}})).claimed.at(0), 0);
   EXPECT_EQ(p.ask(PlacedAgain{segments[3], places[3].placement}).code(), Code::kConflict);
-  // Who was given one that another had been given cannot give it up for both.
+  // Nor is one that it asked for twice, because it had no answer.
   p.must(p.ask(PlaceAgain{segments[4]}));
   p.must(p.ask(Reserve{{}, Slot(0), 0, {segments[4]}}));
-  p.must(p.ask(PlacedAgain{segments[4], places[4].placement}));
+  EXPECT_EQ(p.ask(PlacedAgain{segments[4], places[4].placement}).code(), Code::kConflict);
   EXPECT_EQ(sessions.unwritten_reservations(), 62u);
+  // What another node was given as well is not given up for it.
+  const int other = 0;
+  p.partition->sessions().reserve_for_work(segments[5], p.env.clock.now() + seconds(3600), &other);
+  p.must(p.ask(Reserve{{}, Slot(0), 0, {segments[5]}}));
+  p.must(p.ask(Reserve{{}, Slot(0), 0, {segments[5]}}));
+  p.must(p.ask(PlacedAgain{segments[5], places[5].placement}));
+  EXPECT_EQ(sessions.unwritten_reservations(), 61u);
   EXPECT_TRUE(p.ask(PlaceAgain{segments[64]}).ok());
   p.world.run_for(seconds(3'605));
   EXPECT_EQ(sessions.unwritten_reservations(), 0u);
