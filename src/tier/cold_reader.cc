@@ -117,8 +117,6 @@ Task<Result<ColdReader::Index>> ColdReader::index_of(ObjectRef ref, Nanos deadli
 
 Task<Result<std::vector<Buffer>>> ColdReader::fetch_pieces(ObjectId object, Index index, const PackedSegment* segment,
                                                            uint32_t first, size_t count) {
-  co_await gets_.acquire();
-  const Semaphore::Held held(gets_);
   size_t first_frame = size_t{first} * kFramesPerPiece;
   size_t frames = std::min(segment->frames.size(), first_frame + count * kFramesPerPiece) - first_frame;
   uint64_t offset = segment->frame_offset(first_frame);
@@ -147,7 +145,8 @@ Task<Result<std::vector<Buffer>>> ColdReader::fetch_pieces(ObjectId object, Inde
   co_return std::move(last).within(store_.url() + ": object " + to_string(object));
 }
 
-Task<Result<Buffer>> ColdReader::read_frames(Index index, SegmentId id, uint64_t offset, uint64_t length) {
+Task<Result<Buffer>> ColdReader::read_frames(Index index, SegmentId id, uint64_t offset, uint64_t length,
+                                             Nanos deadline) {
   const PackedSegment* segment = index->find(id);
   HR_ASSERT(segment != nullptr);
   co_await gets_.acquire();
@@ -156,6 +155,7 @@ Task<Result<Buffer>> ColdReader::read_frames(Index index, SegmentId id, uint64_t
   const size_t last = (offset + length - 1) / kFrameBytes;
   Buffer out = Buffer::allocate((last - first + 1) * kFrameBytes);
   for (size_t frame = first; frame <= last; ++frame) {
+    if (env_.clock.now() > deadline) co_return Error(Code::kUnavailable, "nobody waits for it any more");
     ++counters_.gets;
     HR_CO_TRY(Buffer stored, co_await store_.get_range(object_key(index->object), segment->frame_offset(frame),
                                                        segment->frames[frame].stored));
@@ -166,9 +166,22 @@ Task<Result<Buffer>> ColdReader::read_frames(Index index, SegmentId id, uint64_t
   co_return out.slice(offset - first * kFrameBytes, length);
 }
 
+Task<void> ColdReader::read_frames_into(Index index, SegmentId id, uint64_t offset, uint64_t length, Nanos deadline,
+                                        std::shared_ptr<Once<Result<Buffer>>> into) {
+  into->set(co_await read_frames(std::move(index), id, offset, length, deadline));
+}
+
 Task<void> ColdReader::fetch(ObjectId object, Index index, const PackedSegment* segment, uint32_t first,
                              std::vector<std::shared_ptr<Flight>> flights) {
-  Result<std::vector<Buffer>> pieces = co_await fetch_pieces(object, index, segment, first, flights.size());
+  Result<std::vector<Buffer>> pieces = Error(Code::kUnavailable, "nobody waits for it any more");
+  co_await gets_.acquire();
+  {
+    const Semaphore::Held held(gets_);
+    // Behind an outage those come first who are still there.
+    const Nanos now = env_.clock.now();
+    const bool wanted = std::ranges::any_of(flights, [now](const auto& flight) { return flight->wanted_until >= now; });
+    if (wanted) pieces = co_await fetch_pieces(object, index, segment, first, flights.size());
+  }
   if (!pieces.ok()) counters_.last_error = pieces.error().text();
   for (size_t i = 0; i < flights.size(); ++i) {
     PieceKey key{segment->segment, first + static_cast<uint32_t>(i)};
@@ -225,6 +238,7 @@ Task<Result<ColdReadReply>> ColdReader::read(ColdRead request, Nanos deadline) {
         else
           ++counters_.joined;
         ours = fresh;
+        at->second->wanted_until = std::max(at->second->wanted_until, deadline);
         waits[piece - first] = at->second;
       }
       if (!run.empty() && (!ours || run.size() == most)) {
@@ -244,7 +258,11 @@ Task<Result<ColdReadReply>> ColdReader::read(ColdRead request, Nanos deadline) {
       if (waits[i] == nullptr) continue;
       Result<Buffer> piece = co_await by(deadline, &waits[i]->piece);
       if (piece.code() == Code::kCorrupt) {
-        Result<Buffer> exact = co_await read_frames(*index, location.segment, request.offset, request.length);
+        auto frames = std::make_shared<Once<Result<Buffer>>>();
+        if (!scope_.spawn(read_frames_into(*index, location.segment, request.offset, request.length, deadline, frames)))
+          co_return Error(Code::kUnavailable, "this node stops");
+        Result<Buffer> exact = co_await by(deadline, frames.get());
+        if (exact.code() == Code::kUnavailable) co_return std::move(exact).error();
         if (!exact.ok()) co_return std::move(piece).error();
         ColdReadReply reply;
         reply.payload = *std::move(exact);

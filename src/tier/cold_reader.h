@@ -47,7 +47,7 @@ class ColdReader {
 
   // kNoFragment: the object is gone, ask the home for the current location. kCorrupt: it does not
   // verify, even when asked again. kInvalid: not a range of the segment. kUnavailable: the bucket has not answered by
-  // `deadline`; what was asked of it goes on, for the next reader.
+  // `deadline`; what was asked of it goes on, for the next reader. What was not asked yet is not asked any more.
   [[nodiscard]] Task<Result<ColdReadReply>> read(ColdRead request, Nanos deadline = kPatient);
   [[nodiscard]] Task<void> stop();
   void set_namespace(NamespaceId name_space) { name_space_ = name_space; }
@@ -62,6 +62,7 @@ class ColdReader {
   };
   struct Flight {
     Once<Result<Buffer>> piece;
+    Nanos wanted_until{};  // the latest deadline of those who wait
   };
   [[nodiscard]] Task<Result<Index>> index_of(ObjectRef ref, Nanos deadline);
   template <class T>
@@ -77,7 +78,10 @@ class ColdReader {
                                                                size_t count);
   // When a piece does not verify: the range by the frames that it lies in, since the damage may be
   // in others. Not cached.
-  [[nodiscard]] Task<Result<Buffer>> read_frames(Index index, SegmentId id, uint64_t offset, uint64_t length);
+  [[nodiscard]] Task<Result<Buffer>> read_frames(Index index, SegmentId id, uint64_t offset, uint64_t length,
+                                                 Nanos deadline);
+  Task<void> read_frames_into(Index index, SegmentId id, uint64_t offset, uint64_t length, Nanos deadline,
+                              std::shared_ptr<Once<Result<Buffer>>> into);
 
   Env env_;
   ObjectStore& store_;

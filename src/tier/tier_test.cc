@@ -219,6 +219,64 @@ TEST_F(TierTest, AColdReadEndsWhenTheBucketDoesNot) {
   EXPECT_EQ(rig.tier.status().cold.gets, 2u) << "the index once, and the piece";
 }
 
+struct ColdReading {
+  static Task<void> run(ColdReader& reader, ColdRead request, Nanos deadline, std::optional<Code>& code) {
+    Result<ColdReadReply> reply = co_await reader.read(std::move(request), deadline);
+    code = reply.code();
+  }
+};
+
+TEST_F(TierTest, WhatNobodyWaitsForAnyMoreIsNotAskedOfTheBucket) {
+  Rig rig(world, bucket);
+  const SegmentId id = rig.node.add_segment(kP0, random_bytes(5 * kMiB, 1));
+  rig.start();
+  ASSERT_TRUE(world.run(rig.tier.push()).ok());
+  ColdReader reader(rig.node.env, rig.store, rig.pieces, {.gets = 1});
+  reader.set_namespace(FakePartitions::kNamespace);
+  const Location location = rig.node[0].segments.at(id).location;
+  ASSERT_TRUE(world.run(reader.read({location, 0, 1000})).ok());
+  const uint64_t before = reader.counters().gets;
+  rig.store.rates().slow = 1'000'000;
+  rig.store.rates().slow_for = seconds(100);
+  std::vector<std::optional<Code>> codes(4);
+  const Nanos asked = rig.node.env.clock.now();
+  for (size_t i = 0; i < codes.size(); ++i)
+    world.spawn(ColdReading::run(reader, {location, (i + 1) * kMiB, 1000}, asked + seconds(30), codes[i]));
+  world.run_for(seconds(50));
+  for (const auto& code : codes) EXPECT_EQ(code, Code::kUnavailable);
+  // One is asked for, the others wait for it: a new reader makes one of them wanted again.
+  std::optional<Code> late;
+  world.spawn(ColdReading::run(reader, {location, 3 * kMiB, 1000}, asked + seconds(300), late));
+  world.run_for(seconds(350));
+  EXPECT_EQ(late, Code::kOk);
+  EXPECT_EQ(reader.counters().gets, before + 2);
+  EXPECT_TRUE(world.run(reader.read({location, 2 * kMiB, 1000})).ok());
+  world.run_until(reader.stop());
+}
+
+TEST_F(TierTest, BadInputAReadBesideDamageEndsWhenTheBucketDoesNot) {
+  Rig rig(world, bucket);
+  const SegmentId id = rig.node.add_segment(kP0, random_bytes(kMiB, 1));
+  rig.start();
+  ASSERT_TRUE(world.run(rig.tier.push()).ok());
+  const Location location = rig.node[0].segments.at(id).location;
+  const std::string key = object_key(location.object.object);
+  std::string bytes(bucket->get(key)->body.text());
+  bytes[3 * kFrameBytes + 1000] ^= 1;  // the last of four frames
+  ASSERT_TRUE(bucket->put(key, Buffer::copy_of(bytes_of(bytes)), {}).ok());
+  const ColdRead request{location, 0, 3 * kFrameBytes};
+  ColdReader& reader = rig.cold_reader();
+  ASSERT_TRUE(world.run(reader.read(request)).ok()) << "its own frames are whole";
+  rig.store.rates().slow = 1'000'000;
+  rig.store.rates().slow_for = seconds(5);
+  const uint64_t gets = reader.counters().gets;
+  const Nanos deadline = rig.node.env.clock.now() + seconds(28);
+  EXPECT_EQ(world.run(reader.read(request, deadline)).code(), Code::kUnavailable);
+  EXPECT_LE(rig.node.env.clock.now(), deadline + seconds(1));
+  EXPECT_GT(reader.counters().gets, gets + 4) << "it had begun to read them one by one";
+  world.run_until(reader.stop());
+}
+
 struct Pinned {
   Pinned(FakePartitions& node, SegmentId segment) : segment(segment) {
     node.pins = {{kDamaged, "/damaged", 1}, {kWhole, "/whole", 1}};
