@@ -79,25 +79,29 @@ Task<void> PinKeeper::loop() {
   for (;;) {
     wanted_.reset();
     const Nanos began = env_.clock.now();
-    Result<void> done = co_await round();
+    std::vector<Wish> wishes;
+    Result<void> done = co_await walk(&wishes);
+    const Nanos took = env_.clock.now() - began;
+    // Nothing is evicted before known(): what is to be fetched waits for the walk that can tell.
+    if (known_) {
+      Result<void> fetched = co_await fetch(std::move(wishes));
+      if (done.ok()) done = std::move(fetched);
+    }
     last_error_ = done.ok() ? "" : done.error().text();
     if (scope_.token().cancelled()) co_return;
-    const Nanos took = env_.clock.now() - began;
-    const Nanos pause = std::max(done.ok() ? options_.interval : seconds(5), took * 10);
+    const Nanos pause = std::max(done.ok() ? options_.interval : seconds(5), took * (known_ ? 10 : 1));
     (void)co_await wanted_.wait_until(env_.clock, env_.clock.now() + pause);
     if (scope_.token().cancelled()) co_return;
   }
 }
 
-// Walks all pins first, so that what they cover is known, then fetches. One that cannot be walked keeps what it
+// All pins before anything is fetched, so that what they cover is known. One that cannot be walked keeps what it
 // covered, and the others from nothing.
-Task<Result<void>> PinKeeper::round() {
+Task<Result<void>> PinKeeper::walk(std::vector<Wish>* wishes) {
   HR_CO_TRY(std::vector<PinItem> pins, co_await list());
   std::erase_if(pins_, [&](const auto& item) {
     return std::ranges::none_of(pins, [&](const PinItem& pin) { return pin.file == item.first; });
   });
-  std::unordered_set<SegmentId> covered;
-  std::vector<std::pair<std::shared_ptr<FetchProgress>, std::vector<Location>>> wishes;
   Result<void> failed;
   bool may_pass = false;  // a failure may: what that pin covers is worth waiting for
   for (PinItem& pin : pins) {
@@ -124,19 +128,24 @@ Task<Result<void>> PinKeeper::round() {
     held.files = tree.files;
     held.progress = std::make_shared<FetchProgress>();
     held.progress->began = env_.clock.now();
-    std::vector<Location> segments;
+    held.progress->running = true;  // until fetch() has seen to it
+    held.covers.clear();
+    Wish& wish = wishes->emplace_back(held.progress);
     for (auto& [id, location] : tree.segments) {
-      covered.insert(id);
-      segments.push_back(std::move(location));
+      held.covers.push_back(id);
+      wish.segments.push_back(std::move(location));
     }
-    wishes.emplace_back(held.progress, std::move(segments));
   }
-  if (!failed.ok()) covered.insert(segments_.begin(), segments_.end());
-  segments_ = std::move(covered);
+  segments_.clear();
+  for (const auto& [file, held] : pins_) segments_.insert(held.covers.begin(), held.covers.end());
   known_ |= !may_pass;
-  for (auto& [progress, segments] : wishes)
-    HR_CO_TRY(co_await fetcher_.fetch(std::move(segments), progress, &scope_.token()));
   co_return failed;
+}
+
+Task<Result<void>> PinKeeper::fetch(std::vector<Wish> wishes) {
+  for (Wish& wish : wishes)
+    HR_CO_TRY(co_await fetcher_.fetch(std::move(wish.segments), wish.progress, &scope_.token()));
+  co_return {};
 }
 
 }  // namespace headrace

@@ -18,7 +18,7 @@
 namespace headrace {
 
 struct PinKeeperOptions {
-  Nanos interval = seconds(30);  // between two walks; at least ten times what one takes
+  Nanos interval = seconds(30);  // between two walks; at least ten times what one takes, once known()
 };
 
 struct PinState {
@@ -52,10 +52,16 @@ class PinKeeper {
     PinItem pin;
     bool walked = false;
     uint64_t files = 0;
+    std::vector<SegmentId> covers;  // at the last walk that succeeded
     std::shared_ptr<FetchProgress> progress = std::make_shared<FetchProgress>();
   };
+  struct Wish {
+    std::shared_ptr<FetchProgress> progress;
+    std::vector<Location> segments;
+  };
   Task<void> loop();
-  [[nodiscard]] Task<Result<void>> round();
+  [[nodiscard]] Task<Result<void>> walk(std::vector<Wish>* wishes);
+  [[nodiscard]] Task<Result<void>> fetch(std::vector<Wish> wishes);
   [[nodiscard]] Task<Result<std::vector<PinItem>>> list();
 
   Env env_;

@@ -278,13 +278,15 @@ TEST_F(TierTest, BadInputAReadBesideDamageEndsWhenTheBucketDoesNot) {
 }
 
 struct Pinned {
-  Pinned(FakePartitions& node, SegmentId segment) : segment(segment) {
+  Pinned(FakePartitions& node, SegmentId segment) {
+    location.segment = segment;
+    location.placement = {Protection{1, 0}, {TargetId(1)}};
     node.pins = {{kDamaged, "/damaged", 1}, {kWhole, "/whole", 1}};
     node.handlers.on<GetAttributes>([this](GetAttributes r, CallInfo) { return attributes(r.file); });
     node.handlers.on<SegmentsOf>([this](SegmentsOf, CallInfo) { return segments(); });
   }
   Task<Result<EntryReply>> attributes(FileId file) {
-    if (file == kDamaged) co_return Error(how, "injected");
+    if (file == kDamaged && how != Code::kOk) co_return Error(how, "injected");
     EntryReply reply;
     reply.attributes.id = file;
     reply.attributes.type = FileType::kFile;
@@ -292,14 +294,12 @@ struct Pinned {
   }
   Task<Result<SegmentsReply>> segments() {
     SegmentsReply reply;
-    Location& location = reply.segments.emplace_back();
-    location.segment = segment;
-    location.placement = {Protection{1, 0}, {TargetId(1)}};
+    reply.segments.push_back(location);
     co_return reply;
   }
   static constexpr FileId kDamaged{Slot(0), 5};
   static constexpr FileId kWhole{Slot(0), 6};
-  SegmentId segment;
+  Location location;
   Code how = Code::kBusy;
 };
 
@@ -315,6 +315,33 @@ TEST_F(TierTest, OnePinThatCannotBeWalkedKeepsNoOtherFromBeingKnown) {
   pinned.how = Code::kCorrupt;
   world.run_for(seconds(60));
   EXPECT_TRUE(rig.tier.pins().known());
+  EXPECT_TRUE(rig.tier.pins().covers(segment));
+  std::erase_if(rig.node.pins, [](const PinItem& pin) { return pin.path == "/whole"; });
+  world.run_for(seconds(60));
+  EXPECT_FALSE(rig.tier.pins().covers(segment)) << "it was released";
+}
+
+TEST_F(TierTest, ASlowFetchDoesNotPutOffTheWalkThatTellsWhatIsPinned) {
+  Rig rig(world, bucket);
+  const SegmentId segment = rig.node.add_segment(kP0, random_bytes(1000, 1));
+  Pinned pinned(rig.node, segment);
+  GivingBack partition(rig.node);
+  rig.start();
+  ASSERT_TRUE(world.run(rig.tier.push()).ok());
+  pinned.location = rig.node[0].segments.at(segment).location;
+  pinned.location.placement = {};  // it is in the bucket only, which is slow
+  partition.object = pinned.location.object;
+  rig.store.rates().slow = 1'000'000;
+  rig.store.rates().slow_for = seconds(100);
+  world.run_for(seconds(10));
+  EXPECT_FALSE(rig.tier.pins().known());
+  for (const PinState& pin : rig.tier.pins().states()) EXPECT_FALSE(pin.complete) << pin.pin.path;
+  pinned.how = Code::kOk;
+  world.run_for(seconds(50));
+  EXPECT_TRUE(rig.tier.pins().known());
+  world.run_for(seconds(300));
+  EXPECT_FALSE(partition.reserved.contains(segment));
+  EXPECT_GT(rig.tier.status().cold.gets, 0u) << "then it is fetched";
 }
 
 TEST(Tier, BadInputFaultyBucketLosesNothingThatWasRecorded) {
