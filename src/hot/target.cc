@@ -26,18 +26,19 @@ ExtentAllocator Target::all_free(const Superblock& superblock) {
   return {blocks, blocks * 3 / 100};
 }
 
-Target::Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<File> file, Superblock superblock)
+Target::Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<WatchedFile> file,
+               Superblock superblock)
     : env_(env),
       options_(options),
       directory_(std::move(directory)),
-      file_(std::make_unique<WatchedFile>(env.clock, std::move(file), options.patience,
-                                          [this](std::string why) { fence(std::move(why)); })),
+      file_(std::move(file)),
       through_(file_->can_write_through() ? file_.get() : nullptr),
       superblock_(superblock),
       opened_(env.clock.now()),
       space_(all_free(superblock)),
       crcs_(options.crc_cache_bytes),
       writes_(options.max_writes_bytes) {
+  file_->when_it_hangs([this](std::string why) { fence(std::move(why)); });
   chunk_bytes_ = options.chunk_bytes;
   if (superblock.capacity < kGiB) chunk_bytes_ = std::min(chunk_bytes_, kMiB);
   if (superblock.capacity < 64 * kMiB) chunk_bytes_ = std::min(chunk_bytes_, 256 * kKiB);

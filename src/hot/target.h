@@ -91,7 +91,8 @@ class Target {
                                                                     TargetOptions options = {});
   // kNotFound: no file. kCorrupt: lost (both superblocks), with the mend. kStale: the same, since it is
   // an older copy of itself. kInvalid: another cluster's, a clone or a swapped one. kUnsupportedFormat. With a damaged
-  // log or table the target opens fenced, and scannable().
+  // log or table the target opens fenced, and scannable(). kUnavailable: its device does not answer; nothing has
+  // changed by then that a later open would miss.
   [[nodiscard]] static Task<Result<std::unique_ptr<Target>>> open(Env env, std::string directory,
                                                                   TargetExpected expected, TargetOptions options = {});
   ~Target();
@@ -187,7 +188,8 @@ class Target {
     Mutex appending;
   };
 
-  Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<File> file, Superblock superblock);
+  Target(Env env, TargetOptions options, std::string directory, std::unique_ptr<WatchedFile> file,
+         Superblock superblock);
 
   [[nodiscard]] Result<void> usable() const;
   void fence(std::string reason);

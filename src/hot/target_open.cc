@@ -3,6 +3,7 @@
 
 #include "hot/target.h"
 #include "hot/target_place.h"
+#include "runtime/patience.h"
 #include "stripe/fragment.h"
 
 namespace headrace {
@@ -66,6 +67,17 @@ Task<Result<Superblock>> superblock_of(File& file, uint32_t number) {
   if (!found)
     co_return Error(Code::kCorrupt, name + " is lost: " + found.error().message() + "; " + replace_hint(number));
   co_return found;
+}
+
+struct Place {
+  TargetPlace place;
+  Result<std::unique_ptr<File>> file;
+};
+
+Task<Result<Place>> open_place(Env env, std::string directory) {
+  HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
+  Result<std::unique_ptr<File>> file = co_await env.disk.open(place.path, {.direct = true});
+  co_return Place{std::move(place), std::move(file)};
 }
 
 Result<void> check_expected(const Superblock& found, const TargetExpected& expected) {
@@ -138,16 +150,21 @@ Task<Result<std::unique_ptr<Target>>> Target::format(Env env, std::string direct
 
 Task<Result<std::unique_ptr<Target>>> Target::open(Env env, std::string directory, TargetExpected expected,
                                                    TargetOptions options) {
-  HR_CO_TRY(TargetPlace place, co_await target_place(env, directory));
-  Result<std::unique_ptr<File>> file = co_await env.disk.open(place.path, {.direct = true});
-  if (!file && file.code() == Code::kNotFound)
-    co_return Error(Code::kNotFound, "target t" + std::to_string(expected.number) + " is lost: " + place.path +
-                                         " does not exist; put it back, or " + replace_hint(expected.number));
-  if (!file) co_return std::move(file).error().within("open target t" + std::to_string(expected.number));
-  Result<Superblock> superblock = co_await superblock_of(**file, expected.number);
+  const std::string name = "target t" + std::to_string(expected.number);
+  std::optional<Result<Place>> answer = co_await within(env.clock, options.patience, open_place(env, directory));
+  if (!answer) co_return Error(Code::kUnavailable, name + ": " + silence(options.patience));
+  HR_CO_TRY(Place opened, std::move(*answer));
+  if (opened.file.code() == Code::kNotFound)
+    co_return Error(Code::kNotFound, name + " is lost: " + opened.place.path + " does not exist; put it back, or " +
+                                         replace_hint(expected.number));
+  if (!opened.file) co_return std::move(opened.file).error().within("open " + name);
+  auto file = std::make_unique<WatchedFile>(env.clock, *std::move(opened.file), options.patience);
+  Result<Superblock> superblock = co_await superblock_of(*file, expected.number);
+  // The one that was read may be the older one.
+  if (file->hung()) co_return Error(Code::kUnavailable, name + ": " + file->hung()->message());
   if (!superblock) co_return std::move(superblock).error();
   HR_CO_TRY(check_expected(*superblock, expected));
-  std::unique_ptr<Target> target(new Target(env, options, directory, *std::move(file), *superblock));
+  std::unique_ptr<Target> target(new Target(env, options, directory, std::move(file), *superblock));
   HR_CO_TRY(co_await target->recover());
   co_return target;
 }

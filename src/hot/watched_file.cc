@@ -2,20 +2,16 @@
 
 #include <utility>
 
+#include "runtime/patience.h"
+
 namespace headrace {
-namespace {
 
-constexpr int kSlices = 30;
+std::string silence(Nanos patience) {
+  return "its device has not answered for " + std::to_string(patience.count / seconds(1).count) + " s";
+}
 
-}  // namespace
-
-WatchedFile::WatchedFile(Clock& clock, std::unique_ptr<File> file, Nanos patience,
-                         std::function<void(std::string)> hangs)
-    : clock_(clock),
-      file_(std::move(file)),
-      through_(WriteThrough::of(*file_)),
-      patience_(patience),
-      hangs_(std::move(hangs)) {}
+WatchedFile::WatchedFile(Clock& clock, std::unique_ptr<File> file, Nanos patience)
+    : clock_(clock), file_(std::move(file)), through_(WriteThrough::of(*file_)), patience_(patience) {}
 
 Nanos WatchedFile::silent() const {
   return waiting_ == 0 ? Nanos{} : clock_.now() - heard_;
@@ -38,14 +34,13 @@ Task<Result<T>> WatchedFile::watched(Task<Result<T>> request) {
   const bool asked = scope_.spawn(ask(std::move(request), answer));
   HR_ASSERT(asked);
   std::optional<Result<T>> got;
-  for (int slice = 0; slice < kSlices && !got; ++slice)
-    got = co_await answer->wait_until(clock_, clock_.now() + patience_ / kSlices);
+  for (int slice = 0; slice < kPatienceSlices && !got; ++slice)
+    got = co_await answer->wait_until(clock_, clock_.now() + patience_ / kPatienceSlices);
   if (got) co_return *std::move(got);
   if (hung_) co_return *hung_;
-  std::string why = "its device has not answered for " + std::to_string(patience_.count / seconds(1).count) + " s";
-  hung_ = Error(Code::kIo, why);
+  hung_ = Error(Code::kIo, silence(patience_));
   Error error = *hung_;
-  hangs_(std::move(why));
+  if (hangs_) hangs_(error.message());
   co_return error;
 }
 

@@ -1,9 +1,7 @@
 // WatchedFile: a target's file that never waits for its device for ever. What takes longer than `patience` answers kIo
 // and tells so, once; the request itself stays with the file, since the kernel may still carry it out. From then on
 // everything is refused at once, whatever the device answers later.
-//
-// Patience runs out while this process runs: in slices of which one that stood still for an hour misses one. Owner: the
-// Target. One core.
+// Patience is as runtime/patience.h has it. Owner: the Target. One core.
 #pragma once
 
 #include <functional>
@@ -19,10 +17,14 @@
 
 namespace headrace {
 
+[[nodiscard]] std::string silence(Nanos patience);  // "its device has not answered for 30 s"
+
 class WatchedFile final : public File, public WriteThrough {
  public:
-  // The clock outlives it. `hangs` gets the reason.
-  WatchedFile(Clock& clock, std::unique_ptr<File> file, Nanos patience, std::function<void(std::string)> hangs);
+  // The clock outlives it.
+  WatchedFile(Clock& clock, std::unique_ptr<File> file, Nanos patience);
+  // Whom it tells, with the reason.
+  void when_it_hangs(std::function<void(std::string)> hangs) { hangs_ = std::move(hangs); }
 
   [[nodiscard]] Task<Result<size_t>> read(uint64_t offset, Buffer into) override;
   [[nodiscard]] Task<Result<void>> write(uint64_t offset, std::vector<Buffer> pieces) override;
@@ -33,6 +35,8 @@ class WatchedFile final : public File, public WriteThrough {
   [[nodiscard]] Task<Result<void>> write_through(uint64_t offset, std::vector<Buffer> pieces) override;
   [[nodiscard]] Task<Result<void>> reserve(uint64_t offset, uint64_t size) override;
 
+  // Once it hung, why everything is refused.
+  [[nodiscard]] const std::optional<Error>& hung() const { return hung_; }
   [[nodiscard]] bool can_write_through() const { return through_ != nullptr; }
   // For how long nothing that it was asked has been answered; zero where nothing waits.
   [[nodiscard]] Nanos silent() const;
@@ -47,7 +51,7 @@ class WatchedFile final : public File, public WriteThrough {
   std::unique_ptr<File> file_;
   WriteThrough* through_;  // of file_; may be null
   Nanos patience_;
-  std::function<void(std::string)> hangs_;
+  std::function<void(std::string)> hangs_;  // may be empty
   std::optional<Error> hung_;
   size_t waiting_ = 0;
   Nanos heard_{};  // the last answer, or the first request after a time without any
