@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "coord/embedded/coord_file.h"
+#include "runtime/patience.h"
+#include "runtime/when_all.h"
 
 namespace headrace {
 
@@ -27,6 +29,18 @@ Task<std::vector<std::string>> EmbeddedCoordinator::copy_directories() {
   co_return out;
 }
 
+Task<std::vector<DeviceCopies::Copy>> EmbeddedCoordinator::read_copies_in(std::string directory) {
+  std::vector<DeviceCopies::Copy> copies;
+  if (devices_ != nullptr) copies = co_await devices_->read(directory);
+  Result<CoordTable> beside = co_await read_coord_file(env_, directory + kCopyName);
+  copies.push_back({directory + kCopyName, std::move(beside)});
+  co_return copies;
+}
+
+Task<std::optional<std::vector<DeviceCopies::Copy>>> EmbeddedCoordinator::read_copies(std::string directory) {
+  return within(env_.clock, kReadPatience, read_copies_in(std::move(directory)));
+}
+
 Task<Result<void>> EmbeddedCoordinator::load() {
   HR_ASSERT(!loaded_);
   Result<CoordTable> file = co_await read_coord_file(env_, path_);
@@ -34,13 +48,16 @@ Task<Result<void>> EmbeddedCoordinator::load() {
   if (!file.ok() && file.code() != Code::kNotFound && file.code() != Code::kCorrupt && file.code() != Code::kIo)
     co_return std::move(file).error().within(path_);
   std::vector<DeviceCopies::Copy> good;
+  std::string silent;  // directories
   const std::vector<std::string> directories = co_await copy_directories();
-  for (const std::string& directory : directories) {
-    std::vector<DeviceCopies::Copy> copies;
-    if (devices_ != nullptr) copies = co_await devices_->read(directory);
-    Result<CoordTable> beside = co_await read_coord_file(env_, directory + kCopyName);
-    copies.push_back({directory + kCopyName, std::move(beside)});
-    for (DeviceCopies::Copy& copy : copies) {
+  std::vector<Task<std::optional<std::vector<DeviceCopies::Copy>>>> reads;
+  reads.reserve(directories.size());
+  for (const std::string& directory : directories) reads.push_back(read_copies(directory));
+  std::vector<std::optional<std::vector<DeviceCopies::Copy>>> read = co_await when_all(std::move(reads));
+  for (size_t i = 0; i < directories.size(); ++i) {
+    if (!read[i]) silent += (silent.empty() ? "" : ", ") + directories[i];
+    if (!read[i]) continue;
+    for (DeviceCopies::Copy& copy : *read[i]) {
       if (!file.ok() && copy.table.code() == Code::kUnsupportedFormat)
         co_return std::move(copy.table).error().within(copy.path);
       if (copy.table.ok()) good.push_back(std::move(copy));
@@ -58,6 +75,10 @@ Task<Result<void>> EmbeddedCoordinator::load() {
     if (id == 0 || copy.table->id != id) continue;
     if (newest == nullptr || copy.table->revision > newest->table->revision) newest = &copy;
   }
+  if (!file.ok() && newest == nullptr && !silent.empty())
+    co_return Error(Code::kUnavailable, path_ + " cannot be read (" + file.error().message() +
+                                            "), and the disks under " + silent +
+                                            ", where copies of it may be, do not answer: mend them, then start again");
   if (!file.ok() && newest == nullptr) {
     if (good.empty() && file.code() == Code::kNotFound) {
       loaded_ = true;

@@ -10,8 +10,8 @@
 //
 // A put is acknowledged when the file is durable and every copy that can be written is: a copy is never newer than what
 // the file has been, and a disk that takes no copy stops nothing. load() takes the newest of the file and its copies,
-// and puts the file right from it: a damaged or missing file, or an old one put back, is mended by any copy. Owner: the
-// node. Leases live in memory: they begin anew with the process, as the only node does.
+// as far as their disks answer, and puts the file right from it: a damaged or missing file, or an old one put back, is
+// mended by any copy. Owner: the node. Leases live in memory: they begin anew with the process, as the only node does.
 #pragma once
 
 #include <memory>
@@ -68,6 +68,7 @@ class EmbeddedCoordinator final : public Coordinator {
 
  private:
   static constexpr Nanos kCopyPatience = seconds(2);
+  static constexpr Nanos kReadPatience = seconds(15);
 
   struct Group {  // puts that one write makes durable
     std::optional<Result<void>> result;
@@ -76,6 +77,9 @@ class EmbeddedCoordinator final : public Coordinator {
   [[nodiscard]] Result<void> usable() const;
   [[nodiscard]] Task<void> write_groups();
   [[nodiscard]] Task<std::vector<std::string>> copy_directories();
+  // Of one directory; nothing: its disk does not answer.
+  [[nodiscard]] Task<std::optional<std::vector<DeviceCopies::Copy>>> read_copies(std::string directory);
+  [[nodiscard]] Task<std::vector<DeviceCopies::Copy>> read_copies_in(std::string directory);
   [[nodiscard]] Task<Result<void>> write_file(std::string path, std::string bytes);
   [[nodiscard]] Task<Result<void>> take_place(std::string path);
   struct CopyRound {  // the copies of one write

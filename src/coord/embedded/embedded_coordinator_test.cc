@@ -331,6 +331,33 @@ TEST(EmbeddedCoordinatorBadInput, ADiskThatTakesNoCopyStopsNothing) {
   EXPECT_EQ(f.world.run(again->get("x"))->value, "2");  // never the old copy
 }
 
+TEST(EmbeddedCoordinator, ADiskThatDoesNotAnswerHoldsUpNoStart) {
+  WithCopies f;
+  auto coordinator = f.open();
+  ASSERT_TRUE(f.world.run(coordinator->put("x", "1", 0)).ok());
+  coordinator.reset();
+  DiskOptions& disk = f.machine.disk().options;
+  disk.slow = [](const std::string& path) { return path == WithCopies::copy(1) || path == WithCopies::copy(2); };
+  disk.slow_factor = 1e9;
+  disk.longest = seconds(100'000);
+  const Nanos began = f.world.now();
+  coordinator = f.open();
+  ASSERT_TRUE(f.loaded.ok()) << f.loaded.error().text();
+  EXPECT_EQ(f.world.run(coordinator->get("x"))->value, "1");
+  coordinator.reset();
+  // Without the file, the copy that can be read will do; where there is none, nothing is begun anew.
+  f.remove(kPath);
+  coordinator = f.open();
+  ASSERT_TRUE(f.loaded.ok()) << f.loaded.error().text();
+  EXPECT_EQ(f.world.run(coordinator->get("x"))->value, "1");
+  coordinator.reset();
+  f.remove(kPath);
+  f.remove(f.copy(0));
+  coordinator = f.open();
+  EXPECT_EQ(f.loaded.code(), Code::kUnavailable);
+  EXPECT_LT(f.world.now() - began, seconds(60));
+}
+
 // Of t0 and t2: t1 has none.
 struct InMemoryCopies final : public DeviceCopies {
   Task<std::vector<Copy>> read(std::string directory) override {
