@@ -18,10 +18,20 @@ constexpr const char* kFormingKey = "forming";  // there while bootstrap() is un
 constexpr uint32_t kMaxTargets = 64;
 constexpr uint32_t kSlots = 65'536;
 constexpr uint64_t kFullPercent = 96;
+constexpr uint64_t kOpensAtOnce = 8;           // of targets, each with its whole log in memory
 constexpr Nanos kBucketPatience = seconds(5);  // of a start, with a bucket that does not answer
 
 std::string target_directory(const std::string& state, uint32_t number) {
   return state + "/targets/t" + std::to_string(number);
+}
+
+Task<Result<std::unique_ptr<Target>>> open_target(Semaphore* at_once, Result<void> held, Env env, std::string directory,
+                                                  TargetExpected expected, TargetOptions options) {
+  HR_CO_TRY(std::move(held));
+  co_await at_once->acquire();
+  Result<std::unique_ptr<Target>> target = co_await Target::open(env, std::move(directory), expected, options);
+  at_once->release();
+  co_return target;
 }
 
 Task<Result<void>> clear_place(Env env, std::string directory, PlaceClaim claim) {
@@ -533,6 +543,13 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
     HR_CO_TRY(GenerationsRecord record, decode_durable<GenerationsRecord>(seen.value));
     for (const TargetGeneration& one : record.targets) generations_[one.target] = one.generation;
   }
+  struct Place {
+    TargetInfo* info = nullptr;
+    bool never_there = false;
+  };
+  std::vector<Place> places;
+  std::vector<Task<Result<std::unique_ptr<Target>>>> opens;
+  Semaphore at_once(kOpensAtOnce);
   for (TargetInfo& info : map.targets) {
     if (info.node != options_.self || info.state == TargetState::kRetired) continue;
     TargetExpected expected;
@@ -546,11 +563,14 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
     const bool never_there = info.state == TargetState::kLost && seen_generation == generations_.end();
     Result<void> held = options_.guards != nullptr ? options_.guards->hold(directory) : Result<void>();
     if (!held.ok() && info.state != TargetState::kLost) co_return std::move(held).error().within(directory);
-    Result<std::unique_ptr<Target>> target = Error(Code::kBusy, "");
-    if (held.ok())
-      target = co_await Target::open(env_, directory, expected, options_.targets);
-    else
-      target = std::move(held).error();
+    places.emplace_back(&info, never_there);
+    opens.push_back(open_target(&at_once, std::move(held), env_, directory, expected, options_.targets));
+  }
+  // Side by side: one whose device does not answer holds up no other.
+  std::vector<Result<std::unique_ptr<Target>>> opened = co_await when_all(std::move(opens));
+  for (size_t i = 0; i < places.size(); ++i) {
+    TargetInfo& info = *places[i].info;
+    Result<std::unique_ptr<Target>> target = std::move(opened[i]);
     if (target.ok()) {
       if (leaves(info.state))
         (*target)->take_no_more();
@@ -561,8 +581,8 @@ Task<Result<void>> Node::open_targets(ClusterMap& map) {
       continue;
     }
     // Another cluster's or a newer format is a mistake to be mended before anything is served.
-    if (!never_there && (target.code() == Code::kInvalid || target.code() == Code::kUnsupportedFormat))
-      co_return std::move(target).error().within(directory);
+    if (!places[i].never_there && (target.code() == Code::kInvalid || target.code() == Code::kUnsupportedFormat))
+      co_return std::move(target).error().within(target_directory(options_.state, info.number));
     targets_.add_failed(info.id, info.number, target.error().text());
     info.state = when_lost(info.state);
   }

@@ -57,6 +57,36 @@ TEST_F(NodeTest, ANodeRestartIsAPauseForItsClients) {
   EXPECT_TRUE(world.run(client->shut_down()).ok());
 }
 
+TEST_F(NodeTest, DevicesThatDoNotAnswerHoldUpNoStart) {
+  start_node();
+  const std::string bytes = pattern(100'000, 5);
+  leave_file("kept", bytes);
+  node_machine.crash(CrashKind::kProcess);
+  DiskOptions& disk = node_machine.disk().options;
+  disk.slow = [](const std::string& path) {
+    return path.starts_with("/state/targets/t2/") || path.starts_with("/state/targets/t4/");
+  };
+  disk.slow_factor = 1e9;
+  disk.longest = seconds(100'000);
+  const Nanos began = world.now();
+  NodeProcess& process = start_node();
+  EXPECT_LT(world.now() - began, seconds(60));
+  for (const TargetInfo& info : process.node->map().targets) {
+    const bool hangs = info.number == 2 || info.number == 4;
+    EXPECT_EQ(info.state, hangs ? TargetState::kLost : TargetState::kLive) << info.number;
+    const std::optional<std::string> why = process.node->targets().why_out(info.id);
+    EXPECT_EQ(why.value_or("").contains("has not answered for 30 s"), hangs) << info.number << ": " << why.value_or("");
+  }
+  auto client = start_client(client_machine);
+  EXPECT_TRUE(read_file(*client, kRootFile, "kept") == bytes);
+  EXPECT_TRUE(world.run(client->shut_down()).ok());
+  // It has lost nothing.
+  node_machine.crash(CrashKind::kProcess);
+  disk.slow_factor = 1;
+  NodeProcess& again = start_node();
+  for (const TargetInfo& info : again.node->map().targets) EXPECT_EQ(info.state, TargetState::kLive) << info.number;
+}
+
 TEST_F(NodeTest, DirectoriesMoveBetweenPartitionsAndNeverBelowThemselves) {
   start_node();
   auto client = start_client(client_machine);
