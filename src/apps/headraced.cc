@@ -183,11 +183,17 @@ struct Ends {
   Once<int> signal;
   Once<std::string> partition;  // the first one that does not serve any more, and why
   Event any;
+  bool ready = false;
 };
 
-Task<void> watch_signal(Reactor* reactor, Ends* ends) {
+// Before it is ready it owes nothing to anybody, and what it waits for may never come: it ends where it stands.
+Task<void> watch_signal(Reactor* reactor, Options* options, const EventLog* log, Ends* ends) {
   ends->signal.set(co_await reactor->wait_signal());
   ends->any.set();
+  if (ends->ready) co_return;
+  log->info("stopped", {{"signal", std::to_string(ends->signal.value())}, {"while", "starting"}});
+  tell_starter(options->ready_fd, "error: it was told to stop");
+  ::_exit(0);
 }
 
 // A bucket that does not answer holds up no end: what waits for it then is given up, as in a crash.
@@ -400,6 +406,7 @@ Task<Result<void>> run_node(Reactor& reactor, Options& options, const EventLog& 
                        {"partitions_s", std::to_string(times.partitions)},
                        {"bucket_s", std::to_string(times.bucket)},
                        {"new", fresh ? "yes" : "no"}});
+  ends.ready = true;
   tell_starter(options.ready_fd, "ready");
   options.restarts = 0;
   co_await ends.any.wait();
@@ -416,12 +423,11 @@ Task<Result<void>> run_node(Reactor& reactor, Options& options, const EventLog& 
 Task<void> run_main(Reactor* reactor, Options* options, const EventLog* log, int* exit_code) {
   Ends ends;
   Scope watching;
-  watching.spawn(watch_signal(reactor, &ends));
+  watching.spawn(watch_signal(reactor, options, log, &ends));
   Result<void> done = co_await run_node(*reactor, *options, *log, ends);
   if (done.ok()) co_return;
   // It was up before: whoever waits for it is not asked.
-  if (options->restarts > 0 && !ends.signal.is_set())
-    co_await begin_anew(*reactor, *options, *log, ends, done.error().text());
+  if (options->restarts > 0) co_await begin_anew(*reactor, *options, *log, ends, done.error().text());
   log->warning("ended", {{"error", done.error().text()}});
   std::string why = done.error().message();
   if (done.code() == Code::kNoSpace && why.find("free") == std::string::npos) why += "; free some space there";
