@@ -38,7 +38,7 @@ Target::Target(Env env, TargetOptions options, std::string directory, std::uniqu
       space_(all_free(superblock)),
       crcs_(options.crc_cache_bytes),
       writes_(options.max_writes_bytes) {
-  file_->when_it_hangs([this](std::string why) { fence(std::move(why)); });
+  file_->when_it_hangs([this](std::string why) { hangs(std::move(why)); });
   chunk_bytes_ = options.chunk_bytes;
   if (superblock.capacity < kGiB) chunk_bytes_ = std::min(chunk_bytes_, kMiB);
   if (superblock.capacity < 64 * kMiB) chunk_bytes_ = std::min(chunk_bytes_, 256 * kKiB);
@@ -62,6 +62,13 @@ void Target::fence(std::string reason) {
   prewrite_kick_.set();
   prewrite_progress_.set();
   wake_.set();
+}
+
+// Also where it is fenced to be scanned: what would be found now is not what is there.
+void Target::hangs(std::string reason) {
+  if (scannable_) fenced_.reset();
+  scannable_ = false;
+  fence(std::move(reason));
 }
 
 uint32_t Target::now_ticks() const {

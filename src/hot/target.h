@@ -119,9 +119,10 @@ class Target {
   // another reason.
   [[nodiscard]] bool scannable() const { return scannable_ && !closing_; }
   // Every whole fragment whose header is on the device, freed ones included; ascending. Only while scannable().
-  // kCancelled once `wanted` says no.
+  // kCancelled once `wanted` says no; kUnavailable when the device does not answer: only a later open can be scanned.
   [[nodiscard]] Task<Result<std::vector<FragmentEntry>>> scan(std::function<bool()> wanted);
   // These are its fragments, and nothing else is: durable on return, and it serves. Its journal runs are gone.
+  // kUnavailable: no more scannable().
   [[nodiscard]] Task<Result<void>> adopt(std::vector<FragmentEntry> confirmed,
                                          std::vector<std::pair<PartitionId, PartitionEpoch>> promises);
 
@@ -193,6 +194,7 @@ class Target {
 
   [[nodiscard]] Result<void> usable() const;
   void fence(std::string reason);
+  void hangs(std::string reason);
   [[nodiscard]] uint64_t address_of(uint32_t block) const {
     return superblock_.data_offset() + uint64_t{block} * kBlock;
   }

@@ -72,9 +72,11 @@ Task<Result<std::vector<FragmentEntry>>> Target::scan(std::function<bool()> want
     const uint32_t begin = block;
     const uint32_t many = std::min<uint32_t>(static_cast<uint32_t>(kScanBytes / kBlock), blocks - begin);
     Buffer bytes = co_await read_for_scan(address_of(begin), uint64_t{many} * kBlock);
+    if (!scannable_) co_return usable().error();  // what was not read is not empty
     while (block < begin + many) {
       std::optional<FragmentEntry> entry;
       if (has_magic(bytes.view().subspan(uint64_t{block - begin} * kBlock))) entry = co_await scan_one(block);
+      if (!scannable_) co_return usable().error();  // what was not read is not empty
       if (!entry) {
         ++block;
         continue;
@@ -92,7 +94,11 @@ Task<Result<std::vector<FragmentEntry>>> Target::scan(std::function<bool()> want
 
 Task<Result<void>> Target::adopt(std::vector<FragmentEntry> confirmed,
                                  std::vector<std::pair<PartitionId, PartitionEpoch>> promises) {
-  HR_ASSERT(scannable());
+  if (!scannable()) {
+    Result<void> out = usable();
+    HR_ASSERT(!out.ok());
+    co_return out;
+  }
   // An earlier attempt may have ended when it was written.
   table_ = FragmentTable();
   for (const auto& [partition, epoch] : promises) promises_[partition] = std::max(promises_[partition], epoch);

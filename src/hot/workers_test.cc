@@ -143,6 +143,46 @@ TEST_F(WorkersTest, BadInputATargetWithALostLogGetsBackWhatItsHomesClaim) {
   EXPECT_EQ(io.counters().degraded_reads, 0u);
 }
 
+// What it did not read is not taken for empty, and whoever waits for the scan does not wait for long.
+TEST_F(WorkersTest, ADeviceThatHangsUnderAScanEndsIt) {
+  write_segments(30, {4, 2});
+  const uint64_t held = service.find(TargetId(101))->status().fragments;
+  const Superblock superblock = service.find(TargetId(101))->superblock();
+  ASSERT_TRUE(world.run_until(service.find(TargetId(101))->close()));
+  service.remove(TargetId(101));
+  ASSERT_TRUE(machine.disk().flip("/t1/target.dat", superblock.log_offset() + 100));
+  auto reopen = [&] {
+    auto opened = world.run(Target::open(machine.env(), "/t1", {TargetId(101), ClusterId(1), 1, 0},
+                                         {.prewrite_ahead = kMiB, .prewrite_chunk = kMiB}));
+    HR_ASSERT(opened.ok());
+    return std::shared_ptr<Target>(*std::move(opened));
+  };
+  DiskOptions& disk = machine.disk().options;
+  for (int answered : {0, 1, 2, 5, 20}) {
+    std::shared_ptr<Target> target = reopen();
+    ASSERT_TRUE(target->scannable());
+    disk.slow_factor = 1e9;
+    disk.longest = seconds(70);
+    disk.slow = [left = answered](const std::string&) mutable { return left-- == 0; };
+    const Nanos began = world.now();
+    Result<Rescued> found = world.run(find_claimed(target, work, [] { return true; }));
+    EXPECT_EQ(found.code(), Code::kUnavailable) << answered;
+    EXPECT_LT(world.now() - began, seconds(35)) << answered;
+    EXPECT_NE(target->status().reason.find("has not answered"), std::string::npos) << target->status().reason;
+    EXPECT_FALSE(target->scannable());
+    EXPECT_EQ(world.run(target->adopt({}, {})).code(), Code::kUnavailable);
+    disk.slow_factor = 1;
+    disk.slow = {};
+    world.run_for(seconds(71));
+    EXPECT_TRUE(target->fenced());
+    EXPECT_TRUE(world.run_until(target->close()));
+  }
+  std::shared_ptr<Target> target = reopen();
+  auto rescued = world.run(rescue(target, work, [] { return true; }));
+  ASSERT_TRUE(rescued.ok()) << rescued.error().text();
+  EXPECT_EQ(rescued->kept, held);
+}
+
 // A home claims what is reserved whatever its cut: of two cuts neither comes back.
 TEST_F(WorkersTest, BadInputAFragmentThatIsThereInTwoCutsIsNotRescued) {
   std::shared_ptr<Target> target = service.find(TargetId(101));
