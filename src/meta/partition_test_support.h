@@ -81,7 +81,9 @@ struct MemoryTargets final : FragmentPort {
   std::map<FragmentName, FragmentWrite> fragments;
   uint64_t freed = 0;
   uint64_t appends = 0;
-  uint64_t failing_appends = 0;       // so many fail from now on
+  uint64_t failing_appends = 0;  // so many fail from now on
+  uint64_t failing_reads = 0;    // of journals, with `read_fails`
+  Code read_fails = Code::kTimeout;
   uint64_t last_append = UINT64_MAX;  // nothing is taken behind it
   std::set<TargetId> full;            // they take nothing
   std::set<TargetId> keeping;         // they free nothing
@@ -115,6 +117,11 @@ struct MemoryTargets final : FragmentPort {
   }
   Task<Result<JournalReadReply>> read_journal(JournalRead request) {
     JournalReadReply reply;
+    if (failing_reads > 0) {
+      --failing_reads;
+      co_return Error(read_fails, "injected");
+    }
+    if (request.from < runs[request.run].first) co_return Error(Code::kNotFound, "trimmed");
     for (const JournalBatch& batch : runs[request.run].batches)
       if (batch.last >= request.from)
         reply.batches.push_back({batch.first, batch.last, Buffer::copy_of(batch.bytes.view())});

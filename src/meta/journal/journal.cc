@@ -15,6 +15,9 @@ constexpr Nanos kAppendPatience = seconds(60);
 constexpr Nanos kWidenAgain = seconds(5);
 constexpr Nanos kRecordPatience = seconds(10);
 constexpr size_t kMostUntrimmed = 256;
+constexpr const char* kBringBack =
+    ": bring back one of its targets, or the namespace as it was published last, from its bucket, with `headrace "
+    "rehydrate`";
 
 Position before(Position p) {
   return Position(p.value() - 1);
@@ -138,57 +141,78 @@ Task<Result<std::vector<JournalRecord>>> Journal::read_tail(std::vector<Sealed> 
                                           std::to_string(end.value()) + ": bring back one of its targets");
   }
   if (next <= acknowledged)
-    co_return Error(
-        Code::kCorrupt,
-        "journal record " + std::to_string(next.value()) +
-            " was acknowledged but no copy of it can be read: bring back one of its targets, or the namespace as it "
-            "was published last, from its bucket, with `headrace rehydrate`");
+    co_return Error(Code::kCorrupt, "journal record " + std::to_string(next.value()) +
+                                        " was acknowledged but no copy of it can be read" + kBringBack);
   co_return tail;
 }
 
+// What an answering copy sealed and cannot be read now may have been acknowledged. A read that may answer another time
+// ends the start; where a copy says that it is damaged, or lacks what comes next, the others say whether all had it.
 Task<Result<void>> Journal::read_run(RunRecord run, const std::vector<Sealed>& sealed, Position& next,
                                      Position& acknowledged, std::vector<JournalRecord>& out) {
-  size_t answered = 0;
-  for (TargetId copy : run.copies) {
-    // Each copy goes on where the ones before it ended: the result is the longest prefix over all.
-    bool there = false;
+  const std::string name = "journal run " + hex(run.run.value());
+  std::vector<Copy> copies;
+  for (TargetId target : run.copies)
     for (const Sealed& s : sealed)
-      if (s.target == copy)
+      if (s.target == target)
         for (const RunSummary& r : s.runs) {
           if (r.run != run.run) continue;
-          there = true;
           // Appends follow one another: what a valid batch lies behind was acknowledged, unreadable or not.
-          if (r.damaged && !(run.end && r.last >= run.end)) acknowledged = std::max(acknowledged, after(r.last));
+          const bool damaged = r.damaged && !(run.end && r.last >= run.end);
+          if (damaged) acknowledged = std::max(acknowledged, after(r.last));
+          copies.push_back({target, r.first, run.end ? std::min(r.last, run.end) : r.last, damaged, {}});
         }
-    if (!there) continue;
-    ++answered;
-    for (;;) {
-      if (run.end && next > run.end) co_return {};
-      Result<JournalReadReply> reply = co_await targets_.call(
-          JournalRead{copy, run.run, next, static_cast<uint32_t>(options_.batch_bytes)}, call_options(seconds(10)));
-      if (!reply.ok() || reply->batches.empty()) break;
-      bool advanced = false;
-      bool damaged = false;
-      for (const JournalBatch& batch : reply->batches) {
-        Result<std::vector<JournalRecord>> records = decode_records(batch.bytes.view(), options_.partition);
-        if (!records.ok()) {
-          damaged = true;
-          break;
-        }
-        for (JournalRecord& record : *records) {
-          acknowledged = std::max(acknowledged, record.acknowledged);
-          if (record.position != next || (run.end && next > run.end)) continue;
-          out.push_back(std::move(record));
-          next = after(next);
-          advanced = true;
-        }
-      }
-      if (damaged || !advanced) break;
+  if (copies.empty())
+    co_return Error(Code::kUnavailable,
+                    "no copy of " + name + " answers: start the nodes of its targets, or bring one target back");
+  // Each copy goes on where the ones before it ended: the result is the longest prefix over all.
+  for (bool again = true; again;) {
+    again = false;
+    for (Copy& copy : copies) {
+      const Position from = next;
+      copy.failed = co_await read_copy(run, copy, next, acknowledged, out);
+      again = again || next > from;
     }
+    again = again && std::ranges::any_of(copies, [&](const Copy& copy) { return next <= copy.last; });
   }
-  if (answered == 0)
-    co_return Error(Code::kUnavailable, "no copy of journal run " + hex(run.run.value()) +
-                                            " answers: start the nodes of its targets, or bring one target back");
+  bool all = true;
+  for (Copy& copy : copies) {
+    if (next <= copy.last && copy.failed.code() != Code::kCorrupt)
+      co_return Error(Code::kUnavailable, name + " cannot be read from position " + std::to_string(next.value()) +
+                                              ": " + copy.failed.error().message());
+    all = all && (copy.damaged || next <= copy.last);
+  }
+  if (!all) co_return {};
+  for (Copy& copy : copies)
+    if (next <= copy.last)
+      co_return Error(Code::kCorrupt, "journal record " + std::to_string(next.value()) +
+                                          " may have been acknowledged but no copy of it can be read (" +
+                                          copy.failed.error().message() + ")" + kBringBack);
+  co_return {};
+}
+
+// Up to where the copy was sealed.
+Task<Result<void>> Journal::read_copy(RunRecord run, Copy copy, Position& next, Position& acknowledged,
+                                      std::vector<JournalRecord>& out) {
+  const std::string name = "run " + hex(run.run.value()) + " of target " + hex(copy.target.value());
+  while (next <= copy.last) {
+    if (copy.first > next) co_return Error(Code::kCorrupt, name + " begins at " + std::to_string(copy.first.value()));
+    HR_CO_TRY(JournalReadReply reply, co_await targets_.call(JournalRead{copy.target, run.run, next,
+                                                                         static_cast<uint32_t>(options_.batch_bytes)},
+                                                             call_options(seconds(10))));
+    const Position from = next;
+    for (const JournalBatch& batch : reply.batches) {
+      Result<std::vector<JournalRecord>> records = decode_records(batch.bytes.view(), options_.partition);
+      if (!records.ok()) break;
+      for (JournalRecord& record : *records) {
+        acknowledged = std::max(acknowledged, record.acknowledged);
+        if (record.position != next || next > copy.last) continue;
+        out.push_back(std::move(record));
+        next = after(next);
+      }
+    }
+    if (next == from) co_return Error(Code::kCorrupt, name + " has no valid record there");
+  }
   co_return {};
 }
 

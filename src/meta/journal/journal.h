@@ -33,8 +33,9 @@ class Journal {
   Journal(Env env, TargetPort& targets, Coordinator& coordinator, Options options);
 
   // Takes the next epoch, seals, reads everything behind the checkpoint, writes it to a new run of R copies and records
-  // that. Returns the records behind checkpoint_at, oldest first. kUnavailable when no copy of some run answers,
-  // kCorrupt when an acknowledged record cannot be read from any copy, kConflict when another node won.
+  // that. Returns the records behind checkpoint_at, oldest first. kUnavailable when no copy of some run answers, or one
+  // that was sealed cannot be read now, kCorrupt when what may be acknowledged cannot be read from any copy, kConflict
+  // when another node won.
   [[nodiscard]] Task<Result<std::vector<JournalRecord>>> take_over();
 
   // Durable on all copies on return. kDeposed: another leader was promised; stop. Retries on other targets by itself
@@ -64,10 +65,19 @@ class Journal {
     TargetId target;
     std::vector<RunSummary> runs;
   };
+  struct Copy {  // of one of them
+    TargetId target;
+    Position first;
+    Position last;
+    bool damaged = false;  // behind `last`
+    Result<void> failed;   // why not all of it was read
+  };
   Task<Result<void>> put_record(PartitionRecord next);
   Task<Result<std::vector<JournalRecord>>> read_tail(std::vector<Sealed> sealed);
   Task<Result<void>> read_run(RunRecord run, const std::vector<Sealed>& sealed, Position& next, Position& acknowledged,
                               std::vector<JournalRecord>& out);
+  Task<Result<void>> read_copy(RunRecord run, Copy copy, Position& next, Position& acknowledged,
+                               std::vector<JournalRecord>& out);
   Task<Result<RunRecord>> open_run(Position first, RunId predecessor, std::vector<TargetId> avoid);
   Task<Result<void>> append_to(RunRecord run, Buffer batch, Position first, Position last,
                                std::vector<TargetId>& failed);

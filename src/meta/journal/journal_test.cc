@@ -133,6 +133,50 @@ TEST(Journal, NothingIsAcknowledgedWhileMoreFailThanMayBeLost) {
   EXPECT_EQ(journal.record().runs.back().copies.size(), 2u);
 }
 
+Result<void> start_anew(OnePartition& p) {
+  p.make_partition();
+  return p.world.run(p.partition->start());
+}
+
+// What the copies sealed may be acknowledged: a leader that cannot read it now does not begin without it.
+TEST(Journal, WhatCannotBeReadIsNotTakenForTheEnd) {
+  for (Code code : {Code::kTimeout, Code::kUnavailable, Code::kNotFound, Code::kCorrupt}) {
+    OnePartition p(6);
+    ClusterMap map = p.view.map();
+    ++map.version;
+    map.protection = {1, 1};
+    p.view.update(map);
+    p.fail_over();
+    User u = p.user();
+    p.create(u, "a");
+    ASSERT_TRUE(p.world.run_until(p.partition->stop()));
+    p.targets.read_fails = code;
+    p.targets.failing_reads = 1000;
+    Result<void> started = start_anew(p);
+    EXPECT_EQ(started.code(), code == Code::kCorrupt ? Code::kCorrupt : Code::kUnavailable);
+    p.targets.failing_reads = 1;  // another copy has it
+    started = start_anew(p);
+    ASSERT_TRUE(started.ok()) << started.error().text();
+    p.partition->clients_may_come();
+    p.claim(u);
+    EXPECT_EQ(p.ask(Lookup{u.session, kRootFile, "a"}).code(), Code::kOk);
+    p.check_rows();
+  }
+}
+
+TEST(Journal, AGapStopsALeader) {
+  OnePartition p(7);
+  User u = p.user();
+  p.create(u, "a");
+  p.create(u, "b");
+  ASSERT_TRUE(p.world.run_until(p.partition->stop()));
+  for (auto& [id, run] : p.targets.runs) {
+    run.batches.erase(run.batches.begin());
+    run.first = run.batches.front().first;
+  }
+  EXPECT_EQ(start_anew(p).code(), Code::kCorrupt);
+}
+
 // Runs that no record names are nobody's: of a leader that ended before it could record, or forget, one.
 TEST(Journal, RunsThatNobodyNamesAreForgotten) {
   OnePartition p(4);
