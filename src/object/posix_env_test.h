@@ -124,7 +124,8 @@ inline Error errno_error(const std::string& what) {
 }
 
 struct DiskFaults {
-  bool full = false;   // writes: kNoSpace
+  bool full = false;  // writes: kNoSpace
+  bool fail_syncs = false;
   uint64_t syncs = 0;  // sync_directory calls
   uint64_t flushes = 0;
 };
@@ -200,6 +201,7 @@ class PosixDisk final : public Disk {
   }
   Task<Result<void>> sync_directory(std::string path) override {
     ++faults.syncs;
+    if (faults.fail_syncs) co_return Error(Code::kIo, "sync " + path + ": injected");
     int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) co_return errno_error("sync " + path);
     int status = ::fsync(fd);

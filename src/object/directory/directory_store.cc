@@ -380,8 +380,17 @@ Task<Result<ObjectInfo>> DirectoryStore::commit(Place place, std::string tempora
     if (done.ok()) {
       Result<void> synced = co_await env_.disk.sync_directory(parent);
       // It is visible and perhaps not durable: as unknown as a lost reply.
-      if (!synced.ok()) co_return Error(Code::kTimeout, fmt::format("put {}: {}", place.key, synced.error().message()));
+      if (!synced.ok()) {
+        unsettled_[place.path] = ++failed_syncs_;
+        co_return Error(Code::kTimeout, fmt::format("put {}: {}", place.key, synced.error().message()));
+      }
       co_return done;
+    }
+    if (done.code() == Code::kConflict) {
+      // What is in the way may be what another process, or an earlier life of this one, could not sync.
+      Result<void> synced = co_await env_.disk.sync_directory(parent);
+      if (!synced.ok() && synced.code() != Code::kNotFound) done = std::move(synced).error();
+      break;
     }
     if (done.code() != Code::kNotFound) break;
     durable_directories_.clear();  // somebody removed a directory that we had seen
@@ -390,6 +399,18 @@ Task<Result<ObjectInfo>> DirectoryStore::commit(Place place, std::string tempora
   }
   (void)co_await env_.disk.remove(temporary);
   co_return with_mend(std::move(done).error()).within("bucket " + url());
+}
+
+Task<Result<void>> DirectoryStore::settle(Place place) {
+  auto at = unsettled_.find(place.path);
+  if (at == unsettled_.end()) co_return {};
+  const uint64_t which = at->second;
+  Result<void> synced = co_await env_.disk.sync_directory(parent_of(place.path));
+  if (!synced.ok() && synced.code() != Code::kNotFound)
+    co_return Error(Code::kIo, fmt::format("bucket {}: {}: {}", url(), place.key, synced.error().message()));
+  at = unsettled_.find(place.path);
+  if (at != unsettled_.end() && at->second == which) unsettled_.erase(at);
+  co_return {};
 }
 
 Task<Result<ObjectInfo>> DirectoryStore::put(std::string key, Buffer body, PutCondition condition) {
@@ -469,6 +490,7 @@ Task<Result<std::optional<Got>>> DirectoryStore::read_version(Place place, uint6
 }
 
 Task<Result<Got>> DirectoryStore::read(Place place, uint64_t offset, uint64_t size, bool need_etag) {
+  HR_CO_TRY(co_await settle(place));
   for (int i = 0; i < kReadAttempts; ++i) {
     HR_CO_TRY(std::optional<Got> got, co_await read_version(place, offset, size, need_etag));
     if (got) co_return *std::move(got);
@@ -495,6 +517,7 @@ Task<Result<Buffer>> DirectoryStore::get_range(std::string key, uint64_t offset,
 
 Task<Result<ObjectInfo>> DirectoryStore::head(std::string key) {
   HR_CO_TRY(Place place, place_of(key));
+  HR_CO_TRY(co_await settle(place));
   Result<std::optional<ObjectInfo>> found =
       co_await env_.blocking.run([path = place.path, key] { return inspect(path, key); });
   HR_CO_TRY(std::optional<ObjectInfo> info, std::move(found));
@@ -532,8 +555,10 @@ Task<Result<std::vector<RemoveFailure>>> DirectoryStore::remove_batch(std::vecto
   for (size_t i = 0; i < places.size(); ++i) {
     if (errors[i])
       failures.push_back({places[i].key, *std::move(errors[i])});
-    else
+    else {
       parents.insert(parent_of(places[i].path));
+      unsettled_.erase(places[i].path);
+    }
   }
   for (const std::string& parent : parents) {
     Result<void> synced = co_await env_.disk.sync_directory(parent);

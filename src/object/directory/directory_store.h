@@ -2,13 +2,15 @@
 // keys' names.
 //
 // A put writes a file under .headrace/tmp, flushes it, renames it into place and syncs the
-// directory: readers see the old object or the new one, never a mixture. Deciding a condition and
+// directory: readers see the old object or the new one, never a mixture. Where that sync fails, the
+// object is shown by this store, and a put finds it in its way, only after one that succeeds. Deciding a condition and
 // renaming is one step under flock of one of 64 lock files, so that any number of processes of one
 // machine may swap; a dead process holds no lock. ETag: up to 64 KiB a hash of the content; above,
 // inode + modification time (set by us, in ns) + size. Keys are escaped (object_path) and cannot
 // leave the directory. A key cannot be an object and a folder at once.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -46,6 +48,8 @@ class DirectoryStore final : public ObjectStore {
   // Condition, rename, directory sync. Removes the temporary file on failure.
   [[nodiscard]] Task<Result<ObjectInfo>> commit(Place place, std::string temporary, PutCondition condition,
                                                 std::string etag);
+  // Before anything is said of an object that a put left visible and perhaps not durable: makes it durable.
+  [[nodiscard]] Task<Result<void>> settle(Place place);
   // One attempt to read [offset, offset + size) (the whole when size is 0) of one and the same
   // version.
   [[nodiscard]] Task<Result<std::optional<Got>>> read_version(Place place, uint64_t offset, uint64_t size,
@@ -56,6 +60,8 @@ class DirectoryStore final : public ObjectStore {
   Env env_;
   bool prepared_ = false;
   std::set<std::string> durable_directories_;
+  std::map<std::string, uint64_t> unsettled_;  // paths of such objects; by how many failures they came
+  uint64_t failed_syncs_ = 0;
 };
 
 // The key's path relative to the root: '%' is %25; the empty part is "%"; ".", ".." and names that

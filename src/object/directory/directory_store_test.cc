@@ -105,6 +105,31 @@ TEST_F(Directory, SurvivesAFullDiskBadInput) {
   ASSERT_OK(world_.run(store_.put("kept", text("after"))));
 }
 
+// What may vanish with the power is not shown, neither by what reads it back nor by a put that finds it there.
+TEST_F(Directory, ShowsWhatItCouldNotSyncOnlyWhenItIsDurable) {
+  ASSERT_OK(world_.run(store_.put("d/00/before", text("x"))));
+  world_.disk.faults.fail_syncs = true;
+  EXPECT_EQ(world_.run(store_.put("d/00/a", text("y"))).code(), Code::kTimeout);
+  bool early = false;
+  EXPECT_EQ(world_.run(upload_pieces(&store_, "d/00/b", {text("z")}, {}, &early)).code(), Code::kTimeout);
+  for (const char* key : {"d/00/a", "d/00/b"}) {
+    EXPECT_EQ(world_.run(store_.get(key)).code(), Code::kIo);
+    EXPECT_EQ(world_.run(store_.get_range(key, 0, 1)).code(), Code::kIo);
+    EXPECT_EQ(world_.run(store_.head(key)).code(), Code::kIo);
+    EXPECT_EQ(world_.run(store_.put(key, text("y"), PutCondition::if_absent())).code(), Code::kIo);
+  }
+  DirectoryStore next_life(root_, world_.env());
+  EXPECT_FALSE(world_.run(next_life.put("d/00/a", text("y"), PutCondition::if_absent())).ok());
+  EXPECT_EQ(world_.run(store_.get("d/00/before"))->text(), "x");
+  world_.disk.faults = {};
+  EXPECT_EQ(world_.run(next_life.put("d/00/a", text("y"), PutCondition::if_absent())).code(), Code::kConflict);
+  EXPECT_EQ(world_.run(store_.get("d/00/a"))->text(), "y");
+  EXPECT_GE(world_.disk.faults.syncs, 2U);
+  const uint64_t syncs = world_.disk.faults.syncs;
+  EXPECT_EQ(world_.run(store_.get("d/00/a"))->text(), "y");
+  EXPECT_EQ(world_.disk.faults.syncs, syncs);
+}
+
 TEST_F(Directory, SyncsEachDirectoryOnceAndItsParentAtEachPut) {
   ASSERT_OK(world_.run(store_.put("d/00/a", text("x"))));
   world_.disk.faults = {};
