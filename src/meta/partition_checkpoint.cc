@@ -122,7 +122,10 @@ Task<Result<void>> Partition::checkpoint_now() {
   {
     Mutex::Guard guard = co_await checkpointing_.lock();
     at = mutant("trim_early") ? durable_ : applied_;
-    HR_CO_TRY(files, co_await store_->checkpoint(tag));
+    Result<StoreFiles> taken = co_await store_->checkpoint(tag);
+    // What a damaged store holds is in the last checkpoint and the journal: the next leader makes it anew.
+    if (taken.code() == Code::kCorrupt) fail("store: " + taken.error().text());
+    HR_CO_TRY(files, std::move(taken));
   }
   Result<void> shipped;
   if (at > journal_.record().checkpoint_at || !journal_.record().checkpoint ||
@@ -137,12 +140,20 @@ Task<Result<void>> Partition::checkpoint_now() {
 Task<Result<StoreFileCopy>> Partition::ship_file(StoreFile file, uint64_t tag) {
   StoreFileCopy copy;
   copy.file = file;
+  uint32_t crc = 0;
   const ClusterMap map = context_.view.map();  // another may come while this waits
   for (uint64_t offset = 0; offset < file.size; offset += kMaxSegment) {
     uint64_t length = std::min(kMaxSegment, file.size - offset);
     HR_CO_TRY(Buffer bytes, co_await store_->read_file(tag, file.name, offset, length));
+    crc = crc32c(bytes.view(), crc);
     HR_CO_TRY(Location location, co_await write_mirrored(std::move(bytes), map.protection.parity));
     copy.pieces.push_back(std::move(location));
+  }
+  // No start would take it, and what the journal still has would be trimmed for it.
+  if (crc != file.crc) {
+    Error damaged(Code::kCorrupt, "store file " + file.name + " is not as it was when it was listed");
+    fail("store: " + damaged.text());
+    co_return damaged;
   }
   co_return copy;
 }

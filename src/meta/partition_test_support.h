@@ -153,6 +153,54 @@ struct MemoryTargets final : FragmentPort {
   }
 };
 
+// Stores whose disk errs.
+struct FaultyStores final : StoreFactory {
+  explicit FaultyStores(StoreFactory& under) : under_(under) {}
+  uint64_t flipped_reads = 0;  // of checkpoints' files: so many from now on have a bit flipped
+  bool damaged = false;        // a checkpoint says so
+
+  Task<Result<std::unique_ptr<Store>>> create(std::string name) override {
+    HR_CO_TRY(std::unique_ptr<Store> store, co_await under_.create(std::move(name)));
+    co_return std::unique_ptr<Store>(std::make_unique<Faulty>(*this, std::move(store)));
+  }
+  Task<Result<std::unique_ptr<Store>>> import(std::string name, StoreFiles files, FetchFile fetch) override {
+    HR_CO_TRY(std::unique_ptr<Store> store,
+              co_await under_.import(std::move(name), std::move(files), std::move(fetch)));
+    co_return std::unique_ptr<Store>(std::make_unique<Faulty>(*this, std::move(store)));
+  }
+
+ private:
+  struct Faulty final : Store {
+    Faulty(FaultyStores& faults, std::unique_ptr<Store> under) : faults_(faults), under_(std::move(under)) {}
+    Found get_now(const Key& key, RowValue& value) override { return under_->get_now(key, value); }
+    Task<Result<std::optional<RowValue>>> get(Key key) override { return under_->get(std::move(key)); }
+    Task<Result<StoreRows>> scan(Key from, Key to, size_t limit) override {
+      return under_->scan(std::move(from), std::move(to), limit);
+    }
+    Task<Result<void>> apply(std::vector<RowChange> changes, Position at) override {
+      return under_->apply(std::move(changes), at);
+    }
+    Position applied() const override { return under_->applied(); }
+    Task<Result<StoreFiles>> checkpoint(uint64_t tag) override {
+      if (faults_.damaged) co_return Error(Code::kCorrupt, "injected");
+      co_return co_await under_->checkpoint(tag);
+    }
+    Task<Result<Buffer>> read_file(uint64_t tag, std::string name, uint64_t offset, uint64_t length) override {
+      HR_CO_TRY(Buffer read, co_await under_->read_file(tag, std::move(name), offset, length));
+      if (faults_.flipped_reads == 0) co_return read;
+      --faults_.flipped_reads;
+      Buffer flipped = Buffer::copy_of(read.view());
+      flipped.data()[flipped.size() / 2] ^= std::byte{1};
+      co_return flipped;
+    }
+    Task<Result<void>> release(uint64_t tag) override { return under_->release(tag); }
+
+    FaultyStores& faults_;
+    std::unique_ptr<Store> under_;
+  };
+  StoreFactory& under_;
+};
+
 struct OnePartition {
   static constexpr TargetId kTarget{77};
 
@@ -202,7 +250,7 @@ struct OnePartition {
 
   void make_partition() {
     PartitionContext context{env,    hub,      view, target_port, partition_port, coordinator,
-                             stores, segments, {},   NodeId(1),   options};
+                             faulty, segments, {},   NodeId(1),   options};
     context.admit = [this](bool) { return admits; };
     partition = std::make_unique<Partition>(context, PartitionId(0));
   }
@@ -369,6 +417,7 @@ struct OnePartition {
   PartitionPort partition_port;
   SegmentIo segments;
   MemoryStoreFactory stores;
+  FaultyStores faulty{stores};
   PartitionOptions options;
   Partition::Origin origin;  // of rehydrate()
   std::unique_ptr<Partition> partition;

@@ -177,6 +177,28 @@ TEST(Journal, AGapStopsALeader) {
   EXPECT_EQ(start_anew(p).code(), Code::kCorrupt);
 }
 
+// A checkpoint that is not what the store held must not replace what the journal has.
+TEST(Journal, BadInputADamagedCheckpointIsNotNamed) {
+  for (bool when_read : {true, false}) {
+    OnePartition p(9);
+    User u = p.user();
+    p.create(u, "a");
+    ASSERT_TRUE(p.world.run(p.partition->checkpoint_now()).ok());
+    p.create(u, "b");
+    p.world.run_for(seconds(1));
+    p.faulty.flipped_reads = when_read ? 1 : 0;
+    p.faulty.damaged = !when_read;
+    EXPECT_EQ(p.world.run(p.partition->checkpoint_now()).code(), Code::kCorrupt);
+    EXPECT_FALSE(p.partition->serving()) << "what is in the store is not to be trusted";
+    p.faulty.damaged = false;
+    p.fail_over();
+    p.claim(u);
+    for (const char* name : {"a", "b"}) EXPECT_EQ(p.ask(Lookup{u.session, kRootFile, name}).code(), Code::kOk) << name;
+    ASSERT_TRUE(p.world.run(p.partition->checkpoint_now()).ok());
+    p.check_rows();
+  }
+}
+
 // Runs that no record names are nobody's: of a leader that ended before it could record, or forget, one.
 TEST(Journal, RunsThatNobodyNamesAreForgotten) {
   OnePartition p(4);

@@ -433,6 +433,42 @@ TEST_F(RocksDbStoreTest, BadInputADamagedFileUnderARunningStoreIsNamed) {
   run(names_live_damage(factory_, directory_.path("stores")));
 }
 
+Task<void> lists_no_damage(StoreFactory& factory, Clock& clock, std::string directory) {
+  SeededRandom random(8);
+  auto store = co_await factory.create("p0-1");
+  EXPECT_TRUE(store.ok());
+  if (!store.ok()) co_return;
+  Model model;
+  uint64_t at = 0;
+  std::filesystem::path flushed;
+  for (int i = 0; i < 500 && flushed.empty(); ++i) {
+    co_await change_some(**store, model, random, at, 10);
+    co_await clock.sleep(milliseconds(1));
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(directory))
+      if (entry.path().extension() == ".sst" && entry.file_size() > 0) flushed = entry.path();
+  }
+  EXPECT_FALSE(flushed.empty());
+  co_await clock.sleep(milliseconds(200));
+  {
+    std::fstream file(flushed, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(1000);
+    const char byte = static_cast<char>(file.get() ^ 1);
+    file.seekp(1000);
+    file.put(byte);
+  }
+  auto files = co_await (*store)->checkpoint(1);
+  EXPECT_EQ(files.code(), Code::kCorrupt);
+  if (!files.ok()) {
+    EXPECT_NE(files.error().message().find(".sst"), std::string::npos) << files.error().text();
+  }
+}
+TEST_F(RocksDbStoreTest, BadInputACheckpointListsNoDamagedFile) {
+  RocksDbOptions options;
+  options.write_buffer = 256 * kKiB;
+  RocksDbStoreFactory factory(reactor_->env().blocking, directory_.path("stores"), options);
+  run(lists_no_damage(factory, reactor_->env().clock, directory_.path("stores")));
+}
+
 Task<void> leaves_nothing(RocksDbStoreFactory& factory, std::string directory) {
   std::filesystem::create_directories(directory + "/p7-1/3/db");
   std::ofstream(directory + "/p7-1/3/db/000001.sst") << "of another life";

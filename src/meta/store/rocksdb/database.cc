@@ -310,6 +310,9 @@ Result<Database::Known> Database::identify(const std::string& path, uint64_t siz
     if (before != imported_.end() && before->second.size == size) return before->second;
   }
   HR_TRY(uint32_t crc, crc_of_file(node_->env(), path, size));
+  // Behind it: what is damaged when it is summed is found by RocksDB's own sums, what is damaged later by ours.
+  status = reader.VerifyChecksum(read_options());
+  if (!status.ok()) return rocksdb_error(status, "verify " + path);
   return Known{.name = std::move(name), .size = size, .crc = crc};
 }
 
