@@ -26,7 +26,7 @@ Result<void> Target::check_epoch(PartitionId partition, PartitionEpoch epoch) co
 }
 
 // In memory at once, so that lower epochs are refused from now on; durable with the commit that
-// gets the record.
+// gets the record, which must follow: later operations of the epoch write none.
 void Target::raise_promise(PartitionId partition, PartitionEpoch epoch, std::string& records) {
   if (epoch <= promised(partition)) return;
   promises_[partition] = epoch;
@@ -47,13 +47,15 @@ Task<Result<void>> Target::journal_open(JournalOpen request, PartitionId partiti
   HR_CO_TRY(check_epoch(partition, epoch));
   if (!request.run || !request.first || request.about.size() > kMaxAbout)
     co_return Error(Code::kInvalid, "journal open: no run, no first position, or too much about it");
-  auto operation = std::make_shared<Commit>();
-  raise_promise(partition, epoch, operation->records);
-  if (auto at = runs_.find(request.run); at != runs_.end()) {
+  auto at = runs_.find(request.run);
+  if (at != runs_.end()) {
     const Run& run = *at->second;
     if (run.ending || run.partition != partition || run.first != request.first || run.about != request.about)
       co_return Error(Code::kExists, name() + ": another run " + hex(request.run.value()) + " is here");
-  } else {
+  }
+  auto operation = std::make_shared<Commit>();
+  raise_promise(partition, epoch, operation->records);
+  if (at == runs_.end()) {
     auto run = std::make_shared<Run>();
     run->id = request.run;
     run->partition = partition;
@@ -105,8 +107,8 @@ Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId par
       if (chunk.blocks > 0) space_.release(chunk.block, chunk.blocks);
       co_return still;
     }
-    raise_promise(partition, epoch, operation->records);
     if (request.first == run->next) {
+      raise_promise(partition, epoch, operation->records);
       if (chunk.blocks > 0) {
         LogRecord record;
         record.kind = RecordKind::kChunkAdded;
@@ -146,6 +148,7 @@ Task<Result<void>> Target::journal_append(JournalAppend request, PartitionId par
         co_return Error(Code::kInvalid, name() + ": run " + hex(request.run.value()) + " goes on at position " +
                                             std::to_string(run->next.value()) + ", not " +
                                             std::to_string(request.first.value()));
+      raise_promise(partition, epoch, operation->records);
     }
     enqueue(operation);
   }

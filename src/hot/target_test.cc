@@ -408,6 +408,23 @@ TEST_F(TargetTest, PromisesRefuseLowerEpochsForEver) {
   EXPECT_TRUE(open_run(RunId(9), 1, 6).ok());
 }
 
+TEST_F(TargetTest, ARefusedOpenOrAppendLeavesNoPromiseInMemoryAlone) {
+  make();
+  RunId run(7);
+  ASSERT_TRUE(open_run(run, 1, 5).ok());
+  ASSERT_TRUE(append(batch(run, 1, 1, 10), 5).ok());
+  EXPECT_EQ(open_run(run, 2, 6).code(), Code::kExists);
+  ASSERT_TRUE(append(batch(run, 2, 2, 10), 6).ok());
+  power_loss();
+  ASSERT_TRUE(reopen().ok());
+  EXPECT_EQ(target->promised(kPartition), PartitionEpoch(6));
+  EXPECT_EQ(append(batch(run, 9, 9, 10), 7).code(), Code::kInvalid);
+  ASSERT_TRUE(append(batch(run, 3, 3, 10), 7).ok());
+  power_loss();
+  ASSERT_TRUE(reopen().ok());
+  EXPECT_EQ(target->promised(kPartition), PartitionEpoch(7));
+}
+
 // The file system under the target is full before the target is: fragments are refused, the journal goes on with what
 // is kept for it, and with space there all goes on.
 TEST_F(TargetTest, AFullDiskUnderItRefusesFragmentsAndLeavesRoomForJournals) {
