@@ -15,6 +15,7 @@ constexpr Nanos kAppendPatience = seconds(60);
 constexpr Nanos kWidenAgain = seconds(5);
 constexpr Nanos kRecordPatience = seconds(10);
 constexpr size_t kMostUntrimmed = 256;
+constexpr int kTailAttempts = 4;
 constexpr const char* kBringBack =
     ": bring back one of its targets, or the namespace as it was published last, from its bucket, with `headrace "
     "rehydrate`";
@@ -101,7 +102,27 @@ Task<Result<std::vector<JournalRecord>>> Journal::take_over() {
 
   Position end = tail.empty() ? record_.checkpoint_at : tail.back().position;
   RunId predecessor = record_.runs.empty() ? RunId() : record_.runs.back().run;
-  HR_CO_TRY(RunRecord run, co_await open_run(after(record_.checkpoint_at), predecessor, {}));
+  std::vector<TargetId> failed;
+  RunRecord run;
+  for (int attempt = 1;; ++attempt) {
+    HR_CO_TRY(run, co_await open_run(after(record_.checkpoint_at), predecessor, failed));
+    Result<void> written = co_await write_tail(run, tail, failed);
+    if (written.ok()) break;
+    if (written.code() == Code::kDeposed || attempt == kTailAttempts) co_return std::move(written).error();
+    forget_later(run);
+  }
+  PartitionRecord next = record_;
+  std::vector<RunRecord> dead = next.runs;
+  next.runs = {run};
+  next.sealed_end = end;
+  HR_CO_TRY(co_await put_record(std::move(next)));
+  co_await trim(std::move(dead), Position(0));
+  co_return tail;
+}
+
+Task<Result<void>> Journal::write_tail(RunRecord run, const std::vector<JournalRecord>& tail,
+                                       std::vector<TargetId>& failed) {
+  bytes_ = 0;
   for (size_t i = 0; i < tail.size();) {
     std::string batch;
     Position first = tail[i].position;
@@ -111,16 +132,9 @@ Task<Result<std::vector<JournalRecord>>> Journal::take_over() {
       last = tail[i].position;
     }
     bytes_ += batch.size();
-    std::vector<TargetId> failed;
     HR_CO_TRY(co_await append_to(run, Buffer::copy_of(bytes_of(batch)), first, last, failed));
   }
-  PartitionRecord next = record_;
-  std::vector<RunRecord> dead = next.runs;
-  next.runs = {run};
-  next.sealed_end = end;
-  HR_CO_TRY(co_await put_record(std::move(next)));
-  co_await trim(std::move(dead), Position(0));
-  co_return tail;
+  co_return {};
 }
 
 Task<Result<std::vector<JournalRecord>>> Journal::read_tail(std::vector<Sealed> sealed) {

@@ -81,6 +81,7 @@ class Journal {
   Task<Result<RunRecord>> open_run(Position first, RunId predecessor, std::vector<TargetId> avoid);
   Task<Result<void>> append_to(RunRecord run, Buffer batch, Position first, Position last,
                                std::vector<TargetId>& failed);
+  Task<Result<void>> write_tail(RunRecord run, const std::vector<JournalRecord>& tail, std::vector<TargetId>& failed);
   Task<Result<void>> close_and_reopen(Position first, std::vector<TargetId> failed);
   Task<void> trim(std::vector<RunRecord> dead, Position below);
   Task<void> forget_unnamed(const std::vector<Sealed>& sealed);

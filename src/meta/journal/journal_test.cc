@@ -177,6 +177,26 @@ TEST(Journal, AGapStopsALeader) {
   EXPECT_EQ(start_anew(p).code(), Code::kCorrupt);
 }
 
+// One target may refuse the tail; its writing begins anew on others.
+TEST(Journal, ATargetThatRefusesTheTailDoesNotEndAStart) {
+  for (uint64_t failing : {1, 3}) {
+    OnePartition p(8);
+    User u = p.user();
+    p.create(u, "a");
+    p.targets.failing_appends = failing;
+    p.fail_over();
+    EXPECT_EQ(p.targets.failing_appends, 0u);
+    p.claim(u);
+    p.create(u, "b");
+    ASSERT_TRUE(p.world.run(p.partition->checkpoint_now()).ok());
+    EXPECT_EQ(p.targets.runs.size(), 1u) << "what was given up is forgotten";
+    p.fail_over();
+    p.claim(u);
+    for (const char* name : {"a", "b"}) EXPECT_EQ(p.ask(Lookup{u.session, kRootFile, name}).code(), Code::kOk) << name;
+    p.check_rows();
+  }
+}
+
 // A checkpoint that is not what the store held must not replace what the journal has.
 TEST(Journal, BadInputADamagedCheckpointIsNotNamed) {
   for (bool when_read : {true, false}) {
