@@ -158,6 +158,7 @@ struct FaultyStores final : StoreFactory {
   explicit FaultyStores(StoreFactory& under) : under_(under) {}
   uint64_t flipped_reads = 0;  // of checkpoints' files: so many from now on have a bit flipped
   bool damaged = false;        // a checkpoint says so
+  std::map<Table, uint64_t> failing_scans;
 
   Task<Result<std::unique_ptr<Store>>> create(std::string name) override {
     HR_CO_TRY(std::unique_ptr<Store> store, co_await under_.create(std::move(name)));
@@ -175,7 +176,12 @@ struct FaultyStores final : StoreFactory {
     Found get_now(const Key& key, RowValue& value) override { return under_->get_now(key, value); }
     Task<Result<std::optional<RowValue>>> get(Key key) override { return under_->get(std::move(key)); }
     Task<Result<StoreRows>> scan(Key from, Key to, size_t limit) override {
-      return under_->scan(std::move(from), std::move(to), limit);
+      uint64_t& failing = faults_.failing_scans[from.size() > 2 ? static_cast<Table>(from[2]) : Table{}];
+      if (failing > 0) {
+        --failing;
+        co_return Error(Code::kIo, "injected");
+      }
+      co_return co_await under_->scan(std::move(from), std::move(to), limit);
     }
     Task<Result<void>> apply(std::vector<RowChange> changes, Position at) override {
       return under_->apply(std::move(changes), at);

@@ -82,6 +82,24 @@ Task<void> tell(Partition& partition, TransactionId id, std::vector<PartitionId>
   }
 }
 
+// What earlier leaders decided and nobody may have heard of. False: to be tried again.
+Task<bool> tell_decided(Partition& partition) {
+  Key from = KeyBuilder(partition.first_slot(), Table::kDecision).take();
+  Result<std::vector<std::pair<Key, RowValue>>> decisions =
+      co_await partition.store().scan(from, prefix_end(from), kManyTransactions);
+  if (!decisions.ok()) co_return false;
+  RenameHoldRef hold;  // recovery took it already, unless somebody has it who came after
+  const TransactionId oldest = decisions->empty() ? TransactionId() : transaction_of(decisions->front().first);
+  if (partition.locked_by(rename_lock_key(partition.first_slot()), oldest))
+    hold = std::make_shared<RenameHold>(partition, oldest);
+  for (auto& [key, value] : *decisions) {
+    Result<DecisionRow> row = decode_durable<DecisionRow>(value);
+    if (!row.ok()) continue;
+    partition.scope().spawn(tell(partition, transaction_of(key), row->participants, true, Position(), hold));
+  }
+  co_return true;
+}
+
 struct PrepareOp {
   using Reply = StepsReply;
   Partition& partition;
@@ -253,25 +271,12 @@ Task<void> resolve_loop(Partition& partition) {
   Env env = partition.context().env;
   std::map<TransactionId, Nanos> seen;  // prepared here since
   bool first = true;
+  bool told = false;
   for (;;) {
     if (!first && !co_await partition.scope().token().sleep(env.clock, seconds(1))) co_return;
+    first = false;
     if (!partition.serving()) co_return;
-    if (first) {
-      Key from = KeyBuilder(partition.first_slot(), Table::kDecision).take();
-      Result<std::vector<std::pair<Key, RowValue>>> decisions =
-          co_await partition.store().scan(from, prefix_end(from), kManyTransactions);
-      if (!decisions.ok()) co_return;
-      RenameHoldRef hold;  // recovery took it already, unless somebody has it who came after
-      const TransactionId oldest = decisions->empty() ? TransactionId() : transaction_of(decisions->front().first);
-      if (partition.locked_by(rename_lock_key(partition.first_slot()), oldest))
-        hold = std::make_shared<RenameHold>(partition, oldest);
-      for (auto& [key, value] : *decisions) {
-        Result<DecisionRow> row = decode_durable<DecisionRow>(value);
-        if (!row.ok()) continue;
-        partition.scope().spawn(tell(partition, transaction_of(key), row->participants, true, Position(), hold));
-      }
-      first = false;
-    }
+    if (!told) told = co_await tell_decided(partition);
     std::set<TransactionId> held = partition.prepared_transactions();
     std::erase_if(seen, [&](const auto& item) { return !held.contains(item.first); });
     for (const TransactionId& id : held) {

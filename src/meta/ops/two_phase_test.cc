@@ -201,6 +201,21 @@ TEST_P(ToldAgain, ANewLeadersRenamesOfDirectoriesWaitUntilAllDecisionsWereHeard)
 
 INSTANTIATE_TEST_SUITE_P(EitherFirst, ToldAgain, testing::Bool());
 
+TEST(TwoPhase, ANewLeaderThatCannotReadWhatWasDecidedTriesAgain) {
+  Coordinator2 p(6);
+  p.deaf = true;
+  (void)p.make_directory(true);
+  p.fail_over();
+  p.deaf = false;
+  p.asked.clear();
+  p.faulty.failing_scans[Table::kDecision] = 2;
+  p.partition->scope().spawn(resolve_loop(*p.partition));
+  p.world.run_for(seconds(5));
+  EXPECT_EQ(p.faulty.failing_scans[Table::kDecision], 0u);
+  EXPECT_EQ(p.asked.size(), 1u);
+  EXPECT_FALSE(p.partition->locked(rename_lock_key(p.partition->first_slot())));
+}
+
 // Seed 9313 of the simulator: it ran again for ever, without a pause.
 TEST(TwoPhase, WhatHoldsTheRenameLockIsFinishedUnderANewLeaderThatHasDecisionsToTell) {
   Coordinator2 p(4);
