@@ -212,7 +212,8 @@ Task<Result<void>> TierService::undo_interrupted_spin_down() {
   if (spin_down_.step != SpinDownStep::kNone) co_return {};  // somebody wants that
   bool closed = ownership_->record().state == HeadState::kClosing;
   if (!closed) closed = co_await closed_somewhere();
-  if (!closed) co_return {};
+  // An undo may have ended before the last of its steps; while the record is there, a start needs the bucket.
+  if (!closed) co_return co_await put_release_record(context_.coordinator, std::nullopt);
   co_return co_await undo_alone();
 }
 

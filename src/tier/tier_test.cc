@@ -747,6 +747,18 @@ TEST_F(SpinDownTest, BadInputAPartitionThatIsOpenKeepsHeadFromBeingReleased) {
   EXPECT_EQ(in_bucket(), HeadState::kClosing);
 }
 
+// With it, no start would do without the bucket.
+TEST_F(SpinDownTest, WhatAnInterruptedUndoLeftInTheCoordinatorIsCleared) {
+  Coordinator& coordinator = rig.node.coordinator;
+  ASSERT_TRUE(world.run(put_release_record(coordinator, ReleaseRecord{})).ok());
+  ASSERT_TRUE(world.run(rig.tier.undo_interrupted_spin_down()).ok());
+  auto left = world.run(release_record(coordinator));
+  ASSERT_TRUE(left.ok());
+  EXPECT_FALSE(left->has_value());
+  EXPECT_TRUE(rig.node[0].closes.empty());
+  EXPECT_EQ(in_bucket(), HeadState::kOwned);
+}
+
 TEST_F(TierTest, SpunDownNamespaceIsAttachedByAnotherClusterInTheNextEpoch) {
   SegmentId id;
   Buffer data = random_bytes(100'000, 1);
