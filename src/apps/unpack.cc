@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 
 #include "meta/extents.h"
 #include "meta/keys.h"
@@ -91,30 +92,40 @@ Result<void> make_node(const std::string& path, const InodeRow& inode) {
   return {};
 }
 
-Result<void> prepare_destination(const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  std::error_code ignored;
-  if (error && std::filesystem::exists(path, ignored))
-    return Error(Code::kInvalid, path + " is no directory: name a new or empty one");
-  if (error) return Error(Code::kIo, path + " cannot be made: " + error.message() + ": name another directory");
-  bool empty = std::filesystem::is_empty(path, error);
-  if (error) return Error(Code::kIo, path + " cannot be read: " + error.message() + ": name another directory");
-  if (!empty)
-    return Error(Code::kNotEmpty,
-                 path + " is not empty: name a new or empty directory, nothing that is there is written over");
-  return {};
-}
+// The directory, open from before the first write on: so its sync tells of every write that fails meanwhile, also where
+// somebody else's sync has been told.
+class Destination {
+ public:
+  explicit Destination(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  Destination(const Destination&) = delete;
+  Destination& operator=(const Destination&) = delete;
+  ~Destination() { ::close(fd_); }
 
-Result<void> sync_destination(const std::string& path) {
-  int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return errno_error(path);
-  int done = ::syncfs(fd);
-  Error error = errno_error(path + ": sync");
-  ::close(fd);
-  if (done != 0) return error;
-  return {};
-}
+  static Result<std::shared_ptr<Destination>> prepare(const std::string& path) {
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    std::error_code ignored;
+    if (error && std::filesystem::exists(path, ignored))
+      return Error(Code::kInvalid, path + " is no directory: name a new or empty one");
+    if (error) return Error(Code::kIo, path + " cannot be made: " + error.message() + ": name another directory");
+    bool empty = std::filesystem::is_empty(path, error);
+    if (error) return Error(Code::kIo, path + " cannot be read: " + error.message() + ": name another directory");
+    if (!empty)
+      return Error(Code::kNotEmpty,
+                   path + " is not empty: name a new or empty directory, nothing that is there is written over");
+    int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return errno_error(path);
+    return std::make_shared<Destination>(path, fd);
+  }
+  Result<void> sync() const {
+    if (::syncfs(fd_) != 0) return errno_error(path_ + ": sync");
+    return {};
+  }
+
+ private:
+  std::string path_;
+  int fd_;
+};
 
 Result<void> check_name(std::string_view name) {
   if (name.empty() || name == "." || name == ".." || name.find('/') != std::string_view::npos ||
@@ -572,7 +583,9 @@ Task<Result<void>> Unpacker::run() {
   progress_.head = found->record;
   HR_CO_TRY(ManifestRecord manifest, co_await read_manifest(env_, bucket_, found->record));
   cold_.set_namespace(manifest.name_space);
-  HR_CO_TRY(co_await env_.blocking.run([path = options_.destination] { return prepare_destination(path); }));
+  Result<std::shared_ptr<Destination>> prepared =
+      co_await env_.blocking.run([path = options_.destination] { return Destination::prepare(path); });
+  HR_CO_TRY(std::shared_ptr<Destination> destination, std::move(prepared));
   Result<void> opened = co_await open_partitions(manifest);
   if (opened.ok()) opened = co_await walk_into(kRootFile, options_.destination);
   if (opened.ok()) ++progress_.files;
@@ -580,7 +593,7 @@ Task<Result<void>> Unpacker::run() {
   partitions_.clear();
   if (fatal_) co_return *fatal_;
   if (!opened.ok()) co_return opened;
-  co_return co_await env_.blocking.run([path = options_.destination] { return sync_destination(path); });
+  co_return co_await env_.blocking.run([destination] { return destination->sync(); });
 }
 
 }  // namespace headrace
