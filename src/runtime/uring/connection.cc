@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "base/checksum.h"
 #include "runtime/uring/errors.h"
 #include "runtime/uring/frame_header.h"
 #include "runtime/uring/net.h"
@@ -34,14 +35,15 @@ struct SocketConnection::Batch {
   msghdr message{};
   std::shared_ptr<const Descriptor> socket;
   size_t total = 0;
+  size_t owed = 0;  // of queued_bytes_, whatever its headers take
 
   void clear() {
-    used = run_begin = total = 0;
+    used = run_begin = total = owed = 0;
     pieces.clear();
     references.clear();
   }
   [[nodiscard]] bool full() const {
-    return used + kFrameHeaderSize + kCopiedHead + kCopiedPayload > kStage || pieces.size() + 4 > kMaxPieces ||
+    return used + kMaxFrameHeader + kCopiedHead + kCopiedPayload > kStage || pieces.size() + 4 > kMaxPieces ||
            total >= kMaxBatch;
   }
   void copy(ByteView bytes) {
@@ -60,11 +62,13 @@ struct SocketConnection::Batch {
     total += buffer.size();
     references.push_back(std::move(buffer));
   }
-  void add(Frame frame) {
-    encode_frame_header({static_cast<uint32_t>(frame.head.size()), static_cast<uint32_t>(frame.payload.size())},
-                        stage.data() + used);
-    used += kFrameHeaderSize;
-    total += kFrameHeaderSize;
+  void add(Frame frame, bool checksum) {
+    FrameHeader header{static_cast<uint32_t>(frame.head.size()), static_cast<uint32_t>(frame.payload.size()), {}};
+    if (checksum) header.head_crc = crc32c(frame.head.view());
+    owed += kMaxFrameHeader + frame.head.size() + frame.payload.size();
+    encode_frame_header(header, stage.data() + used);
+    used += header.size();
+    total += header.size();
     if (frame.head.size() <= kCopiedHead) {
       copy(frame.head.view());
     } else {
@@ -160,7 +164,7 @@ Task<Result<void>> SocketConnection::send(Frame frame) {
     } while (queued_bytes_ >= kMaxQueued);
   }
   if (closed_) co_return ended();
-  queued_bytes_ += kFrameHeaderSize + frame.head.size() + frame.payload.size();
+  queued_bytes_ += kMaxFrameHeader + frame.head.size() + frame.payload.size();
   queue_.push_back(std::move(frame));
   if (!writer_.empty()) Scheduler::current().wake_one(writer_);
   co_return Result<void>();
@@ -169,7 +173,7 @@ Task<Result<void>> SocketConnection::send(Frame frame) {
 void SocketConnection::gather(Batch& batch) {
   batch.clear();
   while (!queue_.empty() && !batch.full()) {
-    batch.add(std::move(queue_.front()));
+    batch.add(std::move(queue_.front()), checksums_);
     queue_.pop_front();
   }
   batch.end_run();
@@ -198,7 +202,7 @@ Task<void> SocketConnection::write_queue() {
       if (left > 0) batch_->advance(static_cast<size_t>(sent));
     }
     // fail() has reset the count if it came meanwhile; then nothing is owed.
-    queued_bytes_ -= std::min<uint64_t>(queued_bytes_, batch_->total);
+    queued_bytes_ -= std::min<uint64_t>(queued_bytes_, batch_->owed);
     batch_->clear();
     if (queued_bytes_ < kMaxQueued && !senders_.empty()) Scheduler::current().wake_all(senders_);
   }
@@ -271,8 +275,8 @@ Task<Result<Frame>> SocketConnection::receive() {
     guard.finished();
     co_return ended();
   }
-  while (unread() < kFrameHeaderSize) {
-    make_room(kFrameHeaderSize);
+  while (!header_is_there()) {
+    make_room(kMaxFrameHeader);
     Result<size_t> filled = co_await fill({});
     if (!filled.ok()) co_return std::move(filled).error();
   }
@@ -282,7 +286,8 @@ Task<Result<Frame>> SocketConnection::receive() {
     fail(error);
     co_return error;
   }
-  begin_ += kFrameHeaderSize;
+  begin_ += header->size();
+  checksums_ = header->head_crc.has_value();
 
   Frame frame;
   if (header->head_size <= kStage / 2) {
@@ -297,6 +302,11 @@ Task<Result<Frame>> SocketConnection::receive() {
     size_t done = drain(frame.head);
     Result<void> filled = co_await fill_rest(frame.head, done);
     if (!filled.ok()) co_return std::move(filled).error();
+  }
+  if (header->head_crc && crc32c(frame.head.view()) != *header->head_crc) {
+    const Error error(Code::kCorrupt, peer_ + ": the head of a frame fails its checksum");
+    fail(error);
+    co_return error;
   }
   if (header->payload_size > 0) {
     frame.payload = Buffer::allocate(header->payload_size);
@@ -316,6 +326,11 @@ size_t SocketConnection::drain(Buffer& into) {
   std::memcpy(into.data(), stage_.data() + begin_, size);
   begin_ += size;
   return size;
+}
+
+bool SocketConnection::header_is_there() const {
+  if (unread() < kMinFrameHeader) return false;
+  return unread() >= frame_header_size(stage_.view().subspan(begin_, unread()));
 }
 
 // Straight from the socket; the stage is empty.

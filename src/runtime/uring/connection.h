@@ -36,6 +36,7 @@ class SocketConnection final : public Connection {
   Task<Result<void>> fill_rest(Buffer into, size_t done);
   size_t drain(Buffer& into);
   void make_room(size_t need);
+  [[nodiscard]] bool header_is_there() const;
   [[nodiscard]] size_t unread() const { return end_ - begin_; }
   [[nodiscard]] Buffer take(size_t size);
 
@@ -58,6 +59,7 @@ class SocketConnection final : public Connection {
   size_t end_ = 0;
   bool receiving_ = false;
   bool likely_empty_ = true;  // the last read took all there was
+  bool checksums_ = true;     // the peer knows them: until it sends a frame without
 
   Scope scope_;
 };

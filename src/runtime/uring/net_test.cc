@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "base/checksum.h"
 #include "runtime/uring/address.h"
 #include "runtime/uring/frame_header.h"
 #include "runtime/uring/net.h"
@@ -345,10 +346,62 @@ Task<void> raw_bytes(Net* net, Reactor* reactor, Address address, std::string by
   ::close(fd);
 }
 
+// Without a checksum of the head.
 std::string header_bytes(uint32_t head, uint32_t payload) {
-  std::string out(kFrameHeaderSize, '\0');
-  encode_frame_header({head, payload}, reinterpret_cast<std::byte*>(out.data()));
+  const FrameHeader header{head, payload, {}};
+  std::string out(header.size(), '\0');
+  encode_frame_header(header, reinterpret_cast<std::byte*>(out.data()));
   return out;
+}
+
+std::string frame_bytes(std::string_view head, std::string_view payload) {
+  const FrameHeader header{static_cast<uint32_t>(head.size()), static_cast<uint32_t>(payload.size()),
+                           crc32c(bytes_of(head))};
+  std::string out(header.size(), '\0');
+  encode_frame_header(header, reinterpret_cast<std::byte*>(out.data()));
+  return out.append(head).append(payload);
+}
+
+TEST_P(NetTest, BadInputAnyFlippedBitOfAHeadEndsTheConnection) {
+  const std::string first = frame_bytes("first", "");
+  for (size_t size : {size_t{12}, size_t{40'000}}) {  // small ones lie in the stage, large ones do not
+    const std::string good = frame_bytes(std::string(size, 'h'), "payload");
+    const size_t front = good.size() - size - std::string_view("payload").size();
+    for (size_t bit = 0; bit < (front + size) * 8; bit += size == 12 ? 1 : 9973) {
+      std::string bad = good;
+      bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << (bit % 8)));
+      Code code = Code::kOk;
+      std::string message;
+      run(raw_bytes(net(), reactor_.get(), address(), first + bad, 1, &code, &message));
+      EXPECT_EQ(code, Code::kCorrupt) << "bit " << bit << " of " << size << ": " << message;
+      if (bit / 8 >= front) EXPECT_NE(message.find("fails its checksum"), std::string::npos) << message;
+    }
+  }
+}
+
+Task<void> answered_in_kind(Net* net, Reactor* reactor, Address address, std::string bytes, std::string* answer) {
+  Result<std::unique_ptr<Listener>> made = co_await net->listen(address);
+  std::unique_ptr<Listener> listener = value_or_abort(std::move(made));
+  int fd = co_await raw_client(reactor, listener.get());
+  Result<std::unique_ptr<Connection>> accepted = co_await listener->accept();
+  std::unique_ptr<Connection> server = value_or_abort(std::move(accepted));
+  EXPECT_EQ(::send(fd, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+  Result<Frame> frame = co_await server->receive();
+  EXPECT_TRUE(frame.ok());
+  Result<void> sent = co_await server->send({.head = Buffer::copy_of(bytes_of("answer"))});
+  EXPECT_TRUE(sent.ok());
+  co_await reactor->sleep(milliseconds(5));
+  answer->resize(100);
+  answer->resize(static_cast<size_t>(std::max<ssize_t>(0, ::recv(fd, answer->data(), answer->size(), 0))));
+  ::close(fd);
+}
+
+TEST_P(NetTest, APeerThatSendsNoChecksumsIsAnsweredWithoutAnyAndOthersWith) {
+  std::string answer;
+  run(answered_in_kind(net(), reactor_.get(), address(), header_bytes(3, 0) + "abc", &answer));
+  EXPECT_EQ(answer, header_bytes(6, 0) + "answer");
+  run(answered_in_kind(net(), reactor_.get(), address(), frame_bytes("abc", ""), &answer));
+  EXPECT_EQ(answer, frame_bytes("answer", ""));
 }
 
 TEST_P(NetTest, BadInputGarbageInsteadOfAHeaderEndsTheConnection) {
