@@ -1,6 +1,7 @@
 """Buckets that misbehave: a proxy before a real S3 server that hangs, slows, cuts and lies, and a small S3 server of our own
 for what a real one cannot be talked into: no conditional writes, expired credentials, another clock."""
 import hashlib
+import http.client
 import http.server
 import re
 import socket
@@ -129,6 +130,110 @@ def _shut(connection):
         pass
 
 
+class Meddler:
+    """Before a real S3 server as well, but it understands HTTP, and so meddles with what is asked for. `mode`:
+    pass     as it is
+    busy     one request a second is admitted; the others are told 503 SlowDown and 429 in turn
+    flip     one bit of each object of data is another one when it comes to the server
+    short    only half of it comes there
+    forget   it never comes there; the answer is 200, with an ETag that says nothing of the bytes
+    `fired` counts how often the mode did something."""
+
+    def __init__(self, box, port):
+        self.target = port
+        self.mode = "pass"
+        self.fired = 0
+        self._lock = threading.Lock()
+        self._next = 0.0
+        meddler = self
+
+        class Handler(_Handler):
+            def do_GET(self):
+                meddler._answer(self)
+
+            do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
+
+        self.server = _Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        box.on_close(self.server.shutdown)
+
+    def url(self, bucket, prefix):
+        return f"s3://{bucket}/{prefix}?endpoint=http://127.0.0.1:{self.port}"
+
+    def set(self, mode):
+        self.mode = mode
+        self.fired = 0
+
+    def _answer(self, request):
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        answer = self._meddle(request, body)
+        if not isinstance(answer, tuple):
+            answer = self._forward(request, answer)
+        request.answer(*answer)
+
+    def _meddle(self, request, body):
+        """The body to be passed on, or the answer."""
+        data = request.command == "PUT" and "/d/" in request.path and body
+        with self._lock:
+            if self.mode == "busy":
+                now = time.monotonic()
+                if now >= self._next:
+                    self._next = now + 1
+                    return body
+                self.fired += 1
+                return _error(503, "SlowDown", "Please reduce your request rate.") if self.fired % 2 else _error(
+                    429, "TooManyRequests", "Please reduce your request rate.")
+            if self.mode == "pass" or not data:
+                return body
+            self.fired += 1
+        if self.mode == "flip":
+            middle = len(body) // 2
+            return body[:middle] + bytes([body[middle] ^ 0x10]) + body[middle + 1:]
+        if self.mode == "short":
+            return body[:len(body) // 2]
+        return 200, {"ETag": '"forgotten-1"'}, b""
+
+    def _forward(self, request, body):
+        server = http.client.HTTPConnection("127.0.0.1", self.target, timeout=60)
+        try:
+            server.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in request.headers.items():
+                if name.lower() not in ("content-length", "connection", "expect"):
+                    server.putheader(name, value)
+            server.putheader("Content-Length", str(len(body)))
+            server.endheaders(body)
+            reply = server.getresponse()
+            kept = {n: v for n, v in reply.getheaders() if n.lower() not in ("connection", "transfer-encoding")}
+            return reply.status, kept, reply.read()
+        finally:
+            server.close()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, headers, body):
+        self.send_response_only(status) if "Date" in headers else self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if not any(name.lower() == "content-length" for name in headers):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        pass  # a client that went away
+
+
 class FakeS3:
     """Objects in memory. `conditional`: whether If-Match and If-None-Match are looked at. `refuse`: None, or (status,
     code, message) for every request. `clock_off_s`: what its Date says, compared with ours; requests signed with a time
@@ -143,12 +248,7 @@ class FakeS3:
         self.ignored = 0  # conditions
         fake = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
+        class Handler(_Handler):
             def date_time_string(self, timestamp=None):
                 return super().date_time_string((timestamp or time.time()) + fake.clock_off_s)
 
@@ -157,14 +257,8 @@ class FakeS3:
 
             do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
 
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_):
-                pass  # a client that went away
-
         self.lock = threading.Lock()
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = _Server(("127.0.0.1", 0), Handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         box.on_close(self.server.shutdown)
@@ -181,14 +275,8 @@ class FakeS3:
         path, _, query = request.path.partition("?")
         key = urllib.parse.unquote(path)
         with self.lock:
-            status, headers, out = self._decide(request, key, query, body)
-        request.send_response(status)
-        for name, value in headers.items():
-            request.send_header(name, value)
-        request.send_header("Content-Length", str(len(out)))
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(out)
+            answer = self._decide(request, key, query, body)
+        request.answer(*answer)
 
     def _decide(self, request, key, query, body):
         if self.refuse:

@@ -892,6 +892,49 @@ def bad_input_a_slow_a_cut_off_and_a_lying_bucket(box):
     check_log(other, log, "with the bucket well")
 
 
+def bad_input_puts_that_are_damaged_cut_off_or_forgotten_are_never_taken_for_uploaded(box):
+    """What no object is recorded for is never dropped from the hot tier."""
+    server = S3Server(box)
+    meddler = bad_bucket.Meddler(box, server.port)
+    cluster = small(box, bucket=meddler.url(server.bucket, "ns"), environment=server.environment)
+    log = {}
+    for mode in ("flip", "short", "forget"):
+        objects = cluster.status()["objects"]
+        meddler.set(mode)
+        log |= fill(cluster, files=7, name=mode, seed=len(mode))
+        push = subprocess.Popen([os.path.join(BIN, "headrace"), "tier", "push", cluster.mount_dir, "--wait", "--state", cluster.state],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment)
+        wait_until(lambda: meddler.fired >= 5, 60, f"{mode} happens again and again")
+        check(push.poll() != 0, f"nobody says that it is in the bucket while puts are {mode}")
+        check(cluster.status()["objects"] == objects, f"no object is recorded while puts are {mode}")
+        cluster.remount()
+        check_log(cluster, log, f"while puts are {mode}")
+        meddler.set("pass")
+        push.communicate(timeout=120)
+        cluster.push()
+    cluster.spin_down()
+    other = box.cluster("other", bucket=cluster.bucket, environment=server.environment, capacity_mib=64, targets=3)
+    other.rehydrate()
+    check_log(other, log, "from the bucket alone")
+
+
+def bad_input_a_bucket_that_admits_one_request_a_second_loses_nothing(box):
+    server = S3Server(box)
+    meddler = bad_bucket.Meddler(box, server.port)
+    cluster = small(box, bucket=meddler.url(server.bucket, "ns"), environment=server.environment)
+    log = fill(cluster, files=7)
+    meddler.set("busy")
+    log |= fill(cluster, files=7, name="busy", seed=2)
+    check_log(cluster, log, "while the bucket says SlowDown")
+    cluster.spin_down()
+    check(meddler.fired > 0, "it has said so")
+    meddler.set("pass")  # who attaches a bucket tries 20 rounds of conditional writes first
+    other = box.cluster("other", bucket=cluster.bucket, environment=server.environment, capacity_mib=64, targets=3)
+    other.rehydrate()
+    meddler.set("busy")
+    check_log(other, log, "from the bucket alone, at one request a second")
+
+
 def bad_input_credentials_and_buckets_that_are_wrong(box):
     server = S3Server(box)
     url = server.url("ns")
