@@ -14,6 +14,7 @@ inline constexpr Mutant kMutants[] = {
     {"skip_flush", "a target acknowledges before its device is flushed"},
     {"flip_unflushed", "a superblock names a table that was not flushed"},
     {"chunk_not_logged", "journal space is used and its log record is forgotten"},
+    {"sweep_claimed", "orphans are swept whoever claims them"},
     // meta: journal, checkpoints, cuts
     {"ack_one_copy_less", "a record is acknowledged with one copy less"},
     {"reply_before_durable", "replies do not wait for the journal"},
@@ -48,6 +49,8 @@ inline constexpr Mutant kMutants[] = {
     {"publish_before_upload", "a manifest is published before its segments are in the bucket"},
     {"omit_locations", "a manifest lacks the locations that changed since its cut"},
     {"collect_named_keys", "keys that the manifest names are collected"},
+    {"keep_stray_objects", "objects that nobody recorded stay in the bucket"},
+    {"keep_epoch", "a new owner goes on in the epoch of the one before"},
     {"ignore_other_owner", "an owner goes on although head names another"},
     // client
     {"size_of_unwritten", "a commit names the size with bytes that are not written yet"},
@@ -58,6 +61,7 @@ inline constexpr Mutant kMutants[] = {
     {"swallow_lost", "an evicted client's fsync says success"},
     {"unlock_given_up", "an unlocking that failed is not asked for again"},
     {"append_at_committed_end", "an append goes where the partition knows the file to end"},
+    {"rename_looks_twice", "two names that showed one file, one after the other, are taken for links"},
     {"stale_extent_cache", "a client reads by the extents from before its own commit"},
     {"keep_cache_after_recall", "what was known under a grant is still used after it"},
 };

@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/fault_point.h"
 #include "base/posix_acl.h"
 
 namespace headrace {
@@ -430,6 +431,7 @@ Task<Result<void>> Names::rename(FileSystem::RenameOptions options) {
   if (!there.ok() && there.code() != Code::kNotFound) co_return std::move(there).error();
   if (!there.ok() && options.exchange) co_return std::move(there).error();
   // One was looked at after the other: whether both are there at one time, and are the same file, the partition says.
+  if (mutant("rename_looks_twice") && there.ok() && there->file == moved.file) co_return Result<void>();
   FileRef file = files_.get(moved.file);
   // What the new name has now: it goes, or changes places.
   FileRef met = there.ok() ? files_.get(there->file) : nullptr;

@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "base/fault_point.h"
+
 namespace headrace {
 
 Task<Result<OrphanReport>> OrphanWorker::sweep(TargetId target, std::function<bool()> still_wanted) {
@@ -41,7 +43,7 @@ Task<Result<OrphanReport>> OrphanWorker::sweep(TargetId target, std::function<bo
       unclaimed.target = target;
       uint64_t bytes = 0;
       for (size_t i = 0; i < items.size(); ++i) {
-        if (reply.claimed[i] != 0) continue;
+        if (reply.claimed[i] != 0 && !mutant("sweep_claimed")) continue;
         unclaimed.fragments.push_back(items[i].fragment);
         bytes += items[i].bytes;
       }

@@ -449,7 +449,7 @@ Task<Result<void>> Publisher::collect_stray_objects() {
     }
   } while (!continuation.empty());
   stray_objects_.end();
-  if (due.empty()) co_return {};
+  if (due.empty() || mutant("keep_stray_objects")) co_return {};
   HR_CO_TRY(co_await ownership_.check());
   const uint64_t count = due.size();
   HR_CO_TRY(std::vector<RemoveFailure> left, co_await store_.remove_batch(std::move(due)));

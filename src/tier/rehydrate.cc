@@ -1,5 +1,6 @@
 #include "tier/rehydrate.h"
 
+#include "base/fault_point.h"
 #include "object/probe.h"
 #include "tier/bucket_io.h"
 #include "tier/publisher.h"
@@ -135,7 +136,7 @@ Task<Result<Attached>> attach(Env env, Coordinator& coordinator, ObjectStore& st
     HR_CO_TRY(co_await read_manifest(env, store, there.record));
     HeadRecord next = there.record;
     next.cluster = options.cluster;
-    next.epoch = NamespaceEpoch(static_cast<uint16_t>(there.record.epoch.value() + 1));
+    next.epoch = NamespaceEpoch(static_cast<uint16_t>(there.record.epoch.value() + (mutant("keep_epoch") ? 0 : 1)));
     if (!next.epoch) co_return Error(Code::kTooLarge, "the namespace has used up its epochs");
     next.state = HeadState::kOwned;
     next.owner = owner.owner;

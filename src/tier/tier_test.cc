@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "object/faulty_store.h"
-#include "tier/bucket_io.h"
 #include "runtime/when_all.h"
+#include "tier/bucket_io.h"
 #include "tier/fake_partitions_test_support.h"
 #include "tier/tier_service.h"
 
