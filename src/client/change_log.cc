@@ -171,25 +171,38 @@ Task<void> ChangeLog::sender(QueueRef queue) {
   }
 }
 
-// Until it is known whether they took effect: the same ticket all the time. Once they are given up they must not: the
-// ticket goes, and with it the partition refuses what of them is still under way.
+// Until it is known whether they took effect: the same ticket all the time. Once they are given up they must not: they
+// are not sent again, the ticket goes, and with it the partition refuses what of them is still under way.
 Task<Result<ChangeNamesReply>> ChangeLog::send(QueueRef queue, ChangeNames request) {
   const ClientSessionRef session = queue->session;
   co_await session->free_tickets.acquire();
   Sequence sequence(session);
   request.ticket = sequence.ticket();
   for (Refusals refusals;;) {
-    Result<ChangeNamesReply> reply = co_await sessions_.call(session->partition, request);
-    if (reply.ok() || session->lost || queue->lost || scope_.token().cancelled()) co_return reply;
-    if (reply.code() == Code::kStale) {
+    if (queue->lost) co_return *queue->lost;
+    std::optional<Result<ChangeNamesReply>> reply;
+    {
+      Scope calling;
+      calling.spawn(call(queue, request, &reply));
+      while (!reply && !queue->lost) co_await ListWait(queue->answered);
+    }
+    if (!reply) co_return *queue->lost;
+    if (reply->ok() || session->lost || queue->lost || scope_.token().cancelled()) co_return *std::move(reply);
+    if (reply->code() == Code::kStale) {
       // A new leader knows of no grant before it was claimed.
       bool alive = co_await sessions_.reopen(session);
-      if (!alive || refusals.too_often(session->epoch)) co_return reply;
-    } else if (reply.error().retry() == Retry::kFinal) {
-      co_return reply;
+      if (!alive || refusals.too_often(session->epoch)) co_return *std::move(reply);
+    } else if (reply->error().retry() == Retry::kFinal) {
+      co_return *std::move(reply);
     }
     co_await env_.clock.sleep(kRetry);
   }
+}
+
+// A child of whoever waits for the reply.
+Task<void> ChangeLog::call(QueueRef queue, ChangeNames request, std::optional<Result<ChangeNamesReply>>* reply) {
+  reply->emplace(co_await sessions_.call(queue->session->partition, std::move(request)));
+  Scheduler::current().wake_all(queue->answered);
 }
 
 void ChangeLog::answered(UnsentChange& unsent, Code code) {

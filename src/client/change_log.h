@@ -44,7 +44,7 @@ struct ChangeQueue {
   uint64_t next_number = 1;
   uint64_t wanted = 0;  // a flush waits for those up to it
   std::optional<Error> lost;
-  WaitList answered;
+  WaitList answered;  // or lost
   Event kicked;
   [[nodiscard]] uint64_t done() const { return waiting.empty() ? next_number - 1 : waiting.front()->number - 1; }
 };
@@ -99,6 +99,7 @@ class ChangeLog {
   [[nodiscard]] Task<void> sender(QueueRef queue);
   [[nodiscard]] bool due(const ChangeQueue& queue) const;
   [[nodiscard]] Task<Result<ChangeNamesReply>> send(QueueRef queue, ChangeNames request);
+  [[nodiscard]] Task<void> call(QueueRef queue, ChangeNames request, std::optional<Result<ChangeNamesReply>>* reply);
   [[nodiscard]] Task<Result<void>> flush_to(QueueRef queue, uint64_t number);
   void answered(UnsentChange& unsent, Code code);
   void forget(UnsentChange& unsent);

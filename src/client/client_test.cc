@@ -1339,6 +1339,30 @@ TEST(DirectoryWriteGrant, WhatThePartitionDidNotTakeIsToldToWhoSyncsEverything) 
   EXPECT_FALSE(s.sees("a", 0));
 }
 
+// The grant of another directory of the session was recalled: this one's would still let them pass.
+TEST(DirectoryWriteGrant, WhatWasGivenUpIsNotThereLater) {
+  Directory s(116, 2);
+  FileId other;
+  for (int i = 0; !other || other.slot() != s.id.slot(); ++i) {
+    auto made = s.world.run(
+        s.client().make(kRootFile, "e" + std::to_string(i), {.type = FileType::kDirectory, .mode = 0755}, {}));
+    ASSERT_TRUE(made.ok() && i < 10);
+    other = made->id;
+  }
+  ASSERT_TRUE(s.world.run(s.client().make(other, "first", {.mode = 0644}, {})).ok());
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  s.faults.hold_changes = true;
+  (void)s.make("a");
+  s.world.run_for(seconds(6));  // it is under way
+  ASSERT_TRUE(s.world.run(s.client().make(other, "b", {.mode = 0644}, {})).ok());
+  ASSERT_TRUE(s.world.run(s.client(1).make(other, "c", {.mode = 0644}, {})).ok());
+  ASSERT_EQ(s.client().counters().changes.lost, 2u);
+  ASSERT_TRUE(s.world.run(s.client().set_xattr(other, "user.x", "new", {})).ok());
+  s.faults.hold_changes = false;
+  s.world.run_for(seconds(10));
+  EXPECT_FALSE(s.there("a"));
+}
+
 TEST(DirectoryWriteGrant, OrderWithinADirectoryIsKept) {
   // Whenever the client dies, what is there is all that it did up to some moment.
   for (uint64_t seed = 0; seed < 30; ++seed) {

@@ -203,6 +203,7 @@ class FakeNode final : public Process {
     std::shared_ptr<Channel> channel;
     Nanos lease_end{};
     std::set<SegmentId> reserved;
+    uint64_t answered = 0;  // tickets below are the client's no more
     bool claimed = false;
   };
   struct Holder {
@@ -243,6 +244,8 @@ class FakeNode final : public Process {
     auto saved = disk_.results.find(key);
     if (saved != disk_.results.end()) co_return decode<typename Req::Reply>(saved->second);
     HR_ASSERT(request.ticket.sequence >= request.ticket.lowest_unanswered);
+    uint64_t& answered = sessions_[request.ticket.session].answered;
+    answered = std::max(answered, request.ticket.lowest_unanswered);
     running_.insert(key);
     Result<typename Req::Reply> reply = co_await (this->*run)(std::move(request));
     running_.erase(key);
@@ -604,6 +607,7 @@ class FakeNode final : public Process {
   Task<Result<ChangeNamesReply>> change_names(ChangeNames r) {
     while (faults_.hold_changes) co_await env_.clock.sleep(milliseconds(5));
     const SessionId session = r.ticket.session;
+    if (r.ticket.sequence < sessions_[session].answered) co_return Error(Code::kStale, "its client has given it up");
     std::map<FileId, GrantId> made;
     auto changes = [&](FileId file, GrantId grant) {
       return made.contains(file) ? made[file] == grant : writes(session, file, grant);
