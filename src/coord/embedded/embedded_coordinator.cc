@@ -181,6 +181,7 @@ Task<void> EmbeddedCoordinator::write_groups() {
     Scheduler::current().wake_all(group->waiting);
   }
   writing_ = false;
+  Scheduler::current().wake_all(changed_);
 }
 
 // Beside `path`, under another name.
@@ -231,7 +232,9 @@ Task<void> EmbeddedCoordinator::write_copies(std::string bytes) {
       continue;
     }
     ++round->under_way;
-    scope_.spawn(write_copy(directory, bytes, round));
+    if (scope_.spawn(write_copy(directory, bytes, round))) continue;
+    copying_.erase(directory);  // it is closed
+    --round->under_way;
   }
   const Nanos deadline = env_.clock.now() + kCopyPatience;
   while (round->under_way > 0) {
@@ -268,7 +271,7 @@ Task<Result<bool>> EmbeddedCoordinator::lease_alive(std::string holder) {
 Task<void> EmbeddedCoordinator::close() {
   scope_.close();
   if (Scheduler::present()) Scheduler::current().wake_all(changed_);
-  co_await scope_.join();
+  while (writing_) co_await ListWait(changed_);
 }
 
 }  // namespace headrace

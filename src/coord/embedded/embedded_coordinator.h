@@ -60,7 +60,7 @@ class EmbeddedCoordinator final : public Coordinator {
   [[nodiscard]] Task<Result<void>> renew_lease(std::string holder, uint64_t incarnation) override;
   [[nodiscard]] Task<Result<bool>> lease_alive(std::string holder) override;
 
-  // Waits for writes in progress; then every operation is kCancelled, and waits for changes end.
+  // Waits for writes in progress, not for disks that take no copy; then all is kCancelled, waits for changes end.
   [[nodiscard]] Task<void> close();
   [[nodiscard]] uint64_t writes() const { return writes_; }                    // of the file, since load()
   [[nodiscard]] size_t copies() const { return copied_; }                      // that hold the newest revision

@@ -358,6 +358,24 @@ TEST(EmbeddedCoordinator, ADiskThatDoesNotAnswerHoldsUpNoStart) {
   EXPECT_LT(f.world.now() - began, seconds(60));
 }
 
+TEST(EmbeddedCoordinator, ADiskThatTakesNoCopyHoldsUpNoEnd) {
+  WithCopies f;
+  auto coordinator = f.open();
+  ASSERT_TRUE(f.world.run(coordinator->put("x", "1", 0)).ok());
+  DiskOptions& disk = f.machine.disk().options;
+  disk.slow = [](const std::string& path) { return path == WithCopies::copy(1) + ".new"; };
+  disk.slow_factor = 1e9;
+  disk.longest = seconds(100'000);
+  ASSERT_TRUE(f.world.run(coordinator->put("x", "2", 1)).ok());
+  EXPECT_EQ(coordinator->copies(), 2u);
+  EXPECT_TRUE(f.world.run_until(coordinator->close(), seconds(10)));
+  EXPECT_EQ(f.world.run(coordinator->put("x", "3", 2)).code(), Code::kCancelled);
+  coordinator.reset();
+  coordinator = f.open();
+  ASSERT_TRUE(f.loaded.ok());
+  EXPECT_EQ(f.world.run(coordinator->get("x"))->value, "2");
+}
+
 // Of t0 and t2: t1 has none.
 struct InMemoryCopies final : public DeviceCopies {
   Task<std::vector<Copy>> read(std::string directory) override {
