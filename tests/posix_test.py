@@ -626,7 +626,7 @@ def recalls_take_milliseconds(box):
     for what, took in turns.items():
         middle, worst = sorted(took)[len(took) // 2], max(took)
         print(f"  {what}: {middle * 1e3:.1f} ms a turn, {worst * 1e3:.1f} ms at worst")
-        check(middle < 0.05, f"{what}: {middle * 1e3:.1f} ms a turn is no recall's, but a timeout's")
+        check(middle < 0.15, f"{what}: {middle * 1e3:.1f} ms a turn is no recall's, but a timeout's")
     for fd in files:
         os.close(fd)
 
