@@ -347,10 +347,6 @@ class Cluster:
             if zeros:
                 os.truncate(path, size)
 
-    def rss_mib(self):
-        """Peak resident memory of (node, first mount)."""
-        return tuple(round(peak_rss_mib(pid)) for pid in (self.node_pid(), self.mount_pid()) if pid)
-
     def close(self):
         self._note_pids()
         if os.path.exists(self.state):
@@ -402,12 +398,9 @@ class Cluster:
             return {}
 
 
-def peak_rss_mib(pid):
+def resident_mib(pid):
     with open(f"/proc/{pid}/status") as f:
-        for line in f:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return 0
+        return next(int(line.split()[1]) / 1024 for line in f if line.startswith("VmRSS:"))
 
 
 class S3Server:
