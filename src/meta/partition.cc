@@ -622,7 +622,8 @@ Task<void> Partition::recall(SessionId id, Grant grant, GrantKind keep) {
       request.grant = grant;
       request.keep = keep;
       CallOptions options;
-      options.timeout = seconds(60);
+      // One whose lease ends meanwhile is evicted, and holds up nobody longer than that. Others are asked again.
+      options.timeout = std::max(seconds(1), session->lease_end - env_.clock.now());
       options.partition = id_;
       Result<Empty> answer = co_await context_.hub.call(channel, request, options);
       if (answer.ok()) co_return;
