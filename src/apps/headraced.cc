@@ -48,7 +48,7 @@ struct Options {
   bool take_over = false;
   double scrub_days = 7;  // of a pass over all targets
   int ready_fd = -1;
-  uint32_t restarts = 0;  // how often it has begun anew of its own, without being ready since
+  uint32_t restarts = 0;  // how often it has begun anew of its own, without serving for long since
 };
 
 Task<Result<std::string>> serve_status(Node* node, const EmbeddedCoordinator* coordinator) {
@@ -206,7 +206,7 @@ Task<void> cancel_bucket(Reactor* reactor, ObjectStore* bucket, Ends* ends) {
 // Begins anew in this process, as after a kill: with nothing of what was in memory, and with everything that was
 // acknowledged. Where a disk is full it would not get far: then only once there is some room, or after a while.
 Task<void> begin_anew(Reactor& reactor, const Options& options, const EventLog& log, Ends& ends, std::string why) {
-  const Nanos pause = std::min(seconds(1) * (int64_t{1} << std::min<uint32_t>(options.restarts, 6)), seconds(60));
+  const Nanos pause = pause_before_restart(options.restarts);
   log.warning("begins_anew", {{"why", std::move(why)}, {"in_s", std::to_string(pause.seconds())}});
   std::error_code error;
   Nanos waited;
@@ -408,8 +408,9 @@ Task<Result<void>> run_node(Reactor& reactor, Options& options, const EventLog& 
                        {"new", fresh ? "yes" : "no"}});
   ends.ready = true;
   tell_starter(options.ready_fd, "ready");
-  options.restarts = 0;
+  const Nanos ready = reactor.now();
   co_await ends.any.wait();
+  options.restarts = restarts_that_count(options.restarts, reactor.now() - ready);
   if (!ends.signal.is_set()) co_await begin_anew(reactor, options, log, ends, ends.partition.value());
   log.info("stopping", {{"signal", std::to_string(co_await ends.signal.wait())}});
   admin.stop();

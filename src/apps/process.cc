@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -107,6 +108,15 @@ std::optional<int> holder_of_lock(const std::string& path) {
       return pid;
   }
   return std::nullopt;
+}
+
+Nanos pause_before_restart(uint32_t restarts) {
+  return std::min(seconds(1) * (int64_t{1} << std::min<uint32_t>(restarts, 6)), seconds(60));
+}
+
+uint32_t restarts_that_count(uint32_t restarts, Nanos served) {
+  constexpr Nanos kServesWell = seconds(300);
+  return served >= kServesWell ? 0 : restarts;
 }
 
 void raise_descriptor_limit() {

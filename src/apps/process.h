@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "runtime/timers.h"
 
 namespace headrace {
 
@@ -20,6 +21,10 @@ void tell_starter(int& ready_fd, const std::string& line);
 [[nodiscard]] bool end_process(int pid, int seconds);
 // The process that has the flock of this file; none where nobody has, or it cannot be told.
 [[nodiscard]] std::optional<int> holder_of_lock(const std::string& path);
+// A process that begins anew of its own, since something failed: how long it waits before, for the so many-th time, and
+// how often it has, once it served for so long. Trouble that comes back soon after counts on.
+[[nodiscard]] Nanos pause_before_restart(uint32_t restarts);
+[[nodiscard]] uint32_t restarts_that_count(uint32_t restarts, Nanos served);
 // As many open files as the system lets this process have: the usual limit, 1,024, is for programs that use select(2).
 void raise_descriptor_limit();
 
