@@ -336,7 +336,7 @@ Task<Result<void>> run_node(Reactor& reactor, Options& options, const EventLog& 
       HR_CO_TRY(Node::check(bootstrap));
     }
     HR_CO_TRY(co_await Node::bootstrap(env, coordinator, bootstrap));
-  } else {
+  } else if (options.restarts == 0 || !resuming.value.empty()) {  // a namespace is taken back where somebody asks
     ResumeFromBucket resume;
     resume.state = options.state;
     resume.address = address;
@@ -410,8 +410,10 @@ Task<Result<void>> run_node(Reactor& reactor, Options& options, const EventLog& 
   tell_starter(options.ready_fd, "ready");
   const Nanos ready = reactor.now();
   co_await ends.any.wait();
+  // What is released serves nobody: it only waits to be told to stop.
+  const bool released = node.tier().spin_down_progress().step == SpinDownStep::kReleased;
   options.restarts = restarts_that_count(options.restarts, reactor.now() - ready);
-  if (!ends.signal.is_set()) co_await begin_anew(reactor, options, log, ends, ends.partition.value());
+  if (!ends.signal.is_set() && !released) co_await begin_anew(reactor, options, log, ends, ends.partition.value());
   log.info("stopping", {{"signal", std::to_string(co_await ends.signal.wait())}});
   admin.stop();
   remove_node_file(options.state);
@@ -427,8 +429,9 @@ Task<void> run_main(Reactor* reactor, Options* options, const EventLog* log, int
   watching.spawn(watch_signal(reactor, options, log, &ends));
   Result<void> done = co_await run_node(*reactor, *options, *log, ends);
   if (done.ok()) co_return;
-  // It was up before: whoever waits for it is not asked.
-  if (options->restarts > 0) co_await begin_anew(*reactor, *options, *log, ends, done.error().text());
+  // It was up before: whoever waits for it is not asked. What was spun down meanwhile stays so.
+  if (options->restarts > 0 && done.code() != Code::kStale)
+    co_await begin_anew(*reactor, *options, *log, ends, done.error().text());
   log->warning("ended", {{"error", done.error().text()}});
   std::string why = done.error().message();
   if (done.code() == Code::kNoSpace && why.find("free") == std::string::npos) why += "; free some space there";
