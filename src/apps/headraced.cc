@@ -176,6 +176,7 @@ class DiskRoom {
 };
 
 constexpr Nanos kBucketGrace = seconds(2);  // of a stop, for what is under way to the bucket
+constexpr unsigned kEndGrace = 5;           // seconds, for what is left of a process that has stopped
 constexpr uint64_t kRoomToBegin = 2 * kKeepFree;
 constexpr Nanos kPatienceForRoom = seconds(600);
 
@@ -420,6 +421,9 @@ Task<Result<void>> run_node(Reactor& reactor, Options& options, const EventLog& 
   co_await node.stop();
   co_await coordinator.close();
   log.info("stopped");
+  // All that was to be flushed is. A thread that hangs in a disk or a bucket's directory holds up no end.
+  ::signal(SIGALRM, [](int) { ::_exit(0); });
+  ::alarm(kEndGrace);
   co_return Result<void>();
 }
 
