@@ -226,6 +226,7 @@ Task<void> begin_anew(Reactor& reactor, const Options& options, const EventLog& 
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
+  remove_node_file(options.state);  // until it serves again
   ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
   ::execv(argv[0], argv.data());
   log.warning("cannot_begin_anew", {{"why", std::strerror(errno)}});

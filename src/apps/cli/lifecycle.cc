@@ -88,35 +88,32 @@ int run_up(CliOptions options) {
     if (!mounted.ok()) return fail(Error(mounted.error()).within("the node serves, but it could not be mounted"));
   }
   Result<json> now = ask(*running, "/status");
+  if (!now.ok()) return fail(now.error());
   std::printf("headrace: serving %s%s%s\n", options.state.c_str(), options.mount.empty() ? ", not mounted" : " at ",
               options.mount.c_str());
   if (options.mount.empty()) std::printf("  mount it: headrace mount DIR --state %s\n", options.state.c_str());
-  if (now.ok()) {
-    const json targets = now->value("targets", json::array());
-    uint64_t capacity = 0;
-    size_t live = 0;
-    for (const json& target : targets) {
-      if (target.value("state", "") != "live") continue;
-      ++live;
-      capacity += target.value("capacity", 0ULL);
-    }
-    std::printf("  namespace %s, epoch %d: %llu files, %s\n", now->value("namespace", "").c_str(),
-                now->value("namespace_epoch", 0), static_cast<unsigned long long>(now->value("files", 0ULL)),
-                bytes_text(now->value("bytes", 0ULL)).c_str());
-    std::printf("  targets %zu under %s/targets, %s in all, protection %s\n", live, options.state.c_str(),
-                bytes_text(capacity).c_str(), now->value("protection", "").c_str());
-    std::printf("  bucket %s\n", now->value("bucket", "").c_str());
+  const json targets = now->value("targets", json::array());
+  uint64_t capacity = 0;
+  size_t live = 0;
+  for (const json& target : targets) {
+    if (target.value("state", "") != "live") continue;
+    ++live;
+    capacity += target.value("capacity", 0ULL);
   }
-  if (now.ok() && !now->value("read_only", "").empty())
-    std::printf("  read-only: %s\n", now->value("read_only", "").c_str());
-  if (now.ok())
-    for (const json& target : now->value("targets", json::array()))
-      if (target.value("state", "") == "lost") {
-        const std::string name = target.value("name", ""), reason = target.value("reason", "");
-        std::printf("  target %s is lost: headrace target replace %s --state %s\n", name.c_str(), name.c_str(),
-                    options.state.c_str());
-        if (!reason.empty()) std::printf("    %s\n", reason.c_str());
-      }
+  std::printf("  namespace %s, epoch %d: %llu files, %s\n", now->value("namespace", "").c_str(),
+              now->value("namespace_epoch", 0), static_cast<unsigned long long>(now->value("files", 0ULL)),
+              bytes_text(now->value("bytes", 0ULL)).c_str());
+  std::printf("  targets %zu under %s/targets, %s in all, protection %s\n", live, options.state.c_str(),
+              bytes_text(capacity).c_str(), now->value("protection", "").c_str());
+  std::printf("  bucket %s\n", now->value("bucket", "").c_str());
+  if (!now->value("read_only", "").empty()) std::printf("  read-only: %s\n", now->value("read_only", "").c_str());
+  for (const json& target : now->value("targets", json::array()))
+    if (target.value("state", "") == "lost") {
+      const std::string name = target.value("name", ""), reason = target.value("reason", "");
+      std::printf("  target %s is lost: headrace target replace %s --state %s\n", name.c_str(), name.c_str(),
+                  options.state.c_str());
+      if (!reason.empty()) std::printf("    %s\n", reason.c_str());
+    }
   std::printf("  survives lost files and bad blocks of its targets, not the loss of the disk under them\n");
   if (options.detach) return 0;
   std::printf("  press Ctrl-C to stop\n");
