@@ -102,6 +102,28 @@ def appends_of_two_mounts_are_atomic(box):
         check(sorted(seen.values()) == [400] * 4, f"every record is there: {seen}")
 
 
+def a_name_that_is_replaced_is_always_there(box):
+    _, a, _ = two_mounts(box)
+    put(f"{a}/f", b"0")
+    reader = python("""
+        import os, random, sys, time
+        count = 0
+        while not os.path.exists(sys.argv[2]):
+            with open(sys.argv[1], "rb") as f:
+                assert f.read().isdigit()
+            os.stat(sys.argv[1])
+            count += 1
+            time.sleep(random.random() * 0.005)
+        print(count)
+    """, f"{a}/f", box.path("stop"))
+    for i in range(1000):
+        put(f"{a}/tmp", str(i).encode())
+        os.rename(f"{a}/tmp", f"{a}/f")
+    put(box.path("stop"), b"")
+    check(int(line(reader)) > 20, "the reader got through")
+    check(reader.wait(timeout=30) == 0, "and always found the file")
+
+
 def rename_exchanges_and_refuses_whiteout(box):
     _, a, b = two_mounts(box)
     # Directories spread over partitions: some of these pairs lie in two.

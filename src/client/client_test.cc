@@ -800,6 +800,50 @@ TEST(Client, AWriteThatWasGivenUpDoesNotLandAfterItsFileWasClosed) {
 
 TEST(Client, ATemporaryFileIsNeverWritten) {
   Steps s(28);
+TEST(Client, AFileThatWasReplacedCannotBeOpenedAnyMore) {
+  Steps s(30);
+  const FileId replaced = s.create("f")->id();
+  const FileId unlinked = s.create("g")->id();
+  (void)s.create("tmp");
+  ASSERT_TRUE(s.world.run(s.client().sync_all()).ok());
+  s.world.run_for(seconds(10));
+  (void)s.stat(replaced);
+  (void)s.stat(unlinked);
+  ASSERT_TRUE(s.world.run(s.client().rename({kRootFile, "tmp", kRootFile, "f", false})).ok());
+  EXPECT_EQ(s.world.run(s.client().open(replaced, kReadWrite)).code(), Code::kNotFound);
+  ASSERT_TRUE(s.world.run(s.client().unlink(kRootFile, "g")).ok());
+  EXPECT_EQ(s.world.run(s.client().open(unlinked, kReadWrite)).code(), Code::kNotFound);
+}
+
+TEST(Client, ANameThatAnotherReplacesAllTheTimeIsAlwaysFound) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Steps s(900 + seed, 2);
+    s.node().slow = milliseconds(3);
+    (void)s.create("f");
+    Scope scope;
+    bool done = false;
+    auto replacer = [](Steps* steps, bool* all) -> Task<void> {
+      for (int i = 0; i < 40; ++i) {
+        auto made = co_await steps->client(0).make(kRootFile, "tmp", {}, {});
+        EXPECT_TRUE(made.ok());
+        auto renamed = co_await steps->client(0).rename({kRootFile, "tmp", kRootFile, "f", false});
+        EXPECT_TRUE(renamed.ok());
+      }
+      *all = true;
+    };
+    auto looker = [](Steps* steps, const bool* all) -> Task<void> {
+      while (!*all) {
+        auto found = co_await steps->client(1).lookup(kRootFile, "f");
+        EXPECT_TRUE(found.ok()) << found.error().text();
+        co_await steps->world.clock().sleep(milliseconds(static_cast<int64_t>(steps->world.random().below(10))));
+      }
+    };
+    scope.spawn(replacer(&s, &done));
+    scope.spawn(looker(&s, &done));
+    ASSERT_TRUE(s.world.run_until([&] { return scope.running() == 0; }, seconds(600))) << seed;
+  }
+}
+
   auto f = s.create("tmp");
   ASSERT_TRUE(s.write(f, 0, pattern(100'000, 1)).ok());
   ASSERT_TRUE(s.world.run(s.client().close(f)).ok());

@@ -181,6 +181,7 @@ struct FileState {
   bool kept = false;        // the partition knows that we have it open
   bool maybe_kept = false;  // it was asked to, and nobody knows whether it does
   uint32_t unlinking = 0;   // own removals of a name of it under way: who opens it now tells the partition
+  bool nameless = false;    // we removed its last name: no grant keeps it
   uint32_t locked = 0;      // own removals and moves of it under way: a kernel holds its lock until they are answered
   bool forgetting = false;  // Forget is under way
   WaitList forgotten;
@@ -287,7 +288,7 @@ class FileTable {
   // An open file outlives its last name: by a grant, since an unlink elsewhere recalls that first,
   // or by OpenKept.
   [[nodiscard]] bool is_protected(const FileState& file) const {
-    return file.keeps() || (readable(file) && !file.recalling && file.unlinking == 0);
+    return file.keeps() || (readable(file) && !file.recalling && file.unlinking == 0 && !file.nameless);
   }
   void keep_open_soon(const FileRef& file);
 

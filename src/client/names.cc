@@ -18,6 +18,7 @@ constexpr size_t kMaxTarget = 4095;
 constexpr size_t kMaxXattr = 64 * kKiB;
 constexpr size_t kMaxCachedXattr = 4 * kKiB;
 constexpr int64_t kNow = std::numeric_limits<int64_t>::min();
+constexpr int kMostLookups = 16;  // of a name whose files come and go
 
 Result<void> check_name(const std::string& name) {
   if (name.size() > kMaxName) return Error(Code::kNameTooLong, "a name has at most 255 bytes");
@@ -145,9 +146,13 @@ Task<Result<Attributes>> Names::lookup(FileId parent, std::string name) {
       // Unlinked while we asked.
     }
   }
-  HR_CO_TRY(Found found, co_await lookup_there(std::move(directory), std::move(name)));
-  if (found.usable) co_return found.attributes;
-  co_return co_await get_attributes(found.attributes.id);
+  for (int attempt = 1;; ++attempt) {
+    HR_CO_TRY(Found found, co_await lookup_there(directory, name));
+    if (found.usable) co_return found.attributes;
+    Result<Attributes> attributes = co_await get_attributes(found.attributes.id);
+    // Gone since: what the name means by now is another matter.
+    if (attributes.code() != Code::kNotFound || attempt == kMostLookups) co_return attributes;
+  }
 }
 
 Task<Result<Names::Found>> Names::lookup_there(FileRef directory, std::string name) {
@@ -390,6 +395,7 @@ void Names::unlinked(FileId id, uint32_t links) {
   files_.changed(*file);
   if (links == 0 && file->opens == 0 && !file->dirty.empty()) (void)scope_.spawn(drop_if_gone(std::move(file)));
 }
+  file->nameless = links == 0;
 
 Task<Result<void>> Names::unlink(FileId parent, std::string name, bool directory) {
   HR_CO_TRY(check_name(name));
@@ -504,7 +510,7 @@ Task<Result<Attributes>> Names::link(FileId id, FileId parent, std::string name)
   }
   const bool granted = files_.take(directory, reply->directory_grant, nullptr, false, grants, asked);
   file->attributes.reset();  // what another operation learnt meanwhile is from before the change
-  file->unnamed = false;
+  file->unnamed = file->nameless = false;
   files_.take(file, reply->file_grant, &reply->attributes, reply->no_xattrs, grants, asked);
   files_.bump(*file);
   const FileType type = reply->attributes.type;

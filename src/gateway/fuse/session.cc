@@ -260,6 +260,7 @@ Task<void> FuseSession::serve(FuseRequest request, std::unique_ptr<Running> runn
   const FileId other = other_changed(request);
   Task<FuseAnswer> work = std::visit([&](auto& body) { return this->answer(header, std::move(body)); }, request.body);
   FuseAnswer answer = co_await std::move(work);
+  if (answer.error == ENOENT && means_one_file(header)) answer.error = ESTALE;
   const bool let_go = active_.at(unique).answered;
   finish(unique, std::move(answer));
   running.reset();
@@ -267,6 +268,25 @@ Task<void> FuseSession::serve(FuseRequest request, std::unique_ptr<Running> runn
   // The kernel believes that nothing was done, and may have asked since for what it was before.
   co_await invalidate({.file = header.node, .attributes = true, .data = true, .names = true});
   if (other) co_await invalidate({.file = other, .attributes = true, .data = true, .names = true});
+}
+
+bool FuseSession::means_one_file(const FuseHeader& header) const {
+  auto node = nodes_.find(header.node);
+  if (node == nodes_.end() || node->second.lookups == 0 || node->second.directory != nullptr) return false;
+  switch (header.opcode) {
+    case FUSE_OPEN:
+    case FUSE_GETATTR:
+    case kFuseStatx:
+    case FUSE_SETATTR:
+    case FUSE_READLINK:
+    case FUSE_GETXATTR:
+    case FUSE_SETXATTR:
+    case FUSE_LISTXATTR:
+    case FUSE_REMOVEXATTR:
+      return true;
+    default:
+      return false;
+  }
 }
 
 void FuseSession::finish(uint64_t unique, FuseAnswer answer) {

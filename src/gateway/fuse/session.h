@@ -216,6 +216,9 @@ class FuseSession {
   // Of one that the kernel still has though it is gone, as `outcome` says: as it was, without a link.
   [[nodiscard]] std::optional<Attributes> removed_directory(FileId file, Code outcome) const;
   Task<Result<Attributes>> attributes_of(FileId file);  // also of such a one
+  // Asked of a node that is no directory, as a name led there. Gone, its name may mean another by now: at ESTALE the
+  // kernel looks again, at ENOENT it does not.
+  [[nodiscard]] bool means_one_file(const FuseHeader& header) const;
   // Without a name (O_TMPFILE): a kernel keeps none.
   [[nodiscard]] FuseAnswer created(FileId parent, const std::string& name, FileSystem::Created created, OpenMode mode);
   [[nodiscard]] FuseAnswer entry(FileId parent, const std::string& name, Result<Attributes> attributes);

@@ -246,6 +246,40 @@ TEST_F(FuseSessionTest, ShowsARemovedDirectoryToWhoHasItOpen) {
   play(shows_removed_directories);
 }
 
+Task<void> finds_no_file_under_an_old_name(World& world) {
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+  const FileId file(co_await make_file(world, "f"));
+  PlayedKernel::Answer made = co_await world.kernel.ask(FUSE_SYMLINK, kRootFile, std::string("l"), std::string("to"));
+  fuse_entry_out entry{};
+  std::memcpy(&entry, made.bytes.data(), std::min(sizeof entry, made.bytes.size()));
+  const FileId symlink(entry.nodeid);
+  // While it is open here it can be asked for, without a name too.
+  Result<void> gone = co_await world.files.unlink(kRootFile, "f");
+  EXPECT_TRUE(gone.ok());
+  gone = co_await world.files.unlink(kRootFile, "l");
+  EXPECT_TRUE(gone.ok());
+  PlayedKernel::Answer answer = co_await world.kernel.ask(FUSE_GETATTR, file, fuse_getattr_in{});
+  EXPECT_EQ(answer.error, 0);
+  answer = co_await world.kernel.ask(FUSE_RELEASE, file, fuse_release_in{.fh = 1});
+  EXPECT_EQ(answer.error, 0);
+  answer = co_await world.kernel.ask(FUSE_OPEN, file, fuse_open_in{.flags = 2});
+  EXPECT_EQ(answer.error, ESTALE);
+  answer = co_await world.kernel.ask(FUSE_GETATTR, file, fuse_getattr_in{});
+  EXPECT_EQ(answer.error, ESTALE);
+  answer = co_await world.kernel.ask(FUSE_SETATTR, file, fuse_setattr_in{.valid = FATTR_MODE, .mode = 0600});
+  EXPECT_EQ(answer.error, ESTALE);
+  answer = co_await world.kernel.ask(FUSE_GETXATTR, file, fuse_getxattr_in{}, std::string("user.a"));
+  EXPECT_EQ(answer.error, ESTALE);
+  answer = co_await world.kernel.ask(FUSE_READLINK, symlink);
+  EXPECT_EQ(answer.error, ESTALE);
+  answer = co_await world.kernel.ask(FUSE_LOOKUP, kRootFile, std::string("f"));
+  EXPECT_EQ(answer.error, ENOENT) << "the name is asked for";
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, WhatANameMeantBeforeIsStaleSoThatTheKernelLooksAgain) {
+  play(finds_no_file_under_an_old_name);
+}
+
 // user::rwx, user:9:rwx, group::r-x, mask::rwx, other::---
 constexpr std::array<uint16_t, 22> kAcl{2, 0,      1,      7,  0xffff, 0xffff, 2,      7,  9, 0,      4,
                                         5, 0xffff, 0xffff, 16, 7,      0xffff, 0xffff, 32, 0, 0xffff, 0xffff};
