@@ -492,6 +492,25 @@ TEST(Client, ANodeRestartLooksLikeAPause) {
   ASSERT_TRUE(s.world.run_until([&] { return done; }, seconds(120)));
   EXPECT_TRUE(synced.ok()) << synced.error().text();
   EXPECT_EQ(s.read(f, 0, data.size()), data);
+TEST(Client, WhatATruncationGaveUpAndDidNotCutOffIsToldAsLostBadInput) {
+  Steps s(17);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  ASSERT_TRUE(s.write(f, 0, pattern(200'000, 1)).ok());
+  s.faults.no_space = true;
+  s.faults.fail_set_attributes = 1;
+  ASSERT_FALSE(s.resize(f->id(), 0).ok());
+  s.faults.no_space = false;
+  EXPECT_FALSE(s.world.run(s.client().sync(f)).ok());
+  EXPECT_TRUE(s.world.run(s.client().sync(f)).ok());
+  EXPECT_FALSE(s.world.run(s.client().sync_all()).ok());
+
+  ASSERT_TRUE(s.write(f, 0, pattern(200'000, 2)).ok());
+  s.faults.no_space = true;
+  ASSERT_TRUE(s.resize(f->id(), 0).ok());
+  EXPECT_TRUE(s.world.run(s.client().sync(f)).ok()) << "cut off, and not lost";
+}
+
   EXPECT_EQ(s.node().counts.evictions, 0u);
 }
 

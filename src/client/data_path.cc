@@ -104,14 +104,14 @@ Task<Result<Attributes>> DataPath::resize(FileRef file, SetAttributes request) {
   Resizing resizing(file);
   HR_CO_TRY(co_await changes_.flush(file));
   Result<void> flushed = co_await write_back_.flush(file);
+  // A full disk must not keep anyone from truncating what could not be written.
+  const bool all_cut_off = file->dirty.view(0, request.size).empty();
+  if (!flushed.ok() && (flushed.code() != Code::kNoSpace || !all_cut_off)) co_return std::move(flushed).error();
+  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file->id.slot()));
   if (!flushed.ok()) {
-    // A full disk must not keep anyone from truncating what could not be written.
-    const bool all_cut_off = file->dirty.view(0, request.size).empty();
-    if (flushed.code() != Code::kNoSpace || !all_cut_off) co_return std::move(flushed).error();
     co_await write_back_.settle(file);
     write_back_.drop(file, std::nullopt);
   }
-  HR_CO_TRY(ClientSessionRef session, co_await sessions_.of(file->id.slot()));
   files_.changed(*file);
   files_.bump_data(*file);
   GrantRequest grants(session);
@@ -136,6 +136,7 @@ Task<Result<Attributes>> DataPath::resize(FileRef file, SetAttributes request) {
   file->extents.forget(std::min(size, file->committed_size), ~uint64_t{0});
   files_.bump(*file);
   files_.bump_data(*file);
+  if (!reply.ok() && !flushed.ok()) write_back_.drop(file, reply.error());  // what was not cut off is lost all the same
   if (!reply.ok()) co_return std::move(reply).error();
   co_return files_.present(*file, reply->attributes);
 }

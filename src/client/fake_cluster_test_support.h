@@ -93,6 +93,7 @@ class FakeNode final : public Process {
     bool hold_claims = false;      // SessionOpen with claims is not answered
     uint64_t fail_fragment_writes = 0;
     uint64_t fail_commits = 0;
+    uint64_t fail_set_attributes = 0;
     uint64_t refuse_commits = 0;  // kStale of each file, after those
     bool hold_changes = false;    // ChangeNames is not answered
     bool hold_commits = false;    // nor is Commit
@@ -507,6 +508,10 @@ class FakeNode final : public Process {
 
   // ---- changing ----
   Task<Result<EntryReply>> set_attributes(SetAttributes r) {
+    if (faults_.fail_set_attributes > 0) {
+      --faults_.fail_set_attributes;
+      co_return Error(Code::kInvalid, "injected");
+    }
     const SessionId session = r.ticket.session;
     co_await clear(r.file, session, GrantKind::kWrite);
     FakeInode* i = inode(r.file);
