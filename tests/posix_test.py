@@ -1014,10 +1014,13 @@ def extended_attributes_and_their_limits(box):
     for i in range(300):
         os.setxattr(f"{a}/f", f"user.many{i}", str(i).encode())
     cluster.remount()
+        names = as_user(1001, 1001, [], lambda: sorted(os.listxattr(f"{mount}/f")))
+        check(names == "['security.s', 'user.big', 'user.empty']", f"trusted.* is root's: {names}")
     check(len(os.listxattr(f"{a}/f")) == 303, "hundreds of attributes")
 
 
 ACL_USER = "u::rwx u:1001:rwx g::r-x m::rwx o::---"
+    fails(errno.EINVAL, os.setxattr, f"{a}/f", "user.", b"v")
 
 
 def get_acl(where, name=ACCESS_ACL):

@@ -462,11 +462,11 @@ Task<Result<bool>> FuseSession::clears_setgid(FuseHeader header, uint32_t setxat
 }
 
 // ACLs that this kernel would not enforce it neither sees nor sets; other name spaces do not exist.
-bool FuseSession::unsupported_xattr(std::string_view name) const {
-  if (is_acl(name)) return !agreed(FUSE_POSIX_ACL);
+int FuseSession::check_xattr(std::string_view name) const {
+  if (is_acl(name)) return agreed(FUSE_POSIX_ACL) ? 0 : EOPNOTSUPP;
   for (std::string_view prefix : {"user.", "trusted.", "security."})
-    if (name.starts_with(prefix) && name.size() > prefix.size()) return false;
-  return true;
+    if (name.starts_with(prefix)) return name.size() > prefix.size() ? 0 : EINVAL;
+  return EOPNOTSUPP;
 }
 
 // --- Names ---
@@ -652,7 +652,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader, FuseStatFileSystem) {
 // --- Extended attributes ---
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseGetXattr request) {
-  if (unsupported_xattr(request.name)) co_return failed(EOPNOTSUPP);
+  if (const int error = check_xattr(request.name); error != 0) co_return failed(error);
   const bool acl = is_acl(request.name);
   const uint64_t invalidated = nodes_[header.node].invalidated;
   Result<std::string> value = co_await files_.get_xattr(header.node, std::move(request.name));
@@ -662,7 +662,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseGetXattr request) {
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseSetXattr request) {
-  if (unsupported_xattr(request.name)) co_return failed(EOPNOTSUPP);
+  if (const int error = check_xattr(request.name); error != 0) co_return failed(error);
   if (request.name.empty() || request.name.size() > kMaxName) co_return failed(ERANGE);
   if (request.value.size() > kMaxXattrValue) co_return failed(E2BIG);
   bool capability = request.name == kCapability;
@@ -685,7 +685,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseListXattr request) {
   if (!names.ok()) co_return failed(names.error());
   std::string list;
   for (const std::string& name : *names) {
-    if (unsupported_xattr(name)) continue;
+    if (check_xattr(name) != 0 || (name.starts_with("trusted.") && header.uid != 0)) continue;
     list += name;
     list += '\0';
   }
@@ -694,7 +694,7 @@ Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseListXattr request) {
 }
 
 Task<FuseAnswer> FuseSession::answer(FuseHeader header, FuseRemoveXattr request) {
-  if (unsupported_xattr(request.name)) co_return failed(EOPNOTSUPP);
+  if (const int error = check_xattr(request.name); error != 0) co_return failed(error);
   co_return outcome(co_await files_.remove_xattr(header.node, std::move(request.name)));
 }
 

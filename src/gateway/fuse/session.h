@@ -232,7 +232,7 @@ class FuseSession {
   Task<void> tell_acl(FileId file, uint64_t invalidated);
   // Whoever sets an access ACL is not of the file's group, as far as the kernel says.
   Task<Result<bool>> clears_setgid(FuseHeader header, uint32_t setxattr_flags);
-  [[nodiscard]] bool unsupported_xattr(std::string_view name) const;
+  [[nodiscard]] int check_xattr(std::string_view name) const;  // 0, or the errno that says why there is none such
   Task<Result<Attributes>> lookup_handle(FileId node, bool parent);
   Task<Result<OpenFileRef>> file_for(HandleRef handle, bool append);
   Task<Result<uint64_t>> copy_some(OpenFileRef from, OpenFileRef to, FuseCopyRange left);
