@@ -411,6 +411,26 @@ TEST(Client, AnExplicitTimeIsNotUndoneByTheLaterFlush) {
   EXPECT_GT(s.stat(f->id()).mtime, 1'000'000'000);
 }
 
+TEST(Client, ATimeAheadGivesWayToTheNextChange) {
+  Steps s(18);
+  auto f = s.create("a");
+  auto now = [&s] { return s.world.clock().wall().count + 1'000'000'000; };  // a machine's own may be ahead
+  const int64_t ahead = now() + 86'400'000'000'000;
+  ASSERT_TRUE(s.write(f, 0, "data").ok());
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(f->id(), {.mask = kSetMtime, .mtime = ahead})).ok());
+  EXPECT_EQ(s.stat(f->id()).mtime, ahead);
+  EXPECT_LE(s.stat(f->id()).ctime, now());
+  ASSERT_TRUE(s.write(f, 0, "more").ok());
+  const int64_t written = s.stat(f->id()).mtime;
+  EXPECT_LE(written, now());
+  EXPECT_LE(s.stat(f->id()).ctime, now());
+  ASSERT_TRUE(s.write(f, 0, "again").ok());
+  EXPECT_GT(s.stat(f->id()).mtime, written) << "each change shows";
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(f->id(), {.mask = kSetMtime, .mtime = ahead})).ok());
+  ASSERT_TRUE(s.world.run(s.client().set_attributes(f->id(), {.mask = kSetMtime, .mtime = INT64_MIN})).ok());
+  EXPECT_LE(s.stat(f->id()).mtime, now());
+}
+
 TEST(Client, AppendsOfTwoClientsLoseNothing) {
   Steps s(14, 2);
   auto f = s.create("log");
@@ -472,6 +492,25 @@ TEST(Client, AFullDiskIsToldAndNothingIsLostBadInput) {
   EXPECT_TRUE(s.write(f, 300'000, "more").ok());
 }
 
+TEST(Client, WhatATruncationGaveUpAndDidNotCutOffIsToldAsLostBadInput) {
+  Steps s(17);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.sync(f->id()).ok());
+  ASSERT_TRUE(s.write(f, 0, pattern(200'000, 1)).ok());
+  s.faults.no_space = true;
+  s.faults.fail_set_attributes = 1;
+  ASSERT_FALSE(s.resize(f->id(), 0).ok());
+  s.faults.no_space = false;
+  EXPECT_FALSE(s.world.run(s.client().sync(f)).ok());
+  EXPECT_TRUE(s.world.run(s.client().sync(f)).ok());
+  EXPECT_FALSE(s.world.run(s.client().sync_all()).ok());
+
+  ASSERT_TRUE(s.write(f, 0, pattern(200'000, 2)).ok());
+  s.faults.no_space = true;
+  ASSERT_TRUE(s.resize(f->id(), 0).ok());
+  EXPECT_TRUE(s.world.run(s.client().sync(f)).ok()) << "cut off, and not lost";
+}
+
 TEST(Client, ANodeRestartLooksLikeAPause) {
   Steps s(19);
   auto f = s.create("a");
@@ -492,25 +531,6 @@ TEST(Client, ANodeRestartLooksLikeAPause) {
   ASSERT_TRUE(s.world.run_until([&] { return done; }, seconds(120)));
   EXPECT_TRUE(synced.ok()) << synced.error().text();
   EXPECT_EQ(s.read(f, 0, data.size()), data);
-TEST(Client, WhatATruncationGaveUpAndDidNotCutOffIsToldAsLostBadInput) {
-  Steps s(17);
-  auto f = s.create("a");
-  ASSERT_TRUE(s.sync(f->id()).ok());
-  ASSERT_TRUE(s.write(f, 0, pattern(200'000, 1)).ok());
-  s.faults.no_space = true;
-  s.faults.fail_set_attributes = 1;
-  ASSERT_FALSE(s.resize(f->id(), 0).ok());
-  s.faults.no_space = false;
-  EXPECT_FALSE(s.world.run(s.client().sync(f)).ok());
-  EXPECT_TRUE(s.world.run(s.client().sync(f)).ok());
-  EXPECT_FALSE(s.world.run(s.client().sync_all()).ok());
-
-  ASSERT_TRUE(s.write(f, 0, pattern(200'000, 2)).ok());
-  s.faults.no_space = true;
-  ASSERT_TRUE(s.resize(f->id(), 0).ok());
-  EXPECT_TRUE(s.world.run(s.client().sync(f)).ok()) << "cut off, and not lost";
-}
-
   EXPECT_EQ(s.node().counts.evictions, 0u);
 }
 
@@ -780,45 +800,6 @@ TEST(Client, UnlinkedFilesLiveWhileOpenAnywhere) {
   EXPECT_FALSE(s.disk.inodes.contains(g->id()));
 }
 
-TEST(Client, AFileThatIsClosedWhileThePartitionIsToldThatItIsOpenIsForgotten) {
-  for (uint64_t seed = 0; seed < 200; ++seed) {
-    Steps s(500 + seed);
-    auto f = s.create("a");
-    const FileId id = f->id();
-    ASSERT_TRUE(s.sync(id).ok());
-    s.node().slow = seconds(2);
-    for (SessionId session : s.node().session_ids()) (void)s.world.run_until(s.node().evict(session));
-    // With the session goes what protected it: who has it open tells the next one.
-    s.world.run_for(milliseconds(static_cast<int64_t>(s.world.random().between(3'000, 9'000))));
-    ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
-    s.world.run_for(seconds(60));
-    EXPECT_TRUE(s.disk.inodes[id].kept.empty()) << seed;
-  }
-}
-
-TEST(Client, AWriteThatWasGivenUpDoesNotLandAfterItsFileWasClosed) {
-  Steps s(510, 2);
-  auto f = s.create("a");
-  ASSERT_TRUE(s.write(f, 0, "first").ok());
-  auto g = s.open(f->id(), 1);
-  ASSERT_TRUE(s.write(g, 0, "other", 1).ok());  // the grant is the second client's: the first has to wait for it
-  s.node().slow = milliseconds(100);
-  Scope scope;
-  Result<uint64_t> written = uint64_t{0};
-  auto writer = [](Client* client, OpenFileRef file, Result<uint64_t>* result) -> Task<void> {
-    *result = co_await client->write(file, 0, Buffer::copy_of(bytes_of("stale")));
-  };
-  scope.spawn(writer(&s.client(), f, &written));
-  s.world.run_for(milliseconds(1));
-  ASSERT_EQ(scope.running(), 1u);
-  ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
-  ASSERT_TRUE(s.world.run_until([&] { return scope.running() == 0; }, seconds(60)));
-  EXPECT_FALSE(written.ok());
-  EXPECT_EQ(s.read(g, 0, 10, 1), "other");
-}
-
-TEST(Client, ATemporaryFileIsNeverWritten) {
-  Steps s(28);
 TEST(Client, AFileThatWasReplacedCannotBeOpenedAnyMore) {
   Steps s(30);
   const FileId replaced = s.create("f")->id();
@@ -863,6 +844,45 @@ TEST(Client, ANameThatAnotherReplacesAllTheTimeIsAlwaysFound) {
   }
 }
 
+TEST(Client, AFileThatIsClosedWhileThePartitionIsToldThatItIsOpenIsForgotten) {
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    Steps s(500 + seed);
+    auto f = s.create("a");
+    const FileId id = f->id();
+    ASSERT_TRUE(s.sync(id).ok());
+    s.node().slow = seconds(2);
+    for (SessionId session : s.node().session_ids()) (void)s.world.run_until(s.node().evict(session));
+    // With the session goes what protected it: who has it open tells the next one.
+    s.world.run_for(milliseconds(static_cast<int64_t>(s.world.random().between(3'000, 9'000))));
+    ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+    s.world.run_for(seconds(60));
+    EXPECT_TRUE(s.disk.inodes[id].kept.empty()) << seed;
+  }
+}
+
+TEST(Client, AWriteThatWasGivenUpDoesNotLandAfterItsFileWasClosed) {
+  Steps s(510, 2);
+  auto f = s.create("a");
+  ASSERT_TRUE(s.write(f, 0, "first").ok());
+  auto g = s.open(f->id(), 1);
+  ASSERT_TRUE(s.write(g, 0, "other", 1).ok());  // the grant is the second client's: the first has to wait for it
+  s.node().slow = milliseconds(100);
+  Scope scope;
+  Result<uint64_t> written = uint64_t{0};
+  auto writer = [](Client* client, OpenFileRef file, Result<uint64_t>* result) -> Task<void> {
+    *result = co_await client->write(file, 0, Buffer::copy_of(bytes_of("stale")));
+  };
+  scope.spawn(writer(&s.client(), f, &written));
+  s.world.run_for(milliseconds(1));
+  ASSERT_EQ(scope.running(), 1u);
+  ASSERT_TRUE(s.world.run(s.client().close(f)).ok());
+  ASSERT_TRUE(s.world.run_until([&] { return scope.running() == 0; }, seconds(60)));
+  EXPECT_FALSE(written.ok());
+  EXPECT_EQ(s.read(g, 0, 10, 1), "other");
+}
+
+TEST(Client, ATemporaryFileIsNeverWritten) {
+  Steps s(28);
   auto f = s.create("tmp");
   ASSERT_TRUE(s.write(f, 0, pattern(100'000, 1)).ok());
   ASSERT_TRUE(s.world.run(s.client().close(f)).ok());

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/fault_point.h"
+#include "base/file_time.h"
 
 namespace headrace {
 
@@ -155,7 +156,9 @@ Attributes FileTable::present(const FileState& file, Attributes attributes) cons
   attributes.size = file.size;
   if (file.dirty.empty()) return attributes;
   attributes.mtime = file.mtime;
-  attributes.ctime = std::max(attributes.ctime, file.mtime);
+  // Whoever set one that lies ahead has moved the ctime.
+  const int64_t now = env_.clock.wall().count;
+  if (!lies_ahead(file.mtime, now)) attributes.ctime = moved_to(attributes.ctime, file.mtime, now);
   attributes.bytes = std::max(attributes.bytes, round_up(file.dirty.bytes(), 512));
   return attributes;
 }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/fault_point.h"
+#include "base/file_time.h"
 #include "base/posix_acl.h"
 
 namespace headrace {
@@ -17,8 +18,8 @@ constexpr size_t kMaxName = 255;
 constexpr size_t kMaxTarget = 4095;
 constexpr size_t kMaxXattr = 64 * kKiB;
 constexpr size_t kMaxCachedXattr = 4 * kKiB;
-constexpr int64_t kNow = std::numeric_limits<int64_t>::min();
 constexpr int kMostLookups = 16;  // of a name whose files come and go
+constexpr int64_t kNow = std::numeric_limits<int64_t>::min();
 
 Result<void> check_name(const std::string& name) {
   if (name.size() > kMaxName) return Error(Code::kNameTooLong, "a name has at most 255 bytes");
@@ -271,7 +272,8 @@ Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change
   if ((change.mask & kSetMtime) != 0) {
     if (!file->dirty.empty()) {
       // Commits carry times too: those under way come first, those to come carry the new one.
-      if (request.mtime == kNow) request.mtime = std::max(file->mtime, env_.clock.wall().count);
+      const int64_t wall = env_.clock.wall().count;
+      if (request.mtime == kNow) request.mtime = moved_to(file->mtime, wall, wall);
       co_await write_back_.settle(file);
     }
     if (request.mtime != kNow) file->mtime = request.mtime;
@@ -393,9 +395,9 @@ void Names::unlinked(FileId id, uint32_t links) {
   FileRef file = files_.find(id);
   if (file == nullptr) return;
   files_.changed(*file);
+  file->nameless = links == 0;
   if (links == 0 && file->opens == 0 && !file->dirty.empty()) (void)scope_.spawn(drop_if_gone(std::move(file)));
 }
-  file->nameless = links == 0;
 
 Task<Result<void>> Names::unlink(FileId parent, std::string name, bool directory) {
   HR_CO_TRY(check_name(name));
@@ -563,8 +565,8 @@ void Names::forget_xattr(FileState& file, const std::string& name) {
 
 void Names::touch_directory(const FileRef& directory, int64_t time) {
   Attributes& a = *directory->attributes;
-  a.mtime = std::max(a.mtime, time);
-  a.ctime = std::max(a.ctime, time);
+  a.mtime = moved_to(a.mtime, time, time);
+  a.ctime = moved_to(a.ctime, time, time);
   ++a.change;
   files_.bump(*directory);
   ++directory->served;
@@ -706,7 +708,7 @@ bool Names::unlink_here(const FileRef& directory, const std::string& name, Cache
   changes_.add(file->session, std::move(change), directory, file);
   state.know(name, {});
   --a.links;
-  a.ctime = std::max(a.ctime, time);
+  a.ctime = moved_to(a.ctime, time, time);
   ++a.change;
   touch_directory(directory, time);
   if (last && !file->dirty.empty()) changes_.hurry(file);  // it need not be written then
@@ -735,10 +737,10 @@ Task<std::optional<Attributes>> Names::set_attributes_here(FileRef file, Attribu
   if ((change.mask & kSetAtime) != 0) a.atime = wanted(change.atime);
   if (sets_mtime) {
     a.mtime = wanted(change.mtime);
-    if (change.mtime == kNow && !file->dirty.empty()) a.mtime = std::max(a.mtime, file->mtime);
+    if (change.mtime == kNow && !file->dirty.empty()) a.mtime = moved_to(file->mtime, a.mtime, time);
     file->mtime = a.mtime;
   }
-  a.ctime = (change.mask & kSetCtime) != 0 ? wanted(change.ctime) : std::max(a.ctime, time);
+  a.ctime = (change.mask & kSetCtime) != 0 ? wanted(change.ctime) : moved_to(a.ctime, time, time);
   ++a.change;
   UnsentRef making = file->making.lock();
   if (making != nullptr && !making->taken) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/fault_point.h"
+#include "base/file_time.h"
 #include "runtime/when_all.h"
 
 namespace headrace {
@@ -95,7 +96,8 @@ void WriteBack::add(const FileRef& file, uint64_t offset, Buffer bytes) {
   file->size = std::max(file->size, offset + size);
   const int64_t known = file->attributes ? file->attributes->mtime : 0;
   // Strictly ahead with each change: a kernel compares times to see whether its pages are old.
-  file->mtime = std::max({file->mtime + 1, known + 1, env_.clock.wall().count});
+  const int64_t now = env_.clock.wall().count;
+  file->mtime = std::max(moved_on(file->mtime, now), moved_on(known, now));
   ++file->served;
   enqueue(file);
   added_ += size;

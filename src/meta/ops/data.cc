@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/fault_point.h"
+#include "base/file_time.h"
 #include "meta/file_extents.h"
 #include "meta/ops/acls.h"
 #include "meta/ops/steps.h"
@@ -64,10 +65,12 @@ void add_bytes(Transaction& txn, Attributes& attributes, int64_t bytes) {
 // Data changed. A commit's time may equal the last one's (one burst of writes, two commits), but never goes back.
 void touch_data(Transaction& txn, Attributes& attributes, int64_t mtime) {
   int64_t now = txn.now();
-  if (mtime == 0 || mtime == kNow) mtime = std::max(now, attributes.mtime + 1);
-  attributes.mtime = mtime >= attributes.mtime ? mtime : attributes.mtime + 1;
-  // When the data was written, not when it arrived: a file must not look changed again seconds after it was.
-  attributes.ctime = std::max(attributes.ctime, mtime);
+  if (mtime == 0 || mtime == kNow) mtime = moved_on(attributes.mtime, now);
+  const bool goes_on = mtime >= attributes.mtime || lies_ahead(attributes.mtime, now);
+  attributes.mtime = goes_on ? mtime : attributes.mtime + 1;
+  // When the data was written, not when it arrived: a file must not look changed again seconds after it was. One that
+  // lies ahead was set, and whoever did that has moved the ctime.
+  if (!lies_ahead(mtime, now)) attributes.ctime = moved_to(attributes.ctime, mtime, now);
   ++attributes.change;
 }
 
@@ -486,9 +489,9 @@ struct SetAttributesOp {
     if ((request.mask & kSetMtime) != 0) {
       a.mtime = time(request.mtime);
     } else if (sizes) {
-      a.mtime = std::max(now, a.mtime + 1);
+      a.mtime = moved_on(a.mtime, now);
     }
-    a.ctime = (request.mask & kSetCtime) != 0 ? time(request.ctime) : std::max(now, a.ctime);
+    a.ctime = (request.mask & kSetCtime) != 0 ? time(request.ctime) : moved_to(a.ctime, now, now);
     ++a.change;
     txn.put_row(inode_key(request.file), inode);
     EntryReply reply;

@@ -605,6 +605,45 @@ TEST(Data, SetAttributesSetsWhatItIsTold) {
   EXPECT_EQ(p.must(p.ask(set)).attributes.mtime, 123);
 }
 
+TEST(Data, ATimeAheadGivesWayToTheNextChange) {
+  OnePartition p(17);
+  User u = p.user();
+  FileId file = p.create(u, "a");
+  auto now = [&p] { return p.env.clock.wall().count + 1'000'000; };  // a partition's own runs a little ahead
+  SetAttributes set;
+  set.file = file;
+  set.mask = kSetMtime;
+  set.mtime = now() + 86'400'000'000'000;
+  auto set_ahead = [&](FileId what) {
+    set.ticket = u.next();
+    set.file = what;
+    Attributes a = p.must(p.ask(set)).attributes;
+    EXPECT_EQ(a.mtime, set.mtime);
+    EXPECT_LE(a.ctime, now());
+  };
+  auto check_now = [&](const Attributes& a) {
+    EXPECT_LE(a.mtime, now());
+    EXPECT_LE(a.ctime, now());
+    EXPECT_GE(a.mtime, a.btime);
+  };
+  set_ahead(file);
+  ASSERT_EQ(p.write(u, file, 0, 4096), Code::kOk);
+  check_now(p.stat(u, file));
+  set_ahead(file);
+  check_now(p.must(p.resize(u, file, 100)));
+  // A commit brings the time of its bytes; what was set meanwhile comes with them.
+  set_ahead(file);
+  Reservation reservation = p.reserve(u);
+  Commit commit = p.commit_of(u, file, reservation, 10, {{.offset = 0, .length = 10}});
+  commit.files[0].mtime = set.mtime;
+  p.must(p.ask(commit));
+  EXPECT_EQ(p.stat(u, file).mtime, set.mtime);
+  EXPECT_LE(p.stat(u, file).ctime, now());
+  set_ahead(kRootFile);
+  (void)p.create(u, "b");
+  check_now(p.stat(u, kRootFile));
+}
+
 TEST(Data, RowsAgreeWithExtentsUnderRandomChanges) {
   for (uint64_t seed = 1; seed <= 6; ++seed) {
     SCOPED_TRACE(seed);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/file_time.h"
 #include "meta/ops/acls.h"
 #include "meta/ops/steps.h"
 
@@ -80,10 +81,10 @@ class ChangeBatch {
     co_return found;
   }
 
-  static void touch(Inode& inode, int64_t time, bool contents) {
+  void touch(Inode& inode, int64_t time, bool contents) const {
     Attributes& a = inode.row.attributes;
-    a.ctime = std::max(a.ctime, time);
-    if (contents) a.mtime = std::max(a.mtime, time);
+    a.ctime = moved_to(a.ctime, time, txn_.now());
+    if (contents) a.mtime = moved_to(a.mtime, time, txn_.now());
     ++a.change;
     inode.changed = true;
   }
@@ -216,7 +217,7 @@ class ChangeBatch {
     if ((change.mask & kSetGid) != 0) a.gid = change.gid;
     if ((change.mask & kSetAtime) != 0) a.atime = change.atime;
     if ((change.mask & kSetMtime) != 0) a.mtime = change.mtime;
-    a.ctime = (change.mask & kSetCtime) != 0 ? change.ctime : std::max(a.ctime, change.time);
+    a.ctime = (change.mask & kSetCtime) != 0 ? change.ctime : moved_to(a.ctime, change.time, txn_.now());
     ++a.change;
     inode->changed = true;
     co_return {};

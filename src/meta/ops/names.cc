@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include "base/file_time.h"
 #include "meta/ops/acls.h"
 #include "meta/ops/sessions.h"
 #include "meta/ops/steps.h"
@@ -454,7 +455,7 @@ struct GetXattrOp {
 
 Task<Result<void>> touch_inode(Transaction& txn, InodeRow row) {
   HR_CO_TRY(co_await txn.exclude(row.attributes.id));
-  row.attributes.ctime = std::max(txn.now(), row.attributes.ctime);
+  row.attributes.ctime = moved_to(row.attributes.ctime, txn.now(), txn.now());
   ++row.attributes.change;
   txn.put_row(inode_key(row.attributes.id), row);
   co_return {};

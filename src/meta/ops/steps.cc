@@ -1,6 +1,7 @@
 #include "meta/ops/steps.h"
 
 #include "base/fault_point.h"
+#include "base/file_time.h"
 #include "meta/ops/acls.h"
 #include "meta/partition.h"
 
@@ -28,10 +29,10 @@ Task<Result<InodeRow>> directory_inode(Transaction& txn, FileId directory) {
 
 namespace {
 
-void touch(Attributes& attributes, int64_t now, bool contents) {
+void touch(Transaction& txn, Attributes& attributes, int64_t at, bool contents) {
   // Never before the inode's last: the hybrid clock only helps within one partition.
-  attributes.ctime = std::max(now, attributes.ctime);
-  if (contents) attributes.mtime = std::max(now, attributes.mtime);
+  attributes.ctime = moved_to(attributes.ctime, at, txn.now());
+  if (contents) attributes.mtime = moved_to(attributes.mtime, at, txn.now());
   ++attributes.change;
 }
 
@@ -69,7 +70,7 @@ Task<Result<Attributes>> insert_entry(Transaction& txn, Step step) {
     if (!mutant("reuse_cookie")) ++directory.next_cookie;
     ++directory.entries;
   }
-  touch(directory.attributes, step.now, true);
+  touch(txn, directory.attributes, step.now, true);
   txn.put_row(dentry_key(step.directory, step.name), DentryRow{step.file, step.type, cookie});
   txn.put_row(cookie_key(step.directory, cookie), CookieRow{step.name, step.file, step.type});
   txn.put_row(inode_key(step.directory), directory);
@@ -86,7 +87,7 @@ Task<Result<Attributes>> remove_entry(Transaction& txn, Step step) {
   if (!mutant("keep_cookie_of_removed")) txn.erase(cookie_key(step.directory, old->cookie));
   if (old->type == FileType::kDirectory) --directory.attributes.links;
   --directory.entries;
-  touch(directory.attributes, step.now, true);
+  touch(txn, directory.attributes, step.now, true);
   txn.put_row(inode_key(step.directory), directory);
   co_return Attributes{};
 }
@@ -105,7 +106,7 @@ Task<Result<Attributes>> link_count(Transaction& txn, Step step) {
   }
   HR_CO_TRY(co_await txn.exclude(step.file));
   attributes.links = static_cast<uint32_t>(static_cast<int32_t>(attributes.links) + step.delta);
-  touch(attributes, step.now, false);
+  touch(txn, attributes, step.now, false);
   txn.put_row(inode_key(step.file), row);
   if (attributes.links == 0) txn.put(orphan_key(step.file), "");
   co_return attributes;
@@ -126,7 +127,7 @@ Task<Result<Attributes>> set_parent(Transaction& txn, Step step) {
   HR_CO_TRY(InodeRow row, co_await directory_inode(txn, step.file));
   HR_CO_TRY(co_await txn.exclude(step.file));
   row.attributes.parent = step.directory;
-  touch(row.attributes, step.now, false);
+  touch(txn, row.attributes, step.now, false);
   txn.put_row(inode_key(step.file), row);
   co_return row.attributes;
 }
