@@ -108,11 +108,15 @@ void Scrubber::begin_of(uint64_t bytes_total, uint64_t targets) {
   targets_done_ = 0;
 }
 
+// Of the pass, which the worker is at.
+void Scrubber::note_place() {
+  record_.target = worker_.progress().target;
+  record_.at = worker_.progress().at;
+  record_.unasked = worker_.progress().unasked;
+}
+
 Task<void> Scrubber::save() {
-  if (busy_ && !at_asked_) {
-    record_.target = worker_.progress().target;
-    record_.at = worker_.progress().at;
-  }
+  if (busy_ && !at_asked_) note_place();
   Result<void> saved = co_await context_.save(encode_durable(record_));
   if (!saved.ok()) last_error_ = "storing how far scrub is: " + saved.error().text();
 }
@@ -125,11 +129,11 @@ Task<void> Scrubber::save_loop() {
   }
 }
 
-Task<Result<void>> Scrubber::scrub(TargetId id, FragmentName after) {
+Task<Result<void>> Scrubber::scrub(TargetId id, FragmentName after, bool unasked) {
   std::shared_ptr<Target> target = context_.targets.find(id);
   if (target == nullptr) co_return Error(Code::kNotFound, "the target is gone");
   busy_ = true;
-  Result<void> done = co_await worker_.scrub(std::move(target), after);
+  Result<void> done = co_await worker_.scrub(std::move(target), after, unasked);
   busy_ = false;
   here_.add(worker_.progress());
   ever_.add(worker_.progress());
@@ -154,7 +158,7 @@ Task<void> Scrubber::run_asked() {
   worker_.set_turn(turn(wall_began) + run);
   for (TargetId id : targets) {
     worker_.set_rate(options_.asked);
-    (void)co_await scrub(id, {});
+    (void)co_await scrub(id, {}, false);
     if (scope_.token().cancelled()) co_return;
     ++targets_done_;
   }
@@ -208,10 +212,10 @@ Task<bool> Scrubber::step() {
   // A tenth of the time is kept for what grows meanwhile.
   const double needed = time_left > 0 ? static_cast<double>(left) / (time_left * 0.9) : 0;
   worker_.set_rate(std::max(options_.at_least, static_cast<uint64_t>(needed)));
-  Result<void> done = co_await scrub(*next, record_.target == *next ? record_.at : FragmentName());
+  const bool resumed = record_.target == *next;
+  Result<void> done = co_await scrub(*next, resumed ? record_.at : FragmentName(), resumed && record_.unasked);
   if (done.code() == Code::kCancelled) {
-    record_.target = worker_.progress().target;
-    record_.at = worker_.progress().at;
+    note_place();
   } else {  // one that cannot be read to its end is lost soon, or the next pass's
     record_.done.push_back(*next);
     record_.target = {};

@@ -30,13 +30,14 @@ struct ScrubberOptions {
 
 // How far the pass is. Wall clock, ns.
 struct ScrubRecord {
-  static constexpr uint8_t kFormat = 1;
-  uint64_t began = 0;  // of the last or the present pass; 0: none yet
-  uint64_t ended = 0;  // below began: it goes on
+  static constexpr uint8_t kFormat = 2;  // an older one is too short to be read: a pass begins anew
+  uint64_t began = 0;                    // of the last or the present pass; 0: none yet
+  uint64_t ended = 0;                    // below began: it goes on
   std::vector<TargetId> done;
   TargetId target;  // where it is, and behind which fragment
   FragmentName at;
-  void fields(this auto& self, auto& v) { v(self.began, self.ended, self.done, self.target, self.at); }
+  bool unasked = false;  // a home has yet to say what should be on it
+  void fields(this auto& self, auto& v) { v(self.began, self.ended, self.done, self.target, self.at, self.unasked); }
 };
 
 struct ScrubTotals {
@@ -101,7 +102,8 @@ class Scrubber {
   Task<void> run_asked();
   // False when there is nothing left to do in the pass.
   [[nodiscard]] Task<bool> step();
-  [[nodiscard]] Task<Result<void>> scrub(TargetId id, FragmentName after);
+  [[nodiscard]] Task<Result<void>> scrub(TargetId id, FragmentName after, bool unasked);
+  void note_place();
   void begin_of(uint64_t bytes_total, uint64_t targets);
   [[nodiscard]] std::vector<TargetInfo> mine() const;
   [[nodiscard]] uint64_t used(TargetId id) const;

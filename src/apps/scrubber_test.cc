@@ -144,6 +144,34 @@ TEST_F(ScrubberTest, AHomeThatDoesNotAnswerKeepsNoFragmentFromBeingRead) {
   stop(*scrubber);
 }
 
+TEST_F(ScrubberTest, AHomeThatWasSilentIsAskedAgainThoughThePassWasInterrupted) {
+  write_segments(40, {4, 2});
+  const auto on_first = [](const auto& row) { return row.second.placement.targets[2] == TargetId(100); };
+  const auto row = std::ranges::find_if(work.rows, on_first);
+  ASSERT_NE(row, work.rows.end());
+  const Damage gone{row->first, 2, TargetId(100)};
+  ASSERT_TRUE(world
+                  .run(service.find(gone.target)
+                           ->free({gone.target, {{gone.segment, gone.index}}}, PartitionId(0), PartitionEpoch(1)))
+                  .ok());
+  work.homes_fail = 1;
+  ScrubberOptions options{
+      .pass = seconds(100'000), .at_least = 20'000, .first = seconds(1), .work = {.page = 16, .stripes = 0}};
+  auto scrubber = start(options);
+  ASSERT_TRUE(world.run_until([&] { return scrubber->status().ever.fragments >= 5; }));
+  EXPECT_EQ(work.homes_fail, 0u);
+  Result<uint64_t> run = scrubber->ask(3);
+  ASSERT_TRUE(run.ok());
+  ASSERT_TRUE(world.run_until([&] { return scrubber->status().run_ended == *run; }));
+  ASSERT_TRUE(world.run_until([&] { return scrubber->status().ever.fragments >= 50; }));
+  stop(*scrubber);  // and by a restart
+  EXPECT_FALSE(found.contains(gone));
+  scrubber = start(options);
+  ASSERT_TRUE(world.run_until([&] { return scrubber->status().passes == 1; }));
+  EXPECT_TRUE(found.contains(gone));
+  stop(*scrubber);
+}
+
 // What is asked for while the pass stores its begin comes first.
 TEST_F(ScrubberTest, AnAskedRunThatComesAsThePassBeginsDoesNotWaitForIt) {
   write_segments(40, {4, 2});

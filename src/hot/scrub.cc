@@ -10,15 +10,18 @@ namespace headrace {
 ScrubWorker::ScrubWorker(Env env, WorkPort& work, FragmentPort& fragments, Found found, ScrubOptions options)
     : work_(work), fragments_(fragments), found_(std::move(found)), options_(options), rate_(env.clock, 0) {}
 
-Task<Result<void>> ScrubWorker::scrub(std::shared_ptr<Target> target, FragmentName after) {
+Task<Result<void>> ScrubWorker::scrub(std::shared_ptr<Target> target, FragmentName after, bool unasked) {
   cancelled_ = false;
   progress_ = ScrubProgress{};
   progress_.target = target->id();
   progress_.at = after;
   progress_.fragments_total = target->status().fragments;
-  Result<void> missing;
-  if (after == FragmentName{}) missing = co_await find_missing(target);
-  if (missing.code() == Code::kCancelled) co_return missing;
+  progress_.unasked = unasked;
+  if (after == FragmentName{}) {
+    Result<void> asked = co_await find_missing(target);
+    if (asked.code() == Code::kCancelled) co_return asked;
+    progress_.unasked = !asked.ok();
+  }
   Inventory request{target->id(), after, options_.page};
   bool more = true;
   while (more) {
@@ -34,9 +37,11 @@ Task<Result<void>> ScrubWorker::scrub(std::shared_ptr<Target> target, FragmentNa
     }
     request.after = progress_.at;
   }
-  if (missing) co_return Result<void>();
+  if (!progress_.unasked) co_return Result<void>();
   progress_.missing = 0;  // a home did not answer: by now it may
-  co_return co_await find_missing(target);
+  HR_CO_TRY(co_await find_missing(target));
+  progress_.unasked = false;
+  co_return Result<void>();
 }
 
 Task<Result<void>> ScrubWorker::find_missing(std::shared_ptr<Target> target) {

@@ -29,6 +29,7 @@ struct ScrubOptions {
 struct ScrubProgress {
   TargetId target;
   FragmentName at;               // the last fragment that was looked at: where to go on
+  bool unasked = false;          // a home did not say yet what should be here
   uint64_t fragments_total = 0;  // on the target, when it began
   uint64_t fragments = 0;        // looked at
   uint64_t bytes = 0;            // read
@@ -47,10 +48,10 @@ class ScrubWorker {
   ScrubWorker(Env env, WorkPort& work, FragmentPort& fragments, Found found, ScrubOptions options = {});
 
   // The fragments behind `after`, all of them where it is zero. kCancelled after cancel(): goes on
-  // from progress().at. Any error but the target's own: every fragment was read, but what should be there and is not
-  // could not be told. One at a time.
-  [[nodiscard]] Task<Result<void>> scrub(std::shared_ptr<Target> target, FragmentName after);
-  // Those that should be on the target and are not; part of scrub() where it begins from zero.
+  // from progress().at, with progress().unasked. Any error but the target's own: every fragment was read, but what
+  // should be there and is not could not be told. One at a time.
+  [[nodiscard]] Task<Result<void>> scrub(std::shared_ptr<Target> target, FragmentName after, bool unasked = false);
+  // Those that should be on the target and are not; part of scrub() where it begins from zero, or is `unasked`.
   [[nodiscard]] Task<Result<void>> find_missing(std::shared_ptr<Target> target);
 
   [[nodiscard]] const ScrubProgress& progress() const { return progress_; }
