@@ -944,6 +944,10 @@ Task<void> Workload::fight_for_a_register(Client& fs, FileId arena, Arena::Opera
   mode.write = write;
   Result<OpenFileRef> open = co_await fs.open(found->id, mode);
   if (!open.ok()) co_return;
+  if (!arena_.open()) {  // a client was lost meanwhile
+    (void)co_await fs.close(*open);
+    co_return;
+  }
   const uint64_t history = arena_.history();
   const size_t index = arena_.begin(operation);
   if (write) {

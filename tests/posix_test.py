@@ -1005,6 +1005,7 @@ def set_ids_sticky_bits_and_umask(box):
 
 def extended_attributes_and_their_limits(box):
     cluster, a, b = two_mounts(box)
+    os.chmod(box.root, 0o755)
     put(f"{a}/f", b"x")
     os.symlink("f", f"{a}/l")
     os.setxattr(f"{a}/f", "user.empty", b"")
