@@ -800,6 +800,34 @@ TEST(Client, UnlinkedFilesLiveWhileOpenAnywhere) {
   EXPECT_FALSE(s.disk.inodes.contains(g->id()));
 }
 
+TEST(Client, AModeIsChangedOnlyWhileItIsWhatItWas) {
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    Steps s(940 + seed, 2);
+    s.node().slow = milliseconds(3);
+    auto f = s.create("f");
+    const FileId id = f->id();
+    ASSERT_TRUE(s.world.run(s.client(1).set_attributes(id, {.mask = kSetMode, .mode = 04755})).ok());
+    EXPECT_EQ(s.stat(id).mode, 04755u);
+    Scope scope;
+    Code outcome = Code::kOk;
+    auto dropper = [](Client* client, FileId file, Code* code) -> Task<void> {
+      auto set = co_await client->set_attributes(file, {.mask = kSetMode, .mode = 0755, .while_mode = 04755});
+      *code = set.code();
+    };
+    auto changer = [](Steps* steps, FileId file) -> Task<void> {
+      co_await steps->world.clock().sleep(microseconds(static_cast<int64_t>(steps->world.random().below(15'000))));
+      auto set = co_await steps->client(1).set_attributes(file, {.mask = kSetMode, .mode = 0711});
+      EXPECT_TRUE(set.ok());
+    };
+    scope.spawn(dropper(&s.client(0), id, &outcome));
+    scope.spawn(changer(&s, id));
+    ASSERT_TRUE(s.world.run_until([&] { return scope.running() == 0; }, seconds(600))) << seed;
+    EXPECT_TRUE(outcome == Code::kOk || outcome == Code::kBusy) << seed;
+    EXPECT_EQ(s.stat(id, 1).mode, 0711u) << seed;
+    EXPECT_EQ(s.stat(id).mode, 0711u) << seed;
+  }
+}
+
 TEST(Client, AFileThatWasReplacedCannotBeOpenedAnyMore) {
   Steps s(30);
   const FileId replaced = s.create("f")->id();

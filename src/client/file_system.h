@@ -43,6 +43,7 @@ struct AttributeChange {
   int64_t atime = 0;  // INT64_MIN: now
   int64_t mtime = 0;
   int64_t ctime = 0;
+  std::optional<uint32_t> while_mode;  // kBusy, and nothing done, where the mode is another one by then
 };
 
 struct XattrOptions {

@@ -248,8 +248,24 @@ Task<Result<std::string>> Names::read_link(FileId id) {
 
 // ---- changing ----
 
+Task<Result<void>> Names::hold_mode(FileRef file, uint32_t mode) {
+  constexpr int kMostRecalls = 10;
+  for (int attempt = 0; attempt < kMostRecalls; ++attempt) {
+    Result<void> acquired = co_await files_.acquire(file, GrantKind::kWrite);
+    const bool none = acquired.code() == Code::kUnavailable;  // closing: then the partition's word has to do
+    if (!acquired.ok() && !none) co_return acquired;
+    HR_CO_TRY(Attributes now, co_await get_attributes(file->id));
+    if (now.mode != mode) break;
+    if (none || (files_.writable(*file) && !file->recalling)) co_return Result<void>();
+  }
+  co_return Error(Code::kBusy, "the mode is another one by now");
+}
+
 Task<Result<Attributes>> Names::set_attributes(FileId id, AttributeChange change) {
   FileRef file = files_.get(id);
+  if (change.while_mode) {
+    HR_CO_TRY(co_await hold_mode(file, *change.while_mode));
+  }
   if ((change.mask & kSetAtime) != 0) file->forget_access();
   SetAttributes request;
   request.file = id;

@@ -83,6 +83,8 @@ class Names {
   [[nodiscard]] Task<Result<Found>> lookup_there(FileRef directory, std::string name);
   // Which file the name means.
   [[nodiscard]] Task<Result<CachedName>> resolve(FileRef directory, std::string name);
+  // The write grant is here, under which nobody else changes the mode, and it is this one.
+  [[nodiscard]] Task<Result<void>> hold_mode(FileRef file, uint32_t mode);
   // The file survives the removal of a name of it by ourselves, which recalls nothing from us.
   [[nodiscard]] Task<Result<void>> protect(FileRef file);
   [[nodiscard]] Task<void> drop_if_gone(FileRef file);

@@ -322,6 +322,7 @@ Task<Result<Attributes>> MemoryFileSystem::set_attributes(FileId file, Attribute
   if (hold_changes_) co_await reads_may_go_.wait();
   HR_CO_TRY(InodeRef found, inode(file));
   Attributes& attributes = found->attributes;
+  if (change.while_mode && *change.while_mode != attributes.mode) co_return Error(Code::kBusy, "another mode");
   if ((change.mask & kSetSize) != 0) {
     if (attributes.type != FileType::kFile) co_return Error(Code::kInvalid, "not a file");
     resize(*found, change.size);

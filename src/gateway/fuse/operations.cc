@@ -35,6 +35,7 @@ constexpr uint64_t kCopyByReference = 128 * kKiB;
 constexpr uint64_t kMaxCopy = 64 * kMiB;            // of one request: then its caller asks again
 constexpr Nanos kLockPatience = milliseconds(500);  // between looks whether the caller was interrupted
 constexpr int kMostCreates = 16;                    // of a name that comes and goes elsewhere
+constexpr int kMostChanges = 16;                    // of a mode meanwhile
 constexpr int kPutAside = -1;                       // no errno: it is sought again later
 constexpr const char* kCapability = "security.capability";
 
@@ -427,12 +428,18 @@ Task<Result<bool>> FuseSession::has_capability(FileId file) {
 // What the kernel leaves to us by HANDLE_KILLPRIV_V2: whoever changes a program takes its
 // privileges away.
 Task<Result<void>> FuseSession::drop_privileges(FileId file, std::optional<uint32_t> group) {
-  HR_CO_TRY(Attributes now, co_await files_.get_attributes(file));
-  if (now.type == FileType::kDirectory) co_return Result<void>();
-  uint32_t mode = without_privileges(now.mode, !group || *group == now.gid);
-  if (mode != now.mode) {
-    HR_CO_TRY(co_await files_.set_attributes(file, {.mask = kSetMode, .mode = mode}));
+  for (int attempt = 1;; ++attempt) {
+    HR_CO_TRY(Attributes now, co_await files_.get_attributes(file));
+    if (now.type == FileType::kDirectory) co_return Result<void>();
+    const uint32_t mode = without_privileges(now.mode, !group || *group == now.gid);
+    if (mode == now.mode) break;
+    // Another mount may change it meanwhile, and is not to be undone.
+    Result<Attributes> set =
+        co_await files_.set_attributes(file, {.mask = kSetMode, .mode = mode, .while_mode = now.mode});
+    if (set.code() == Code::kBusy && attempt < kMostChanges) continue;
+    if (!set.ok()) co_return std::move(set).error();
     co_await invalidate({.file = file, .attributes = true});  // the kernel did not ask for it, and keeps the old mode
+    break;
   }
   HR_CO_TRY(bool capable, co_await has_capability(file));
   if (!capable) co_return Result<void>();

@@ -280,6 +280,28 @@ TEST_F(FuseSessionTest, WhatANameMeantBeforeIsStaleSoThatTheKernelLooksAgain) {
   play(finds_no_file_under_an_old_name);
 }
 
+Task<void> undoes_no_chmod(World& world) {
+  (void)co_await world.kernel.ask(FUSE_INIT, FileId(), init(45));
+  const FileId file(co_await make_file(world, "f"));
+  for (int moment = 0; moment < 30; ++moment) {
+    auto set = co_await world.files.set_attributes(file, {.mask = kSetMode, .mode = 04755});
+    EXPECT_TRUE(set.ok());
+    const uint64_t write = world.kernel.send(
+        FUSE_WRITE, file, fuse_write_in{.fh = 1, .size = 2, .write_flags = FUSE_WRITE_KILL_SUIDGID}, std::string("x"));
+    for (int i = 0; i < moment; ++i) co_await yield();
+    // By another mount.
+    set = co_await world.files.set_attributes(file, {.mask = kSetMode, .mode = 0711});
+    EXPECT_TRUE(set.ok());
+    EXPECT_EQ((co_await world.kernel.answer_to(write)).error, 0);
+    auto now = co_await world.files.get_attributes(file);
+    EXPECT_EQ(now->mode, 0711U) << "after " << moment << " turns";
+  }
+  co_await until_ended(world);
+}
+TEST_F(FuseSessionTest, TakingPrivilegesAwayUndoesNoChmodOfAnotherMount) {
+  play(undoes_no_chmod);
+}
+
 // user::rwx, user:9:rwx, group::r-x, mask::rwx, other::---
 constexpr std::array<uint16_t, 22> kAcl{2, 0,      1,      7,  0xffff, 0xffff, 2,      7,  9, 0,      4,
                                         5, 0xffff, 0xffff, 16, 7,      0xffff, 0xffff, 32, 0, 0xffff, 0xffff};
