@@ -106,12 +106,13 @@ Task<void> NodeProcess::run() {
 
 void NodeProcess::tell(const NodeEvent& event) {
   cluster_.world.probe("node." + event.name);
-  if (event.name != "target_lost") return;
+  if (event.name != "target_lost" && event.name != "target_not_rescued") return;
   std::map<std::string, std::string> about(event.fields.begin(), event.fields.end());
   if (about["why"].contains("has not answered")) {
     a_device_hung_ = true;  // no fault of what is on it: it serves again after a start
     return;
   }
+  if (event.name != "target_lost") return;
   const std::string& target = about["target"];
   if (std::stoul(target.substr(1)) >= cluster_.shape.bad_targets && cluster_.on_good_target_lost)
     cluster_.on_good_target_lost(target);
