@@ -328,8 +328,14 @@ class Cluster:
     def kill_mount(self, directory=None):
         """SIGKILL, then the dead mount is taken off."""
         directory = directory or self.mount_dir
-        self._kill(self.mount_pid(directory))
-        subprocess.run(["umount", "-l", directory], check=False, stderr=subprocess.DEVNULL)
+        pid = self.mount_pid(directory)
+        check(pid, "the mount to be killed does not run")
+        os.kill(pid, signal.SIGKILL)
+        # A thread of it may stand in the kernel for a directory that a caller of the mount holds, who waits for the mount:
+        # only the end of the connection ends both.
+        for how in ("-f", "-l"):
+            subprocess.run(["umount", how, directory], check=False, stderr=subprocess.DEVNULL)
+        wait_until(lambda: not alive(pid), 10, f"process {pid} is gone after SIGKILL")
 
     def target_files(self, index):
         """The files of the index-th target, in the order of names."""
