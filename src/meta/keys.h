@@ -139,6 +139,9 @@ inline constexpr size_t kKeyPrefix = 3;  // slot and table
 [[nodiscard]] inline Slot slot_of(std::string_view key) {
   return Slot(static_cast<uint16_t>(key_number(key, 0, 2)));
 }
+[[nodiscard]] inline FileId file_of(std::string_view key) {  // of the tables whose keys begin with one
+  return FileId(slot_of(key), key_number(key, kKeyPrefix, 6));
+}
 [[nodiscard]] inline SegmentId segment_of(std::string_view key, NamespaceId ns, size_t offset = kKeyPrefix) {
   return SegmentId(ns, slot_of(key), NamespaceEpoch(static_cast<uint16_t>(key_number(key, offset, 2))),
                    key_number(key, offset + 2, 6));

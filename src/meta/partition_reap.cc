@@ -157,11 +157,11 @@ Task<Result<bool>> Partition::reap_round() {
   orphans_after_ = orphans.size() < kBatch ? Key() : orphans.back().first;
   did |= orphans.size() == kBatch;
   for (auto& [key, value] : orphans) {
-    HR_CO_TRY(co_await change(OrphanOp{FileId(slot_of(key), key_number(key, kKeyPrefix, 6))}));
+    HR_CO_TRY(co_await change(OrphanOp{file_of(key)}));
   }
   HR_CO_TRY(auto removals, co_await scan_work(Table::kRemoval, "", kBatch));
   for (auto& [key, value] : removals) {
-    HR_CO_TRY(bool whole, co_await remove_some(*this, FileId(slot_of(key), key_number(key, kKeyPrefix, 6))));
+    HR_CO_TRY(bool whole, co_await remove_some(*this, file_of(key)));
     (void)whole;  // not yet: its row is still there for the next round
     did = true;
   }

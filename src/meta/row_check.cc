@@ -32,13 +32,13 @@ struct CheckOp {
     std::map<Key, RowValue> by_key(rows.begin(), rows.end());
     for (const auto& [key, value] : rows) {
       if (static_cast<Table>(key[2]) == Table::kInode) {
-        FileId file(slot_of(key), key_number(key, kKeyPrefix, 6));
+        const FileId file = file_of(key);
         HR_CO_TRY(inodes[file], decode_durable<InodeRow>(value));
         ++found.inodes;
       }
-      if (static_cast<Table>(key[2]) == Table::kXattr) ++xattrs[FileId(slot_of(key), key_number(key, kKeyPrefix, 6))];
+      if (static_cast<Table>(key[2]) == Table::kXattr) ++xattrs[file_of(key)];
       if (static_cast<Table>(key[2]) == Table::kDentry) {
-        const FileId directory(slot_of(key), key_number(key, kKeyPrefix, 6));
+        const FileId directory = file_of(key);
         const std::string name = key.substr(kKeyPrefix + 8);
         HR_CO_TRY(DentryRow row, decode_durable<DentryRow>(value));
         auto at = by_key.find(cookie_key(directory, row.cookie));
@@ -49,12 +49,12 @@ struct CheckOp {
         same("what the cookie of " + name + " in " + to_string(directory) + " says",
              cookie.name == name && cookie.file == row.file && cookie.type == row.type, true);
       }
-      if (static_cast<Table>(key[2]) == Table::kCookie) ++cookies[FileId(slot_of(key), key_number(key, kKeyPrefix, 6))];
+      if (static_cast<Table>(key[2]) == Table::kCookie) ++cookies[file_of(key)];
       if (static_cast<Table>(key[2]) != Table::kExtent) continue;
       Leaf leaf = leaf_of(key);
       HR_CO_TRY(LeafValue decoded, decode_leaf(leaf.base(), leaf.span(), value));
       for (const Extent& piece : decoded.pieces) {
-        FileId file(slot_of(key), key_number(key, kKeyPrefix, 6));
+        const FileId file = file_of(key);
         bytes[file] += static_cast<int64_t>(piece.length);
         found.bytes += static_cast<int64_t>(piece.length);
         if (piece.kind == ExtentKind::kStaged) ++staged[staged_key(slot_of(key), piece.staged)];

@@ -595,7 +595,7 @@ Task<Result<PinsReply>> handle(Partition& partition, Pins, CallInfo) {
     if (rows.empty()) co_return reply;
     for (const auto& [key, value] : rows) {
       HR_CO_TRY(PinRow row, decode_durable<PinRow>(value));
-      reply.pins.push_back({FileId(slot_of(key), key_number(key, kKeyPrefix, 6)), std::move(row.path), row.since});
+      reply.pins.push_back({file_of(key), std::move(row.path), row.since});
     }
     after = rows.back().first;
   }
