@@ -29,9 +29,8 @@ Task<Result<std::unique_ptr<Target>>> open_target(Semaphore* at_once, Result<voi
                                                   TargetExpected expected, TargetOptions options) {
   HR_CO_TRY(std::move(held));
   co_await at_once->acquire();
-  Result<std::unique_ptr<Target>> target = co_await Target::open(env, std::move(directory), expected, options);
-  at_once->release();
-  co_return target;
+  const Semaphore::Held one(*at_once);
+  co_return co_await Target::open(env, std::move(directory), expected, options);
 }
 
 Task<Result<void>> clear_place(Env env, std::string directory, PlaceClaim claim) {

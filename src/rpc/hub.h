@@ -5,12 +5,11 @@
 // caller. At most kMaxInFlight calls per channel and direction, kMaxStorageCalls of them for a disk or a bucket:
 // further callers wait. Handlers may outlive their callers, so they are bounded too, and what is above is answered
 // kUnavailable: those that wait for a disk or a bucket apart from the others, and a session is renewed whatever is
-// stuck. A call ends at its deadline with kTimeout (outcome
-// unknown), with kDisconnected when the connection breaks after sending, with kUnavailable before. Retrying is the
-// caller's business. Every frame carries, and every hub remembers, the highest cut seen. Requests of an older namespace
-// epoch than ours are answered kStale here (those that ask what is current excepted). Both ends of a channel may call:
-// a partition recalls a grant through the channel that its client opened. Frames of callers and handlers may be
-// destroyed in any order: each side holds what both share.
+// stuck. A call ends at its deadline with kTimeout (outcome unknown), with kDisconnected when the connection breaks
+// after sending, with kUnavailable before. Retrying is the caller's business. Every frame carries, and every hub
+// remembers, the highest cut seen. Requests of an older namespace epoch than ours are answered kStale here (those that
+// ask what is current excepted). Both ends of a channel may call: a partition recalls a grant through the channel that
+// its client opened. Frames of callers and handlers may be destroyed in any order: each side holds what both share.
 #pragma once
 
 #include <map>

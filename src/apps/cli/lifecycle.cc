@@ -107,7 +107,7 @@ int run_up(CliOptions options) {
               bytes_text(capacity).c_str(), now->value("protection", "").c_str());
   std::printf("  bucket %s\n", now->value("bucket", "").c_str());
   if (!now->value("read_only", "").empty()) std::printf("  read-only: %s\n", now->value("read_only", "").c_str());
-  for (const json& target : now->value("targets", json::array()))
+  for (const json& target : targets)
     if (target.value("state", "") == "lost") {
       const std::string name = target.value("name", ""), reason = target.value("reason", "");
       std::printf("  target %s is lost: headrace target replace %s --state %s\n", name.c_str(), name.c_str(),

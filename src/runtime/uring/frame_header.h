@@ -8,14 +8,14 @@
 
 namespace headrace {
 
+inline constexpr size_t kMinFrameHeader = 16;
+inline constexpr size_t kMaxFrameHeader = 20;
 struct FrameHeader {
   uint32_t head_size = 0;
   uint32_t payload_size = 0;
   std::optional<uint32_t> head_crc;  // absent: from a peer that sends none (HRF1)
-  [[nodiscard]] size_t size() const { return head_crc ? 20 : 16; }
+  [[nodiscard]] size_t size() const { return head_crc ? kMaxFrameHeader : kMinFrameHeader; }
 };
-inline constexpr size_t kMinFrameHeader = 16;
-inline constexpr size_t kMaxFrameHeader = 20;
 
 // `to` has room for header.size() bytes; the sizes are within kMaxHead and kMaxPayload.
 void encode_frame_header(FrameHeader header, std::byte* to);
