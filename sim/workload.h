@@ -81,6 +81,8 @@ class Workload {
   Task<void> lane(int client, Client& fs);
   Task<void> one(int client, Client& fs);
 
+  [[nodiscard]] Mutation making(int client, InodeRef directory, std::string name, FileType type, uint32_t mode);
+  [[nodiscard]] static std::vector<Code> answers_of_making(const Mutation& m, bool there);
   Task<void> make(int client, Client& fs);
   Task<void> create(int client, Client& fs);
   Task<void> create_unnamed(int client, Client& fs);
