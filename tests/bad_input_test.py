@@ -97,6 +97,14 @@ def check_log(cluster, log, when, directory=None):
         check(got == data, f"{when}: {name} has other bytes ({len(got)} of {len(data)})")
 
 
+def check_from_bucket(box, cluster, log, capacity_mib=64):
+    """Spun down, and started elsewhere: everything logged is in the bucket."""
+    cluster.spin_down()
+    other = box.cluster("other", bucket=cluster.bucket, environment=cluster.environment, capacity_mib=capacity_mib, targets=3)
+    other.rehydrate()
+    check_log(other, log, "from the bucket alone")
+
+
 def read_directly(path):
     """Its bytes, or its errno: asked for in a few large pieces, since each waits a minute for what is gone to come back."""
     buffer = mmap.mmap(-1, 4 << 20)
@@ -781,10 +789,7 @@ def bad_input_a_dead_bucket_costs_nothing_that_is_hot(box):
         proxy.set("pass")
         wait_until(lambda: cluster.status()["owned"], 60, "the owner is confirmed when the bucket is back", every_s=0.5)
     cluster.push()
-    cluster.spin_down()
-    other = box.cluster("other", bucket=cluster.bucket, environment=server.environment, capacity_mib=64, targets=3)
-    other.rehydrate()
-    check_log(other, log, "from the bucket alone")
+    check_from_bucket(box, cluster, log)
 
 
 def bad_input_a_bucket_that_refuses_or_hangs_is_named_within_seconds_and_holds_up_no_end(box):
@@ -853,10 +858,7 @@ def bad_input_a_bucket_that_refuses_or_hangs_is_named_within_seconds_and_holds_u
     wait_until(lambda: headrace("spin-down", "--undo", "--state", cluster.state).returncode == 0, 90, "it is undone", every_s=1)
     check_log(cluster, log, "after a spin-down that failed")
     write_synced(os.path.join(cluster.mount_dir, "again"), b"again")
-    cluster.spin_down()
-    other = box.cluster("other", bucket=cluster.bucket, environment=fake.environment, capacity_mib=64, targets=3)
-    other.rehydrate()
-    check_log(other, log | {"again": b"again"}, "from the bucket alone")
+    check_from_bucket(box, cluster, log | {"again": b"again"})
 
 
 def bad_input_a_slow_a_cut_off_and_a_lying_bucket(box):
@@ -912,10 +914,7 @@ def bad_input_puts_that_are_damaged_cut_off_or_forgotten_are_never_taken_for_upl
         meddler.set("pass")
         push.communicate(timeout=120)
         cluster.push()
-    cluster.spin_down()
-    other = box.cluster("other", bucket=cluster.bucket, environment=server.environment, capacity_mib=64, targets=3)
-    other.rehydrate()
-    check_log(other, log, "from the bucket alone")
+    check_from_bucket(box, cluster, log)
 
 
 def bad_input_a_bucket_that_admits_one_request_a_second_loses_nothing(box):
@@ -1027,10 +1026,7 @@ def bad_input_expired_credentials_another_clock_and_no_conditional_writes(box):
     check_log(cluster, log, "with a clock that is off")
     fake.clock_off_s = 0
     cluster.push()
-    cluster.spin_down()
-    other = box.cluster("other", bucket=cluster.bucket, environment=fake.environment, capacity_mib=64, targets=3)
-    other.rehydrate()
-    check_log(other, log, "from the bucket alone")
+    check_from_bucket(box, cluster, log)
 
 
 # --- what programs may ask for
@@ -1209,10 +1205,7 @@ def bad_input_a_full_disk_at_the_bucket(box):
     check_log(cluster, log, "with a full bucket")
     os.remove(ballast)
     cluster.push()
-    cluster.spin_down()
-    other = box.cluster("other", bucket=cluster.bucket, capacity_mib=64, targets=3)
-    other.rehydrate()
-    check_log(other, log, "from the bucket alone")
+    check_from_bucket(box, cluster, log)
 
 
 def write_mib(cluster, folder, count, log):
@@ -1283,10 +1276,7 @@ def bad_input_a_full_disk_at_the_targets(box):
     cluster.up()
     check_log(cluster, log, "with room again")
     wait_until(goes_on("more"), 60, "and writing goes on", every_s=0.5)
-    cluster.spin_down()
-    other = box.cluster("other", bucket=cluster.bucket, environment=server.environment, capacity_mib=256, targets=3)
-    other.rehydrate()
-    check_log(other, log, "from the bucket alone")
+    check_from_bucket(box, cluster, log, capacity_mib=256)
 
 
 # --- lost targets

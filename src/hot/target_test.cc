@@ -71,6 +71,18 @@ struct TargetTest : public testing::Test {
     target = *std::move(opened);
     return {};
   }
+  // While what `hangs` says of each request to the device takes a minute.
+  Result<void> reopen_while(std::function<bool(const std::string&)> hangs) {
+    DiskOptions& disk = machine.disk().options;
+    disk.slow_factor = 1e9;
+    disk.longest = seconds(60);
+    disk.slow = std::move(hangs);
+    Result<void> opened = reopen();
+    disk.slow_factor = 1;
+    disk.slow = {};
+    world.run_for(seconds(61));  // as a process ends: nothing of it is on its way any more
+    return opened;
+  }
   void power_loss() {
     target.reset();
     machine.crash(CrashKind::kPower);
@@ -740,14 +752,7 @@ TEST_F(TargetTest, ADeviceThatDoesNotAnswerAtAnOpenHasLostNothing) {
   int hung = 0;
   for (int answered = 0; answered < 16; ++answered) {
     ASSERT_TRUE(world.run_until(target->close()));
-    DiskOptions& disk = machine.disk().options;
-    disk.slow_factor = 1e9;
-    disk.longest = seconds(60);
-    disk.slow = [left = answered](const std::string&) mutable { return left-- <= 0; };
-    Result<void> opened = reopen();
-    disk.slow_factor = 1;
-    disk.slow = {};
-    world.run_for(seconds(61));  // as a process ends: nothing of it is on its way any more
+    Result<void> opened = reopen_while([left = answered](const std::string&) mutable { return left-- <= 0; });
     if (!opened.ok()) ++hung;
     EXPECT_TRUE(opened.ok() ? !target->scannable() : opened.code() != Code::kCorrupt) << answered;
     ASSERT_TRUE(reopen().ok()) << answered;
@@ -770,17 +775,10 @@ TEST_F(TargetTest, ADeviceThatHangsUnderTheLastFragmentAtAnOpenHasLostNothing) {
   int hung = 0;
   for (int answered = 0; answered < 16; ++answered) {
     ASSERT_TRUE(world.run_until(target->close()));
-    DiskOptions& disk = machine.disk().options;
-    disk.slow_factor = 1e9;
-    disk.longest = seconds(60);
-    disk.slow = [asked = 0, answered](const std::string&) mutable {
+    Result<void> opened = reopen_while([asked = 0, answered](const std::string&) mutable {
       const int now = asked++;
       return now >= answered && now < answered + reads;
-    };
-    Result<void> opened = reopen();
-    disk.slow_factor = 1;
-    disk.slow = {};
-    world.run_for(seconds(61));
+    });
     if (!opened.ok()) ++hung;
     ASSERT_TRUE(reopen().ok()) << answered;
     ASSERT_FALSE(target->fenced()) << target->status().reason;

@@ -150,51 +150,51 @@ struct GivingBack {
   int packs = 0;
 };
 
+// One cold segment, and what fetches it, so many times at once.
+struct ColdFetch {
+  explicit ColdFetch(Rig& rig)
+      : fragments(rig.node.targets, ServiceLevel::kBackground),
+        segments(rig.node.env, fragments),
+        fetcher(rig.node.env, rig.node.ports, segments, rig.cold_reader(), [] { return true; }) {
+    cold.segment = SegmentId(FakePartitions::kNamespace, Slot(0), NamespaceEpoch(1), 3);
+    cold.length = 1000;
+  }
+  Task<void> run(int times) {
+    std::vector<Task<Result<void>>> calls;
+    for (int i = 0; i < times; ++i) calls.push_back(fetcher.fetch(std::vector(1, cold), progress, &stop));
+    for (const Result<void>& done : co_await when_all(std::move(calls))) EXPECT_TRUE(done.ok());
+  }
+  RpcFragmentPort fragments;
+  SegmentIo segments;
+  Fetcher fetcher;
+  Location cold;
+  std::shared_ptr<FetchProgress> progress = std::make_shared<FetchProgress>();
+  CancelToken stop;
+};
+
 TEST_F(TierTest, WhatCannotBeFetchedOrPackedIsGivenBack) {
   Rig rig(world, bucket);
   GivingBack partition(rig.node);
-  RpcFragmentPort fragments(rig.node.targets, ServiceLevel::kBackground);
-  SegmentIo segments(rig.node.env, fragments);
-  Fetcher fetcher(rig.node.env, rig.node.ports, segments, rig.cold_reader(), [] { return true; });
-  Location cold;
-  cold.segment = SegmentId(FakePartitions::kNamespace, Slot(0), NamespaceEpoch(1), 3);
-  cold.length = 1000;
-  auto progress = std::make_shared<FetchProgress>();
-  CancelToken stop;
-  ASSERT_TRUE(world.run(fetcher.fetch({cold}, progress, &stop)).ok());
-  EXPECT_EQ(progress->failed, 1u);
+  ColdFetch fetch(rig);
+  ASSERT_TRUE(world.run_until(fetch.run(1)));
+  EXPECT_EQ(fetch.progress->failed, 1u);
   EXPECT_TRUE(partition.reserved.empty());
 
-  Packer packer(rig.node.env, rig.node.ports, segments);
+  Packer packer(rig.node.env, rig.node.ports, fetch.segments);
   EXPECT_FALSE(world.run(packer.pack(rig.node.view.map().partitions.front(), true)).ok());
   EXPECT_EQ(partition.packs, 1);
   EXPECT_TRUE(partition.reserved.empty());
 }
 
-struct FetchTwice {
-  static Task<void> run(Fetcher& fetcher, Location cold, std::shared_ptr<FetchProgress> progress, CancelToken* stop) {
-    std::vector<Task<Result<void>>> calls;
-    for (int i = 0; i < 2; ++i) calls.push_back(fetcher.fetch(std::vector(1, cold), progress, stop));
-    (void)co_await when_all(std::move(calls));
-  }
-};
-
 TEST_F(TierTest, ASegmentIsPlacedOnceAtATime) {
   Rig rig(world, bucket);
   GivingBack partition(rig.node);
-  RpcFragmentPort fragments(rig.node.targets, ServiceLevel::kBackground);
-  SegmentIo segments(rig.node.env, fragments);
-  Fetcher fetcher(rig.node.env, rig.node.ports, segments, rig.cold_reader(), [] { return true; });
-  Location cold;
-  cold.segment = SegmentId(FakePartitions::kNamespace, Slot(0), NamespaceEpoch(1), 3);
-  cold.length = 1000;
+  ColdFetch fetch(rig);
   partition.object = {ObjectId(NamespaceEpoch(1), kP0, 1), 100, 100};  // which is gone
   rig.store.rates().slow = 1'000'000;
   rig.store.rates().slow_for = seconds(1);
-  auto progress = std::make_shared<FetchProgress>();
-  CancelToken stop;
-  ASSERT_TRUE(world.run_until(FetchTwice::run(fetcher, cold, progress, &stop)));
-  EXPECT_EQ(progress->failed, 2u);
+  ASSERT_TRUE(world.run_until(fetch.run(2)));
+  EXPECT_EQ(fetch.progress->failed, 2u);
   EXPECT_FALSE(partition.shared);
   EXPECT_TRUE(partition.reserved.empty());
 }

@@ -322,14 +322,23 @@ Task<int> raw_client(Reactor* reactor, Listener* listener) {
   co_return fd;
 }
 
-Task<void> raw_bytes(Net* net, Reactor* reactor, Address address, std::string bytes, size_t good, Code* code,
-                     std::string* message) {
+// A client that is no SocketConnection, which has sent these bytes, and who listens to it.
+struct RawPeer {
+  int fd = -1;
+  std::unique_ptr<Connection> server;
+};
+Task<RawPeer> raw_peer(Net* net, Reactor* reactor, Address address, std::string bytes) {
   Result<std::unique_ptr<Listener>> made = co_await net->listen(address);
   std::unique_ptr<Listener> listener = value_or_abort(std::move(made));
   int fd = co_await raw_client(reactor, listener.get());
   Result<std::unique_ptr<Connection>> accepted = co_await listener->accept();
-  std::unique_ptr<Connection> server = value_or_abort(std::move(accepted));
   EXPECT_EQ(::send(fd, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+  co_return RawPeer{fd, value_or_abort(std::move(accepted))};
+}
+
+Task<void> raw_bytes(Net* net, Reactor* reactor, Address address, std::string bytes, size_t good, Code* code,
+                     std::string* message) {
+  auto [fd, server] = co_await raw_peer(net, reactor, address, std::move(bytes));
   ::shutdown(fd, SHUT_WR);
   for (size_t i = 0; i < good; ++i) {
     Result<Frame> frame = co_await server->receive();
@@ -380,12 +389,7 @@ TEST_P(NetTest, BadInputAnyFlippedBitOfAHeadEndsTheConnection) {
 }
 
 Task<void> answered_in_kind(Net* net, Reactor* reactor, Address address, std::string bytes, std::string* answer) {
-  Result<std::unique_ptr<Listener>> made = co_await net->listen(address);
-  std::unique_ptr<Listener> listener = value_or_abort(std::move(made));
-  int fd = co_await raw_client(reactor, listener.get());
-  Result<std::unique_ptr<Connection>> accepted = co_await listener->accept();
-  std::unique_ptr<Connection> server = value_or_abort(std::move(accepted));
-  EXPECT_EQ(::send(fd, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+  auto [fd, server] = co_await raw_peer(net, reactor, address, std::move(bytes));
   Result<Frame> frame = co_await server->receive();
   EXPECT_TRUE(frame.ok());
   Result<void> sent = co_await server->send({.head = Buffer::copy_of(bytes_of("answer"))});
